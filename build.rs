@@ -1,0 +1,7 @@
+//! The binary finds libtorch by an rpath: link arguments of a dependency's build script do not reach it.
+fn main() {
+    println!("cargo:rerun-if-env-changed=DEP_SEGSLURM_NATIVE_LIBDIR");
+    if let Ok(directory) = std::env::var("DEP_SEGSLURM_NATIVE_LIBDIR") {
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{directory}");
+    }
+}

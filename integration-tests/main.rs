@@ -1,0 +1,1 @@
+//! One test binary: it starts the real program. See `harness.rs`.

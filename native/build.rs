@@ -1,0 +1,100 @@
+//! Compiles the C++ shim against the libtorch that torch-sys uses, after checking that it is one that was tested.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, exit};
+
+/// The PyTorch versions this project is tested with, as (major, minor), both ends included.
+const OLDEST: (u32, u32) = (2, 9);
+const NEWEST: (u32, u32) = (2, 11);
+
+const SOURCES: [&str; 3] = ["cpp/aten.cpp", "cpp/optim.cpp", "cpp/collective.cpp"];
+
+struct Libtorch {
+    includes: Vec<PathBuf>,
+    libraries: PathBuf,
+}
+
+fn main() {
+    for name in ["LIBTORCH", "LIBTORCH_USE_PYTORCH", "LIBTORCH_INCLUDE", "LIBTORCH_LIB"] {
+        println!("cargo:rerun-if-env-changed={name}");
+    }
+    println!("cargo:rerun-if-changed=cpp");
+
+    let libtorch = find();
+    check_version(&libtorch);
+
+    let cuda = std::env::var_os("CARGO_FEATURE_CUDA").is_some();
+    let mut build = cc::Build::new();
+    build.cpp(true).std("c++17").include("cpp/gloo_stub").define("USE_C10D_GLOO", None);
+    for include in &libtorch.includes {
+        // System headers: libtorch's own warnings are not ours to mend.
+        build.flag("-isystem").flag(include.to_str().expect("libtorch's path is not UTF-8"));
+    }
+    if cuda {
+        build.define("USE_C10D_NCCL", None);
+    }
+    for source in SOURCES {
+        build.file(source);
+    }
+    build.compile("segslurm_shim");
+
+    println!("cargo:rustc-link-search=native={}", libtorch.libraries.display());
+    for library in ["torch_cpu", "torch", "c10"] {
+        println!("cargo:rustc-link-lib={library}");
+    }
+    println!("cargo:LIBDIR={}", libtorch.libraries.display());
+}
+
+fn find() -> Libtorch {
+    if std::env::var("LIBTORCH_USE_PYTORCH").is_ok() {
+        let script = "import torch, os; print(os.path.dirname(torch.__file__))";
+        let output = Command::new("python3").args(["-c", script]).output();
+        let folder = output.ok().filter(|it| it.status.success()).map(|it| String::from_utf8_lossy(&it.stdout).trim().to_owned());
+        let Some(folder) = folder else {
+            stop("LIBTORCH_USE_PYTORCH is set, but python3 cannot import torch; pip install torch==2.11.0, or unset it");
+        };
+        return at(Path::new(&folder));
+    }
+    let Some(folder) = std::env::var_os("LIBTORCH") else {
+        stop("LIBTORCH is not set and .cargo/config.toml was not read; build from the project's root, or set LIBTORCH");
+    };
+    at(Path::new(&folder))
+}
+
+fn at(folder: &Path) -> Libtorch {
+    let root = |name| std::env::var_os(name).map_or_else(|| folder.to_owned(), PathBuf::from);
+    let include = root("LIBTORCH_INCLUDE").join("include");
+    let libraries = root("LIBTORCH_LIB").join("lib");
+    if !libraries.join("libtorch_cpu.so").exists() {
+        stop(&format!(
+            "no libtorch in {}: run `make libtorch`, or set LIBTORCH to a folder with include/ and lib/",
+            folder.display()
+        ));
+    }
+    Libtorch {
+        includes: vec![include.join("torch/csrc/api/include"), include],
+        libraries: libraries.canonicalize().unwrap_or(libraries),
+    }
+}
+
+fn check_version(libtorch: &Libtorch) {
+    let header = libtorch.includes[1].join("torch/headeronly/version.h");
+    let old_header = libtorch.includes[0].join("torch/version.h");
+    let text = std::fs::read_to_string(&header).or_else(|_| std::fs::read_to_string(&old_header)).unwrap_or_default();
+    let number =
+        |name: &str| text.lines().find_map(|line| line.strip_prefix(&format!("#define {name} "))?.trim().parse::<u32>().ok());
+    match (number("TORCH_VERSION_MAJOR"), number("TORCH_VERSION_MINOR")) {
+        (Some(major), Some(minor)) if (OLDEST..=NEWEST).contains(&(major, minor)) => {}
+        (Some(major), Some(minor)) => stop(&format!(
+            "libtorch {major}.{minor} is outside the tested range {}.{} to {}.{}: run `make libtorch`, or point LIBTORCH at one inside it",
+            OLDEST.0, OLDEST.1, NEWEST.0, NEWEST.1
+        )),
+        _ => stop(&format!("cannot read libtorch's version from {}", header.display())),
+    }
+}
+
+fn stop(message: &str) -> ! {
+    println!("cargo:warning={message}");
+    eprintln!("{message}");
+    exit(1);
+}

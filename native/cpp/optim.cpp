@@ -1,0 +1,2 @@
+// Optimizer steps over lists of tensors, as ATen's foreach kernels.
+#include "guard.h"

@@ -1,0 +1,38 @@
+//! The command line: one file per command, each with its arguments and its `run`.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::exit::{self, Exit};
+
+/// Train and test semantic-segmentation models, on this machine or on a Slurm cluster.
+#[derive(Debug, Parser)]
+#[command(name = "segslurm", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    let done: anyhow::Result<Exit> = match cli.command {};
+    #[expect(unreachable_code, reason = "no command yet")]
+    match done {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            exit::of(&error).into()
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! segslurm trains and tests semantic-segmentation models on Slurm clusters, with Burn on libtorch doing the compute.
+//!
+//! The modules below are floors, ground first: a module may name only modules of lower floors, never a sibling.
+//! `docs/architecture.md` is the map, and a test holds the rule.
+
+// Floor 1: languages. No tensors, no siblings.
+pub mod config;
+pub mod exit;
+pub mod logging;
+pub mod rundir;
+pub mod slurm;
+
+// Floor 2: processes that talk.
+pub mod dist;
+
+// Floor 3: fast paths for Burn.
+pub mod ops;
+
+// Floor 4: parts that never meet.
+pub mod checkpoint;
+pub mod data;
+pub mod ddp;
+pub mod metrics;
+pub mod models;
+pub mod optim;
+pub mod visualization;
+
+// Floor 5: the whole as a type.
+pub mod experiment;
+
+// Floor 6: time.
+pub mod runner;
+
+// Floor 7: processes.
+pub mod launch;
+pub mod worker;
+
+// Floor 8: the command line.
+pub mod cli;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Runs the program on its command line and returns the process's exit code.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    cli::run(args)
+}
