@@ -1,1 +1,145 @@
-//! (in progress)
+//! The only file that knows where things are inside a work dir, and how a file gets there whole.
+//!
+//! The layout is mmengine's, so that scripts that read a work dir go on working:
+//!
+//! ```text
+//! work_dir/
+//!   <config name>.yaml              the merged config
+//!   iter_2000.safetensors           checkpoints, and last_checkpoint naming the newest
+//!   20260131_235959/                one folder a start
+//!     20260131_235959.log           rank 0's log; <…>_rank1.log and so on beside it
+//!     20260131_235959.json          a test's metrics
+//!     vis_data/config.yaml          the merged config of this start
+//!     vis_data/scalars.json         one line of JSON a logged step
+//! ```
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use crate::exit::{Exit, Failure};
+
+/// One start of a training or a test: the work dir and the time stamp that names this start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunDir {
+    work_dir: PathBuf,
+    stamp: String,
+}
+
+impl RunDir {
+    /// The work dir of a config: the flag, else the config's `work_dir`, else `work_dirs/<config name>`.
+    pub fn choose(flag: Option<&Path>, config_value: Option<&Path>, config_file: &Path) -> PathBuf {
+        flag.or(config_value).map_or_else(
+            || {
+                let name = config_file.file_stem().unwrap_or(config_file.as_os_str());
+                Path::new("work_dirs").join(name)
+            },
+            Path::to_owned,
+        )
+    }
+
+    /// Makes the folders of a start; an error says which folder cannot be written and why.
+    pub fn create(work_dir: &Path, stamp: &str) -> Result<Self, Failure> {
+        let run = Self { work_dir: work_dir.to_owned(), stamp: stamp.to_owned() };
+        let refuse = |error: &io::Error| {
+            let message = format!(
+                "cannot write the work dir {}: {error}; choose another with --work-dir or mend its permissions",
+                work_dir.display()
+            );
+            Failure::new(Exit::CannotWrite, message)
+        };
+        fs::create_dir_all(run.vis_data()).map_err(|error| refuse(&error))?;
+        // A folder that is there may still refuse new files; the work dir itself takes the checkpoints.
+        tempfile::tempfile_in(work_dir).map_err(|error| refuse(&error))?;
+        Ok(run)
+    }
+
+    pub fn work_dir(&self) -> &Path {
+        &self.work_dir
+    }
+
+    /// The folder of this start.
+    pub fn dir(&self) -> PathBuf {
+        self.work_dir.join(&self.stamp)
+    }
+
+    pub fn vis_data(&self) -> PathBuf {
+        self.dir().join("vis_data")
+    }
+
+    pub fn scalars(&self) -> PathBuf {
+        self.vis_data().join("scalars.json")
+    }
+
+    /// The log file of a rank; rank 0's has no suffix.
+    pub fn log(&self, rank: usize) -> PathBuf {
+        let suffix = if rank == 0 { String::new() } else { format!("_rank{rank}") };
+        self.dir().join(format!("{}{suffix}.log", self.stamp))
+    }
+
+    /// Where a test writes its metrics.
+    pub fn metrics(&self) -> PathBuf {
+        self.dir().join(format!("{}.json", self.stamp))
+    }
+
+    /// Where painted pictures go: an absolute folder as it is, a relative one inside this start's folder, as mmseg does.
+    pub fn show_dir(&self, asked: &Path) -> PathBuf {
+        self.dir().join(asked)
+    }
+}
+
+/// The local time as mmengine stamps its folders, `20260131_235959`.
+pub fn stamp_now() -> String {
+    now().format(format_description!("[year][month][day]_[hour][minute][second]")).unwrap_or_default()
+}
+
+/// The local time, or UTC where the local offset cannot be known.
+pub(crate) fn now() -> OffsetDateTime {
+    OffsetDateTime::now_local().unwrap_or_else(|_| OffsetDateTime::now_utc())
+}
+
+/// Writes a file so that a reader sees the old contents or the new ones, never a part: a temporary file beside it, fsync, rename.
+pub fn write_atomically(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder)?;
+    file.write_all(contents)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_work_dir_is_the_flag_then_the_config_then_the_config_files_name() {
+        let file = Path::new("configs/demo/psp.v1.yaml");
+        assert_eq!(RunDir::choose(Some(Path::new("a")), Some(Path::new("b")), file), Path::new("a"));
+        assert_eq!(RunDir::choose(None, Some(Path::new("b")), file), Path::new("b"));
+        assert_eq!(RunDir::choose(None, None, file), Path::new("work_dirs/psp.v1"));
+    }
+
+    #[test]
+    fn a_work_dir_below_a_file_is_refused_by_name() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("taken");
+        fs::write(&file, "x").expect("a file");
+        let failure = RunDir::create(&file.join("work"), "now").expect_err("a file is no folder");
+        assert_eq!(failure.exit, Exit::CannotWrite);
+        assert!(failure.message.contains("taken/work"), "{}", failure.message);
+    }
+
+    #[test]
+    fn an_atomic_write_replaces_the_file_and_leaves_nothing_else() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("last_checkpoint");
+        write_atomically(&path, b"one").expect("first write");
+        write_atomically(&path, b"two").expect("second write");
+        assert_eq!(fs::read(&path).expect("the file"), b"two");
+        assert_eq!(fs::read_dir(folder.path()).expect("the folder").count(), 1);
+    }
+}

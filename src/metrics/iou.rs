@@ -1,0 +1,279 @@
+//! Intersection over union, Dice and F-score from areas summed over all images, as mmseg's IoUMetric computes them.
+//!
+//! Only counts are kept: they add up over images and over ranks, so a metric never depends on the number of ranks.
+
+use comfy_table::{CellAlignment, Table};
+use indexmap::IndexMap;
+use serde::Deserialize;
+use std::path::PathBuf;
+
+/// The `val_evaluator` and `test_evaluator` sections, `type: IoUMetric`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IoUMetricConfig {
+    /// Which metrics: `mIoU`, `mDice`, `mFscore`.
+    pub iou_metrics: Vec<IoUKind>,
+    /// Replaces a metric that is not a number (a class without a pixel) before the mean.
+    pub nan_to_num: Option<f64>,
+    /// The weight of precision against recall in the F-score.
+    pub beta: f64,
+    /// Label maps are written here as PNG.
+    pub output_dir: Option<PathBuf>,
+    /// Only write label maps, compute nothing.
+    pub format_only: bool,
+    /// Prepended to each metric's name, with a slash.
+    pub prefix: Option<String>,
+}
+
+impl Default for IoUMetricConfig {
+    fn default() -> Self {
+        Self { iou_metrics: vec![IoUKind::MIoU], nan_to_num: None, beta: 1.0, output_dir: None, format_only: false, prefix: None }
+    }
+}
+
+/// One of the metrics that IoUMetric can compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum IoUKind {
+    #[serde(rename = "mIoU")]
+    MIoU,
+    #[serde(rename = "mDice")]
+    MDice,
+    #[serde(rename = "mFscore")]
+    MFscore,
+}
+
+/// Pixel counts of each class: predicted and right, predicted, labelled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counts {
+    pub intersect: Vec<i64>,
+    pub predicted: Vec<i64>,
+    pub labelled: Vec<i64>,
+}
+
+impl Counts {
+    pub fn new(classes: usize) -> Self {
+        Self { intersect: vec![0; classes], predicted: vec![0; classes], labelled: vec![0; classes] }
+    }
+
+    /// Adds an image's pixels: `predicted` and `labels` of the same length; pixels labelled `ignore_index` do not count.
+    /// Labels at or above the number of classes count as predicted pixels only, as in mmseg.
+    pub fn add(&mut self, predicted: &[u8], labels: &[u8], ignore_index: u8) {
+        let classes = self.intersect.len();
+        // One pass over the pixels into a joint table; the three vectors are its diagonal and its sums.
+        let mut joint = vec![0_u32; 256 * 256];
+        for (&class, &label) in predicted.iter().zip(labels) {
+            joint[usize::from(label) * 256 + usize::from(class)] += 1;
+        }
+        for label in (0..256).filter(|&label| label != usize::from(ignore_index)) {
+            let row = &joint[label * 256..][..256];
+            for (class, &count) in row.iter().enumerate().filter(|(_, count)| **count > 0) {
+                let count = i64::from(count);
+                if class < classes {
+                    self.predicted[class] += count;
+                }
+                if label < classes {
+                    self.labelled[label] += count;
+                    if class == label {
+                        self.intersect[label] += count;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The counts as one list, for an all-reduce over ranks.
+    pub fn to_list(&self) -> Vec<i64> {
+        [&self.intersect[..], &self.predicted[..], &self.labelled[..]].concat()
+    }
+
+    /// The reverse of [`Counts::to_list`]; the length must be three times the number of classes.
+    pub fn from_list(list: &[i64]) -> Self {
+        let classes = list.len() / 3;
+        let part = |index: usize| list[index * classes..][..classes].to_vec();
+        Self { intersect: part(0), predicted: part(1), labelled: part(2) }
+    }
+
+    /// The metrics that `config` asks for.
+    pub fn metrics(&self, config: &IoUMetricConfig, classes: &[String]) -> Metrics {
+        let mut per_class: IndexMap<&'static str, Vec<f64>> = IndexMap::new();
+        let ratio = |over: &dyn Fn(usize) -> f64, under: &dyn Fn(usize) -> f64| -> Vec<f64> {
+            (0..self.intersect.len()).map(|class| over(class) / under(class)).collect()
+        };
+        let intersect = |class: usize| self.intersect[class] as f64;
+        let predicted = |class: usize| self.predicted[class] as f64;
+        let labelled = |class: usize| self.labelled[class] as f64;
+        for kind in &config.iou_metrics {
+            match kind {
+                IoUKind::MIoU => {
+                    per_class.insert("IoU", ratio(&intersect, &|class| predicted(class) + labelled(class) - intersect(class)));
+                    per_class.insert("Acc", ratio(&intersect, &labelled));
+                }
+                IoUKind::MDice => {
+                    per_class.insert("Dice", ratio(&|class| 2.0 * intersect(class), &|class| predicted(class) + labelled(class)));
+                    per_class.insert("Acc", ratio(&intersect, &labelled));
+                }
+                IoUKind::MFscore => {
+                    let precision = ratio(&intersect, &predicted);
+                    let recall = ratio(&intersect, &labelled);
+                    let beta = config.beta * config.beta;
+                    let score = precision.iter().zip(&recall).map(|(p, r)| (1.0 + beta) * p * r / (beta * p + r)).collect();
+                    per_class.insert("Fscore", score);
+                    per_class.insert("Precision", precision);
+                    per_class.insert("Recall", recall);
+                }
+            }
+        }
+        if let Some(replacement) = config.nan_to_num {
+            per_class.values_mut().flatten().filter(|value| value.is_nan()).for_each(|value| *value = replacement);
+        }
+        let total = |counts: &[i64]| counts.iter().sum::<i64>() as f64;
+        let prefix = config.prefix.as_ref().map_or(String::new(), |prefix| format!("{prefix}/"));
+        let mut summary = IndexMap::new();
+        summary.insert(format!("{prefix}aAcc"), percent(total(&self.intersect) / total(&self.labelled)));
+        for (name, values) in &per_class {
+            // The field calls the mean of IoU "mIoU", of accuracy "mAcc", and so on.
+            summary.insert(format!("{prefix}m{name}"), percent(mean_of_numbers(values)));
+        }
+        let per_class = per_class.into_iter().map(|(name, values)| (name, values.into_iter().map(percent).collect())).collect();
+        Metrics { summary, classes: classes.to_vec(), per_class }
+    }
+}
+
+/// As mmseg reports: percent, rounded to two decimals.
+fn percent(share: f64) -> f64 {
+    (share * 10_000.0).round_ties_even() / 100.0
+}
+
+/// The mean of those that are numbers; NaN when none is.
+fn mean_of_numbers(values: &[f64]) -> f64 {
+    let numbers = values.iter().filter(|value| !value.is_nan());
+    numbers.clone().sum::<f64>() / numbers.count() as f64
+}
+
+/// The lines that Python's prettytable draws, which mmseg's users know, in comfy-table's notation.
+const PRETTY_TABLE: &str = "||--+-++|    ++++++";
+
+/// An evaluation's result, in percent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metrics {
+    /// `aAcc`, `mIoU`, `mAcc`, …
+    pub summary: IndexMap<String, f64>,
+    classes: Vec<String>,
+    per_class: IndexMap<&'static str, Vec<f64>>,
+}
+
+impl Metrics {
+    /// The table of every class, as mmseg prints it.
+    pub fn table(&self) -> String {
+        let mut table = Table::new();
+        table.load_preset(PRETTY_TABLE);
+        table.set_header(std::iter::once("Class".to_owned()).chain(self.per_class.keys().map(|name| (*name).to_owned())));
+        for (index, class) in self.classes.iter().enumerate() {
+            let values = self.per_class.values().map(|values| trimmed(values[index]));
+            table.add_row(std::iter::once(class.clone()).chain(values));
+        }
+        for column in table.column_iter_mut() {
+            column.set_cell_alignment(CellAlignment::Center);
+        }
+        table.to_string()
+    }
+
+    /// `aAcc: 78.0200  mIoU: 36.7100  mAcc: 47.1000`, the line mmengine logs.
+    pub fn line(&self) -> String {
+        let parts: Vec<_> = self.summary.iter().map(|(name, value)| format!("{name}: {value:.4}")).collect();
+        parts.join("  ")
+    }
+
+    /// The summary and every class's values, for a JSON file. NaN becomes null.
+    pub fn to_json(&self) -> serde_json::Value {
+        let number = |value: f64| serde_json::Number::from_f64(value).map_or(serde_json::Value::Null, Into::into);
+        let mut object: serde_json::Map<_, _> = self.summary.iter().map(|(name, value)| (name.clone(), number(*value))).collect();
+        let classes = self.classes.iter().enumerate().map(|(index, class)| {
+            let values = self.per_class.iter().map(|(name, values)| ((*name).to_owned(), number(values[index])));
+            (class.clone(), serde_json::Value::Object(values.collect()))
+        });
+        object.insert("classes".to_owned(), serde_json::Value::Object(classes.collect()));
+        serde_json::Value::Object(object)
+    }
+}
+
+/// Two decimals without trailing zeros, as Python prints a rounded float (`87.5`, `90.0`, `nan`).
+fn trimmed(value: f64) -> String {
+    if value.is_nan() {
+        return "nan".to_owned();
+    }
+    format!("{value:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(count: usize) -> Vec<String> {
+        (0..count).map(|index| format!("class{index}")).collect()
+    }
+
+    #[test]
+    fn counts_follow_the_definition_on_a_small_image() {
+        let mut counts = Counts::new(3);
+        counts.add(&[0, 0, 1, 1, 2, 2, 0], &[0, 1, 1, 1, 0, 255, 255], 255);
+        assert_eq!(counts.intersect, [1, 2, 0]);
+        assert_eq!(counts.predicted, [2, 2, 1]);
+        assert_eq!(counts.labelled, [2, 3, 0]);
+        let metrics = counts.metrics(&IoUMetricConfig::default(), &names(3));
+        // IoU: 1/3, 2/3, 0/1; accuracy: 1/2, 2/3, undefined.
+        assert_eq!(metrics.summary["aAcc"], 60.0);
+        assert_eq!(metrics.summary["mIoU"], 33.33);
+        assert_eq!(metrics.summary["mAcc"], 58.33);
+    }
+
+    #[test]
+    fn counts_add_up_over_images_and_survive_the_list_form() {
+        let (first, second) = (vec![0_u8, 1, 1, 0], vec![1_u8, 1, 0, 0]);
+        let mut whole = Counts::new(2);
+        whole.add(&[&first[..], &second].concat(), &[&second[..], &first].concat(), 255);
+        let mut parts = Counts::new(2);
+        parts.add(&first, &second, 255);
+        parts.add(&second, &first, 255);
+        assert_eq!(whole, parts);
+        assert_eq!(Counts::from_list(&whole.to_list()), whole);
+    }
+
+    #[test]
+    fn nan_to_num_takes_the_place_of_an_absent_class() {
+        let mut counts = Counts::new(2);
+        counts.add(&[0, 0], &[0, 0], 255);
+        let plain = counts.metrics(&IoUMetricConfig::default(), &names(2));
+        assert_eq!(plain.summary["mIoU"], 100.0);
+        let config = IoUMetricConfig { nan_to_num: Some(0.0), ..IoUMetricConfig::default() };
+        assert_eq!(counts.metrics(&config, &names(2)).summary["mIoU"], 50.0);
+    }
+
+    #[test]
+    fn dice_and_fscore_have_their_columns() {
+        let mut counts = Counts::new(2);
+        counts.add(&[0, 0, 1, 1], &[0, 1, 1, 1], 255);
+        let config = IoUMetricConfig { iou_metrics: vec![IoUKind::MDice, IoUKind::MFscore], ..IoUMetricConfig::default() };
+        let metrics = counts.metrics(&config, &names(2));
+        let keys: Vec<_> = metrics.summary.keys().map(String::as_str).collect();
+        assert_eq!(keys, ["aAcc", "mDice", "mAcc", "mFscore", "mPrecision", "mRecall"]);
+        // With beta 1 the F-score is Dice: 2/3 and 4/5.
+        assert_eq!(metrics.summary["mDice"], 73.33);
+        assert_eq!(metrics.summary["mFscore"], 73.33);
+    }
+
+    #[test]
+    fn the_table_reads_as_mmsegs() {
+        let mut counts = Counts::new(2);
+        counts.add(&[0, 0, 1, 1], &[0, 1, 1, 1], 255);
+        let table = counts.metrics(&IoUMetricConfig::default(), &["wall".to_owned(), "sky".to_owned()]).table();
+        insta::assert_snapshot!(table, @r"
+        +-------+-------+-------+
+        | Class |  IoU  |  Acc  |
+        +-------+-------+-------+
+        |  wall |  50.0 | 100.0 |
+        |  sky  | 66.67 | 66.67 |
+        +-------+-------+-------+
+        ");
+    }
+}
