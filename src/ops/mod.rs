@@ -1,1 +1,54 @@
-//! (in progress)
+//! The operations that models are made of, as fast as libtorch runs them.
+//!
+//! Burn's autodiff is the autograd; the tensors underneath are `tch`'s. Here, and nowhere else in this crate, the two meet:
+//! every function takes and returns Burn tensors, is differentiable in each float input that is tracked, and calls ATen's
+//! own kernels for both directions. [`function`] is the one extension of Burn that all of them go through.
+//!
+//! # Writing in place
+//! An operation writes over an input only when its handle is the last one to that storage ([`relu`], [`add_relu`],
+//! [`dropout2d`]): keep a clone and it computes into fresh memory instead. A `tch` tensor made with [`to_tch`] counts as a
+//! handle for these operations, but not for Burn's own, which may write over a tensor that they consume: keep the Burn
+//! tensor alive for as long as its `tch` view is read.
+//!
+//! # Failures
+//! Burn's operations cannot return errors. Shapes are checked here, with a message that names the operation and both
+//! sides; what libtorch itself refuses (such as running out of memory) is a panic with libtorch's words, which the program
+//! catches at its top.
+//!
+//! # Precision
+//! Activations may be `f16` or `bf16` while parameters and running statistics are `f32`: convolutions cast their parameters
+//! to the activation's type, batch norms keep theirs, losses compute in `f32`. Gradients have their input's type.
+
+mod batch_norm;
+mod binary_cross_entropy;
+mod border;
+mod convolution;
+mod cross_entropy;
+mod dropout;
+mod function;
+mod label_map;
+mod pool;
+mod relu;
+mod resize;
+
+#[cfg(test)]
+mod reference;
+
+pub use batch_norm::{Activation, BatchNorm, batch_norm};
+pub use binary_cross_entropy::{BinaryCrossEntropy, binary_cross_entropy, binary_cross_entropy_per_element};
+pub use border::{default_device, device_for_rank, from_tch, gradient, to_tch};
+pub use convolution::{Conv, conv2d};
+pub use cross_entropy::{CrossEntropy, Reduction, cross_entropy, cross_entropy_per_pixel, cross_entropy_weighted};
+pub use dropout::dropout2d;
+pub use label_map::{accuracy, label_map, resized_label_map};
+pub use pool::{adaptive_avg_pool2d, avg_pool2d, max_pool2d};
+pub use relu::{add_relu, relu};
+pub use resize::resize_bilinear;
+
+use burn::tensor::Tensor;
+
+/// Joins `[n, c_i, h, w]` along the channels; the gradients are views of the output's, not copies.
+pub fn concat(xs: Vec<Tensor<4>>) -> Tensor<4> {
+    assert!(!xs.is_empty(), "concat: expected at least one tensor, got none");
+    Tensor::cat(xs, 1)
+}

@@ -1,0 +1,123 @@
+//! Cross entropy of each class on its own, over sigmoids (mmseg's `use_sigmoid`).
+
+use burn::tensor::{Int, Tensor};
+use burn_tch::TchTensor;
+use tch::Kind;
+
+use super::border::{from_tch, to_tch};
+use super::cross_entropy::Reduction;
+use super::function::{Function, computed, unary};
+
+/// Options of [`binary_cross_entropy`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct BinaryCrossEntropy {
+    /// A factor for each class's positives.
+    pub class_weight: Option<Vec<f32>>,
+    /// The label that counts nothing; labels below 0 never count.
+    pub ignore_index: i64,
+    /// `Mean` divides by all elements, `MeanNonIgnored` by those of pixels that count.
+    pub reduction: Reduction,
+}
+
+/// Binary cross entropy of `logits` `[n, c, h, w]` against the one-hot planes of `target` `[n, h, w]`, as one number `[1]`.
+/// With one class the labels themselves (0 or 1) are the plane.
+pub fn binary_cross_entropy(logits: Tensor<4>, target: Tensor<3, Int>, options: &BinaryCrossEntropy) -> Tensor<1> {
+    let [n, classes, height, width] = logits.dims();
+    let device = logits.device();
+    let valid = (options.reduction == Reduction::MeanNonIgnored).then(|| {
+        let count = valid(&to_tch(&target), options.ignore_index).sum(Kind::Float) * classes as f64;
+        from_tch::<1, _>((count + f64::from(f32::EPSILON)).view([1]), &device)
+    });
+    let sum = binary_cross_entropy_per_element(logits, target, options).sum();
+    match (options.reduction, valid) {
+        (_, Some(count)) => sum / count,
+        (Reduction::Sum, None) => sum,
+        (_, None) => sum / (n * classes * height * width) as f64,
+    }
+}
+
+/// The loss of each element `[n, c, h, w]` in `f32`, and 0 where the label is ignored; `reduction` is not looked at.
+pub fn binary_cross_entropy_per_element(logits: Tensor<4>, target: Tensor<3, Int>, options: &BinaryCrossEntropy) -> Tensor<4> {
+    let ([n, classes, height, width], labels) = (logits.dims(), target.dims());
+    assert_eq!(
+        [n, height, width],
+        labels,
+        "binary_cross_entropy: logits of shape {:?} for labels of shape {labels:?}",
+        logits.dims()
+    );
+    if let Some(weights) = &options.class_weight {
+        assert_eq!(weights.len(), classes, "binary_cross_entropy: {} class weights for {classes} classes", weights.len());
+    }
+    let target = to_tch(&target).to_kind(Kind::Int64);
+    let class_weight = options
+        .class_weight
+        .as_deref()
+        .map(|it| TchTensor::new(tch::Tensor::from_slice(it).view([-1, 1, 1]).to_device(target.device())));
+    unary(logits, PerElement { target: TchTensor::new(target), class_weight, ignore_index: options.ignore_index })
+}
+
+fn valid(target: &tch::Tensor, ignore_index: i64) -> tch::Tensor {
+    target.ge(0).logical_and(&target.not_equal(ignore_index))
+}
+
+#[derive(Debug, Clone)]
+struct PerElement {
+    /// `[n, h, w]` in `i64`.
+    target: TchTensor,
+    /// `[c, 1, 1]`.
+    class_weight: Option<TchTensor>,
+    ignore_index: i64,
+}
+
+impl PerElement {
+    /// The planes to match `[n, c, h, w]`, and which pixels count `[n, 1, h, w]`.
+    fn planes(&self, logits: &tch::Tensor) -> Result<(tch::Tensor, tch::Tensor), tch::TchError> {
+        let target = self.target.tensor.f_unsqueeze(1)?;
+        let valid = valid(&target, self.ignore_index);
+        let classes = logits.size()[1];
+        let planes = if classes == 1 {
+            target.f_where_scalarother(&valid, 0)?
+        } else {
+            target.f_eq_tensor(&tch::Tensor::f_arange(classes, (Kind::Int64, logits.device()))?.f_view([-1, 1, 1])?)?
+        };
+        Ok((planes.f_to_kind(logits.kind())?, valid.f_to_kind(logits.kind())?))
+    }
+
+    fn loss(&self, logits: &tch::Tensor) -> Result<tch::Tensor, tch::TchError> {
+        let (planes, valid) = self.planes(logits)?;
+        let positive = self.class_weight.as_ref().map(|it| it.tensor.to_kind(logits.kind()));
+        logits.f_binary_cross_entropy_with_logits(&planes, None::<tch::Tensor>, positive, tch::Reduction::None)?.f_mul_(&valid)
+    }
+
+    /// With target y and positive weight p: `(1 - y) - (1 + (p - 1) y) · sigmoid(-x)`.
+    fn grad(&self, logits: &tch::Tensor, grad: &tch::Tensor) -> Result<tch::Tensor, tch::TchError> {
+        let (planes, valid) = self.planes(logits)?;
+        let mut missed = logits.f_neg()?.f_sigmoid_()?;
+        if let Some(positive) = &self.class_weight {
+            let excess = (positive.tensor.to_kind(logits.kind()) - 1.0).f_mul(&planes)?;
+            missed = missed.f_mul_(&(excess + 1.0))?;
+        }
+        let slope = planes.f_neg()?.f_add_scalar_(1.0)?.f_sub_(&missed)?;
+        let mut slope = slope;
+        slope.f_mul_(grad)?.f_mul_(&valid)
+    }
+}
+
+/// `f16` and `bf16` compute in `f32`.
+fn widened(logits: &tch::Tensor) -> tch::Tensor {
+    if logits.kind() == Kind::Double { logits.shallow_clone() } else { logits.to_kind(Kind::Float) }
+}
+
+impl Function<1> for PerElement {
+    type Saved = TchTensor;
+
+    fn forward(&self, [logits]: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, TchTensor) {
+        let loss = computed("binary_cross_entropy", self.loss(&widened(&logits.tensor)));
+        (TchTensor::new(loss), logits)
+    }
+
+    fn backward(&self, logits: TchTensor, grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
+        let result = computed("binary_cross_entropy backward", self.grad(&widened(&logits.tensor), &grad.tensor));
+        [Some(TchTensor::new(result.to_kind(logits.tensor.kind())))]
+    }
+}

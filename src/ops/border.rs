@@ -1,0 +1,55 @@
+//! The border between Burn's tensors and libtorch's: the same storage seen from both sides, and the devices to put it on.
+
+use burn::backend::{BackendTensor, DispatchTensorKind, LibTorch};
+use burn::tensor::kind::Basic;
+use burn::tensor::{BackendPrimitive, Device, Gradients, Tensor};
+use burn_tch::TchTensor;
+
+/// The libtorch tensor behind `x`, sharing its storage; the value only, without `x`'s place in the graph.
+pub fn to_tch<const D: usize, K: Basic>(x: &Tensor<D, K>) -> tch::Tensor {
+    primitive(x).tensor
+}
+
+/// The libtorch primitive behind `x`, a handle that Burn counts.
+pub(super) fn primitive<const D: usize, K: Basic>(x: &Tensor<D, K>) -> TchTensor {
+    fn open(kind: DispatchTensorKind) -> TchTensor {
+        match kind {
+            DispatchTensorKind::LibTorch(
+                BackendTensor::Float(it) | BackendTensor::Int(it) | BackendTensor::Bool(it) | BackendTensor::Quantized(it),
+            ) => it,
+            DispatchTensorKind::LibTorch(BackendTensor::Autodiff(it)) => it.into_primitive(),
+            DispatchTensorKind::Autodiff(inner) => open(*inner),
+        }
+    }
+    open(x.clone().into_dispatch().kind)
+}
+
+/// `x` as a Burn tensor that shares its storage, for `device`'s side of autodiff: on an autodiff device it is a constant
+/// until `require_grad` makes it a leaf. The data stays where it is: `device` does not move it.
+pub fn from_tch<const D: usize, K>(x: tch::Tensor, device: &Device) -> Tensor<D, K>
+where
+    K: burn::tensor::kind::Autodiff + BackendPrimitive<LibTorch, Primitive = TchTensor>,
+{
+    assert_eq!(x.dim(), D, "from_tch: expected {D} dimensions, got a tensor of shape {:?}", x.size());
+    let tensor = Tensor::from_primitive::<LibTorch>(TchTensor::new(x));
+    if device.is_autodiff() { tensor.autodiff() } else { tensor }
+}
+
+/// Takes the gradient of the leaf `x` out of `grads`, sharing its storage; `None` if nothing reached `x`.
+pub fn gradient<const D: usize>(x: &Tensor<D>, grads: &mut Gradients) -> Option<tch::Tensor> {
+    x.grad_remove(grads).map(|grad| to_tch(&grad))
+}
+
+/// The first CUDA device if libtorch has CUDA and one is visible (`CUDA_VISIBLE_DEVICES=-1` hides them all), else the CPU.
+pub fn default_device() -> Device {
+    device_for_rank(0)
+}
+
+/// The device of the rank that is `local_rank`th on its machine: the CUDA device of that number, starting over when there
+/// are fewer devices than ranks; the CPU when none is visible.
+pub fn device_for_rank(local_rank: usize) -> Device {
+    match usize::try_from(tch::Cuda::device_count()) {
+        Ok(count) if count > 0 && tch::Cuda::is_available() => Device::libtorch_cuda(local_rank % count),
+        _ => Device::libtorch(),
+    }
+}

@@ -1,0 +1,167 @@
+//! Cross entropy over classes, fused with its softmax; the backward turns the saved log-probabilities into the gradient in
+//! place.
+
+use burn::tensor::{Int, Tensor};
+use burn_tch::TchTensor;
+use tch::Kind;
+
+use super::border::{from_tch, to_tch};
+use super::function::{Function, computed, unary};
+
+/// How the losses of pixels become one number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reduction {
+    /// Divide the sum by the number of pixels, ignored ones included (mmseg's `mean`). With class weights, divide by the
+    /// sum of the weights of the pixels' classes, in which ignored pixels count nothing.
+    #[default]
+    Mean,
+    /// Divide the sum by the number of pixels that are not ignored (mmseg's `avg_non_ignore`), or the sum of their weights.
+    MeanNonIgnored,
+    Sum,
+}
+
+/// Options of [`cross_entropy`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct CrossEntropy {
+    /// A factor for each class.
+    pub class_weight: Option<Vec<f32>>,
+    /// The label that counts nothing.
+    pub ignore_index: i64,
+    pub reduction: Reduction,
+}
+
+impl Default for CrossEntropy {
+    fn default() -> Self {
+        Self { class_weight: None, ignore_index: 255, reduction: Reduction::Mean }
+    }
+}
+
+/// Cross entropy of `logits` `[n, c, h, w]` against the labels `target` `[n, h, w]`, as one number `[1]` in `f32`.
+///
+/// Labels other than `ignore_index` must be below `c`.
+pub fn cross_entropy(logits: Tensor<4>, target: Tensor<3, Int>, options: &CrossEntropy) -> Tensor<1> {
+    let denominator = denominator(&logits, &target, options);
+    divided(cross_entropy_per_pixel(logits, target, options).sum(), denominator)
+}
+
+/// [`cross_entropy`] with a factor for each pixel, `pixel_weight` `[n, h, w]` (as OHEM's selection gives it), which the
+/// denominator does not count.
+pub fn cross_entropy_weighted(
+    logits: Tensor<4>,
+    target: Tensor<3, Int>,
+    options: &CrossEntropy,
+    pixel_weight: Tensor<3>,
+) -> Tensor<1> {
+    let denominator = denominator(&logits, &target, options);
+    divided((cross_entropy_per_pixel(logits, target, options) * pixel_weight).sum(), denominator)
+}
+
+/// The loss of each pixel `[n, h, w]` in `f32`, times its class's weight, and 0 where the label is ignored; `reduction` is
+/// not looked at.
+pub fn cross_entropy_per_pixel(logits: Tensor<4>, target: Tensor<3, Int>, options: &CrossEntropy) -> Tensor<3> {
+    let ([n, classes, height, width], labels) = (logits.dims(), target.dims());
+    assert_eq!([n, height, width], labels, "cross_entropy: logits of shape {:?} for labels of shape {labels:?}", logits.dims());
+    if let Some(weights) = &options.class_weight {
+        assert_eq!(weights.len(), classes, "cross_entropy: {} class weights for {classes} classes", weights.len());
+    }
+    let target = TchTensor::new(to_tch(&target).to_kind(Kind::Int64));
+    let class_weight = options.class_weight.as_deref().map(|it| TchTensor::new(on(&target.tensor, it)));
+    unary(logits, PerPixel { target, class_weight, ignore_index: options.ignore_index })
+}
+
+fn on(like: &tch::Tensor, values: &[f32]) -> tch::Tensor {
+    tch::Tensor::from_slice(values).to_device(like.device())
+}
+
+fn divided(sum: Tensor<1>, denominator: Denominator) -> Tensor<1> {
+    match denominator {
+        Denominator::Known(count) => sum / count,
+        Denominator::OnDevice(count) => sum / count,
+    }
+}
+
+/// A count that depends on labels stays on the device: reading it would stall the host.
+enum Denominator {
+    Known(f64),
+    OnDevice(Tensor<1>),
+}
+
+fn denominator(logits: &Tensor<4>, target: &Tensor<3, Int>, options: &CrossEntropy) -> Denominator {
+    let pixels = target.dims().iter().product::<usize>() as f64;
+    let count = match (options.reduction, &options.class_weight) {
+        (Reduction::Sum, _) => return Denominator::Known(1.0),
+        (Reduction::Mean, None) => return Denominator::Known(pixels),
+        (Reduction::MeanNonIgnored, None) => to_tch(target).not_equal(options.ignore_index).sum(Kind::Float),
+        (_, Some(weights)) => {
+            let labels = to_tch(target).to_kind(Kind::Int64);
+            let valid = labels.not_equal(options.ignore_index);
+            let weights = on(&labels, weights);
+            weights
+                .index_select(0, &labels.where_scalarother(&valid, 0).flatten(0, -1))
+                .dot(&valid.flatten(0, -1).to_kind(Kind::Float))
+        }
+    };
+    // All pixels ignored: the sum is 0, and so is the loss.
+    let count = (count + f64::from(f32::EPSILON)).view([1]);
+    Denominator::OnDevice(from_tch(count, &logits.device()))
+}
+
+#[derive(Debug, Clone)]
+struct PerPixel {
+    /// `[n, h, w]` in `i64`.
+    target: TchTensor,
+    class_weight: Option<TchTensor>,
+    ignore_index: i64,
+}
+
+#[derive(Debug, Clone)]
+struct Saved {
+    /// Log-probabilities, of which this is the only handle.
+    log_softmax: TchTensor,
+    logits_kind: Kind,
+}
+
+/// `f16` and `bf16` compute in `f32`.
+fn loss_kind(kind: Kind) -> Kind {
+    if kind == Kind::Double { Kind::Double } else { Kind::Float }
+}
+
+impl PerPixel {
+    fn loss(&self, logits: &tch::Tensor) -> Result<(tch::Tensor, tch::Tensor), tch::TchError> {
+        let kind = loss_kind(logits.kind());
+        let log_softmax = logits.f_log_softmax(1, kind)?;
+        let weight = self.class_weight.as_ref().map(|it| it.tensor.to_kind(kind));
+        let loss = log_softmax.f_nll_loss2d(&self.target.tensor, weight, tch::Reduction::None, self.ignore_index)?;
+        Ok((loss, log_softmax))
+    }
+
+    /// `(softmax - one_hot) · weight · grad`, over the storage of `log_softmax`.
+    fn grad(&self, mut log_softmax: tch::Tensor, grad: &tch::Tensor) -> Result<tch::Tensor, tch::TchError> {
+        let target = self.target.tensor.f_unsqueeze(1)?;
+        let valid = target.f_not_equal(self.ignore_index)?;
+        let target = target.f_where_scalarother(&valid, 0)?;
+        let mut scale = grad.f_unsqueeze(1)?.f_where_scalarother(&valid, 0.0)?;
+        if let Some(weight) = &self.class_weight {
+            let weight = weight.tensor.f_to_kind(scale.kind())?.f_index_select(0, &target.f_flatten(0, -1)?)?;
+            scale = scale.f_mul(&weight.f_view_as(&target)?)?;
+        }
+        let minus_one =
+            tch::Tensor::f_full([1], -1.0, (log_softmax.kind(), log_softmax.device()))?.f_expand(target.size(), false)?;
+        log_softmax.f_exp_()?.f_scatter_add_(1, &target, &minus_one)?.f_mul_(&scale)
+    }
+}
+
+impl Function<1> for PerPixel {
+    type Saved = Saved;
+
+    fn forward(&self, [logits]: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, Saved) {
+        let logits_kind = logits.tensor.kind();
+        let (loss, log_softmax) = computed("cross_entropy", self.loss(&logits.tensor));
+        (TchTensor::new(loss), Saved { log_softmax: TchTensor::new(log_softmax), logits_kind })
+    }
+
+    fn backward(&self, saved: Saved, grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
+        let grad = computed("cross_entropy backward", self.grad(saved.log_softmax.tensor, &grad.tensor));
+        [Some(TchTensor::new(grad.to_kind(saved.logits_kind)))]
+    }
+}

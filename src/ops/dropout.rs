@@ -1,0 +1,56 @@
+//! Dropout of whole channels, a pure function of its seed.
+//!
+//! The mask comes from a generator of its own and not from libtorch's global one, so that a resumed run draws the masks
+//! that the uninterrupted one would have drawn.
+
+use burn::tensor::Tensor;
+use burn_tch::TchTensor;
+use rand::{Rng, SeedableRng};
+use rand_pcg::Pcg64;
+
+use super::function::{Function, computed, is_exclusive, unary};
+
+/// Zeroes each channel of each image of `x` `[n, c, h, w]` with probability `p` and scales the others by `1 / (1 - p)`.
+/// Written over `x` when that is the last handle to its storage. Call it in training only.
+pub fn dropout2d(x: Tensor<4>, p: f64, seed: u64) -> Tensor<4> {
+    assert!((0.0..=1.0).contains(&p), "dropout2d: expected a probability from 0 to 1, got {p}");
+    if p == 0.0 {
+        return x;
+    }
+    unary(x, Dropout { p, seed })
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Dropout {
+    p: f64,
+    seed: u64,
+}
+
+impl Dropout {
+    /// `[n, c, 1, 1]`: 0, or the factor that keeps the expectation.
+    fn mask(self, like: &tch::Tensor) -> Result<tch::Tensor, tch::TchError> {
+        let size = like.size();
+        let mut random = Pcg64::seed_from_u64(self.seed);
+        let kept = (1.0 / (1.0 - self.p)) as f32;
+        let mask: Vec<f32> = (0..size[0] * size[1]).map(|_| if random.random::<f64>() < self.p { 0.0 } else { kept }).collect();
+        tch::Tensor::f_from_slice(&mask)?.f_view([size[0], size[1], 1, 1])?.f_to_device(like.device())?.f_to_kind(like.kind())
+    }
+}
+
+fn masked(mut x: TchTensor, mask: &TchTensor) -> TchTensor {
+    let y = if is_exclusive(&x) { x.tensor.f_mul_(&mask.tensor) } else { x.tensor.f_mul(&mask.tensor) };
+    TchTensor::new(computed("dropout2d", y))
+}
+
+impl Function<1> for Dropout {
+    type Saved = TchTensor;
+
+    fn forward(&self, [x]: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, TchTensor) {
+        let mask = TchTensor::new(computed("dropout2d", self.mask(&x.tensor)));
+        (masked(x, &mask), mask)
+    }
+
+    fn backward(&self, mask: TchTensor, grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
+        [Some(masked(grad, &mask))]
+    }
+}
