@@ -1,0 +1,558 @@
+//! A tree to any serde type. The rules that make it ours:
+//!
+//! - `type:` selects an enum's variant, and the rest of the mapping is the variant's payload; a plain string selects a variant
+//!   without payload.
+//! - A key that a struct does not have is an error everywhere, whether or not the struct asks for it.
+//! - An integer is accepted where a float is expected, never the reverse. Nothing else is converted.
+//! - An error names the key path, the place that set the value, what was expected, and the nearest valid name.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::de::value::StrDeserializer;
+use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Unexpected, Visitor};
+use serde::forward_to_deserialize_any;
+
+use super::error::{ConfigError, suggest};
+use super::node::{Map, Node, Origin, Value};
+
+const TYPE: &str = "type";
+
+/// Reads `node`, which stands at `path` in its config.
+pub(super) fn from_node<T: DeserializeOwned>(node: &Node, path: &str) -> Result<T, ConfigError> {
+    from_root(node, path, &BTreeSet::new())
+}
+
+/// Like [`from_node`]; keys in `spare` may be keys of `T` or not.
+pub(super) fn from_root<T: DeserializeOwned>(node: &Node, path: &str, spare: &BTreeSet<String>) -> Result<T, ConfigError> {
+    T::deserialize(Deserializer { node, path: &Path::Root(path), typed: false, spare: Some(spare) }).map_err(|fault| {
+        let (path, origin) = fault.place.unwrap_or_else(|| (path.to_owned(), node.origin.clone()));
+        ConfigError::at(&origin, &path, fault.message)
+    })
+}
+
+/// An error on its way up; the first place that knows where it is fills in `place`.
+#[derive(Debug)]
+struct Fault {
+    message: String,
+    place: Option<(String, Origin)>,
+}
+
+impl Fault {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), place: None }
+    }
+
+    fn at(mut self, path: &Path<'_>, origin: &Origin) -> Self {
+        self.place.get_or_insert_with(|| (path.to_string(), origin.clone()));
+        self
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl de::Error for Fault {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self::new(message.to_string())
+    }
+
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        Self::new(format!("expected {}, found {}", wanted(expected), found_text(found)))
+    }
+
+    fn invalid_value(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        Self::invalid_type(found, expected)
+    }
+
+    fn invalid_length(length: usize, expected: &dyn de::Expected) -> Self {
+        Self::new(format!("expected {}, found a list of {length}", wanted(expected)))
+    }
+
+    fn unknown_variant(name: &str, valid: &'static [&'static str]) -> Self {
+        Self::new(format!("unknown value `{name}`{}", suggest(name, "values", valid)))
+    }
+
+    fn unknown_field(name: &str, valid: &'static [&'static str]) -> Self {
+        Self::new(format!("unknown key `{name}`{}", suggest(name, "keys", valid)))
+    }
+
+    fn missing_field(name: &'static str) -> Self {
+        Self::new(format!("the key `{name}` is missing"))
+    }
+
+    fn duplicate_field(name: &'static str) -> Self {
+        Self::new(format!("the key `{name}` is set twice"))
+    }
+}
+
+/// serde's name for what it expected, in the words of a config.
+fn wanted(expected: &dyn de::Expected) -> String {
+    let text = expected.to_string();
+    match text.as_str() {
+        "usize" | "u64" | "u32" | "u16" => "a whole number, 0 or more".into(),
+        "u8" => "a whole number from 0 to 255".into(),
+        "isize" | "i64" | "i32" | "i16" | "i8" => "a whole number".into(),
+        "f32" | "f64" => "a number".into(),
+        "a boolean" => "true or false".into(),
+        "a sequence" => "a list".into(),
+        "a map" => "a mapping".into(),
+        "unit" => "null".into(),
+        text => {
+            if text.starts_with("struct ") || text.starts_with("enum ") {
+                return "a mapping".into();
+            }
+            let size = text.strip_prefix("a tuple of size ").or_else(|| text.strip_prefix("an array of length "));
+            size.map_or_else(|| text.to_owned(), |size| format!("a list of {size}"))
+        }
+    }
+}
+
+fn found_text(found: Unexpected<'_>) -> String {
+    match found {
+        Unexpected::Bool(value) => Value::Bool(value).describe(),
+        Unexpected::Signed(value) => Value::Int(value).describe(),
+        Unexpected::Unsigned(value) => format!("the integer {value}"),
+        Unexpected::Float(value) => Value::Float(value).describe(),
+        Unexpected::Str(value) => Value::String(value.to_owned()).describe(),
+        Unexpected::Unit | Unexpected::Option => "null".into(),
+        Unexpected::Seq => "a list".into(),
+        Unexpected::Map => "a mapping".into(),
+        other => other.to_string(),
+    }
+}
+
+/// The key path of a node, linked from the inside out.
+#[derive(Clone, Copy)]
+enum Path<'a> {
+    Root(&'a str),
+    Key(&'a Path<'a>, &'a str),
+    Index(&'a Path<'a>, usize),
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (parent, step): (_, &dyn fmt::Display) = match self {
+            Self::Root(path) => return f.write_str(path),
+            Self::Key(parent, key) => (parent, key),
+            Self::Index(parent, index) => (parent, index),
+        };
+        match parent {
+            Self::Root("") => write!(f, "{step}"),
+            _ => write!(f, "{parent}.{step}"),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Deserializer<'a> {
+    node: &'a Node,
+    path: &'a Path<'a>,
+    /// The node is the payload of a variant: its `type` has been read.
+    typed: bool,
+    /// At the root, the keys that need not be sections.
+    spare: Option<&'a BTreeSet<String>>,
+}
+
+impl<'a> Deserializer<'a> {
+    /// Where the node as a whole was set: for a payload, the line that chose its type.
+    fn origin(&self) -> &'a Origin {
+        let chosen = self.node.as_map().and_then(|it| it.get(TYPE)).filter(|_| self.typed);
+        &chosen.unwrap_or(self.node).origin
+    }
+
+    fn place<T>(&self, result: Result<T, Fault>) -> Result<T, Fault> {
+        result.map_err(|fault| fault.at(self.path, self.origin()))
+    }
+
+    fn unexpected(&self) -> Unexpected<'a> {
+        match &self.node.value {
+            Value::Null => Unexpected::Unit,
+            Value::Bool(value) => Unexpected::Bool(*value),
+            Value::Int(value) => Unexpected::Signed(*value),
+            Value::Float(value) => Unexpected::Float(*value),
+            Value::String(value) => Unexpected::Str(value),
+            Value::List(_) => Unexpected::Seq,
+            Value::Map(_) => Unexpected::Map,
+        }
+    }
+
+    fn entries(&self, map: &'a Map, fields: Option<&'static [&'static str]>) -> Entries<'a> {
+        Entries { iter: map.iter(), path: self.path, fields, skip_type: self.typed, value: None }
+    }
+
+    fn visit_list<'de, V: Visitor<'de>>(self, items: &'a [Node], visitor: V) -> Result<V::Value, Fault> {
+        let mut access = Items { iter: items.iter().enumerate(), path: self.path };
+        let result = visitor.visit_seq(&mut access).and_then(|value| match access.iter.next() {
+            None => Ok(value),
+            Some((taken, _)) => Err(Fault::new(format!("expected a list of {taken}, found a list of {}", items.len()))),
+        });
+        self.place(result)
+    }
+
+    /// The keys of a struct that the struct does not have.
+    fn check_keys(&self, map: &'a Map, fields: &'static [&'static str]) -> Result<(), Fault> {
+        let spare = |key: &str| self.spare.is_some_and(|it| it.contains(key));
+        let known = |key: &str| fields.contains(&key) || (self.typed && key == TYPE) || spare(key);
+        match map.iter().find(|(key, _)| !known(key)) {
+            None => Ok(()),
+            Some((key, node)) => {
+                let text = format!("unknown key{}", suggest(key, "keys", fields));
+                Err(Fault::new(text).at(&Path::Key(self.path, key), &node.origin))
+            }
+        }
+    }
+}
+
+impl<'de> de::Deserializer<'de> for Deserializer<'_> {
+    type Error = Fault;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        let result = match &self.node.value {
+            Value::Null => visitor.visit_unit(),
+            Value::Bool(value) => visitor.visit_bool(*value),
+            Value::Int(value) => visitor.visit_i64(*value),
+            Value::Float(value) => visitor.visit_f64(*value),
+            Value::String(value) => visitor.visit_str(value),
+            Value::List(items) => return self.visit_list(items, visitor),
+            Value::Map(map) => visitor.visit_map(self.entries(map, None)),
+        };
+        self.place(result)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match self.node.value {
+            Value::Null => self.place(visitor.visit_none()),
+            _ => self.place(visitor.visit_some(self)),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
+        self.place(visitor.visit_newtype_struct(self))
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, Fault> {
+        match &self.node.value {
+            Value::List(items) if items.len() != length => {
+                self.place(Err(Fault::new(format!("expected a list of {length}, found a list of {}", items.len()))))
+            }
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(self, _: &'static str, length: usize, visitor: V) -> Result<V::Value, Fault> {
+        self.deserialize_tuple(length, visitor)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        match &self.node.value {
+            Value::Map(map) => {
+                self.check_keys(map, fields)?;
+                self.place(visitor.visit_map(self.entries(map, Some(fields))))
+            }
+            // A list would fill a struct by position, which no config means.
+            _ => self.place(Err(de::Error::invalid_type(self.unexpected(), &"a mapping"))),
+        }
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        let names = || variants.join(", ");
+        let result = match &self.node.value {
+            Value::Map(map) => match map.get(TYPE) {
+                None => Err(Fault::new(format!("the key `type` is missing (valid types: {})", names()))),
+                Some(name) => visitor.visit_enum(Choice { payload: self, name, path: &Path::Key(self.path, TYPE), variants }),
+            },
+            Value::String(_) => visitor.visit_enum(Choice { payload: self, name: self.node, path: self.path, variants }),
+            other => Err(Fault::new(format!("expected one of {}, found {}", names(), other.describe()))),
+        };
+        self.place(result)
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_unit()
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq map identifier
+    }
+}
+
+/// A list's items.
+struct Items<'a> {
+    iter: std::iter::Enumerate<std::slice::Iter<'a, Node>>,
+    path: &'a Path<'a>,
+}
+
+impl<'de> de::SeqAccess<'de> for &mut Items<'_> {
+    type Error = Fault;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
+        let Some((index, node)) = self.iter.next() else { return Ok(None) };
+        let deserializer = Deserializer { node, path: &Path::Index(self.path, index), typed: false, spare: None };
+        deserializer.place(seed.deserialize(deserializer)).map(Some)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.iter.len())
+    }
+}
+
+/// A mapping's entries, without `type` where it has been read.
+struct Entries<'a> {
+    iter: indexmap::map::Iter<'a, String, Node>,
+    path: &'a Path<'a>,
+    /// A struct's keys; the others are left out, being known to be spare.
+    fields: Option<&'static [&'static str]>,
+    skip_type: bool,
+    value: Option<(&'a str, &'a Node)>,
+}
+
+impl<'de> de::MapAccess<'de> for Entries<'_> {
+    type Error = Fault;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
+        let (fields, skip_type) = (self.fields, self.skip_type);
+        let wanted = |key: &str| fields.map_or(!(skip_type && key == TYPE), |fields| fields.contains(&key));
+        let Some((key, node)) = self.iter.find(|(key, _)| wanted(key)) else { return Ok(None) };
+        self.value = Some((key, node));
+        seed.deserialize(Key(key)).map(Some).map_err(|fault| fault.at(&Path::Key(self.path, key), &node.origin))
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Fault> {
+        let (key, node) = self.value.take().ok_or_else(|| Fault::new("a value was asked for before its key"))?;
+        let deserializer = Deserializer { node, path: &Path::Key(self.path, key), typed: false, spare: None };
+        deserializer.place(seed.deserialize(deserializer))
+    }
+}
+
+/// A key: text, or a number where the mapping's keys are numbers.
+struct Key<'a>(&'a str);
+
+impl<'de> de::Deserializer<'de> for Key<'_> {
+    type Error = Fault;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_str(self.0)
+    }
+
+    fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match self.0.parse() {
+            Ok(number) => visitor.visit_i64(number),
+            Err(_) => visitor.visit_str(self.0),
+        }
+    }
+
+    fn deserialize_i32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.deserialize_i64(visitor)
+    }
+
+    fn deserialize_u8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.deserialize_i64(visitor)
+    }
+
+    fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.deserialize_i64(visitor)
+    }
+
+    fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.deserialize_i64(visitor)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        let key: StrDeserializer<'_, Fault> = self.0.into_deserializer();
+        key.deserialize_enum(name, variants, visitor)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i128 u16 u128 f32 f64 char str string bytes byte_buf option unit unit_struct seq tuple tuple_struct map struct
+        identifier ignored_any
+    }
+}
+
+/// An enum's variant: chosen by `name`, filled from `payload`.
+struct Choice<'a> {
+    payload: Deserializer<'a>,
+    name: &'a Node,
+    path: &'a Path<'a>,
+    variants: &'static [&'static str],
+}
+
+impl<'a> Choice<'a> {
+    /// The payload as a mapping; a bare name has none.
+    fn mapping(&self) -> Result<(&'a Map, Deserializer<'a>), Fault> {
+        let payload = Deserializer { typed: true, spare: None, ..self.payload };
+        match &self.payload.node.value {
+            Value::Map(map) => Ok((map, payload)),
+            other => Err(Fault::new(format!("expected a mapping with `type`, found {}", other.describe()))),
+        }
+    }
+}
+
+impl<'de, 'a> de::EnumAccess<'de> for Choice<'a> {
+    type Error = Fault;
+    type Variant = Choice<'a>;
+
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), Fault> {
+        let Some(name) = self.name.as_str() else {
+            let text =
+                format!("expected a name, found {} (valid types: {})", self.name.value.describe(), self.variants.join(", "));
+            return Err(Fault::new(text).at(self.path, &self.name.origin));
+        };
+        let chosen = seed.deserialize(Key(name)).map_err(|_| {
+            let kind = if self.payload.node.as_map().is_some() { ("type", "types") } else { ("value", "values") };
+            let text = format!("unknown {} `{name}`{}", kind.0, suggest(name, kind.1, self.variants));
+            Fault::new(text).at(self.path, &self.name.origin)
+        })?;
+        Ok((chosen, self))
+    }
+}
+
+impl<'de> de::VariantAccess<'de> for Choice<'_> {
+    type Error = Fault;
+
+    fn unit_variant(self) -> Result<(), Fault> {
+        match self.mapping() {
+            Ok((map, payload)) => payload.check_keys(map, &[]),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Fault> {
+        let (_, payload) = self.mapping()?;
+        payload.place(seed.deserialize(payload))
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, Fault> {
+        Err(Fault::new("a type with a list of values cannot be written in a config"))
+    }
+
+    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
+        let (_, payload) = self.mapping()?;
+        de::Deserializer::deserialize_struct(payload, "", fields, visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use crate::config::parse_str;
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(default, deny_unknown_fields)]
+    struct ResNetConfig {
+        depth: usize,
+        strides: [usize; 4],
+        norm_eval: bool,
+        momentum: f64,
+        pretrained: Option<String>,
+    }
+
+    impl Default for ResNetConfig {
+        fn default() -> Self {
+            Self { depth: 50, strides: [1, 2, 2, 2], norm_eval: false, momentum: 0.1, pretrained: None }
+        }
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    enum Act {
+        ReLU(NoKeys),
+        Identity,
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    struct NoKeys {}
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    enum Backbone {
+        ResNet(ResNetConfig),
+        ResNetV1c(ResNetConfig),
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(rename_all = "snake_case")]
+    enum Mode {
+        Whole,
+        Slide,
+    }
+
+    // No `deny_unknown_fields` on purpose.
+    #[derive(Debug, Deserialize, PartialEq)]
+    struct Model {
+        backbone: Backbone,
+        mode: Option<Mode>,
+        act: Option<Act>,
+        label_map: Option<std::collections::BTreeMap<u8, u8>>,
+    }
+
+    fn error(text: &str) -> String {
+        parse_str::<Model>(text).expect_err("the text is wrong").to_string()
+    }
+
+    #[test]
+    fn type_picks_the_variant_and_the_rest_is_its_payload() {
+        let text = "backbone:\n  depth: 18\n  type: ResNetV1c\n  momentum: 1\nmode: slide\nact: {type: ReLU}\nlabel_map: {0: 1}";
+        let model: Model = parse_str(text).expect("parses");
+        let backbone = Backbone::ResNetV1c(ResNetConfig { depth: 18, momentum: 1.0, ..ResNetConfig::default() });
+        let label_map = Some(std::iter::once((0, 1)).collect());
+        assert_eq!(model, Model { backbone, mode: Some(Mode::Slide), act: Some(Act::ReLU(NoKeys {})), label_map });
+        let text = "backbone: {type: ResNet, pretrained: None}\nmode: null\nact: {type: Identity}";
+        let model: Model = parse_str(text).expect("parses");
+        assert_eq!(model.backbone, Backbone::ResNet(ResNetConfig::default()));
+        assert_eq!((model.mode, model.act), (None, Some(Act::Identity)));
+    }
+
+    #[test]
+    fn errors_name_the_line_the_path_the_expected_and_the_nearest() {
+        let wrong = [
+            "backbone:\n  type: ResNet\n  depht: 50",
+            "backbone:\n  type: ResNett",
+            "backbone:\n  depth: 50",
+            "backbone:\n  type: 5",
+            "backbone: ResNet",
+            "backbone: [1]",
+            "backbone:\n  type: ResNet\n  depth: fifty",
+            "backbone:\n  type: ResNet\n  depth: 50.0",
+            "backbone:\n  type: ResNet\n  depth: -1",
+            "backbone:\n  type: ResNet\n  norm_eval: 1",
+            "backbone:\n  type: ResNet\n  momentum: true",
+            "backbone:\n  type: ResNet\n  strides: [1, 2]",
+            "backbone:\n  type: ResNet\n  strides: [1, 2, 2, 2, 2]",
+            "backbone:\n  type: ResNet\n  strides:\n  - 1\n  - 2\n  - two\n  - 2",
+            "backbone:\n  type: ResNet\n  strides: 1",
+            "backbone:\n  type: ResNet\n  pretrained: {}",
+            "backbone: {type: ResNet}\nmode: slid",
+            "backbone: {type: ResNet}\nact: {type: Identity, inplace: true}",
+            "backbone: {type: ResNet}\nact: {type: ReLU, inplace: true}",
+            "backbone: {type: ResNet}\nlabel_map: {a: 1}",
+            "backbone: {type: ResNet}\nbackbon: 1",
+            "mode: whole",
+        ];
+        let report: Vec<String> = wrong.iter().map(|it| error(it)).collect();
+        insta::assert_snapshot!(report.join("\n"));
+    }
+}

@@ -1,0 +1,61 @@
+//! What can be wrong with a config. Every message starts with the place to edit and says what was expected there.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::node::Origin;
+
+/// Why a config could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file that was asked for cannot be read.
+    #[error("cannot read the config {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    /// A file is not written correctly, or its bases do not fit together.
+    #[error("{origin}: {message}")]
+    Text { origin: Origin, message: String },
+    /// A value is not what its place expects.
+    #[error("{origin}: {path}: {message}")]
+    Value { origin: Origin, path: String, message: String },
+    /// An argument of `--cfg-options` is not `key=value`, or its value does not parse.
+    #[error("--cfg-options {argument}: {message}")]
+    Override { argument: String, message: String },
+}
+
+impl ConfigError {
+    pub(super) fn text(origin: &Origin, message: impl Into<String>) -> Self {
+        Self::Text { origin: origin.clone(), message: message.into() }
+    }
+
+    /// An error at a key path; the root has none.
+    pub(super) fn at(origin: &Origin, path: &str, message: impl Into<String>) -> Self {
+        if path.is_empty() {
+            return Self::text(origin, message);
+        }
+        Self::Value { origin: origin.clone(), path: path.to_owned(), message: message.into() }
+    }
+}
+
+/// The candidate that `name` was most likely meant to be, if any is close.
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let wanted = name.to_lowercase();
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&wanted, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + name.len().max(candidate.len()) / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// ` `; did you mean …? valid keys: …` for an unknown name.
+pub(super) fn suggest(name: &str, kind: &str, valid: &[&str]) -> String {
+    let mut text = String::new();
+    if let Some(nearest) = nearest(name, valid.iter().copied()) {
+        text.push_str(&format!("; did you mean `{nearest}`?"));
+    }
+    match valid {
+        [] => text.push_str(&format!("; there are no {kind} here")),
+        _ => text.push_str(&format!(" (valid {kind}: {})", valid.join(", "))),
+    }
+    text
+}

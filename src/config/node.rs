@@ -1,0 +1,212 @@
+//! The tree that every config becomes, whatever it was written in. Each node remembers the file and line that set it, so that
+//! an error found much later, in a typed section, can still point at the line to edit.
+
+use std::fmt;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use serde::de::{self, Deserialize, DeserializeOwned, Deserializer};
+use serde::ser::{Serialize, Serializer};
+
+use super::deserialize;
+use super::error::ConfigError;
+
+/// Where a value was set: a file and a line, or the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    source: Arc<str>,
+    /// Counted from 1; 0 where there are no lines.
+    line: usize,
+}
+
+impl Origin {
+    /// A line of a file, counted from 1.
+    pub fn file(source: &Arc<str>, line: usize) -> Self {
+        Self { source: Arc::clone(source), line }
+    }
+
+    /// A source without lines, such as `--cfg-options`.
+    pub fn named(source: &str) -> Self {
+        Self { source: source.into(), line: 0 }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => f.write_str(&self.source),
+            line => write!(f, "{}:{line}", self.source),
+        }
+    }
+}
+
+/// A mapping, in the order it was written.
+pub type Map = IndexMap<String, Node>;
+
+/// What a node holds: JSON's kinds, with integers apart from floats.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    String(String),
+    List(Vec<Node>),
+    Map(Map),
+}
+
+impl Value {
+    /// The value as an error message shows it.
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Self::Null => "null".into(),
+            Self::Bool(value) => format!("the boolean {value}"),
+            Self::Int(value) => format!("the integer {value}"),
+            Self::Float(value) => format!("the number {value:?}"),
+            Self::String(value) => format!("the string {value:?}"),
+            Self::List(items) => format!("a list of {}", items.len()),
+            Self::Map(_) => "a mapping".into(),
+        }
+    }
+}
+
+/// A value and where it was set. Two nodes are equal when their values are.
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub value: Value,
+    pub origin: Origin,
+}
+
+impl PartialEq for Node {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
+}
+
+impl Node {
+    pub fn new(value: Value, origin: Origin) -> Self {
+        Self { value, origin }
+    }
+
+    pub fn as_map(&self) -> Option<&Map> {
+        if let Value::Map(map) = &self.value { Some(map) } else { None }
+    }
+
+    pub fn as_list(&self) -> Option<&[Node]> {
+        if let Value::List(items) = &self.value { Some(items) } else { None }
+    }
+
+    pub fn as_str(&self) -> Option<&str> {
+        if let Value::String(text) = &self.value { Some(text) } else { None }
+    }
+
+    /// The node at a dotted path of keys and list indices, such as `train_pipeline.0.type`; the node itself for an empty path.
+    pub fn get(&self, path: &str) -> Option<&Node> {
+        if path.is_empty() {
+            return Some(self);
+        }
+        path.split('.').try_fold(self, |node, step| match &node.value {
+            Value::Map(map) => map.get(step),
+            Value::List(items) => items.get(step.parse::<usize>().ok()?),
+            _ => None,
+        })
+    }
+
+    /// Reads the node as `T`. Keys that `T` does not have are errors; see [`deserialize`] for the rules.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
+        deserialize::from_node(self, "")
+    }
+
+    /// Reads the node at `path` as `T`; errors carry the whole key path.
+    pub fn parse_at<T: DeserializeOwned>(&self, path: &str) -> Result<T, ConfigError> {
+        match self.get(path) {
+            Some(node) => deserialize::from_node(node, path),
+            None => Err(ConfigError::at(&self.origin, path, "is missing")),
+        }
+    }
+
+    /// The node as YAML text.
+    pub fn to_yaml(&self) -> String {
+        serde_yaml::to_string(self).expect("a tree of plain values has a YAML form")
+    }
+
+    /// The node as indented JSON text. JSON has no infinity and no NaN: they become null.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a tree of plain values has a JSON form")
+    }
+}
+
+impl Serialize for Node {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.value {
+            Value::Null => serializer.serialize_unit(),
+            Value::Bool(value) => serializer.serialize_bool(*value),
+            Value::Int(value) => serializer.serialize_i64(*value),
+            Value::Float(value) => serializer.serialize_f64(*value),
+            Value::String(value) => serializer.serialize_str(value),
+            Value::List(items) => serializer.collect_seq(items),
+            Value::Map(map) => serializer.collect_map(map),
+        }
+    }
+}
+
+/// For a field that keeps any value as it is. Lines are not carried over.
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AnyValue).map(plain)
+    }
+}
+
+fn plain(value: Value) -> Node {
+    Node::new(value, Origin::named("value"))
+}
+
+struct AnyValue;
+
+impl<'de> de::Visitor<'de> for AnyValue {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Int(value))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
+        i64::try_from(value).map(Value::Int).map_err(|_| E::custom(format!("the integer {value} is too large")))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Float(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = access.next_element::<Node>()? {
+            items.push(item);
+        }
+        Ok(Value::List(items))
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some((key, value)) = access.next_entry::<String, Node>()? {
+            map.insert(key, value);
+        }
+        Ok(Value::Map(map))
+    }
+}

@@ -1,0 +1,210 @@
+//! References in a config's text. `{{_base_.a.b}}` is the value that the bases give to `a.b`, taken when the file is merged, as
+//! mmengine does. `{{name.a}}` is the value that the finished config has there, after every merge and override: a name such as
+//! `crop_size` or `train_pipeline` is written once, and whoever changes it changes every place that refers to it.
+//!
+//! In the tree a reference is a string between two private characters, put there before the text is parsed as YAML.
+
+use std::collections::BTreeSet;
+
+use super::error::{ConfigError, nearest};
+use super::node::{Node, Value};
+
+const OPEN: char = '\u{e000}';
+const CLOSE: char = '\u{e001}';
+const BASE: &str = "_base_.";
+
+/// Replaces every `{{path}}` of a text by its marked form. The number of lines stays.
+pub(super) fn mark(text: &str) -> String {
+    let mut marked = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("{{") {
+        let (before, inside) = rest.split_at(start);
+        marked.push_str(before);
+        let inside = &inside[2..];
+        let path = inside.find("}}").map(|end| (end, inside[..end].trim_matches([' ', '\t'])));
+        if let Some((end, path)) = path.filter(|(_, path)| is_path(path)) {
+            marked.extend([OPEN]);
+            marked.push_str(path);
+            marked.extend([CLOSE]);
+            rest = &inside[end + 2..];
+        } else {
+            marked.push_str("{{");
+            rest = inside;
+        }
+    }
+    marked.push_str(rest);
+    marked
+}
+
+fn is_path(text: &str) -> bool {
+    text.starts_with(|it: char| it.is_ascii_alphabetic() || it == '_')
+        && text.chars().all(|it| it.is_ascii_alphanumeric() || matches!(it, '_' | '.' | '-'))
+}
+
+/// A string, taken apart into text and references.
+enum Piece<'a> {
+    Text(&'a str),
+    Path(&'a str),
+}
+
+fn pieces(text: &str) -> Vec<Piece<'_>> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(OPEN) {
+        let Some((path, after)) = after.split_once(CLOSE) else { break };
+        if !before.is_empty() {
+            pieces.push(Piece::Text(before));
+        }
+        pieces.push(Piece::Path(path));
+        rest = after;
+    }
+    if !rest.is_empty() {
+        pieces.push(Piece::Text(rest));
+    }
+    pieces
+}
+
+/// Puts the bases' values where `tree` says `{{_base_.a.b}}`.
+pub(super) fn resolve_bases(tree: &mut Node, bases: &Node) -> Result<(), ConfigError> {
+    each_string(tree, &mut |node, text| {
+        let pieces = pieces(text);
+        if !pieces.iter().any(|it| matches!(it, Piece::Path(path) if path.starts_with(BASE))) {
+            return Ok(None);
+        }
+        let find = |path: &str| {
+            let below = &path[BASE.len()..];
+            bases.get(below).ok_or_else(|| {
+                let hint = hint(bases, below);
+                ConfigError::text(&node.origin, format!("`{{{{{path}}}}}`: the bases set nothing at `{below}`{hint}"))
+            })
+        };
+        if let [Piece::Path(path)] = pieces[..] {
+            return find(path).map(|it| Some(it.clone()));
+        }
+        let mut joined = String::new();
+        for piece in pieces {
+            match piece {
+                Piece::Text(text) => joined.push_str(text),
+                Piece::Path(path) if path.starts_with(BASE) => joined.push_str(&inline(find(path)?, path, node)?),
+                Piece::Path(path) => joined.extend([&OPEN.to_string(), path, &CLOSE.to_string()]),
+            }
+        }
+        Ok(Some(Node::new(Value::String(joined), node.origin.clone())))
+    })
+}
+
+/// Puts the finished config's values where it says `{{name.a}}`. Returns the top-level names that were referred to.
+pub(super) fn resolve(root: &mut Node) -> Result<BTreeSet<String>, ConfigError> {
+    let whole = root.clone();
+    let mut names = BTreeSet::new();
+    resolve_below(root, &whole, &mut Vec::new(), &mut names)?;
+    Ok(names)
+}
+
+fn resolve_below(
+    tree: &mut Node,
+    whole: &Node,
+    stack: &mut Vec<String>,
+    names: &mut BTreeSet<String>,
+) -> Result<(), ConfigError> {
+    each_string(tree, &mut |node, text| {
+        if !text.contains(OPEN) {
+            return Ok(None);
+        }
+        let mut find = |path: &str| -> Result<Node, ConfigError> {
+            if stack.iter().any(|it| it == path) {
+                let chain = stack.iter().map(String::as_str).chain([path]).collect::<Vec<_>>().join(" -> ");
+                return Err(ConfigError::text(&node.origin, format!("references go in a circle: {chain}")));
+            }
+            let mut found = follow(whole, path, node, &mut stack.clone())?;
+            names.extend(path.split('.').next().map(str::to_owned));
+            stack.push(path.to_owned());
+            resolve_below(&mut found, whole, stack, names)?;
+            stack.pop();
+            Ok(found)
+        };
+        let pieces = pieces(text);
+        if let [Piece::Path(path)] = pieces[..] {
+            return find(path).map(Some);
+        }
+        let mut joined = String::new();
+        for piece in pieces {
+            match piece {
+                Piece::Text(text) => joined.push_str(text),
+                Piece::Path(path) => joined.push_str(&inline(&find(path)?, path, node)?),
+            }
+        }
+        Ok(Some(Node::new(Value::String(joined), node.origin.clone())))
+    })
+}
+
+/// The node at `path`, which may lead through other references.
+fn follow(whole: &Node, path: &str, from: &Node, stack: &mut Vec<String>) -> Result<Node, ConfigError> {
+    let unknown = || {
+        if path.starts_with(BASE) {
+            return ConfigError::text(&from.origin, format!("`{{{{{path}}}}}`: this file has no `_base_`"));
+        }
+        let hint = hint(whole, path);
+        ConfigError::text(&from.origin, format!("`{{{{{path}}}}}`: the config sets nothing at `{path}`{hint}"))
+    };
+    let mut node = whole.clone();
+    for step in path.split('.') {
+        if let Some([Piece::Path(inner)]) = node.as_str().map(pieces).as_deref() {
+            if stack.len() > 64 {
+                return Err(ConfigError::text(&from.origin, format!("references go in a circle at `{inner}`")));
+            }
+            stack.push((*inner).to_owned());
+            node = follow(whole, inner, from, stack)?;
+        }
+        node = node.get(step).cloned().ok_or_else(unknown)?;
+    }
+    Ok(node)
+}
+
+/// The node that a reference node stands for at this point of merging, if it is one.
+pub(super) fn target(node: &Node, whole: &Node) -> Result<Option<Node>, ConfigError> {
+    match node.as_str().map(pieces).as_deref() {
+        Some([Piece::Path(path)]) => follow(whole, path, node, &mut Vec::new()).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// A value as a part of a longer string.
+fn inline(value: &Node, path: &str, node: &Node) -> Result<String, ConfigError> {
+    Ok(match &value.value {
+        Value::Null => "None".into(),
+        Value::Bool(value) => value.to_string(),
+        Value::Int(value) => value.to_string(),
+        Value::Float(value) => format!("{value:?}"),
+        Value::String(text) => text.clone(),
+        Value::List(_) | Value::Map(_) => {
+            let message = format!("`{{{{{path}}}}}` is {} and cannot be a part of a string", value.value.describe());
+            return Err(ConfigError::text(&node.origin, message));
+        }
+    })
+}
+
+fn hint(tree: &Node, path: &str) -> String {
+    let (parent, last) = path.rsplit_once('.').unwrap_or(("", path));
+    let keys = tree.get(parent).and_then(Node::as_map).into_iter().flat_map(|it| it.keys().map(String::as_str));
+    nearest(last, keys).map(|it| format!("; did you mean `{it}`?")).unwrap_or_default()
+}
+
+/// Calls `change` on every string of a tree; what it returns takes the string's place.
+fn each_string(
+    tree: &mut Node,
+    change: &mut dyn FnMut(&Node, &str) -> Result<Option<Node>, ConfigError>,
+) -> Result<(), ConfigError> {
+    match &mut tree.value {
+        Value::String(_) => {
+            let text = tree.as_str().unwrap_or_default();
+            if let Some(node) = change(tree, text)? {
+                *tree = node;
+            }
+            Ok(())
+        }
+        Value::List(items) => items.iter_mut().try_for_each(|item| each_string(item, change)),
+        Value::Map(map) => map.values_mut().try_for_each(|item| each_string(item, change)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,189 @@
+//! YAML text to a tree with lines. serde_yaml decides what the text means: syntax, scalars, anchors, merge keys. It does not
+//! say on which line a value stands, so a second pass over the text's events (saphyr-parser) collects the lines, and the two
+//! are laid over each other; where they should ever disagree, only a line number is lost.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use saphyr_parser::{Event, Parser, Span, StrInput};
+
+use super::error::ConfigError;
+use super::node::{Map, Node, Origin, Value};
+use super::references;
+
+/// Parses one YAML document. `source` names the text in errors. An empty text is an empty mapping.
+pub(super) fn parse(text: &str, source: &Arc<str>) -> Result<Node, ConfigError> {
+    let text = references::mark(text);
+    let mut value: serde_yaml::Value = serde_yaml::from_str(&text).map_err(|error| syntax_error(&error, source))?;
+    value.apply_merge().map_err(|error| syntax_error(&error, source))?;
+    if value.is_null() {
+        return Ok(Node::new(Value::Map(Map::new()), Origin::file(source, 1)));
+    }
+    let lines = Lines::of(&text);
+    build(value, lines.as_deref(), 1, source)
+}
+
+fn syntax_error(error: &serde_yaml::Error, source: &Arc<str>) -> ConfigError {
+    let text = error.to_string();
+    let message = text.split(" at line ").next().unwrap_or(&text);
+    let origin = match error.location() {
+        Some(location) => Origin::file(source, location.line()),
+        None => Origin::named(source),
+    };
+    ConfigError::text(&origin, message)
+}
+
+fn build(value: serde_yaml::Value, lines: Option<&Lines>, line: usize, source: &Arc<str>) -> Result<Node, ConfigError> {
+    use serde_yaml::Value as Yaml;
+    let origin = Origin::file(source, line);
+    let value = match value {
+        Yaml::Null => Value::Null,
+        Yaml::Bool(value) => Value::Bool(value),
+        Yaml::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(integer), _) => Value::Int(integer),
+            (None, Some(float)) if number.is_f64() => Value::Float(float),
+            _ => return Err(ConfigError::text(&origin, format!("the integer {number} is too large"))),
+        },
+        // mmengine's overrides spell null so, and nobody means the word.
+        Yaml::String(text) if text == "None" => Value::Null,
+        Yaml::String(text) => Value::String(text),
+        Yaml::Sequence(items) => {
+            let list = items.into_iter().enumerate().map(|(index, item)| {
+                let below = lines.and_then(|it| it.item(index));
+                build(item, below, below.map_or(line, |it| it.line), source)
+            });
+            Value::List(list.collect::<Result<_, _>>()?)
+        }
+        Yaml::Mapping(mapping) => {
+            let mut map = Map::with_capacity(mapping.len());
+            for (key, item) in mapping {
+                let key = key_text(key).ok_or_else(|| {
+                    ConfigError::text(
+                        &origin,
+                        "a key of a mapping has to be a word or a number (a text with braces needs quotes)",
+                    )
+                })?;
+                let below = lines.and_then(|it| it.entry(&key));
+                let node = build(item, below.map(|(_, it)| it), below.map_or(line, |(line, _)| line), source)?;
+                if let Some(first) = map.get(&key) {
+                    let first: &Node = first;
+                    return Err(ConfigError::text(&node.origin, format!("`{key}` is set already at {}", first.origin)));
+                }
+                map.insert(key, node);
+            }
+            Value::Map(map)
+        }
+        // What PyYAML writes for a tuple.
+        Yaml::Tagged(tagged) if tagged.tag.to_string().ends_with("python/tuple") => {
+            return build(tagged.value, lines, line, source);
+        }
+        Yaml::Tagged(tagged) => return Err(ConfigError::text(&origin, format!("the tag {} has no meaning here", tagged.tag))),
+    };
+    Ok(Node::new(value, origin))
+}
+
+fn key_text(key: serde_yaml::Value) -> Option<String> {
+    match key {
+        serde_yaml::Value::String(text) => Some(text),
+        serde_yaml::Value::Number(number) => Some(number.to_string()),
+        serde_yaml::Value::Bool(value) => Some(value.to_string()),
+        _ => None,
+    }
+}
+
+/// The lines of a value: its own, and those below it.
+struct Lines {
+    line: usize,
+    items: Vec<Rc<Lines>>,
+    entries: HashMap<String, (usize, Rc<Lines>)>,
+}
+
+impl Lines {
+    /// Of a text that serde_yaml has accepted; `None` where the event parser does not.
+    fn of(text: &str) -> Option<Rc<Self>> {
+        let mut reader = Reader { parser: Parser::new_from_str(text), anchors: HashMap::new() };
+        loop {
+            match reader.next()? {
+                (Event::StreamStart | Event::DocumentStart(_) | Event::Nothing, _) => {}
+                (event, span) => return reader.value(&event, span),
+            }
+        }
+    }
+
+    fn item(&self, index: usize) -> Option<&Self> {
+        self.items.get(index).map(Rc::as_ref)
+    }
+
+    /// The line of a key, and the lines of its value.
+    fn entry(&self, key: &str) -> Option<(usize, &Self)> {
+        self.entries.get(key).map(|(line, below)| (*line, below.as_ref()))
+    }
+
+    /// Takes over what `<<` brings in: a mapping, or a list of them, earlier ones first.
+    fn inherit(&mut self, from: &Self) {
+        for (key, (line, below)) in &from.entries {
+            self.entries.entry(key.clone()).or_insert_with(|| (*line, Rc::clone(below)));
+        }
+        for item in &from.items {
+            self.inherit(item);
+        }
+    }
+}
+
+struct Reader<'input> {
+    parser: Parser<'input, StrInput<'input>>,
+    anchors: HashMap<usize, Rc<Lines>>,
+}
+
+impl<'input> Reader<'input> {
+    fn next(&mut self) -> Option<(Event<'input>, Span)> {
+        self.parser.next_event()?.ok()
+    }
+
+    fn value(&mut self, event: &Event<'input>, span: Span) -> Option<Rc<Lines>> {
+        let mut lines = Lines { line: span.start.line(), items: Vec::new(), entries: HashMap::new() };
+        let anchor = match event {
+            Event::Alias(id) => return self.anchors.get(id).cloned(),
+            Event::Scalar(_, _, anchor, _) => *anchor,
+            Event::SequenceStart(anchor, _) => {
+                loop {
+                    match self.next()? {
+                        (Event::SequenceEnd, _) => break,
+                        (event, span) => lines.items.push(self.value(&event, span)?),
+                    }
+                }
+                *anchor
+            }
+            Event::MappingStart(anchor, _) => {
+                let mut merged = None;
+                loop {
+                    let (key, span) = match self.next()? {
+                        (Event::MappingEnd, _) => break,
+                        it => it,
+                    };
+                    let line = span.start.line();
+                    let text = if let Event::Scalar(text, ..) = &key { text.to_string() } else { String::new() };
+                    self.value(&key, span)?;
+                    let (event, span) = self.next()?;
+                    let below = self.value(&event, span)?;
+                    if text == "<<" {
+                        merged = Some(below);
+                    } else {
+                        lines.entries.insert(text, (line, below));
+                    }
+                }
+                if let Some(merged) = merged {
+                    lines.inherit(&merged);
+                }
+                *anchor
+            }
+            _ => return None,
+        };
+        let lines = Rc::new(lines);
+        if anchor > 0 {
+            self.anchors.insert(anchor, Rc::clone(&lines));
+        }
+        Some(lines)
+    }
+}
