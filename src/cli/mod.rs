@@ -1,5 +1,8 @@
 //! The command line: one file per command, each with its arguments and its `run`.
 
+mod args;
+mod config;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -16,7 +19,9 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Config(config::Args),
+}
 
 pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
@@ -26,8 +31,9 @@ pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
         }
     };
-    let done: anyhow::Result<Exit> = match cli.command {};
-    #[expect(unreachable_code, reason = "no command yet")]
+    let done = match cli.command {
+        Command::Config(args) => config::run(&args),
+    };
     match done {
         Ok(exit) => exit.into(),
         Err(error) => {

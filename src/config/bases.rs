@@ -6,19 +6,34 @@ use std::sync::Arc;
 
 use super::error::{ConfigError, nearest};
 use super::node::{Map, Node, Origin, Value};
-use super::{references, yaml};
+use super::references::Uses;
+use super::{deserialize, references, yaml};
 
 const BASE: &str = "_base_";
 const DELETE: &str = "_delete_";
 
-/// Loads a file and everything that it is based on, merged. `stack` holds the files that lead here.
-pub(super) fn load(path: &Path, stack: &mut Vec<PathBuf>) -> Result<Node, ConfigError> {
+/// Top-level key that lists names a config keeps although no value refers to them any more, as a printed config does.
+pub(super) const VARIABLES: &str = "_variables_";
+
+/// Loads a file and everything that it is based on, merged; adds to `uses` the names that the files refer to.
+pub(super) fn load(path: &Path, uses: &mut Uses) -> Result<Node, ConfigError> {
+    load_file(path, uses, &mut Vec::new())
+}
+
+/// `stack` holds the files that lead here.
+fn load_file(path: &Path, uses: &mut Uses, stack: &mut Vec<PathBuf>) -> Result<Node, ConfigError> {
     let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let name: Arc<str> = tidy(path).to_string_lossy().into();
     let mut own = yaml::parse(&text, &name)?;
+    references::collect_uses(&own, uses);
     let Value::Map(map) = &mut own.value else {
         return Err(ConfigError::text(&own.origin, format!("a config is a mapping, found {}", own.value.describe())));
     };
+    if let Some(listed) = map.shift_remove(VARIABLES) {
+        for variable in deserialize::from_node::<Vec<String>>(&listed, VARIABLES)? {
+            uses.entry(variable).or_default().insert(name.to_string());
+        }
+    }
     let Some(entry) = map.shift_remove(BASE) else {
         return merge(Node::new(Value::Map(Map::new()), own.origin.clone()), own, ListKeys::Refused);
     };
@@ -26,7 +41,7 @@ pub(super) fn load(path: &Path, stack: &mut Vec<PathBuf>) -> Result<Node, Config
     let directory = path.parent().unwrap_or(Path::new(""));
     let mut bases = Node::new(Value::Map(Map::new()), own.origin.clone());
     for name in base_names(&entry)? {
-        let base = load_base(&directory.join(name.as_str().unwrap_or_default()), name, stack)?;
+        let base = load_base(&directory.join(name.as_str().unwrap_or_default()), name, uses, stack)?;
         join(&mut bases, base, &entry.origin)?;
     }
     stack.pop();
@@ -46,7 +61,7 @@ fn base_names(entry: &Node) -> Result<Vec<&Node>, ConfigError> {
     }
 }
 
-fn load_base(path: &Path, named: &Node, stack: &mut Vec<PathBuf>) -> Result<Node, ConfigError> {
+fn load_base(path: &Path, named: &Node, uses: &mut Uses, stack: &mut Vec<PathBuf>) -> Result<Node, ConfigError> {
     let Ok(canonical) = fs::canonicalize(path) else {
         let shown = tidy(path);
         let hint = neighbour(&shown).map(|it| format!("; did you mean `{it}`?")).unwrap_or_default();
@@ -56,7 +71,7 @@ fn load_base(path: &Path, named: &Node, stack: &mut Vec<PathBuf>) -> Result<Node
         let message = format!("{} is based on itself through this file", tidy(path).display());
         return Err(ConfigError::at(&named.origin, BASE, message));
     }
-    load(path, stack)
+    load_file(path, uses, stack)
 }
 
 /// The file beside a missing one whose name is the closest.

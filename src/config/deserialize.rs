@@ -6,7 +6,6 @@
 //! - An integer is accepted where a float is expected, never the reverse. Nothing else is converted.
 //! - An error names the key path, the place that set the value, what was expected, and the nearest valid name.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::value::StrDeserializer;
@@ -14,18 +13,20 @@ use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Unexp
 use serde::forward_to_deserialize_any;
 
 use super::error::{ConfigError, suggest};
+use super::field::VALUE_OR_LIST;
 use super::node::{Map, Node, Origin, Value};
+use super::references::Variables;
 
 const TYPE: &str = "type";
 
 /// Reads `node`, which stands at `path` in its config.
 pub(super) fn from_node<T: DeserializeOwned>(node: &Node, path: &str) -> Result<T, ConfigError> {
-    from_root(node, path, &BTreeSet::new())
+    from_root(node, path, &Variables::default())
 }
 
-/// Like [`from_node`]; keys in `spare` may be keys of `T` or not.
-pub(super) fn from_root<T: DeserializeOwned>(node: &Node, path: &str, spare: &BTreeSet<String>) -> Result<T, ConfigError> {
-    T::deserialize(Deserializer { node, path: &Path::Root(path), typed: false, spare: Some(spare) }).map_err(|fault| {
+/// Like [`from_node`]; a key in `variables` need not be one of `T`.
+pub(super) fn from_root<T: DeserializeOwned>(node: &Node, path: &str, variables: &Variables) -> Result<T, ConfigError> {
+    T::deserialize(Deserializer { node, path: &Path::Root(path), typed: false, variables: Some(variables) }).map_err(|fault| {
         let (path, origin) = fault.place.unwrap_or_else(|| (path.to_owned(), node.origin.clone()));
         ConfigError::at(&origin, &path, fault.message)
     })
@@ -156,7 +157,7 @@ struct Deserializer<'a> {
     /// The node is the payload of a variant: its `type` has been read.
     typed: bool,
     /// At the root, the keys that need not be sections.
-    spare: Option<&'a BTreeSet<String>>,
+    variables: Option<&'a Variables>,
 }
 
 impl<'a> Deserializer<'a> {
@@ -197,15 +198,22 @@ impl<'a> Deserializer<'a> {
 
     /// The keys of a struct that the struct does not have.
     fn check_keys(&self, map: &'a Map, fields: &'static [&'static str]) -> Result<(), Fault> {
-        let spare = |key: &str| self.spare.is_some_and(|it| it.contains(key));
-        let known = |key: &str| fields.contains(&key) || (self.typed && key == TYPE) || spare(key);
-        match map.iter().find(|(key, _)| !known(key)) {
-            None => Ok(()),
-            Some((key, node)) => {
-                let text = format!("unknown key{}", suggest(key, "keys", fields));
-                Err(Fault::new(text).at(&Path::Key(self.path, key), &node.origin))
+        for (key, node) in map {
+            if fields.contains(&key.as_str()) || (self.typed && key == TYPE) {
+                continue;
+            }
+            let path = Path::Key(self.path, key);
+            match self.variables {
+                Some(variables) if variables.names.contains(key) => {
+                    if let Some(origin) = variables.stale.get(key) {
+                        let text = "no value refers to this name any more; set the values themselves";
+                        return Err(Fault::new(text).at(&path, origin));
+                    }
+                }
+                _ => return Err(Fault::new(format!("unknown key{}", suggest(key, "keys", fields))).at(&path, &node.origin)),
             }
         }
+        Ok(())
     }
 }
 
@@ -232,8 +240,11 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_> {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
-        self.place(visitor.visit_newtype_struct(self))
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Fault> {
+        match &self.node.value {
+            Value::List(items) if name == VALUE_OR_LIST => self.visit_list(items, visitor),
+            _ => self.place(visitor.visit_newtype_struct(self)),
+        }
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, Fault> {
@@ -303,7 +314,7 @@ impl<'de> de::SeqAccess<'de> for &mut Items<'_> {
 
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
         let Some((index, node)) = self.iter.next() else { return Ok(None) };
-        let deserializer = Deserializer { node, path: &Path::Index(self.path, index), typed: false, spare: None };
+        let deserializer = Deserializer { node, path: &Path::Index(self.path, index), typed: false, variables: None };
         deserializer.place(seed.deserialize(deserializer)).map(Some)
     }
 
@@ -316,7 +327,7 @@ impl<'de> de::SeqAccess<'de> for &mut Items<'_> {
 struct Entries<'a> {
     iter: indexmap::map::Iter<'a, String, Node>,
     path: &'a Path<'a>,
-    /// A struct's keys; the others are left out, being known to be spare.
+    /// A struct's keys; any others are variables, and left out.
     fields: Option<&'static [&'static str]>,
     skip_type: bool,
     value: Option<(&'a str, &'a Node)>,
@@ -335,7 +346,7 @@ impl<'de> de::MapAccess<'de> for Entries<'_> {
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Fault> {
         let (key, node) = self.value.take().ok_or_else(|| Fault::new("a value was asked for before its key"))?;
-        let deserializer = Deserializer { node, path: &Path::Key(self.path, key), typed: false, spare: None };
+        let deserializer = Deserializer { node, path: &Path::Key(self.path, key), typed: false, variables: None };
         deserializer.place(seed.deserialize(deserializer))
     }
 }
@@ -404,7 +415,7 @@ struct Choice<'a> {
 impl<'a> Choice<'a> {
     /// The payload as a mapping; a bare name has none.
     fn mapping(&self) -> Result<(&'a Map, Deserializer<'a>), Fault> {
-        let payload = Deserializer { typed: true, spare: None, ..self.payload };
+        let payload = Deserializer { typed: true, variables: None, ..self.payload };
         match &self.payload.node.value {
             Value::Map(map) => Ok((map, payload)),
             other => Err(Fault::new(format!("expected a mapping with `type`, found {}", other.describe()))),

@@ -7,58 +7,70 @@
 mod bases;
 mod deserialize;
 mod error;
+mod field;
 mod node;
 mod overrides;
 mod references;
 mod yaml;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
 pub use error::{ConfigError, nearest};
+pub use field::{OneOrMany, Pair};
 pub use node::{Map, Node, Origin, Value};
+use references::Uses;
+pub use references::Variables;
 
 /// A finished config: bases, file and command line merged, references resolved.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub root: Node,
-    /// Top-level keys that some value refers to as `{{name}}`. They need not be sections.
-    pub names: BTreeSet<String>,
+    /// Top-level keys that need not be sections.
+    pub variables: Variables,
 }
 
 /// Loads a config file and applies `key=value` overrides to it.
 pub fn load(path: &Path, overrides: &[String]) -> Result<Config, ConfigError> {
-    finish(bases::load(path, &mut Vec::new())?, overrides)
+    let mut uses = Uses::new();
+    let root = bases::load(path, &mut uses)?;
+    let mut root = overrides::apply(root, overrides)?;
+    let variables = references::resolve(&mut root, &uses)?;
+    Ok(Config { root, variables })
 }
 
 /// Reads YAML text as `T`: a component's section, without bases.
 pub fn parse_str<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
-    let root = yaml::parse(text, &Arc::from("text"))?;
-    finish(root, &[])?.root.parse()
-}
-
-fn finish(root: Node, overrides: &[String]) -> Result<Config, ConfigError> {
-    let mut root = overrides::apply(root, overrides)?;
-    let names = references::resolve(&mut root)?;
-    Ok(Config { root, names })
+    let mut root = yaml::parse(text, &Arc::from("text"))?;
+    let variables = references::resolve(&mut root, &Uses::new())?;
+    Config { root, variables }.parse()
 }
 
 impl Config {
-    /// Reads the whole config as `T`. A top-level key that is not a section of `T` is an error, unless other values refer to it.
+    /// Reads the whole config as `T`. A top-level key that is not a section of `T` is an error, unless it is a variable.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
-        deserialize::from_root(&self.root, "", &self.names)
+        deserialize::from_root(&self.root, "", &self.variables)
     }
 
-    /// The merged config as YAML text.
+    /// The merged config as YAML text, which loads as the same config.
     pub fn to_yaml(&self) -> String {
-        self.root.to_yaml()
+        self.printed().to_yaml()
     }
 
-    /// The merged config as indented JSON text.
+    /// The merged config as indented JSON text, which loads as the same config.
     pub fn to_json(&self) -> String {
-        self.root.to_json()
+        self.printed().to_json()
+    }
+
+    fn printed(&self) -> Node {
+        let mut root = self.root.clone();
+        if let (Value::Map(map), false) = (&mut root.value, self.variables.names.is_empty()) {
+            let origin = root.origin.clone();
+            let names = self.variables.names.iter().map(|it| Node::new(Value::String(it.clone()), origin.clone()));
+            map.insert(bases::VARIABLES.to_owned(), Node::new(Value::List(names.collect()), origin.clone()));
+        }
+        root
     }
 }

@@ -29,6 +29,11 @@ impl Origin {
     pub fn named(source: &str) -> Self {
         Self { source: source.into(), line: 0 }
     }
+
+    /// The file, or what stands for it.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
 }
 
 impl fmt::Display for Origin {

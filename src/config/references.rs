@@ -4,10 +4,10 @@
 //!
 //! In the tree a reference is a string between two private characters, put there before the text is parsed as YAML.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::{ConfigError, nearest};
-use super::node::{Node, Value};
+use super::node::{Node, Origin, Value};
 
 const OPEN: char = '\u{e000}';
 const CLOSE: char = '\u{e001}';
@@ -64,6 +64,48 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
     pieces
 }
 
+/// Names at the top of a config that need not be sections, because values refer to them: `crop_size`, `train_pipeline`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Variables {
+    pub names: BTreeSet<String>,
+    /// Those of them that a file or the command line sets in vain: the values that referred to them have been replaced.
+    pub(super) stale: BTreeMap<String, Origin>,
+}
+
+/// Which files refer to a name.
+pub(super) type Uses = BTreeMap<String, BTreeSet<String>>;
+
+/// Adds the names that `tree`, read from one file, refers to.
+pub(super) fn collect_uses(tree: &Node, uses: &mut Uses) {
+    match &tree.value {
+        Value::String(text) => {
+            for piece in pieces(text) {
+                if let Piece::Path(path) = piece
+                    && !path.starts_with(BASE)
+                {
+                    let name = path.split('.').next().unwrap_or(path);
+                    uses.entry(name.to_owned()).or_default().insert(tree.origin.source().to_owned());
+                }
+            }
+        }
+        Value::List(items) => items.iter().for_each(|item| collect_uses(item, uses)),
+        Value::Map(map) => map.values().for_each(|item| collect_uses(item, uses)),
+        _ => {}
+    }
+}
+
+/// A place in `tree` that none of `files` set.
+fn set_elsewhere<'a>(tree: &'a Node, files: &BTreeSet<String>) -> Option<&'a Origin> {
+    if !files.contains(tree.origin.source()) {
+        return Some(&tree.origin);
+    }
+    match &tree.value {
+        Value::List(items) => items.iter().find_map(|item| set_elsewhere(item, files)),
+        Value::Map(map) => map.values().find_map(|item| set_elsewhere(item, files)),
+        _ => None,
+    }
+}
+
 /// Puts the bases' values where `tree` says `{{_base_.a.b}}`.
 pub(super) fn resolve_bases(tree: &mut Node, bases: &Node) -> Result<(), ConfigError> {
     each_string(tree, &mut |node, text| {
@@ -93,12 +135,19 @@ pub(super) fn resolve_bases(tree: &mut Node, bases: &Node) -> Result<(), ConfigE
     })
 }
 
-/// Puts the finished config's values where it says `{{name.a}}`. Returns the top-level names that were referred to.
-pub(super) fn resolve(root: &mut Node) -> Result<BTreeSet<String>, ConfigError> {
+/// Puts the finished config's values where it says `{{name.a}}`.
+pub(super) fn resolve(root: &mut Node, uses: &Uses) -> Result<Variables, ConfigError> {
     let whole = root.clone();
     let mut names = BTreeSet::new();
     resolve_below(root, &whole, &mut Vec::new(), &mut names)?;
-    Ok(names)
+    let mut stale = BTreeMap::new();
+    for (name, files) in uses {
+        if let (false, Some(node)) = (names.contains(name), whole.get(name)) {
+            stale.extend(set_elsewhere(node, files).map(|origin| (name.clone(), origin.clone())));
+            names.insert(name.clone());
+        }
+    }
+    Ok(Variables { names, stale })
 }
 
 fn resolve_below(

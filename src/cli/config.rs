@@ -1,0 +1,37 @@
+//! `segslurm config`: what a config says once its bases, its references and the command line are merged.
+
+use std::io::{self, ErrorKind, Write};
+
+use clap::{Args as ClapArgs, ValueEnum};
+
+use super::args::ConfigArgs;
+use crate::exit::Exit;
+
+/// Print the merged config
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The form to print it in
+    #[arg(long, value_enum, default_value_t = Format::Yaml)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Yaml,
+    Json,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let config = args.config.load()?;
+    let text = match args.format {
+        Format::Yaml => config.to_yaml(),
+        Format::Json => config.to_json() + "\n",
+    };
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        // The reader has seen enough, as in `segslurm config … | head`.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Exit::Done),
+        result => result.map(|()| Exit::Done).map_err(Into::into),
+    }
+}
