@@ -22,7 +22,8 @@ pub(super) fn load(path: &Path, uses: &mut Uses) -> Result<Node, ConfigError> {
 
 /// `stack` holds the files that lead here.
 fn load_file(path: &Path, uses: &mut Uses, stack: &mut Vec<PathBuf>) -> Result<Node, ConfigError> {
-    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let text =
+        fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source, hint: hint(path) })?;
     let name: Arc<str> = tidy(path).to_string_lossy().into();
     let mut own = yaml::parse(&text, &name)?;
     references::collect_uses(&own, uses);
@@ -64,7 +65,7 @@ fn base_names(entry: &Node) -> Result<Vec<&Node>, ConfigError> {
 fn load_base(path: &Path, named: &Node, uses: &mut Uses, stack: &mut Vec<PathBuf>) -> Result<Node, ConfigError> {
     let Ok(canonical) = fs::canonicalize(path) else {
         let shown = tidy(path);
-        let hint = neighbour(&shown).map(|it| format!("; did you mean `{it}`?")).unwrap_or_default();
+        let hint = hint(&shown);
         return Err(ConfigError::at(&named.origin, BASE, format!("there is no file {}{hint}", shown.display())));
     };
     if stack.contains(&canonical) {
@@ -75,10 +76,15 @@ fn load_base(path: &Path, named: &Node, uses: &mut Uses, stack: &mut Vec<PathBuf
 }
 
 /// The file beside a missing one whose name is the closest.
-fn neighbour(path: &Path) -> Option<String> {
+fn hint(path: &Path) -> String {
+    let parent = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let names: Vec<String> =
-        fs::read_dir(path.parent()?).ok()?.filter_map(|it| it.ok()?.file_name().into_string().ok()).collect();
-    nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str)).map(str::to_owned)
+        fs::read_dir(parent).into_iter().flatten().filter_map(|it| it.ok()?.file_name().into_string().ok()).collect();
+    let wanted = path.file_name().and_then(|it| it.to_str()).unwrap_or_default();
+    match nearest(wanted, names.iter().map(String::as_str)) {
+        Some(name) if name != wanted => format!("; did you mean `{name}`?"),
+        _ => String::new(),
+    }
 }
 
 /// Adds one more base beside the others. A key may come from one base only: the order of bases shall not matter.
@@ -140,7 +146,8 @@ fn merge_at(mut base: Node, mut child: Node, context: &Merge<'_>, path: &str) ->
             for (key, change) in changes {
                 let path = join_path(path, &key);
                 let length = items.len();
-                let Some(slot) = key.parse::<usize>().ok().and_then(|index| items.get_mut(index)) else {
+                let digits = key.bytes().all(|it| it.is_ascii_digit());
+                let Some(slot) = key.parse::<usize>().ok().filter(|_| digits).and_then(|index| items.get_mut(index)) else {
                     let message = match length {
                         0 => "the list is empty".to_owned(),
                         _ => format!("not an index of the list, which has {length} items (0 to {})", length - 1),
@@ -213,4 +220,144 @@ fn tidy(path: &Path) -> PathBuf {
         }
     }
     tidy
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::{self, Config};
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+            fs::write(path, text).expect("a file");
+        }
+        folder
+    }
+
+    fn load_in(folder: &tempfile::TempDir, name: &str) -> Result<Config, String> {
+        config::load(&folder.path().join(name), &[])
+            .map_err(|it| it.to_string().replace(&format!("{}/", folder.path().display()), ""))
+    }
+
+    fn json(files: &[(&str, &str)]) -> String {
+        let config = load_in(&folder(files), "top/a.yaml").expect("loads");
+        serde_json::to_string(&config.root).expect("has a JSON form")
+    }
+
+    fn error(files: &[(&str, &str)]) -> String {
+        load_in(&folder(files), "top/a.yaml").expect_err("is wrong")
+    }
+
+    #[test]
+    fn bases_merge_key_by_key_and_lists_replace() {
+        let merged = json(&[
+            ("models/m.yaml", "model: {backbone: {type: R, depth: 50}, heads: [1, 2]}"),
+            ("run/deep.yaml", "log: INFO\nlr: 1"),
+            ("run/r.yaml", "_base_: ./deep.yaml\nlr: 2"),
+            ("top/a.yaml", "_base_: [../models/m.yaml, ../run/r.yaml]\nmodel: {backbone: {depth: 18}, heads: [3]}\nextra: 1"),
+        ]);
+        let expected = r#"{"model":{"backbone":{"type":"R","depth":18},"heads":[3]},"log":"INFO","lr":2,"extra":1}"#;
+        assert_eq!(merged, expected);
+    }
+
+    #[test]
+    fn delete_replaces_the_mapping_of_the_base() {
+        let merged = json(&[
+            ("top/b.yaml", "a: {x: 1, y: {z: 1}}\nb: {x: 1}"),
+            (
+                "top/a.yaml",
+                "_base_: b.yaml\na: {_delete_: true, y: {w: 2}}\nb: {_delete_: false, y: 2}\nc: {_delete_: true, q: 1}",
+            ),
+        ]);
+        assert_eq!(merged, r#"{"a":{"y":{"w":2}},"b":{"x":1,"y":2},"c":{"q":1}}"#);
+    }
+
+    #[test]
+    fn references_take_the_values_of_the_bases_before_this_file_changes_them() {
+        let merged = json(&[
+            ("top/b.yaml", "a: {x: 1, y: [5, {z: w}]}\nname: psp"),
+            (
+                "top/a.yaml",
+                "_base_: b.yaml\na: {x: 2}\nold: {{_base_.a.x}}\nlist: '{{ _base_.a.y }}'\nitem: {{_base_.a.y.1.z}}\ntext: run-{{_base_.name}}-{{_base_.a.x}}",
+            ),
+        ]);
+        let expected =
+            r#"{"a":{"x":2,"y":[5,{"z":"w"}]},"name":"psp","old":1,"list":[5,{"z":"w"}],"item":"w","text":"run-psp-1"}"#;
+        assert_eq!(merged, expected);
+    }
+
+    #[test]
+    fn errors_name_the_file_and_line() {
+        let errors = [
+            error(&[("top/a.yaml", "x: 1\n_base_: b.yml"), ("top/b.yaml", "")]),
+            error(&[("top/a.yaml", "_base_: 5")]),
+            error(&[("top/a.yaml", "_base_:\n  - a.yaml")]),
+            error(&[("top/a.yaml", "_base_: b.yaml"), ("top/b.yaml", "\n_base_: ../top/a.yaml")]),
+            error(&[("top/a.yaml", "_base_:\n  - b.yaml\n  - c.yaml"), ("top/b.yaml", "x: 1"), ("top/c.yaml", "\nx: 1")]),
+            error(&[("top/a.yaml", "_base_: b.yaml\nx:\n  y:\n    z: 1"), ("top/b.yaml", "x: {y: 1}")]),
+            error(&[("top/a.yaml", "_base_: b.yaml\nx:\n  '0': {y: 1}"), ("top/b.yaml", "x: [{y: 0}]")]),
+            error(&[("top/a.yaml", "_base_: b.yaml\nx:\n  _delete_: 1"), ("top/b.yaml", "x: {y: 1}")]),
+            error(&[("top/a.yaml", "_base_: b.yaml\ny: {{_base_.xx.z}}"), ("top/b.yaml", "x: {z: 1}")]),
+            error(&[("top/a.yaml", "_base_: b.yaml\ny: a-{{_base_.x}}"), ("top/b.yaml", "x: {z: 1}")]),
+            error(&[("top/a.yaml", "y: {{_base_.x}}")]),
+            error(&[("top/a.yaml", "- 1")]),
+            error(&[("top/a.yaml", "x: 1\ny: [1\nz: 2")]),
+            error(&[]),
+        ];
+        insta::assert_snapshot!(errors.join("\n"));
+    }
+
+    fn any_node() -> impl Strategy<Value = Node> {
+        let origin = Origin::named("test");
+        let leaf = {
+            let origin = origin.clone();
+            prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::Bool), any::<i64>().prop_map(Value::Int)]
+                .prop_map(move |it| Node::new(it, origin.clone()))
+        };
+        leaf.prop_recursive(4, 24, 4, move |below| {
+            let (list, map) = (origin.clone(), origin.clone());
+            prop_oneof![
+                prop::collection::vec(below.clone(), 0..4).prop_map(move |it| Node::new(Value::List(it), list.clone())),
+                prop::collection::hash_map("[a-d]", below, 0..4)
+                    .prop_map(move |it| Node::new(Value::Map(it.into_iter().collect()), map.clone())),
+            ]
+        })
+    }
+
+    fn any_map() -> impl Strategy<Value = Node> {
+        prop::collection::hash_map("[a-d]", any_node(), 0..4)
+            .prop_map(|it| Node::new(Value::Map(it.into_iter().collect()), Origin::named("test")))
+    }
+
+    proptest! {
+        #[test]
+        fn merging_nothing_changes_nothing(base in any_map()) {
+            let empty = Node::new(Value::Map(Map::new()), Origin::named("test"));
+            prop_assert_eq!(merge(base.clone(), empty.clone(), ListKeys::Refused).expect("merges"), base.clone());
+            prop_assert_eq!(merge(empty, base.clone(), ListKeys::Refused).expect("merges"), base);
+        }
+
+        #[test]
+        fn merging_twice_is_merging_once(base in any_map(), child in any_map()) {
+            if let Ok(once) = merge(base, child.clone(), ListKeys::Refused) {
+                prop_assert_eq!(merge(once.clone(), child, ListKeys::Refused).expect("merges"), once);
+            }
+        }
+
+        #[test]
+        fn every_value_of_the_child_wins(base in any_map(), child in any_map()) {
+            if let Ok(merged) = merge(base, child.clone(), ListKeys::Refused) {
+                for (key, node) in child.as_map().expect("a mapping") {
+                    if node.as_map().is_none() {
+                        prop_assert_eq!(merged.get(key), Some(node));
+                    }
+                }
+            }
+        }
+    }
 }

@@ -9,8 +9,8 @@ use super::node::Origin;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file that was asked for cannot be read.
-    #[error("cannot read the config {}: {source}", path.display())]
-    Read { path: PathBuf, source: io::Error },
+    #[error("cannot read the config {}: {source}{hint}", path.display())]
+    Read { path: PathBuf, source: io::Error, hint: String },
     /// A file is not written correctly, or its bases do not fit together.
     #[error("{origin}: {message}")]
     Text { origin: Origin, message: String },
@@ -42,20 +42,16 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     candidates
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(&wanted, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + name.len().max(candidate.len()) / 4)
+        .filter(|(distance, candidate)| *distance <= (name.len().max(candidate.len()) / 3).max(1) && *distance < name.len())
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
 
-/// ` `; did you mean …? valid keys: …` for an unknown name.
+/// The end of a message about an unknown name: the nearest valid one, and all of them.
 pub(super) fn suggest(name: &str, kind: &str, valid: &[&str]) -> String {
-    let mut text = String::new();
-    if let Some(nearest) = nearest(name, valid.iter().copied()) {
-        text.push_str(&format!("; did you mean `{nearest}`?"));
-    }
+    let hint = nearest(name, valid.iter().copied()).map(|it| format!("; did you mean `{it}`?")).unwrap_or_default();
     match valid {
-        [] => text.push_str(&format!("; there are no {kind} here")),
-        _ => text.push_str(&format!(" (valid {kind}: {})", valid.join(", "))),
+        [] => format!("; there are no {kind} here"),
+        _ => format!("{hint} (valid {kind}: {})", valid.join(", ")),
     }
-    text
 }

@@ -147,8 +147,7 @@ mod tests {
                 error("auxiliary_head: []\ncrop_size: [1]"),
                 error("auxiliary_head: []\ncrop_size: big"),
             ]
-            .join("\n"),
-            @""
+            .join("\n")
         );
     }
 }

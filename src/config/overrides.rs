@@ -44,9 +44,10 @@ fn entries<'a>(node: &'a mut Node, key: &str) -> Result<&'a mut Map, String> {
     }
 }
 
-/// Parses a value: `a,b`, `[a,b]`, `(a,b)`, nested ones, or a single one.
+/// Parses a value: `a,b`, `[a,b]`, `(a,b)`, nested ones, or a single one. Unlike mmengine, which takes every space out, spaces
+/// inside a string stay: a path with a space is not another path.
 fn parse(text: &str, origin: &Origin) -> Result<Node, String> {
-    let text = text.trim_matches(['\'', '"']).trim();
+    let text = text.trim().trim_matches(['\'', '"']).trim();
     let inner = match text.as_bytes() {
         [b'(', .., b')'] | [b'[', .., b']'] => &text[1..text.len() - 1],
         _ if !text.contains(',') => return Ok(Node::new(single(text), origin.clone())),
@@ -58,7 +59,7 @@ fn parse(text: &str, origin: &Origin) -> Result<Node, String> {
         let end = next_comma(rest)?;
         // An element that is the whole text again, such as `(a),(b` in brackets, has no end.
         if end == text.len() {
-            return Err(format!("unbalanced brackets in `{text}`"));
+            return Err(unbalanced(text));
         }
         items.push(parse(&rest[..end], origin)?);
         rest = rest.get(end + 1..).unwrap_or_default().trim();
@@ -80,7 +81,11 @@ fn next_comma(text: &str) -> Result<usize, String> {
             _ => {}
         }
     }
-    if round == 0 && square == 0 { Ok(end.unwrap_or(text.len())) } else { Err(format!("unbalanced brackets in `{text}`")) }
+    if round == 0 && square == 0 { Ok(end.unwrap_or(text.len())) } else { Err(unbalanced(text)) }
+}
+
+fn unbalanced(text: &str) -> String {
+    format!("unbalanced brackets at `{text}` (a list of lists is written [(a,b),(c,d)])")
 }
 
 /// An integer, a float, a boolean in any case, `None`, or else a string.
@@ -109,5 +114,113 @@ fn without_underscores(text: &str) -> String {
         text.replace('_', "")
     } else {
         text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::yaml;
+
+    fn value(text: &str) -> Result<String, String> {
+        parse(text, &Origin::named(SOURCE)).map(|it| serde_json::to_string(&it).expect("has a JSON form"))
+    }
+
+    #[test]
+    fn values_are_read_as_mmengine_reads_them() {
+        // The right column is what mmengine's DictAction gives, tuples written as lists.
+        let cases = [
+            ("18", "18"),
+            ("-1", "-1"),
+            ("+2", "2"),
+            ("80_000", "80000"),
+            ("1.", "1.0"),
+            ("1e-4", "0.0001"),
+            ("1_0.5", "10.5"),
+            ("True", "true"),
+            ("fAlSe", "false"),
+            ("None", "null"),
+            ("none", "\"none\""),
+            ("null", "\"null\""),
+            ("", "\"\""),
+            ("x", "\"x\""),
+            ("'x'", "\"x\""),
+            ("a,b", "[\"a\",\"b\"]"),
+            ("1,2.5,true,None", "[1,2.5,true,null]"),
+            ("[a, b]", "[\"a\",\"b\"]"),
+            ("[1]", "[1]"),
+            ("(1,)", "[1]"),
+            ("1,", "[1]"),
+            ("[]", "[]"),
+            ("()", "[]"),
+            ("[(a,b),(c,d)]", "[[\"a\",\"b\"],[\"c\",\"d\"]]"),
+            ("[(1,2,3),[a,b],c]", "[[1,2,3],[\"a\",\"b\"],\"c\"]"),
+            ("[[1,[2,3]],4]", "[[1,[2,3]],4]"),
+            ("['a',\"b\"]", "[\"a\",\"b\"]"),
+            ("a=b", "\"a=b\""),
+            ("__1", "\"__1\""),
+            ("1_", "\"1_\""),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(value(text).as_deref(), Ok(expected), "{text}");
+        }
+        assert_eq!(value("/my data/ade").as_deref(), Ok("\"/my data/ade\""));
+        for text in ["[(a,b)", "(a,b),(c,d)", "a),(b", "[a],b]"] {
+            assert!(value(text).is_err(), "{text}");
+        }
+    }
+
+    fn changed(text: &str, arguments: &[&str]) -> Result<String, String> {
+        let root = yaml::parse(text, &"a.yaml".into()).expect("parses");
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        apply(root, &arguments).map(|it| serde_json::to_string(&it).expect("has a JSON form")).map_err(|it| it.to_string())
+    }
+
+    const CONFIG: &str = "model: {depth: 50, type: A}\npipeline: [{type: Load}, {type: Pack}]\nlr: 1";
+
+    #[test]
+    fn keys_reach_into_mappings_and_lists() {
+        let arguments = ["model.depth=18", "pipeline.0.type=X", "pipeline.1=None", "work_dir=w", "model.depth=34"];
+        let expected = r#"{"model":{"depth":34,"type":"A"},"pipeline":[{"type":"X"},null],"lr":1,"work_dir":"w"}"#;
+        assert_eq!(changed(CONFIG, &arguments).as_deref(), Ok(expected));
+        let expected = r#"{"model":{"type":"B"},"pipeline":[1],"lr":1}"#;
+        assert_eq!(changed(CONFIG, &["model._delete_=true", "model.type=B", "pipeline=[1]"]).as_deref(), Ok(expected));
+        assert_eq!(changed("a: {'0': 1}", &["a.0=2"]).as_deref(), Ok(r#"{"a":{"0":2}}"#));
+    }
+
+    #[test]
+    fn what_cannot_be_changed_is_an_error() {
+        let error = |argument: &str| changed(CONFIG, &[argument]).expect_err("is wrong");
+        let two = changed(CONFIG, &["lr=1", "lr.x=2"]).expect_err("is wrong");
+        let errors = [
+            error("depth"),
+            error("=5"),
+            error("model..depth=5"),
+            error("pipeline.2.type=X"),
+            error("pipeline.-1.type=X"),
+            error("pipeline.first.type=X"),
+            error("lr.x=1"),
+            error("model.depth=[1,2"),
+            error("model=(1,2),(3,4)"),
+            two,
+        ];
+        insta::assert_snapshot!(errors.join("\n"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_argument_is_read_or_refused(text in ".{0,40}", brackets in "[\\[\\](),'\"a1. ]{0,24}") {
+            let _ = value(&text);
+            let _ = value(&brackets);
+        }
+
+        #[test]
+        fn printed_values_come_back(numbers in prop::collection::vec((any::<i64>(), any::<bool>(), "[a-z]{1,5}x"), 0..5)) {
+            let items: Vec<String> = numbers.iter().map(|(number, flag, word)| format!("({number}, {flag}, {word})")).collect();
+            let expected = serde_json::to_string(&numbers).expect("has a JSON form");
+            prop_assert_eq!(value(&format!("[{}]", items.join(","))), Ok(expected));
+        }
     }
 }

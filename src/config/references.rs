@@ -239,11 +239,11 @@ fn hint(tree: &Node, path: &str) -> String {
     nearest(last, keys).map(|it| format!("; did you mean `{it}`?")).unwrap_or_default()
 }
 
+/// What takes a string's place, or nothing.
+type Change = Result<Option<Node>, ConfigError>;
+
 /// Calls `change` on every string of a tree; what it returns takes the string's place.
-fn each_string(
-    tree: &mut Node,
-    change: &mut dyn FnMut(&Node, &str) -> Result<Option<Node>, ConfigError>,
-) -> Result<(), ConfigError> {
+fn each_string(tree: &mut Node, change: &mut dyn FnMut(&Node, &str) -> Change) -> Result<(), ConfigError> {
     match &mut tree.value {
         Value::String(_) => {
             let text = tree.as_str().unwrap_or_default();
@@ -255,5 +255,87 @@ fn each_string(
         Value::List(items) => items.iter_mut().try_for_each(|item| each_string(item, change)),
         Value::Map(map) => map.values_mut().try_for_each(|item| each_string(item, change)),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::config;
+
+    #[derive(Debug, Deserialize)]
+    struct Run {
+        size: [usize; 2],
+        #[serde(default)]
+        data: Option<Data>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Data {
+        pipeline: Vec<usize>,
+    }
+
+    fn load(text: &str, overrides: &[&str]) -> Result<config::Config, String> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.yaml");
+        std::fs::write(&path, text).expect("a file");
+        let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+        config::load(&path, &overrides).map_err(|it| it.to_string().replace(&format!("{}/", folder.path().display()), ""))
+    }
+
+    fn run(text: &str, overrides: &[&str]) -> Result<Run, String> {
+        load(text, overrides)?
+            .parse()
+            .map_err(|it| it.to_string().rsplit_once('/').map_or(it.to_string(), |(_, it)| it.to_owned()))
+    }
+
+    const NAMES: &str = "crop: [1, 2]\npipe: [3, 4]\nsize: {{crop}}\ndata: {pipeline: '{{pipe}}'}";
+
+    #[test]
+    fn a_name_is_changed_everywhere_at_once() {
+        let changed = run(NAMES, &["crop=5,6", "pipe.1=7"]).expect("parses");
+        assert_eq!((changed.size, changed.data.expect("data").pipeline), ([5, 6], vec![3, 7]));
+    }
+
+    #[test]
+    fn a_place_is_changed_without_changing_the_name() {
+        let config = load(NAMES, &["data.pipeline.0=9"]).expect("loads");
+        let json = serde_json::to_string(&config.root).expect("has a JSON form");
+        assert_eq!(json, r#"{"crop":[1,2],"pipe":[3,4],"size":[1,2],"data":{"pipeline":[9,4]}}"#);
+    }
+
+    #[test]
+    fn references_reach_through_references_and_into_strings() {
+        let config = load("a: {x: {y: 5}}\nb: {{a.x}}\nc: {{b.y}}\nd: v{{b.y}}-{{c}}\ne: {{d}}", &[]).expect("loads");
+        assert_eq!(config.root.get("c").map(|it| &it.value), Some(&Value::Int(5)));
+        assert_eq!(config.root.get("e").and_then(Node::as_str), Some("v5-5"));
+    }
+
+    #[test]
+    fn a_printed_config_loads_as_itself() {
+        let config = load(NAMES, &[]).expect("loads");
+        for text in [config.to_yaml(), config.to_json()] {
+            let again = load(&text, &[]).expect("loads");
+            assert_eq!((&again.root, &again.variables.names), (&config.root, &config.variables.names));
+            again.parse::<Run>().expect("parses");
+        }
+    }
+
+    #[test]
+    fn errors_say_what_a_name_lacks() {
+        let errors = [
+            load("a: {{b}}", &[]).expect_err("is wrong"),
+            load("crop_size: 1\na: {{crop_sise}}", &[]).expect_err("is wrong"),
+            load("a: {{b}}\nb: {{a}}", &[]).expect_err("is wrong"),
+            load("a: {{b.x}}\nb: {{a.x}}", &[]).expect_err("is wrong"),
+            load("a: {x: '{{a}}'}", &[]).expect_err("is wrong"),
+            load("a: [1]\nb: x{{a}}", &[]).expect_err("is wrong"),
+            run("size: [1, 2]\ncrop: [1, 2]", &[]).expect_err("is wrong"),
+            run("size: [1, 2]\ncrop: [1, 2]\n_variables_: [crop]", &["crop=3,4"]).expect_err("is wrong"),
+            run(NAMES, &["size=3,4", "crop=7"]).expect_err("is wrong"),
+        ];
+        insta::assert_snapshot!(errors.join("\n"));
     }
 }

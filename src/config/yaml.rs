@@ -1,4 +1,4 @@
-//! YAML text to a tree with lines. serde_yaml decides what the text means: syntax, scalars, anchors, merge keys. It does not
+//! YAML text to a tree with lines. `serde_yaml` decides what the text means: syntax, scalars, anchors, merge keys. It does not
 //! say on which line a value stands, so a second pass over the text's events (saphyr-parser) collects the lines, and the two
 //! are laid over each other; where they should ever disagree, only a line number is lost.
 
@@ -100,7 +100,7 @@ struct Lines {
 }
 
 impl Lines {
-    /// Of a text that serde_yaml has accepted; `None` where the event parser does not.
+    /// Of a text that `serde_yaml` has accepted; `None` where the event parser does not.
     fn of(text: &str) -> Option<Rc<Self>> {
         let mut reader = Reader { parser: Parser::new_from_str(text), anchors: HashMap::new() };
         loop {
@@ -185,5 +185,128 @@ impl<'input> Reader<'input> {
             self.anchors.insert(anchor, Rc::clone(&lines));
         }
         Some(lines)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<Node, String> {
+        parse(text, &"a.yaml".into()).map_err(|it| it.to_string())
+    }
+
+    fn line(root: &Node, path: &str) -> String {
+        root.get(path).unwrap_or_else(|| panic!("nothing at {path}")).origin.to_string()
+    }
+
+    #[test]
+    fn every_value_knows_its_line() {
+        let text = "\
+# comment
+model: &m
+  depth: 50
+
+  heads:
+    - {type: A,
+       size: 3}
+    -
+      type: B
+  text: |
+    two
+    lines
+copy: *m
+merged:
+  <<: *m
+  depth: 18
+'quoted key': {flow: [1,
+  2]}
+";
+        let root = read(text).expect("parses");
+        let expected = [
+            ("model", 2),
+            ("model.depth", 3),
+            ("model.heads", 5),
+            ("model.heads.0.type", 6),
+            ("model.heads.0.size", 7),
+            ("model.heads.1.type", 9),
+            ("model.text", 10),
+            ("copy", 13),
+            ("copy.heads.1.type", 9),
+            ("merged.depth", 16),
+            ("merged.heads.0.size", 7),
+            ("quoted key.flow.1", 18),
+        ];
+        for (path, number) in expected {
+            assert_eq!(line(&root, path), format!("a.yaml:{number}"), "{path}");
+        }
+        assert_eq!(root.get("merged.depth").map(|it| &it.value), Some(&Value::Int(18)));
+    }
+
+    #[test]
+    fn scalars_have_yaml_1_2_types() {
+        let root = read("[1, 1.0, 1e-4, -2.5e+3, true, yes, null, ~, None, 'None ', 0x10, 1_000, .inf, !!python/tuple [1]]")
+            .expect("parses");
+        let expected = "[1,1.0,0.0001,-2500.0,true,\"yes\",null,null,null,\"None \",16,\"1_000\",null,[1]]";
+        assert_eq!(serde_json::to_string(&root).expect("has a JSON form"), expected);
+        assert_eq!(read("").expect("parses").as_map().map(Map::len), Some(0));
+        assert_eq!(read("{0: a, 1.5: b, true: c}").expect("parses").get("0").and_then(Node::as_str), Some("a"));
+    }
+
+    #[test]
+    fn errors_name_the_line() {
+        let error = |text: &str| read(text).expect_err("is wrong");
+        let errors = [
+            error("a: 1\nb: [1, 2\nc: 3"),
+            error("a: 1\nb:\n\t- 2"),
+            error("a: 1\na: 2"),
+            error("a: {x: 1,\n  x: 2}"),
+            error("a: 1\nb: *nothing"),
+            error("a: 1\nb: {[1]: 2}"),
+            error("a: 1\nb: {{x, y}}"),
+            error("a: 1\nb: 99999999999999999999"),
+            error("a: 1\nb: 18446744073709551615"),
+            error("a: !custom x"),
+            error("a: 1\n---\nb: 2"),
+            error("<<: 5"),
+            error("1: a\n'1': b"),
+        ];
+        insta::assert_snapshot!(errors.join("\n"));
+    }
+
+    fn any_node() -> impl Strategy<Value = Node> {
+        let node = |value| Node::new(value, Origin::named("test"));
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            any::<i64>().prop_map(Value::Int),
+            prop::num::f64::NORMAL.prop_map(Value::Float),
+            "[ -z~é\n]{0,12}".prop_map(Value::String),
+        ]
+        .prop_map(node);
+        leaf.prop_recursive(4, 24, 4, move |below| {
+            prop_oneof![
+                prop::collection::vec(below.clone(), 0..4).prop_map(move |it| node(Value::List(it))),
+                prop::collection::hash_map("[ -z]{1,6}", below, 0..4)
+                    .prop_map(move |it| node(Value::Map(it.into_iter().collect()))),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,60}", yaml in "[-:{}\\[\\],&*!?|>'\"%#a1 \n\t<]{0,40}") {
+            let _ = read(&text);
+            let _ = read(&yaml);
+        }
+
+        #[test]
+        fn what_is_printed_comes_back(node in any_node()) {
+            let root = Node::new(Value::Map(std::iter::once(("root".to_owned(), node)).collect()), Origin::named("test"));
+            prop_assert_eq!(read(&root.to_yaml()).expect("parses"), root.clone());
+            prop_assert_eq!(read(&root.to_json()).expect("parses"), root);
+        }
     }
 }
