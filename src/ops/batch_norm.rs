@@ -140,3 +140,116 @@ impl Function<3> for Norm {
         [grads.input, grads.weight, grads.bias].map(|grad| grad.map(TchTensor::new))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, activation};
+
+    use super::super::reference::{assert_close, check, constant, flat, moments, normalized, values};
+    use super::super::{from_tch, gradient, to_tch};
+    use super::*;
+
+    const SHAPE: [usize; 4] = [2, 3, 3, 5];
+
+    fn inputs() -> [Vec<f64>; 3] {
+        [values(2 * 3 * 3 * 5, 1), values(3, 2), values(3, 3)]
+    }
+
+    fn running(device: &Device) -> (Tensor<1>, Tensor<1>) {
+        (constant(&[0.5, -1.0, 2.0], [3], device), constant(&[0.5, 1.5, 4.0], [3], device))
+    }
+
+    fn act(x: Tensor<4>, activation: Activation) -> Tensor<4> {
+        if activation == Activation::ReLU { activation::relu(x) } else { x }
+    }
+
+    #[test]
+    fn training_and_evaluation_match_the_reference_and_finite_differences() {
+        for activation in [Activation::None, Activation::ReLU] {
+            for training in [true, false] {
+                let options = BatchNorm { training, activation, ..BatchNorm::default() };
+                check(
+                    &inputs(),
+                    |x| {
+                        let (mean, var) = running(&Device::libtorch());
+                        batch_norm(x[0].clone().reshape(SHAPE), x[1].clone(), x[2].clone(), &mean, &var, options)
+                    },
+                    |x| {
+                        let input = x[0].clone().reshape(SHAPE);
+                        let (mean, var) = if training { moments(input.clone()) } else { running(&input.device()) };
+                        act(normalized(input, x[1].clone(), x[2].clone(), mean, var, 1e-5), activation)
+                    },
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn running_statistics_move_in_place_and_only_when_training() {
+        let device = Device::libtorch();
+        let x = constant(&values(90, 1), SHAPE, &device);
+        let (one, zero) = (constant(&[1.0; 3], [3], &device), constant(&[0.0; 3], [3], &device));
+        let (mean, var) = running(&device);
+        let (seen_mean, seen_var) = (to_tch(&mean), to_tch(&var));
+        let options = BatchNorm { momentum: 0.3, ..BatchNorm::default() };
+        batch_norm(x.clone(), one.clone(), zero.clone(), &mean, &var, options);
+        assert_eq!((flat(&mean), flat(&var)), (vec![0.5, -1.0, 2.0], vec![0.5, 1.5, 4.0]));
+
+        let (batch_mean, batch_var) = moments(x.clone());
+        batch_norm(x, one, zero, &mean, &var, BatchNorm { training: true, ..options });
+        let expected_mean = constant(&[0.5, -1.0, 2.0], [3], &device) * 0.7 + batch_mean * 0.3;
+        let expected_var = constant(&[0.5, 1.5, 4.0], [3], &device) * 0.7 + batch_var * (30.0 / 29.0 * 0.3);
+        assert_close("mean", &flat(&mean), &flat(&expected_mean), 1e-12);
+        assert_close("variance", &flat(&var), &flat(&expected_var), 1e-12);
+        assert_eq!(Vec::<f64>::try_from(seen_mean).expect("flat"), flat(&mean));
+        assert_eq!(Vec::<f64>::try_from(seen_var).expect("flat"), flat(&var));
+    }
+
+    #[test]
+    fn a_frozen_norm_still_passes_the_gradient_on() {
+        let device = Device::libtorch().autodiff();
+        let x = constant(&values(90, 1), SHAPE, &device).require_grad();
+        let (weight, bias) = (constant(&[2.0; 3], [3], &device), constant(&[0.0; 3], [3], &device));
+        let (mean, var) = running(&device);
+        let mut grads = batch_norm(x.clone(), weight, bias, &mean, &var, BatchNorm::default()).sum().backward();
+        let grad = gradient(&x, &mut grads).expect("a gradient");
+        let slope = 2.0 / (0.5_f64 + 1e-5).sqrt();
+        assert!((grad.double_value(&[0, 0, 1, 1]) - slope).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_input_is_left_alone() {
+        let device = Device::libtorch();
+        let x = constant(&values(90, 1), SHAPE, &device);
+        let (one, zero) = (constant(&[1.0; 3], [3], &device), constant(&[0.0; 3], [3], &device));
+        let (mean, var) = running(&device);
+        let options = BatchNorm { training: true, activation: Activation::ReLU, ..BatchNorm::default() };
+        batch_norm(x.clone(), one, zero, &mean, &var, options);
+        assert_eq!(flat(&x), values(90, 1));
+    }
+
+    #[test]
+    fn half_precision_input_keeps_statistics_in_full_precision() {
+        let device = Device::libtorch().autodiff();
+        let x = tch::Tensor::from_slice(&values(90, 1)).view([2, 3, 3, 5]);
+        let float = |fill: f64| tch::Tensor::full([3], fill, (tch::Kind::Float, tch::Device::Cpu));
+        let x = from_tch::<4, _>(x.to_kind(tch::Kind::BFloat16), &device).require_grad();
+        let weight = from_tch::<1, _>(float(1.0), &device).require_grad();
+        let (bias, mean, var) = (from_tch(float(0.0), &device), from_tch(float(0.0), &device), from_tch(float(1.0), &device));
+        let options = BatchNorm { training: true, activation: Activation::ReLU, ..BatchNorm::default() };
+        let y = batch_norm(x.clone(), weight.clone(), bias, &mean, &var, options);
+        assert_eq!(to_tch(&y).kind(), tch::Kind::BFloat16);
+        let mut grads = y.sum().backward();
+        assert_eq!(gradient(&x, &mut grads).expect("a gradient").kind(), tch::Kind::BFloat16);
+        assert_eq!(gradient(&weight, &mut grads).expect("a gradient").kind(), tch::Kind::Float);
+    }
+
+    #[test]
+    #[should_panic(expected = "more than one value per channel")]
+    fn one_value_per_channel_cannot_train() {
+        let device = Device::libtorch();
+        let (one, zero) = (Tensor::ones([3], &device), Tensor::zeros([3], &device));
+        let options = BatchNorm { training: true, ..BatchNorm::default() };
+        batch_norm(Tensor::zeros([1, 3, 1, 1], &device), one.clone(), zero.clone(), &zero, &one, options);
+    }
+}

@@ -121,3 +121,65 @@ impl Function<1> for PerElement {
         [Some(TchTensor::new(result.to_kind(logits.tensor.kind())))]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, activation};
+
+    use super::super::reference::{assert_close, check, constant, flat, labels, values};
+    use super::*;
+
+    const LABELS: [i64; 6] = [0, 1, 255, 2, -1, 1];
+
+    fn options(class_weight: Option<Vec<f32>>, reduction: Reduction) -> BinaryCrossEntropy {
+        BinaryCrossEntropy { class_weight, ignore_index: 255, reduction }
+    }
+
+    /// One-hot planes and which elements count, both `[1, classes, 2, 3]`.
+    fn planes(classes: usize) -> (Vec<f64>, Vec<f64>) {
+        let elements = (0..classes).flat_map(|class| LABELS.iter().map(move |&label| (class as i64, label)));
+        let hit = |(class, label)| if classes == 1 { label == 1 } else { class == label };
+        elements.map(|it| (f64::from(hit(it)), f64::from(it.1 >= 0 && it.1 != 255))).unzip()
+    }
+
+    #[test]
+    fn each_element_matches_the_reference_and_finite_differences() {
+        for (classes, weights) in [(3, None), (3, Some(vec![0.5, 2.0, 3.0])), (1, None)] {
+            let shape = [1, classes, 2, 3];
+            check(
+                &[values(6 * classes, 1)],
+                |x| {
+                    let target =
+                        labels(&LABELS.map(|it| if classes == 1 && it == 2 { 0 } else { it }), [1, 2, 3], &x[0].device());
+                    binary_cross_entropy_per_element(
+                        x[0].clone().reshape(shape),
+                        target,
+                        &options(weights.clone(), Reduction::Mean),
+                    )
+                },
+                |x| {
+                    let (x, device) = (x[0].clone().reshape(shape), x[0].device());
+                    let (hit, counts) = planes(classes);
+                    let weights: Vec<f64> = weights.clone().unwrap_or(vec![1.0; classes]).into_iter().map(f64::from).collect();
+                    let (hit, counts) = (constant(&hit, shape, &device), constant(&counts, shape, &device));
+                    let positive =
+                        activation::sigmoid(x.clone()).log() * hit.clone() * constant(&weights, [1, classes, 1, 1], &device);
+                    let negative = activation::sigmoid(x.neg()).log() * (hit.neg() + 1.0);
+                    (positive + negative).neg() * counts
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn reductions_divide_by_what_they_say() {
+        let device = Device::libtorch();
+        let logits = constant(&values(18, 1), [1, 3, 2, 3], &device);
+        let target = labels(&LABELS, [1, 2, 3], &device);
+        let loss = |reduction| flat(&binary_cross_entropy(logits.clone(), target.clone(), &options(None, reduction)))[0];
+        let each = binary_cross_entropy_per_element(logits.clone(), target.clone(), &options(None, Reduction::Mean));
+        let sum: f64 = flat(&each).iter().sum();
+        let losses = [loss(Reduction::Sum), loss(Reduction::Mean), loss(Reduction::MeanNonIgnored)];
+        assert_close("sum, mean, mean of non-ignored", &losses, &[sum, sum / 18.0, sum / 12.0], 1e-7);
+    }
+}

@@ -53,3 +53,37 @@ pub fn device_for_rank(local_rank: usize) -> Device {
         _ => Device::libtorch(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Int;
+
+    use super::*;
+
+    #[test]
+    fn both_sides_of_the_border_share_storage() {
+        for device in [Device::libtorch(), Device::libtorch().autodiff()] {
+            let x: Tensor<2> = from_tch(tch::Tensor::zeros([2, 3], (tch::Kind::Float, tch::Device::Cpu)), &device);
+            assert_eq!(x.device().is_autodiff(), device.is_autodiff());
+            let _ = to_tch(&x).fill_(4.0);
+            assert_eq!(x.clone().sum().into_scalar::<f32>(), 24.0);
+        }
+        let leaf = Tensor::<1>::zeros([3], &Device::libtorch().autodiff()).require_grad();
+        let _ = to_tch(&leaf).fill_(2.0);
+        assert_eq!(leaf.sum().into_scalar::<f32>(), 6.0);
+        let labels: Tensor<1, Int> = from_tch(tch::Tensor::from_slice(&[1_i64, 2]), &Device::libtorch().autodiff());
+        assert_eq!(Vec::<i64>::try_from(to_tch(&labels)).expect("labels"), [1, 2]);
+    }
+
+    #[test]
+    fn the_gradient_shares_storage_and_can_be_taken_once() {
+        let device = Device::libtorch().autodiff();
+        let x = Tensor::<1>::ones([3], &device).require_grad();
+        let unused = Tensor::<1>::ones([3], &device).require_grad();
+        let mut grads = (x.clone() * 3.0).sum().backward();
+        let grad = gradient(&x, &mut grads).expect("a gradient");
+        assert_eq!(Vec::<f32>::try_from(grad).expect("values"), [3.0; 3]);
+        assert!(gradient(&x, &mut grads).is_none());
+        assert!(gradient(&unused, &mut grads).is_none());
+    }
+}

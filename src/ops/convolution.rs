@@ -122,3 +122,131 @@ impl Function<3> for Convolve {
         self.grads(saved, &grad, mask)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use burn::tensor::module::conv2d as burn_conv2d;
+    use burn::tensor::ops::ConvOptions;
+
+    use super::super::reference::{check, constant, flat, values};
+    use super::super::{from_tch, gradient, to_tch};
+    use super::*;
+
+    fn options(conv: Conv) -> ConvOptions<2> {
+        ConvOptions::new(conv.stride, conv.padding, conv.dilation, conv.groups)
+    }
+
+    #[test]
+    fn convolution_and_its_gradients_match_burn_and_finite_differences() {
+        let cases = [
+            Conv::default(),
+            Conv { stride: [2, 1], padding: [1, 2], ..Conv::default() },
+            Conv { padding: [2, 2], dilation: [2, 2], ..Conv::default() },
+            Conv { padding: [1, 1], groups: 2, ..Conv::default() },
+        ];
+        for conv in cases {
+            let weight = [4, 2 / conv.groups, 3, 3];
+            let inputs = [values(2 * 2 * 5 * 7, 1), values(weight.iter().product(), 2), values(4, 3)];
+            let arguments =
+                |x: &[Tensor<1>]| (x[0].clone().reshape([2, 2, 5, 7]), x[1].clone().reshape(weight), Some(x[2].clone()));
+            check(
+                &inputs,
+                |x| {
+                    let (x, weight, bias) = arguments(x);
+                    conv2d(x, weight, bias, conv)
+                },
+                |x| {
+                    let (x, weight, bias) = arguments(x);
+                    burn_conv2d(x, weight, bias, options(conv))
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn convolution_without_bias_matches() {
+        let conv = Conv { padding: [1, 1], ..Conv::default() };
+        let inputs = [values(3 * 5 * 3, 1), values(2 * 3 * 9, 2)];
+        let arguments = |x: &[Tensor<1>]| (x[0].clone().reshape([1, 3, 5, 3]), x[1].clone().reshape([2, 3, 3, 3]));
+        check(
+            &inputs,
+            |x| {
+                let (x, weight) = arguments(x);
+                conv2d(x, weight, None, conv)
+            },
+            |x| {
+                let (x, weight) = arguments(x);
+                burn_conv2d(x, weight, None, options(conv))
+            },
+        );
+    }
+
+    #[test]
+    fn only_tracked_inputs_get_gradients() {
+        let device = Device::libtorch().autodiff();
+        for tracked in [[true, false], [false, true], [false, false]] {
+            let x = constant(&values(2 * 9, 1), [1, 2, 3, 3], &device).set_require_grad(tracked[0]);
+            let weight = constant(&values(2 * 2, 2), [2, 2, 1, 1], &device).set_require_grad(tracked[1]);
+            let y = conv2d(x.clone(), weight.clone(), None, Conv::default());
+            assert_eq!(y.is_tracked(), tracked.contains(&true));
+            if y.is_tracked() {
+                let mut grads = y.sum().backward();
+                assert_eq!([gradient(&x, &mut grads).is_some(), gradient(&weight, &mut grads).is_some()], tracked);
+            }
+        }
+    }
+
+    #[test]
+    fn a_constant_of_the_plain_device_mixes_with_tracked_parameters() {
+        let x = constant(&values(2 * 9, 1), [1, 2, 3, 3], &Device::libtorch());
+        let weight = constant(&values(2 * 2, 2), [2, 2, 1, 1], &Device::libtorch().autodiff()).require_grad();
+        let mut grads = conv2d(x, weight.clone(), None, Conv::default()).sum().backward();
+        assert!(gradient(&weight, &mut grads).is_some());
+    }
+
+    #[test]
+    fn half_precision_activations_take_parameters_of_full_precision() {
+        let device = Device::libtorch().autodiff();
+        let float = |count, seed| tch::Tensor::from_slice(&values(count, seed)).to_kind(tch::Kind::Float);
+        let x: Tensor<4> = from_tch(float(2 * 25, 1).view([1, 2, 5, 5]), &device);
+        let narrow: Tensor<4> = from_tch(to_tch(&x).to_kind(tch::Kind::BFloat16), &device);
+        let weight = from_tch::<4, _>(float(2 * 2 * 9, 2).view([2, 2, 3, 3]), &device).require_grad();
+        let bias = from_tch::<1, _>(float(2, 3), &device).require_grad();
+        let exact = conv2d(x, weight.clone(), Some(bias.clone()), Conv::default());
+        let y = conv2d(narrow, weight.clone(), Some(bias.clone()), Conv::default());
+        assert_eq!(to_tch(&y).kind(), tch::Kind::BFloat16);
+        for (a, b) in flat(&y).iter().zip(flat(&exact)) {
+            assert!((a - b).abs() < 0.2, "{a} against {b}");
+        }
+        let mut grads = y.sum().backward();
+        for kind in [gradient(&weight, &mut grads), gradient(&bias, &mut grads)].map(|it| it.expect("a gradient").kind()) {
+            assert_eq!(kind, tch::Kind::Float);
+        }
+    }
+
+    #[test]
+    fn channels_last_stays_channels_last() {
+        let device = Device::libtorch();
+        let x = tch::Tensor::from_slice(&values(8 * 36, 1)).view([1, 8, 6, 6]).to_kind(tch::Kind::Float);
+        let last: Tensor<4> = from_tch(x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]), &device);
+        let weight = tch::Tensor::from_slice(&values(8 * 8 * 9, 2)).view([8, 8, 3, 3]).to_kind(tch::Kind::Float);
+        let y = conv2d(last, from_tch(weight, &device), None, Conv { padding: [1, 1], ..Conv::default() });
+        assert_eq!(to_tch(&y).stride(), [288, 1, 48, 8]);
+    }
+
+    #[test]
+    #[should_panic(expected = "conv2d: the input has 3 channels")]
+    fn a_wrong_number_of_channels_is_named() {
+        let device = Device::libtorch();
+        conv2d(Tensor::zeros([1, 3, 4, 4], &device), Tensor::zeros([2, 4, 1, 1], &device), None, Conv::default());
+    }
+
+    #[test]
+    #[should_panic(expected = "reaches over 5 pixels")]
+    fn a_kernel_larger_than_its_input_is_named() {
+        let device = Device::libtorch();
+        let conv = Conv { dilation: [2, 2], ..Conv::default() };
+        conv2d(Tensor::zeros([1, 3, 4, 4], &device), Tensor::zeros([2, 3, 3, 3], &device), None, conv);
+    }
+}

@@ -165,3 +165,122 @@ impl Function<1> for PerPixel {
         [Some(TchTensor::new(grad.to_kind(saved.logits_kind)))]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::super::gradient;
+    use super::super::reference::{assert_close, check, constant, flat, labels, nll, values};
+    use super::*;
+
+    const SHAPE: [usize; 4] = [2, 3, 2, 5];
+    const LABELS: [i64; 20] = [0, 1, 2, 255, 1, 1, 0, 2, 2, 255, 255, 0, 0, 1, 2, 0, 1, 255, 2, 1];
+    const WEIGHTS: [f32; 3] = [0.5, 2.0, 1.25];
+
+    fn known() -> Vec<i64> {
+        LABELS.iter().map(|&it| if it == 255 { 0 } else { it }).collect()
+    }
+
+    /// The factor of each pixel: 0 if ignored, else its class's weight.
+    fn factors(weighted: bool) -> Vec<f64> {
+        let weight = |&it: &i64| {
+            if it == 255 {
+                0.0
+            } else if weighted {
+                f64::from(WEIGHTS[it as usize])
+            } else {
+                1.0
+            }
+        };
+        LABELS.iter().map(weight).collect()
+    }
+
+    fn options(weighted: bool, reduction: Reduction) -> CrossEntropy {
+        CrossEntropy { class_weight: weighted.then(|| WEIGHTS.to_vec()), ignore_index: 255, reduction }
+    }
+
+    #[test]
+    fn each_pixel_matches_the_reference_and_finite_differences() {
+        for weighted in [false, true] {
+            check(
+                &[values(60, 1)],
+                |x| {
+                    let target = labels(&LABELS, [2, 2, 5], &x[0].device());
+                    cross_entropy_per_pixel(x[0].clone().reshape(SHAPE), target, &options(weighted, Reduction::Mean))
+                },
+                |x| {
+                    let device = x[0].device();
+                    nll(x[0].clone().reshape(SHAPE), labels(&known(), [2, 2, 5], &device))
+                        * constant(&factors(weighted), [2, 2, 5], &device)
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn reductions_divide_by_what_they_say() {
+        let device = Device::libtorch().autodiff();
+        for weighted in [false, true] {
+            let factors = factors(weighted);
+            let logits = constant(&values(60, 1), SHAPE, &device);
+            let losses = flat(&nll(logits.clone(), labels(&known(), [2, 2, 5], &device)));
+            let sum: f64 = losses.iter().zip(&factors).map(|(loss, factor)| loss * factor).sum();
+            let counted: f64 = factors.iter().sum();
+            let all = if weighted { counted } else { 20.0 };
+            for (reduction, expected) in
+                [(Reduction::Sum, sum), (Reduction::Mean, sum / all), (Reduction::MeanNonIgnored, sum / counted)]
+            {
+                let target = labels(&LABELS, [2, 2, 5], &device);
+                let loss = cross_entropy(logits.clone(), target, &options(weighted, reduction));
+                assert_close(&format!("{reduction:?}"), &flat(&loss), &[expected], 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn pixel_weights_scale_the_loss_and_its_gradient() {
+        let device = Device::libtorch().autodiff();
+        let logits = constant(&values(60, 1), SHAPE, &device).require_grad();
+        let half = constant(&[0.5; 20], [2, 2, 5], &device);
+        let target = labels(&LABELS, [2, 2, 5], &device);
+        let options = options(false, Reduction::Sum);
+        let whole = cross_entropy(logits.clone(), target.clone(), &options);
+        let halved = cross_entropy_weighted(logits.clone(), target, &options, half);
+        assert_close("loss", &flat(&halved), &[flat(&whole)[0] / 2.0], 1e-12);
+        let mut whole = whole.backward();
+        let mut halved = halved.backward();
+        let (whole, halved) = (gradient(&logits, &mut whole).expect("whole"), gradient(&logits, &mut halved).expect("half"));
+        assert!((whole - halved * 2.0).abs().max().double_value(&[]) < 1e-12);
+    }
+
+    #[test]
+    fn nothing_but_ignored_pixels_costs_nothing() {
+        let device = Device::libtorch().autodiff();
+        let logits = constant(&values(12, 1), [1, 3, 2, 2], &device).require_grad();
+        for reduction in [Reduction::Mean, Reduction::MeanNonIgnored] {
+            let target = labels(&[255; 4], [1, 2, 2], &device);
+            let loss = cross_entropy(logits.clone(), target, &options(false, reduction));
+            assert_eq!(flat(&loss), [0.0]);
+            assert_eq!(gradient(&logits, &mut loss.backward()).expect("a gradient").abs().max().double_value(&[]), 0.0);
+        }
+    }
+
+    #[test]
+    fn half_precision_logits_lose_in_full_precision() {
+        let device = Device::libtorch().autodiff();
+        let logits = tch::Tensor::from_slice(&values(60, 1)).view([2, 3, 2, 5]).to_kind(Kind::BFloat16);
+        let logits = from_tch::<4, _>(logits, &device).require_grad();
+        let loss = cross_entropy(logits.clone(), labels(&LABELS, [2, 2, 5], &device), &CrossEntropy::default());
+        assert_eq!(to_tch(&loss).kind(), Kind::Float);
+        assert_eq!(gradient(&logits, &mut loss.backward()).expect("a gradient").kind(), Kind::BFloat16);
+    }
+
+    #[test]
+    #[should_panic(expected = "cross_entropy: logits of shape [2, 3, 2, 5] for labels of shape [2, 5, 2]")]
+    fn shapes_that_differ_are_named() {
+        let device = Device::libtorch();
+        let logits = constant(&values(60, 1), SHAPE, &device);
+        cross_entropy(logits, labels(&LABELS, [2, 5, 2], &device), &CrossEntropy::default());
+    }
+}

@@ -54,3 +54,38 @@ impl Function<1> for Dropout {
         [Some(masked(grad, &mask))]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::super::reference::{check, constant, flat, values};
+    use super::*;
+
+    #[test]
+    fn a_seed_decides_which_channels_go() {
+        let device = Device::libtorch();
+        let run = |seed| flat(&dropout2d(constant(&[1.0; 400], [4, 25, 2, 2], &device), 0.4, seed));
+        assert_eq!(run(1), run(1));
+        assert_ne!(run(1), run(2));
+        let dropped = run(1).chunks(4).filter(|channel| channel == &[0.0; 4]).count();
+        let kept = run(1).chunks(4).filter(|channel| channel.iter().all(|it| (it - 1.0 / 0.6).abs() < 1e-6)).count();
+        assert_eq!(dropped + kept, 100);
+        assert!((25..=55).contains(&dropped), "{dropped} of 100 channels went at p = 0.4");
+    }
+
+    #[test]
+    fn gradients_pass_where_values_did() {
+        let dropped = |x: &[Tensor<1>]| dropout2d(x[0].clone().reshape([2, 3, 2, 1]), 0.5, 7);
+        let mask = flat(&dropout2d(constant(&[1.0; 12], [2, 3, 2, 1], &Device::libtorch()), 0.5, 7));
+        check(&[values(12, 1)], dropped, |x| x[0].clone().reshape([2, 3, 2, 1]) * constant(&mask, [2, 3, 2, 1], &x[0].device()));
+    }
+
+    #[test]
+    fn the_extremes_keep_all_and_nothing() {
+        let device = Device::libtorch();
+        let x = constant(&values(12, 1), [2, 3, 2, 1], &device);
+        assert_eq!(flat(&dropout2d(x.clone(), 0.0, 1)), values(12, 1));
+        assert_eq!(flat(&dropout2d(x, 1.0, 1)), [0.0; 12]);
+    }
+}

@@ -37,3 +37,66 @@ pub fn accuracy(logits: &Tensor<4>, target: &Tensor<3, Int>, ignore_index: Optio
     };
     from_tch(percent.view([1]), &logits.device())
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::super::reference::{constant, flat, labels, values};
+    use super::*;
+
+    fn bytes(map: &Tensor<3, Int>) -> Vec<u8> {
+        let map = to_tch(map);
+        assert_eq!(map.kind(), Kind::Uint8);
+        Vec::try_from(map.contiguous().view(-1)).expect("bytes")
+    }
+
+    fn expected(logits: &Tensor<4>) -> Vec<u8> {
+        let [n, classes, height, width] = logits.dims();
+        let (values, pixels) = (flat(logits), height * width);
+        let at = |image: usize, class: usize, pixel: usize| values[(image * classes + class) * pixels + pixel];
+        let best =
+            |image, pixel| (0..classes).fold(0, |best, it| if at(image, it, pixel) > at(image, best, pixel) { it } else { best });
+        (0..n).flat_map(|image| (0..pixels).map(move |pixel| best(image, pixel) as u8)).collect()
+    }
+
+    #[test]
+    fn labels_are_the_largest_logits_in_either_layout_and_type() {
+        for device in [Device::libtorch(), Device::libtorch().autodiff()] {
+            let logits = constant(&values(2 * 7 * 3 * 11, 1), [2, 7, 3, 11], &device);
+            assert_eq!(bytes(&label_map(&logits)), expected(&logits));
+            let last = to_tch(&logits).permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]).to_kind(Kind::Float);
+            let last: Tensor<4> = from_tch(last, &device);
+            assert_eq!(bytes(&label_map(&last)), expected(&logits));
+        }
+    }
+
+    #[test]
+    fn the_first_of_equals_wins() {
+        let logits = constant(&[1.0, 3.0, 3.0, 3.0, 0.0, 3.0], [1, 3, 1, 2], &Device::libtorch());
+        assert_eq!(bytes(&label_map(&logits)), [1, 0]);
+    }
+
+    #[test]
+    fn resized_labels_are_those_of_resized_logits() {
+        let logits = tch::Tensor::from_slice(&values(2 * 5 * 4 * 7, 1)).view([2, 5, 4, 7]).to_kind(Kind::Float);
+        let logits: Tensor<4> = from_tch(logits, &Device::libtorch());
+        for align_corners in [false, true] {
+            for size in [[17, 23], [3, 5], [4, 7]] {
+                let resized = super::super::resize_bilinear(logits.clone(), size, align_corners);
+                assert_eq!(bytes(&resized_label_map(&logits, size, align_corners)), expected(&resized));
+            }
+        }
+    }
+
+    #[test]
+    fn accuracy_counts_what_is_not_ignored() {
+        let device = Device::libtorch();
+        // Labels 1, 0, 1, 0 by the logits.
+        let logits = constant(&[0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0], [1, 2, 2, 2], &device);
+        let target = labels(&[1, 0, 0, 255], [1, 2, 2], &device);
+        let percent = |ignored| flat(&accuracy(&logits, &target, ignored))[0];
+        assert!((percent(Some(255)) - 200.0 / 3.0).abs() < 1e-4);
+        assert!((percent(None) - 50.0).abs() < 1e-4);
+    }
+}

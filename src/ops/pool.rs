@@ -122,3 +122,60 @@ impl Function<1> for AdaptiveAvgPool {
         [Some(TchTensor::new(computed("adaptive_avg_pool2d backward", grad)))]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::module;
+    use burn::tensor::ops::{AvgPoolOptions, MaxPoolOptions};
+
+    use super::super::reference::{check, pooled_to, values};
+    use super::*;
+
+    const SHAPE: [usize; 4] = [2, 2, 5, 7];
+
+    #[test]
+    fn max_pool_matches() {
+        for (kernel, stride, padding) in [([3, 3], [2, 2], [1, 1]), ([2, 3], [1, 2], [0, 1])] {
+            check(
+                &[values(140, 1)],
+                |x| max_pool2d(x[0].clone().reshape(SHAPE), kernel, stride, padding),
+                |x| {
+                    let options = MaxPoolOptions::new(kernel).with_stride(stride).with_padding(padding);
+                    module::max_pool2d(x[0].clone().reshape(SHAPE), options)
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn avg_pool_matches() {
+        for (ceil_mode, count_include_pad) in [(false, true), (true, false), (true, true)] {
+            check(
+                &[values(140, 1)],
+                |x| avg_pool2d(x[0].clone().reshape(SHAPE), [2, 2], [2, 2], [1, 1], ceil_mode, count_include_pad),
+                |x| {
+                    let options = AvgPoolOptions::new([2, 2]).with_stride([2, 2]).with_padding([1, 1]);
+                    let options = options.with_count_include_pad(count_include_pad).with_ceil_mode(ceil_mode);
+                    module::avg_pool2d(x[0].clone().reshape(SHAPE), options)
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn adaptive_avg_pool_matches() {
+        for size in [[1, 1], [2, 3], [6, 6]] {
+            check(
+                &[values(140, 1)],
+                |x| adaptive_avg_pool2d(x[0].clone().reshape(SHAPE), size),
+                |x| pooled_to(x[0].clone().reshape(SHAPE), size),
+            );
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "padding [2, 0] at most half the kernel")]
+    fn too_much_padding_is_named() {
+        max_pool2d(Tensor::zeros([1, 1, 4, 4], &burn::tensor::Device::libtorch()), [3, 3], [1, 1], [2, 0]);
+    }
+}

@@ -61,3 +61,85 @@ impl Function<2> for AddRelu {
         tracked.map(|tracked| tracked.then(|| grad.clone()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, activation};
+
+    use super::super::reference::{check, constant, flat, values};
+    use super::super::{from_tch, to_tch};
+    use super::*;
+
+    const SHAPE: [usize; 4] = [1, 2, 3, 5];
+
+    #[test]
+    fn relu_matches_burn_where_it_may_and_may_not_write_in_place() {
+        for in_place in [true, false] {
+            check(
+                &[values(30, 1)],
+                |x| {
+                    let x = x[0].clone().reshape(SHAPE) * 2.0;
+                    let kept = (!in_place).then(|| x.clone());
+                    let y = relu(x);
+                    kept.map_or(y.clone(), |kept| y + kept)
+                },
+                |x| {
+                    let x = x[0].clone().reshape(SHAPE) * 2.0;
+                    let y = activation::relu(x.clone());
+                    if in_place { y } else { y + x }
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn add_relu_matches_burn_with_shared_and_with_distinct_parents() {
+        let inputs = [values(30, 1), values(30, 2)];
+        let parents = |x: &[Tensor<1>]| (x[0].clone().reshape(SHAPE) * 2.0, x[1].clone().reshape(SHAPE) * 3.0);
+        check(
+            &inputs,
+            |x| {
+                let (a, b) = parents(x);
+                let y = add_relu(a, b.clone());
+                add_relu(y.clone(), y) + b
+            },
+            |x| {
+                let (a, b) = parents(x);
+                let y = activation::relu(a + b.clone());
+                activation::relu(y.clone() + y) + b
+            },
+        );
+    }
+
+    #[test]
+    fn a_kept_handle_keeps_its_values() {
+        for device in [Device::libtorch(), Device::libtorch().autodiff()] {
+            let (x, other) = (constant(&values(30, 1), SHAPE, &device), constant(&values(30, 2), SHAPE, &device));
+            relu(x.clone());
+            add_relu(x.clone(), other.clone());
+            assert_eq!((flat(&x), flat(&other)), (values(30, 1), values(30, 2)));
+            let view = to_tch(&x);
+            relu(x);
+            assert_eq!(Vec::<f64>::try_from(view.view(-1)).expect("flat"), values(30, 1));
+        }
+    }
+
+    #[test]
+    fn the_last_handle_is_written_over() {
+        let device = Device::libtorch();
+        let x = constant(&values(30, 1), SHAPE, &device) * 2.0;
+        let place = to_tch(&x).data_ptr();
+        let y = relu(x);
+        assert_eq!(to_tch(&y).data_ptr(), place);
+        let kept = constant(&values(30, 2), SHAPE, &device);
+        let sum = add_relu(kept.clone(), y);
+        assert_eq!(to_tch(&sum).data_ptr(), place, "the other parent is written over when the first is shared");
+    }
+
+    #[test]
+    fn repeated_elements_are_not_written_over() {
+        let device = Device::libtorch();
+        let row = tch::Tensor::from_slice(&[-1.0_f64, 2.0]).view([1, 1, 1, 2]).expand([1, 1, 3, 2], false);
+        assert_eq!(flat(&relu(from_tch(row, &device))), [0.0, 2.0, 0.0, 2.0, 0.0, 2.0]);
+    }
+}

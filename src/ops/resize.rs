@@ -39,3 +39,22 @@ impl Function<1> for Resize {
         [Some(TchTensor::new(computed("resize_bilinear backward", grad)))]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::reference::{check, resized, values};
+    use super::*;
+
+    #[test]
+    fn resizing_up_and_down_matches_a_product_of_matrices() {
+        for size in [[9, 4], [3, 13], [1, 1], [5, 7]] {
+            for align_corners in [false, true] {
+                check(
+                    &[values(2 * 2 * 35, 1)],
+                    |x| resize_bilinear(x[0].clone().reshape([2, 2, 5, 7]), size, align_corners),
+                    |x| resized(x[0].clone().reshape([2, 2, 5, 7]), size, align_corners),
+                );
+            }
+        }
+    }
+}
