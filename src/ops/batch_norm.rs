@@ -62,8 +62,8 @@ pub fn batch_norm(
         x.dims()
     );
     let norm = Norm {
-        running_mean: primitive(running_mean),
-        running_var: primitive(running_var),
+        running_mean: primitive(running_mean.clone()),
+        running_var: primitive(running_var.clone()),
         training: options.training,
         momentum: options.momentum,
         eps: options.eps,
@@ -131,7 +131,7 @@ impl Function<3> for Norm {
     fn backward(&self, saved: Saved, grad: TchTensor, tracked: [bool; 3]) -> [Option<TchTensor>; 3] {
         let Saved { x, weight, bias, rectified, mean, invstd, reserve, implementation } = saved;
         let grad = match rectified {
-            Some(y) => rectify_grad(grad, &y),
+            Some(y) => rectify_grad(&grad, &y),
             None => grad,
         };
         let state = aten::BatchNormState { mean: mean.tensor, invstd: invstd.tensor, reserve: reserve.tensor, implementation };

@@ -5,7 +5,7 @@ use burn_tch::TchTensor;
 use tch::Kind;
 
 use super::border::{from_tch, to_tch};
-use super::cross_entropy::Reduction;
+use super::cross_entropy::{Reduction, as_labels};
 use super::function::{Function, computed, unary};
 
 /// Options of [`binary_cross_entropy`].
@@ -48,12 +48,12 @@ pub fn binary_cross_entropy_per_element(logits: Tensor<4>, target: Tensor<3, Int
     if let Some(weights) = &options.class_weight {
         assert_eq!(weights.len(), classes, "binary_cross_entropy: {} class weights for {classes} classes", weights.len());
     }
-    let target = to_tch(&target).to_kind(Kind::Int64);
+    let target = as_labels(target);
     let class_weight = options
         .class_weight
         .as_deref()
-        .map(|it| TchTensor::new(tch::Tensor::from_slice(it).view([-1, 1, 1]).to_device(target.device())));
-    unary(logits, PerElement { target: TchTensor::new(target), class_weight, ignore_index: options.ignore_index })
+        .map(|it| TchTensor::new(tch::Tensor::from_slice(it).view([-1, 1, 1]).to_device(target.tensor.device())));
+    unary(logits, PerElement { target, class_weight, ignore_index: options.ignore_index })
 }
 
 fn valid(target: &tch::Tensor, ignore_index: i64) -> tch::Tensor {

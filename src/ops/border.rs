@@ -7,11 +7,11 @@ use burn_tch::TchTensor;
 
 /// The libtorch tensor behind `x`, sharing its storage; the value only, without `x`'s place in the graph.
 pub fn to_tch<const D: usize, K: Basic>(x: &Tensor<D, K>) -> tch::Tensor {
-    primitive(x).tensor
+    primitive(x.clone()).tensor
 }
 
 /// The libtorch primitive behind `x`, a handle that Burn counts.
-pub(super) fn primitive<const D: usize, K: Basic>(x: &Tensor<D, K>) -> TchTensor {
+pub(super) fn primitive<const D: usize, K: Basic>(x: Tensor<D, K>) -> TchTensor {
     fn open(kind: DispatchTensorKind) -> TchTensor {
         match kind {
             DispatchTensorKind::LibTorch(
@@ -21,7 +21,7 @@ pub(super) fn primitive<const D: usize, K: Basic>(x: &Tensor<D, K>) -> TchTensor
             DispatchTensorKind::Autodiff(inner) => open(*inner),
         }
     }
-    open(x.clone().into_dispatch().kind)
+    open(x.into_dispatch().kind)
 }
 
 /// `x` as a Burn tensor that shares its storage, for `device`'s side of autodiff: on an autodiff device it is a constant

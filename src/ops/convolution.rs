@@ -71,7 +71,7 @@ impl Convolve {
     }
 
     /// Gradients of input, weight and bias.
-    fn grads(self, saved: Saved, grad: &TchTensor, mask: [bool; 3]) -> [Option<TchTensor>; 3] {
+    fn grads(self, saved: &Saved, grad: &TchTensor, mask: [bool; 3]) -> [Option<TchTensor>; 3] {
         let grads = convolution_backward(&grad.tensor, &saved.x.tensor, &saved.weight.tensor, self.native(), mask);
         let grads = computed("conv2d backward", grads);
         let of_parameter = |grad: tch::Tensor| TchTensor::new(grad.to_kind(saved.parameter_kind));
@@ -104,7 +104,7 @@ impl Function<2> for Convolve {
     }
 
     fn backward(&self, saved: Saved, grad: TchTensor, [x, weight]: [bool; 2]) -> [Option<TchTensor>; 2] {
-        let [x, weight, _] = self.grads(saved, &grad, [x, weight, false]);
+        let [x, weight, _] = self.grads(&saved, &grad, [x, weight, false]);
         [x, weight]
     }
 }
@@ -119,7 +119,7 @@ impl Function<3> for Convolve {
     }
 
     fn backward(&self, saved: Saved, grad: TchTensor, mask: [bool; 3]) -> [Option<TchTensor>; 3] {
-        self.grads(saved, &grad, mask)
+        self.grads(&saved, &grad, mask)
     }
 }
 

@@ -5,7 +5,7 @@ use burn::tensor::{Int, Tensor};
 use burn_tch::TchTensor;
 use tch::Kind;
 
-use super::border::{from_tch, to_tch};
+use super::border::{from_tch, primitive, to_tch};
 use super::function::{Function, computed, unary};
 
 /// How the losses of pixels become one number.
@@ -64,9 +64,15 @@ pub fn cross_entropy_per_pixel(logits: Tensor<4>, target: Tensor<3, Int>, option
     if let Some(weights) = &options.class_weight {
         assert_eq!(weights.len(), classes, "cross_entropy: {} class weights for {classes} classes", weights.len());
     }
-    let target = TchTensor::new(to_tch(&target).to_kind(Kind::Int64));
+    let target = as_labels(target);
     let class_weight = options.class_weight.as_deref().map(|it| TchTensor::new(on(&target.tensor, it)));
     unary(logits, PerPixel { target, class_weight, ignore_index: options.ignore_index })
+}
+
+/// Labels as the kernels want them: 64-bit, sharing storage if they are already.
+pub(super) fn as_labels(target: Tensor<3, Int>) -> TchTensor {
+    let TchTensor { tensor, storage } = primitive(target);
+    TchTensor::from_existing(tensor.to_kind(Kind::Int64), storage)
 }
 
 fn on(like: &tch::Tensor, values: &[f32]) -> tch::Tensor {

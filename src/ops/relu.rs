@@ -17,8 +17,8 @@ pub fn add_relu(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
 }
 
 /// The gradient where `output` is positive, else zero; written over `grad` when that is the last handle to its storage.
-pub(super) fn rectify_grad(grad: TchTensor, output: &TchTensor) -> TchTensor {
-    let result = if is_exclusive(&grad) {
+pub(super) fn rectify_grad(grad: &TchTensor, output: &TchTensor) -> TchTensor {
+    let result = if is_exclusive(grad) {
         output.tensor.f_threshold_backward_grad_input(&grad.tensor, &grad.tensor, 0.0)
     } else {
         output.tensor.f_threshold_backward(&grad.tensor, 0.0)
@@ -39,7 +39,7 @@ impl Function<1> for Relu {
     }
 
     fn backward(&self, y: TchTensor, grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
-        [Some(rectify_grad(grad, &y))]
+        [Some(rectify_grad(&grad, &y))]
     }
 }
 
@@ -57,7 +57,7 @@ impl Function<2> for AddRelu {
     }
 
     fn backward(&self, y: TchTensor, grad: TchTensor, tracked: [bool; 2]) -> [Option<TchTensor>; 2] {
-        let grad = rectify_grad(grad, &y);
+        let grad = rectify_grad(&grad, &y);
         tracked.map(|tracked| tracked.then(|| grad.clone()))
     }
 }
