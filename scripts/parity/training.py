@@ -1,0 +1,97 @@
+"""Ten optimizer steps from given weights on given batches: every loss, the first step's gradients, the statistics at the end."""
+
+import contextlib
+import os
+
+import numpy as np
+import torch
+from mmengine.optim import build_optim_wrapper
+
+import peer
+
+STEPS = 10
+SIZE = (81, 97)
+SGD = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.01, momentum=0.9, weight_decay=0.0005), clip_grad=None)
+ADAMW = dict(
+    type="OptimWrapper",
+    optimizer=dict(type="AdamW", lr=0.0006, betas=[0.9, 0.999], weight_decay=0.01),
+    paramwise_cfg=dict(norm_decay_mult=0.0, bias_lr_mult=2.0, custom_keys={"decode_head": dict(lr_mult=10.0), "backbone.stem": dict(decay_mult=0.5)}),
+    clip_grad=dict(max_norm=1.0, norm_type=2),
+    accumulative_counts=2,
+)
+NESTEROV = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.01, momentum=0.9, weight_decay=0.0005, nesterov=True), clip_grad=dict(max_norm=35, norm_type=2))
+ADAM = dict(type="OptimWrapper", optimizer=dict(type="Adam", lr=0.0005, weight_decay=0.0001))
+
+
+def batches(classes, number, ignored):
+    """Ten batches of two; unless nothing may be ignored, the images of the odd ones are smaller than the size and so padded by the preprocessor."""
+    rng = np.random.default_rng(number)
+    made = []
+    for step in range(STEPS):
+        sizes = [SIZE, SIZE] if step % 2 == 0 or not ignored else [(SIZE[0] - 7, SIZE[1]), (SIZE[0], SIZE[1] - 11)]
+        made.append(([peer.image(*s, rng) for s in sizes], [peer.label_map(*s, classes, rng, ignored) for s in sizes]))
+    return made
+
+
+def run(name, config, optim_wrapper, number, amp=None, ignored=True):
+    os.makedirs(name)
+    config = dict(config, data_preprocessor=dict(peer.PREPROCESSOR, size=list(SIZE)))
+    head = config["decode_head"]
+    classes = head["num_classes"]
+    model = peer.randomise(peer.build(config), number)
+    peer.write_config(f"{name}/config.yaml", dict(model=config, optim_wrapper=optim_wrapper))
+    peer.write_checkpoint(f"{name}/checkpoint.pth", model, classes)
+    wrapper = build_optim_wrapper(model, peer.plain(optim_wrapper))
+    wrapper.initialize_count_status(model, 0, STEPS)
+    model.train()
+    made = batches(classes, 1000 + number, ignored)
+    tensors, curve = {}, []
+    for step, (pictures, labels) in enumerate(made):
+        for i, (picture, label) in enumerate(zip(pictures, labels)):
+            tensors[f"{step}.image.{i}"], tensors[f"{step}.label.{i}"] = picture, label
+        context = torch.autocast("cpu", dtype=amp) if amp else contextlib.nullcontext()
+        with context:
+            data = model.data_preprocessor(peer.packed(pictures, labels), True)
+            losses = model(**data, mode="loss")
+        total, log = model.parse_losses(losses)
+        curve.append({key: float(value) for key, value in log.items()})
+        if step == 0:
+            # The gradients before accumulation scales them, and before clipping.
+            total.backward(retain_graph=True)
+            peer.write_tensors(f"{name}/gradients.safetensors", {n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+            for parameter in model.parameters():
+                parameter.grad = None
+        wrapper.update_params(total)
+    peer.write_tensors(f"{name}/batches.safetensors", tensors)
+    peer.write_tensors(f"{name}/buffers.safetensors", dict(model.named_buffers()))
+    peer.write_json(f"{name}/losses.json", curve)
+    print(name, [round(c["loss"], 4) for c in curve], flush=True)
+
+
+def main():
+    for number, (name, config) in enumerate(peer.cases().items()):
+        run(name, config, SGD, 300 + number)
+    small = peer.segmentor("psp", 18, 19)
+    run("adamw_clip_accumulate", small, ADAMW, 310)
+    run("nesterov_clip", small, NESTEROV, 311)
+    run("adam", small, ADAM, 312)
+    run("amp_bf16", small, SGD, 313, amp=torch.bfloat16)
+    frozen = peer.segmentor("psp", 50, 19)
+    frozen["backbone"].update(frozen_stages=1, norm_eval=True, type="ResNetV1d")
+    run("frozen_norm_eval_v1d", frozen, SGD, 314)
+    weights = peer.segmentor("fcn", 18, 6)
+    weights["decode_head"]["loss_decode"]["class_weight"] = [0.5, 1.0, 1.5, 2.0, 0.8, 1.2]
+    run("class_weight", weights, SGD, 315, ignored=False)  # mmseg indexes the weights by 255 where a pixel is ignored.
+    losses = peer.segmentor("fcn", 18, 6)
+    losses["decode_head"]["loss_decode"] = [
+        dict(type="CrossEntropyLoss", loss_weight=1.0, avg_non_ignore=True, loss_name="loss_ce"),
+        dict(type="DiceLoss", loss_weight=3.0, loss_name="loss_dice"),
+    ]
+    losses["auxiliary_head"]["sampler"] = dict(type="OHEMPixelSampler", thresh=0.7, min_kept=2000)
+    run("dice_ohem_non_ignore", losses, SGD, 317)
+    sigmoid = peer.segmentor("fcn", 18, 6)
+    sigmoid["decode_head"]["loss_decode"] = dict(type="CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0)
+    run("sigmoid", sigmoid, SGD, 316)
+
+
+main()
