@@ -32,6 +32,9 @@ fn main() {
     }
     if cuda {
         build.define("USE_C10D_NCCL", None);
+        for include in nvidia_includes(&libtorch) {
+            build.flag("-isystem").flag(include.to_str().expect("the NVIDIA wheels' path is not UTF-8"));
+        }
     }
     for source in SOURCES {
         build.file(source);
@@ -42,7 +45,14 @@ fn main() {
     for library in ["torch_cpu", "torch", "c10"] {
         println!("cargo:rustc-link-lib={library}");
     }
+    if cuda {
+        for library in ["torch_cuda", "c10_cuda"] {
+            println!("cargo:rustc-link-lib={library}");
+        }
+    }
     println!("cargo:LIBDIR={}", libtorch.libraries.display());
+    // For this package's own tests; the program gets its rpath from the root's build script.
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", libtorch.libraries.display());
 }
 
 fn find() -> Libtorch {
@@ -75,6 +85,24 @@ fn at(folder: &Path) -> Libtorch {
         includes: vec![include.join("torch/csrc/api/include"), include],
         libraries: libraries.canonicalize().unwrap_or(libraries),
     }
+}
+
+/// The headers of CUDA and NCCL: NVIDIA's wheels lie beside PyTorch's, each with its own `include/`.
+fn nvidia_includes(libtorch: &Libtorch) -> Vec<PathBuf> {
+    let above = libtorch.includes[1].ancestors().skip(1).take(3);
+    let roots = above.chain(libtorch.libraries.ancestors().skip(1).take(3)).map(|it| it.join("nvidia"));
+    let Some(root) = roots.into_iter().find(|it| it.is_dir()) else {
+        stop(
+            "the NVIDIA wheels (nvidia/*/include) are not beside libtorch: run `scripts/libtorch.sh cuda` and set LIBTORCH=.libtorch-cuda",
+        );
+    };
+    let folders = std::fs::read_dir(&root).into_iter().flatten().flatten().map(|it| it.path().join("include"));
+    let mut includes: Vec<PathBuf> = folders.flat_map(|it| [it.join("cccl"), it]).filter(|it| it.is_dir()).collect();
+    includes.sort();
+    if !includes.iter().any(|it| it.join("nccl.h").exists()) {
+        stop(&format!("nccl.h is not under {}: run `scripts/libtorch.sh cuda`", root.display()));
+    }
+    includes
 }
 
 fn check_version(libtorch: &Libtorch) {

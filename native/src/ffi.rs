@@ -4,6 +4,10 @@ use std::ffi::{c_char, c_int, c_void};
 
 /// An `at::Tensor` on the C++ side.
 pub(crate) type RawTensor = c_void;
+/// A `SegslurmStore`, `SegslurmGroup` and `SegslurmWork` of `collective.cpp`.
+pub(crate) type RawStore = c_void;
+pub(crate) type RawGroup = c_void;
+pub(crate) type RawWork = c_void;
 
 unsafe extern "C" {
     pub(crate) fn segslurm_last_error() -> *const c_char;
@@ -58,4 +62,77 @@ unsafe extern "C" {
         grad_weight: *mut *mut RawTensor,
         grad_bias: *mut *mut RawTensor,
     ) -> c_int;
+
+    pub(crate) fn segslurm_exit_now(code: c_int) -> !;
+    pub(crate) fn segslurm_quiet_c10d();
+
+    pub(crate) fn segslurm_store_new(
+        host: *const c_char,
+        port: u16,
+        listen_fd: c_int,
+        timeout_ms: i64,
+        out: *mut *mut RawStore,
+    ) -> c_int;
+    pub(crate) fn segslurm_store_prefixed(store: *const RawStore, prefix: *const c_char, out: *mut *mut RawStore) -> c_int;
+    pub(crate) fn segslurm_store_set(store: *const RawStore, key: *const c_char, value: *const u8, size: usize) -> c_int;
+    pub(crate) fn segslurm_store_get(
+        store: *const RawStore,
+        key: *const c_char,
+        timeout_ms: i64,
+        value: *mut *mut u8,
+        size: *mut usize,
+    ) -> c_int;
+    pub(crate) fn segslurm_free(value: *mut u8);
+    pub(crate) fn segslurm_store_add(store: *const RawStore, key: *const c_char, amount: i64, sum: *mut i64) -> c_int;
+    pub(crate) fn segslurm_store_has(store: *const RawStore, key: *const c_char, found: *mut c_int) -> c_int;
+    pub(crate) fn segslurm_store_free(store: *mut RawStore);
+
+    pub(crate) fn segslurm_group_gloo(
+        store: *const RawStore,
+        rank: c_int,
+        world: c_int,
+        timeout_ms: i64,
+        interface: *const c_char,
+        address: *const c_char,
+        out: *mut *mut RawGroup,
+    ) -> c_int;
+    pub(crate) fn segslurm_has_nccl() -> c_int;
+    pub(crate) fn segslurm_group_nccl(
+        store: *const RawStore,
+        rank: c_int,
+        world: c_int,
+        timeout_ms: i64,
+        device: c_int,
+        out: *mut *mut RawGroup,
+    ) -> c_int;
+    pub(crate) fn segslurm_group_free(group: *mut RawGroup);
+
+    pub(crate) fn segslurm_all_reduce(
+        group: *const RawGroup,
+        tensor: *mut RawTensor,
+        operation: c_int,
+        out: *mut *mut RawWork,
+    ) -> c_int;
+    pub(crate) fn segslurm_broadcast(
+        group: *const RawGroup,
+        tensor: *mut RawTensor,
+        root: c_int,
+        out: *mut *mut RawWork,
+    ) -> c_int;
+    pub(crate) fn segslurm_all_gather(
+        group: *const RawGroup,
+        input: *mut RawTensor,
+        output: *mut RawTensor,
+        out: *mut *mut RawWork,
+    ) -> c_int;
+    pub(crate) fn segslurm_reduce_scatter(
+        group: *const RawGroup,
+        input: *mut RawTensor,
+        output: *mut RawTensor,
+        operation: c_int,
+        out: *mut *mut RawWork,
+    ) -> c_int;
+    pub(crate) fn segslurm_work_wait(work: *const RawWork) -> c_int;
+    pub(crate) fn segslurm_work_is_completed(work: *const RawWork, completed: *mut c_int) -> c_int;
+    pub(crate) fn segslurm_work_free(work: *mut RawWork);
 }

@@ -6,6 +6,7 @@
 mod ffi;
 
 pub mod aten;
+pub mod collective;
 
 use thiserror::Error;
 

@@ -1,0 +1,2 @@
+// Nothing of this header is named by c10d's.
+#pragma once
