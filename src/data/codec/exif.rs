@@ -1,0 +1,54 @@
+//! EXIF orientation: how a camera was held. OpenCV turns images by it when it reads them.
+
+use crate::data::Image;
+
+/// The orientation, 1 to 8, in a TIFF block (what follows `Exif\0\0` in a JPEG, a PNG's whole `eXIf` chunk); 1 if it has none.
+pub(super) fn orientation(tiff: &[u8]) -> u8 {
+    find(tiff).filter(|value| (1..=8).contains(value)).map_or(1, |value| value as u8)
+}
+
+fn find(tiff: &[u8]) -> Option<u16> {
+    const ORIENTATION: u16 = 0x0112;
+    let little = match tiff.get(..2)? {
+        b"II" => true,
+        b"MM" => false,
+        _ => return None,
+    };
+    let short = |at: usize| {
+        let bytes = tiff.get(at..at.checked_add(2)?)?.try_into().ok()?;
+        Some(if little { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) })
+    };
+    let long = |at: usize| {
+        let bytes = tiff.get(at..at.checked_add(4)?)?.try_into().ok()?;
+        Some(if little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) })
+    };
+    let directory = long(4)? as usize;
+    let count = short(directory)? as usize;
+    let entry = (0..count).map(|n| directory + 2 + 12 * n).find(|&at| short(at) == Some(ORIENTATION))?;
+    short(entry + 8)
+}
+
+/// The image as it is to be seen.
+pub(super) fn upright(image: Image, orientation: u8) -> Image {
+    let (height, width) = image.shape();
+    // For each pixel of the upright image where it is stored.
+    let stored: fn(usize, usize, usize, usize) -> (usize, usize) = match orientation {
+        2 => |y, x, _, w| (y, w - 1 - x),
+        3 => |y, x, h, w| (h - 1 - y, w - 1 - x),
+        4 => |y, x, h, _| (h - 1 - y, x),
+        5 => |y, x, _, _| (x, y),
+        6 => |y, x, h, _| (h - 1 - x, y),
+        7 => |y, x, h, w| (h - 1 - x, w - 1 - y),
+        8 => |y, x, _, w| (x, w - 1 - y),
+        _ => return image,
+    };
+    let (rows, columns) = if orientation >= 5 { (width, height) } else { (height, width) };
+    let mut data = Vec::with_capacity(image.data.len());
+    for y in 0..rows {
+        for x in 0..columns {
+            let (y, x) = stored(y, x, height, width);
+            data.extend_from_slice(&image.pixel(y, x));
+        }
+    }
+    Image { height: rows, width: columns, data }
+}

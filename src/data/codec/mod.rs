@@ -1,0 +1,128 @@
+//! Picture files: PNG and JPEG by what their first bytes say, whatever the file's name.
+//!
+//! Images are read as OpenCV's `IMREAD_COLOR` reads them (three channels, 8 bits, EXIF orientation applied), label maps as
+//! Pillow opens them (class indices, also of palette PNGs). Opening an image reads its header; its pixels are decoded when,
+//! and as far as, they are needed.
+
+mod exif;
+mod jpeg;
+mod label;
+mod png;
+
+use std::fs::File;
+use std::io::Read;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+pub use label::read_label;
+
+use super::resample::{Order, Plan, Resampler};
+use super::scratch::Scratch;
+use super::{DataError, Image, Interpolation, Rect, View};
+
+const IMAGE: &str = "image";
+
+/// An image file: its header was read, its pixels were not.
+#[derive(Debug)]
+pub(super) struct Encoded {
+    path: PathBuf,
+    bytes: Scratch,
+    format: Format,
+    shape: (usize, usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Png,
+    Jpeg,
+}
+
+/// A header: the size (height, width) as stored, and the EXIF orientation, 1 to 8.
+struct Header {
+    shape: (usize, usize),
+    orientation: u8,
+}
+
+impl Encoded {
+    /// Reads the file and its header. An image that has to be turned is decoded at once, so this gives a view.
+    pub(super) fn open(path: &Path, honour_orientation: bool) -> Result<View<3>, DataError> {
+        let bytes = read(IMAGE, path)?;
+        let format = format(IMAGE, path, &bytes)?;
+        let header = match format {
+            Format::Png => png::header(&bytes),
+            Format::Jpeg => jpeg::header(&bytes),
+        }
+        .map_err(|reason| DataError::undecodable(IMAGE, path, reason))?;
+        let file = Self { path: path.to_owned(), bytes, format, shape: header.shape };
+        if !honour_orientation || header.orientation == 1 {
+            return Ok(View::of_file(file));
+        }
+        Ok(exif::upright(file.image()?, header.orientation).into())
+    }
+
+    pub(super) fn shape(&self) -> (usize, usize) {
+        self.shape
+    }
+
+    /// The channel order of the rows that `decode` yields.
+    pub(super) fn order(&self) -> Order {
+        match self.format {
+            Format::Png => Order::Reversed,
+            Format::Jpeg => Order::Same,
+        }
+    }
+
+    /// Hands `rows`, at least, to `take` from the top, each `width * 3` bytes in this file's order. Rows below are not decoded
+    /// where the format allows that.
+    pub(super) fn decode(&self, rows: Range<usize>, take: &mut dyn FnMut(usize, &[u8])) -> Result<(), DataError> {
+        match self.format {
+            Format::Png => png::decode(&self.bytes, rows, take),
+            Format::Jpeg => jpeg::decode(&self.bytes, rows, take),
+        }
+        .map_err(|reason| DataError::undecodable(IMAGE, &self.path, reason))
+    }
+
+    fn image(&self) -> Result<Image, DataError> {
+        let plan = Plan {
+            source: self.shape,
+            scaled: self.shape,
+            window: Rect::whole(self.shape),
+            flip_horizontal: false,
+            flip_vertical: false,
+            interpolation: Interpolation::Bilinear,
+        };
+        let mut resampler = Resampler::new(plan, self.order());
+        self.decode(0..self.shape.0, &mut |y, row| resampler.push(y, row))?;
+        Ok(resampler.finish())
+    }
+}
+
+/// A colour image as `cv2.imread(path)` reads it: blue, green, red; EXIF orientation applied.
+pub fn read_image(path: &Path) -> Result<Image, DataError> {
+    Encoded::open(path, true)?.into_raster()
+}
+
+fn read(what: &'static str, path: &Path) -> Result<Scratch, DataError> {
+    let mut bytes = Scratch::new();
+    let hint = "check data_root, data_prefix, the suffixes and ann_file";
+    let outcome = File::open(path).and_then(|mut file| {
+        if let Ok(metadata) = file.metadata() {
+            bytes.reserve(metadata.len() as usize + 1);
+        }
+        file.read_to_end(&mut bytes)
+    });
+    outcome.map_err(|source| DataError::io(what, path, source, hint))?;
+    Ok(bytes)
+}
+
+fn format(what: &'static str, path: &Path, bytes: &[u8]) -> Result<Format, DataError> {
+    if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+        Ok(Format::Png)
+    } else if bytes.starts_with(&[0xff, 0xd8, 0xff]) {
+        Ok(Format::Jpeg)
+    } else if bytes.is_empty() {
+        Err(DataError::undecodable(what, path, "the file is empty"))
+    } else {
+        Err(DataError::undecodable(what, path, "it is neither PNG nor JPEG; convert it to one of these"))
+    }
+}

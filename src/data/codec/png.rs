@@ -1,0 +1,104 @@
+//! PNG through the png crate, row by row: decoding stops after the last row that is wanted.
+
+use std::io::Cursor;
+use std::ops::Range;
+
+use png::{ColorType, Decoder, Reader, Transformations};
+
+use super::{Header, exif};
+
+pub(super) fn header(bytes: &[u8]) -> Result<Header, String> {
+    if !is_whole(bytes) {
+        return Err("it ends before the image does (no IEND chunk): the file is truncated".into());
+    }
+    let reader = Decoder::new(Cursor::new(bytes)).read_info().map_err(|error| error.to_string())?;
+    let info = reader.info();
+    let orientation = info.exif_metadata.as_deref().map_or(1, exif::orientation);
+    Ok(Header { shape: (info.height as usize, info.width as usize), orientation })
+}
+
+pub(super) fn decode(bytes: &[u8], rows: Range<usize>, take: &mut dyn FnMut(usize, &[u8])) -> Result<(), String> {
+    let mut reader = reader(bytes, Transformations::normalize_to_color8())?;
+    let width = reader.info().width as usize;
+    let channels = reader.output_color_type().0.samples();
+    let mut colours = vec![0; width * 3];
+    let mut give = |y: usize, row: &[u8]| {
+        if channels == 3 {
+            take(y, row);
+        } else {
+            to_colours(row, channels, &mut colours);
+            take(y, &colours);
+        }
+    };
+    if reader.info().interlaced {
+        let mut pixels = vec![0; reader.output_buffer_size().ok_or("it is too large")?];
+        reader.next_frame(&mut pixels).map_err(|error| error.to_string())?;
+        for (y, row) in pixels.chunks_exact(width * channels).enumerate().take(rows.end).skip(rows.start) {
+            give(y, row);
+        }
+        return Ok(());
+    }
+    for y in 0..rows.end {
+        let row = reader.next_row().map_err(|error| error.to_string())?.ok_or("it has fewer rows than its header says")?;
+        if y >= rows.start {
+            give(y, row.data());
+        }
+    }
+    Ok(())
+}
+
+/// The samples as they are stored, 1 to 16 bits each, packed; nothing is expanded.
+pub(super) fn samples(bytes: &[u8]) -> Result<Samples, String> {
+    let mut reader = reader(bytes, Transformations::IDENTITY)?;
+    let mut data = vec![0; reader.output_buffer_size().ok_or("it is too large")?];
+    reader.next_frame(&mut data).map_err(|error| error.to_string())?;
+    let info = reader.info();
+    Ok(Samples {
+        height: info.height as usize,
+        width: info.width as usize,
+        colours: info.color_type,
+        bits: info.bit_depth as usize,
+        data,
+    })
+}
+
+/// What a PNG stores.
+pub(super) struct Samples {
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) colours: ColorType,
+    pub(super) bits: usize,
+    /// Rows, each beginning on a byte.
+    pub(super) data: Vec<u8>,
+}
+
+fn reader(bytes: &[u8], transformations: Transformations) -> Result<Reader<Cursor<&[u8]>>, String> {
+    let mut decoder = Decoder::new(Cursor::new(bytes));
+    decoder.set_transformations(transformations);
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
+    decoder.read_info().map_err(|error| error.to_string())
+}
+
+/// Grey becomes three equal channels; alpha is dropped, not blended: OpenCV's `IMREAD_COLOR`.
+fn to_colours(row: &[u8], channels: usize, colours: &mut [u8]) {
+    for (from, to) in row.chunks_exact(channels).zip(colours.chunks_exact_mut(3)) {
+        match from {
+            [red, green, blue, _] => to.copy_from_slice(&[*red, *green, *blue]),
+            [grey, ..] => to.fill(*grey),
+            [] => {}
+        }
+    }
+}
+
+/// Whether the chunks reach to IEND. Without this a file cut below the crop would go unnoticed.
+fn is_whole(bytes: &[u8]) -> bool {
+    let mut at = 8;
+    while let Some(&[a, b, c, d, ref name @ ..]) = bytes.get(at..at + 8) {
+        at += 12 + u32::from_be_bytes([a, b, c, d]) as usize;
+        if name == b"IEND" {
+            return at <= bytes.len();
+        }
+    }
+    false
+}

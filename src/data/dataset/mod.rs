@@ -1,0 +1,186 @@
+//! Datasets: where the files of each entry are and what their labels mean.
+//!
+//! Every dataset is a folder dataset with its own defaults; `RepeatDataset` and `ConcatDataset` put datasets together.
+
+mod ade20k;
+mod cityscapes;
+mod folder;
+mod palette;
+mod voc;
+
+use std::path::PathBuf;
+
+use rand_pcg::Pcg64;
+use serde::Deserialize;
+
+pub use folder::{BaseSegDataset, DataPrefix, Folder, Indices, MetaInfoConfig};
+
+use super::{DataError, Sample};
+
+/// The `dataset` section of a dataloader; the variant is its `type`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub enum DatasetConfig {
+    BaseSegDataset(BaseSegDataset),
+    CityscapesDataset(BaseSegDataset),
+    ADE20KDataset(BaseSegDataset),
+    PascalVOCDataset(BaseSegDataset),
+    RepeatDataset(RepeatDataset),
+    ConcatDataset(ConcatDataset),
+}
+
+/// The same dataset several times over in one epoch.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepeatDataset {
+    pub dataset: Box<DatasetConfig>,
+    pub times: usize,
+    /// Without effect: files are always listed at the start.
+    #[serde(default)]
+    pub lazy_init: bool,
+}
+
+/// Datasets of the same classes, one after the other.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConcatDataset {
+    pub datasets: Vec<DatasetConfig>,
+    /// Without effect: files are always listed at the start.
+    #[serde(default)]
+    pub lazy_init: bool,
+}
+
+/// What the labels of a dataset mean.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MetaInfo {
+    /// Class names, in the order of their labels.
+    pub classes: Vec<String>,
+    /// A red, green, blue for each class.
+    pub palette: Vec<[u8; 3]>,
+}
+
+/// Entries, and the pipeline that turns each into a sample.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Dataset {
+    Folder(Folder),
+    Repeat(Box<Dataset>, usize),
+    Concat(Vec<Dataset>),
+}
+
+impl DatasetConfig {
+    /// Lists the files and checks the pipeline.
+    pub fn init(&self) -> Result<Dataset, DataError> {
+        match self {
+            Self::BaseSegDataset(config) => Folder::init(config, &folder::BASE).map(Dataset::Folder),
+            Self::CityscapesDataset(config) => Folder::init(config, &cityscapes::CITYSCAPES).map(Dataset::Folder),
+            Self::ADE20KDataset(config) => Folder::init(config, &ade20k::ADE20K).map(Dataset::Folder),
+            Self::PascalVOCDataset(config) => Folder::init(config, &voc::PASCAL_VOC).map(Dataset::Folder),
+            Self::RepeatDataset(RepeatDataset { dataset, times, .. }) => {
+                if *times == 0 {
+                    return Err(DataError::Dataset { name: "RepeatDataset".into(), reason: "times has to be at least 1".into() });
+                }
+                Ok(Dataset::Repeat(Box::new(dataset.init()?), *times))
+            }
+            Self::ConcatDataset(ConcatDataset { datasets, .. }) => {
+                let parts: Vec<Dataset> = datasets.iter().map(Self::init).collect::<Result<_, _>>()?;
+                let refuse = |reason: &str| Err(DataError::Dataset { name: "ConcatDataset".into(), reason: reason.into() });
+                let Some(first) = parts.first() else {
+                    return refuse("datasets is empty");
+                };
+                if parts.iter().any(|part| part.metainfo() != first.metainfo()) {
+                    return refuse("the datasets have different classes or palettes; they have to agree");
+                }
+                if parts.iter().any(|part| part.ignore_index() != first.ignore_index()) {
+                    return refuse("the datasets have different values of ignore_index; they have to agree");
+                }
+                Ok(Dataset::Concat(parts))
+            }
+        }
+    }
+}
+
+impl Dataset {
+    /// How many entries there are; at least one.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Folder(folder) => folder.len(),
+            Self::Repeat(dataset, times) => dataset.len() * times,
+            Self::Concat(parts) => parts.iter().map(Self::len).sum(),
+        }
+    }
+
+    /// Never: a dataset without entries is an error when it is made.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn metainfo(&self) -> &MetaInfo {
+        &self.first().metainfo
+    }
+
+    pub fn ignore_index(&self) -> u8 {
+        self.first().rule.ignore_index
+    }
+
+    pub fn reduce_zero_label(&self) -> bool {
+        self.first().rule.reduce_zero_label
+    }
+
+    /// Labels from `num_classes` on are errors from now on, in place of the number of class names.
+    #[must_use]
+    pub fn with_num_classes(mut self, num_classes: usize) -> Self {
+        self.folders(&mut |folder| folder.rule.num_classes = Some(num_classes));
+        self
+    }
+
+    /// Where entry `index` is read from: its image and its label map.
+    pub fn paths(&self, index: usize) -> (PathBuf, Option<PathBuf>) {
+        let (folder, index) = self.find(index);
+        folder.paths(index)
+    }
+
+    /// Entry `index` after the pipeline: one sample, the first where the pipeline ends in `TestTimeAug`.
+    pub fn sample(&self, index: usize, rng: &mut Pcg64) -> Result<Sample, DataError> {
+        self.samples(index, rng).map(|mut samples| samples.swap_remove(0))
+    }
+
+    /// Entry `index` after the pipeline: several samples where it ends in `TestTimeAug`, else one.
+    pub fn samples(&self, index: usize, rng: &mut Pcg64) -> Result<Vec<Sample>, DataError> {
+        let (folder, inner) = self.find(index);
+        let mut samples = folder.samples(inner, rng)?;
+        samples.iter_mut().for_each(|sample| sample.meta.sample_idx = index);
+        Ok(samples)
+    }
+
+    /// The folder that holds entry `index`, and its index there.
+    fn find(&self, mut index: usize) -> (&Folder, usize) {
+        match self {
+            Self::Folder(folder) => (folder, index),
+            Self::Repeat(dataset, _) => dataset.find(index % dataset.len()),
+            Self::Concat(parts) => {
+                for part in parts {
+                    if index < part.len() {
+                        return part.find(index);
+                    }
+                    index -= part.len();
+                }
+                panic!("entry {index} past the end of the dataset")
+            }
+        }
+    }
+
+    fn first(&self) -> &Folder {
+        match self {
+            Self::Folder(folder) => folder,
+            Self::Repeat(dataset, _) => dataset.first(),
+            Self::Concat(parts) => parts[0].first(),
+        }
+    }
+
+    fn folders(&mut self, change: &mut dyn FnMut(&mut Folder)) {
+        match self {
+            Self::Folder(folder) => change(folder),
+            Self::Repeat(dataset, _) => dataset.folders(change),
+            Self::Concat(parts) => parts.iter_mut().for_each(|part| part.folders(change)),
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What can go wrong between a config's `dataset` and a batch, said to the person who has to mend it.
+
+use std::path::{Path, PathBuf};
+
+use crate::exit::Exit;
+
+/// An error of a dataset, a file of it, a transform or the loader.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// A file or folder that the dataset names is not there.
+    #[error("{what} {} does not exist: {hint}", path.display())]
+    Missing { what: &'static str, path: PathBuf, hint: String },
+
+    /// It is there, but the system does not let us read it.
+    #[error("failed to read {what} {}: {source}", path.display())]
+    Unreadable { what: &'static str, path: PathBuf, source: std::io::Error },
+
+    /// Its bytes are not a picture that we can decode.
+    #[error("failed to decode {what} {}: {reason}", path.display())]
+    Undecodable { what: &'static str, path: PathBuf, reason: String },
+
+    /// Image and label map do not lie on top of each other.
+    #[error(
+        "label map {} is {}x{} but its image {} is {}x{} (width x height): expected equal sizes; \
+         is the label map of another image, or was only one of the two resized?",
+        label.display(), label_shape.1, label_shape.0, image.display(), image_shape.1, image_shape.0
+    )]
+    SizeMismatch { label: PathBuf, label_shape: (usize, usize), image: PathBuf, image_shape: (usize, usize) },
+
+    /// A label that no class has.
+    #[error(
+        "label map {} has label {value} at row {row}, column {column}: expected 0 to {} ({num_classes} classes) or \
+         ignore_index {ignore_index}{hint}", path.display(), num_classes - 1
+    )]
+    LabelOutOfRange {
+        path: PathBuf,
+        value: u8,
+        row: usize,
+        column: usize,
+        num_classes: usize,
+        ignore_index: u8,
+        hint: &'static str,
+    },
+
+    /// The dataset's own settings contradict themselves or find nothing.
+    #[error("dataset {name}: {reason}")]
+    Dataset { name: String, reason: String },
+
+    /// A transform's settings, or its place in the pipeline, are wrong.
+    #[error("transform {name}: {reason}")]
+    Transform { name: &'static str, reason: String },
+
+    /// The dataloader's settings are wrong.
+    #[error("dataloader: {0}")]
+    Loader(String),
+
+    /// A fault of our own while a sample was made.
+    #[error("a fault in the data pipeline at sample {index} ({}): {message}; please report it with this file", path.display())]
+    Panicked { index: usize, path: PathBuf, message: String },
+}
+
+impl DataError {
+    /// Reading failed: missing when the system says so, else unreadable.
+    pub(super) fn io(what: &'static str, path: &Path, source: std::io::Error, hint: &str) -> Self {
+        if source.kind() == std::io::ErrorKind::NotFound {
+            Self::Missing { what, path: path.to_owned(), hint: hint.to_owned() }
+        } else {
+            Self::Unreadable { what, path: path.to_owned(), source }
+        }
+    }
+
+    pub(super) fn undecodable(what: &'static str, path: &Path, reason: impl ToString) -> Self {
+        Self::Undecodable { what, path: path.to_owned(), reason: reason.to_string() }
+    }
+
+    pub(super) fn transform(name: &'static str, reason: impl Into<String>) -> Self {
+        Self::Transform { name, reason: reason.into() }
+    }
+
+    /// The exit code of a program that ends with this error.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Missing { .. } => Exit::NoInput,
+            Self::Dataset { .. } | Self::Transform { .. } | Self::Loader(_) => Exit::Config,
+            Self::Panicked { .. } => Exit::Software,
+            Self::Unreadable { .. } | Self::Undecodable { .. } | Self::SizeMismatch { .. } | Self::LabelOutOfRange { .. } => {
+                Exit::Data
+            }
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Resizing, cropping and flipping in one pass over the rows of a source, in the order in which a decoder yields them.
+//!
+//! A [`Plan`] says which pixels are wanted; a [`Resampler`] takes source rows from the top and fills the output. Only rows and
+//! columns that reach the output are computed, and no resized picture exists besides it. The arithmetic is OpenCV's for 8-bit
+//! pictures (`cv::resize`, `INTER_LINEAR` and `INTER_NEAREST`), so results equal resizing everything first, byte for byte.
+
+use std::ops::Range;
+
+use pulp::Arch;
+use serde::Deserialize;
+
+use super::Raster;
+
+/// How a resize finds the value between pixels. The other methods of mmcv's cv2 backend are not offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Interpolation {
+    Nearest,
+    /// Two by two pixels, without antialiasing.
+    #[default]
+    Bilinear,
+}
+
+/// A rectangle of pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rect {
+    pub top: usize,
+    pub left: usize,
+    pub height: usize,
+    pub width: usize,
+}
+
+impl Rect {
+    pub(super) fn whole((height, width): (usize, usize)) -> Self {
+        Self { top: 0, left: 0, height, width }
+    }
+}
+
+/// Which pixels to make: the source, resized to `scaled`, then cut to `window`, then mirrored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Plan {
+    /// Height and width of the source.
+    pub(super) source: (usize, usize),
+    /// Height and width that the source is resized to.
+    pub(super) scaled: (usize, usize),
+    /// What is kept of the resized picture.
+    pub(super) window: Rect,
+    pub(super) flip_horizontal: bool,
+    pub(super) flip_vertical: bool,
+    pub(super) interpolation: Interpolation,
+}
+
+impl Plan {
+    /// The source rows that the output depends on; the decoder may stop after the last.
+    pub(super) fn rows(&self) -> Range<usize> {
+        let Rect { top, height, .. } = self.window;
+        if height == 0 {
+            return 0..0;
+        }
+        let bottom = top + height - 1;
+        if self.scaled == self.source {
+            return top..bottom + 1;
+        }
+        match self.interpolation {
+            Interpolation::Nearest => {
+                let step = self.source.0 as f64 / self.scaled.0 as f64;
+                nearest(top, step, self.source.0)..nearest(bottom, step, self.source.0) + 1
+            }
+            Interpolation::Bilinear => {
+                let step = step(self.source.0, self.scaled.0);
+                row_tap(top, step, self.source.0).top..row_tap(bottom, step, self.source.0).bottom + 1
+            }
+        }
+    }
+}
+
+/// The order of the three colour channels in a decoder's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// As the output has them.
+    Same,
+    /// Red, green, blue: to be reversed on the way.
+    Reversed,
+}
+
+/// Takes the rows of a source, makes the picture of a [`Plan`].
+pub(super) struct Resampler<const C: usize> {
+    plan: Plan,
+    order: Order,
+    arch: Arch,
+    method: Method,
+    /// The output row, before any vertical flip, that is to be made next.
+    next: usize,
+    output: Raster<C>,
+}
+
+enum Method {
+    Copy,
+    Nearest {
+        /// For each output row the source row.
+        rows: Vec<usize>,
+        /// For each output column the byte offset in a source row.
+        columns: Vec<u32>,
+    },
+    Bilinear {
+        rows: Vec<RowTap>,
+        columns: Vec<ColumnTap>,
+        /// The last two source rows, resized horizontally: those of even and of odd index. Sixteenths of 11-bit fixed point.
+        lines: [Vec<i16>; 2],
+    },
+}
+
+/// An output column is `left` of the pixel at `offset` and `right` of the one after it, in 2048ths.
+#[derive(Debug, Clone, Copy)]
+struct ColumnTap {
+    offset: u32,
+    left: i16,
+    right: i16,
+}
+
+/// An output row is `above` of source row `top` and `below` of source row `bottom`, in 2048ths.
+#[derive(Debug, Clone, Copy)]
+struct RowTap {
+    top: usize,
+    bottom: usize,
+    above: i16,
+    below: i16,
+}
+
+impl<const C: usize> Resampler<C> {
+    pub(super) fn new(plan: Plan, order: Order) -> Self {
+        let Rect { top, left, height, width } = plan.window;
+        let (source_height, source_width) = plan.source;
+        let method = if plan.scaled == plan.source {
+            Method::Copy
+        } else if plan.interpolation == Interpolation::Nearest {
+            let step = (source_height as f64 / plan.scaled.0 as f64, source_width as f64 / plan.scaled.1 as f64);
+            let rows = (top..top + height).map(|y| nearest(y, step.0, source_height)).collect();
+            let mut columns: Vec<u32> = (left..left + width).map(|x| (nearest(x, step.1, source_width) * C) as u32).collect();
+            if plan.flip_horizontal {
+                columns.reverse();
+            }
+            Method::Nearest { rows, columns }
+        } else {
+            let steps = (step(source_height, plan.scaled.0), step(source_width, plan.scaled.1));
+            let rows = (top..top + height).map(|y| row_tap(y, steps.0, source_height)).collect();
+            let mut columns: Vec<ColumnTap> = (left..left + width).map(|x| column_tap::<C>(x, steps.1, source_width)).collect();
+            if plan.flip_horizontal {
+                columns.reverse();
+            }
+            Method::Bilinear { rows, columns, lines: [vec![0; width * C], vec![0; width * C]] }
+        };
+        let output = Raster { height, width, data: vec![0; height * width * C] };
+        Self { plan, order, arch: Arch::new(), method, next: 0, output }
+    }
+
+    /// Takes source row `y`. Rows come in ascending order; those outside [`Plan::rows`] may be left out.
+    pub(super) fn push(&mut self, y: usize, row: &[u8]) {
+        let Self { plan, order, arch, method, next, output } = self;
+        let swap = *order == Order::Reversed;
+        let (height, width) = output.shape();
+        let place = |index: usize| if plan.flip_vertical { height - 1 - index } else { index };
+        match method {
+            Method::Copy => {
+                let Rect { top, left, .. } = plan.window;
+                if (top..top + height).contains(&y) {
+                    let from = &row[left * C..(left + width) * C];
+                    copy_row::<C>(from, output.row_mut(place(y - top)), plan.flip_horizontal, swap);
+                }
+            }
+            Method::Nearest { rows, columns } => {
+                let first = *next;
+                while *next < height && rows[*next] == y {
+                    if *next == first {
+                        gather_row::<C>(row, columns, output.row_mut(place(first)), swap);
+                    } else {
+                        let (from, to) = (place(first) * width * C, place(*next) * width * C);
+                        output.data.copy_within(from..from + width * C, to);
+                    }
+                    *next += 1;
+                }
+            }
+            Method::Bilinear { rows, columns, lines } => {
+                if *next == height || y < rows[*next].top {
+                    return;
+                }
+                let line = &mut lines[y & 1][..];
+                // A column of one pixel has no right neighbour: it stands for both.
+                let doubled;
+                let row = if plan.source.1 == 1 {
+                    doubled = [row, row].concat();
+                    &doubled
+                } else {
+                    row
+                };
+                if swap {
+                    arch.dispatch(|| blend_columns::<C, true>(row, columns, line));
+                } else {
+                    arch.dispatch(|| blend_columns::<C, false>(row, columns, line));
+                }
+                while *next < height && rows[*next].bottom == y {
+                    let tap = rows[*next];
+                    let (top, bottom) = (&lines[tap.top & 1][..], &lines[tap.bottom & 1][..]);
+                    let to = output.row_mut(place(*next));
+                    arch.dispatch(|| blend_rows(top, bottom, tap, to));
+                    *next += 1;
+                }
+            }
+        }
+    }
+
+    pub(super) fn finish(self) -> Raster<C> {
+        self.output
+    }
+}
+
+/// Source pixels an output pixel, computed as OpenCV does so that the last bit agrees.
+fn step(source: usize, scaled: usize) -> f64 {
+    1.0 / (scaled as f64 / source as f64)
+}
+
+fn nearest(index: usize, step: f64, source: usize) -> usize {
+    ((index as f64 * step).floor() as usize).min(source - 1)
+}
+
+/// The pixel before an output pixel's centre and how far the centre is past it.
+fn position(index: usize, step: f64) -> (i64, f32) {
+    let at = ((index as f64 + 0.5) * step - 0.5) as f32;
+    let before = at.floor();
+    (before as i64, at - before)
+}
+
+fn weights(fraction: f32) -> (i16, i16) {
+    let fixed = |weight: f32| (weight * 2048.0).round_ties_even() as i16;
+    (fixed(1.0 - fraction), fixed(fraction))
+}
+
+fn row_tap(index: usize, step: f64, source: usize) -> RowTap {
+    let (before, fraction) = position(index, step);
+    let (above, below) = weights(fraction);
+    let clip = |row: i64| row.clamp(0, source as i64 - 1) as usize;
+    RowTap { top: clip(before), bottom: clip(before + 1), above, below }
+}
+
+fn column_tap<const C: usize>(index: usize, step: f64, source: usize) -> ColumnTap {
+    let (before, fraction) = position(index, step);
+    let last = source as i64 - 1;
+    let (column, left, right) = if before < 0 {
+        (0, 2048, 0)
+    } else if before >= last {
+        // The last pixel alone, read as the right one of the last pair (of a doubled row where there is but one column).
+        ((last - 1).max(0), 0, 2048)
+    } else {
+        let (left, right) = weights(fraction);
+        (before, left, right)
+    };
+    ColumnTap { offset: (column as usize * C) as u32, left, right }
+}
+
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "compiled anew for the instruction set that runs it")]
+fn blend_columns<const C: usize, const SWAP: bool>(row: &[u8], columns: &[ColumnTap], line: &mut [i16]) {
+    for (to, tap) in line.chunks_exact_mut(C).zip(columns) {
+        let pair = &row[tap.offset as usize..][..2 * C];
+        for channel in 0..C {
+            let from = if SWAP { C - 1 - channel } else { channel };
+            let sum = i32::from(pair[from]) * i32::from(tap.left) + i32::from(pair[C + from]) * i32::from(tap.right);
+            to[channel] = (sum >> 4) as i16;
+        }
+    }
+}
+
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "compiled anew for the instruction set that runs it")]
+fn blend_rows(top: &[i16], bottom: &[i16], tap: RowTap, to: &mut [u8]) {
+    for ((to, &top), &bottom) in to.iter_mut().zip(top).zip(bottom) {
+        let above = ((i32::from(top) * i32::from(tap.above)) >> 16) as i16;
+        let below = ((i32::from(bottom) * i32::from(tap.below)) >> 16) as i16;
+        *to = ((above + below + 2) >> 2) as u8;
+    }
+}
+
+fn copy_row<const C: usize>(from: &[u8], to: &mut [u8], flip: bool, swap: bool) {
+    if !flip && !swap {
+        to.copy_from_slice(from);
+        return;
+    }
+    let put = |to: &mut [u8], from: &[u8]| {
+        for channel in 0..C {
+            to[channel] = from[if swap { C - 1 - channel } else { channel }];
+        }
+    };
+    if flip {
+        to.chunks_exact_mut(C).zip(from.chunks_exact(C).rev()).for_each(|(to, from)| put(to, from));
+    } else {
+        to.chunks_exact_mut(C).zip(from.chunks_exact(C)).for_each(|(to, from)| put(to, from));
+    }
+}
+
+fn gather_row<const C: usize>(row: &[u8], columns: &[u32], to: &mut [u8], swap: bool) {
+    for (to, &offset) in to.chunks_exact_mut(C).zip(columns) {
+        let from = &row[offset as usize..][..C];
+        for channel in 0..C {
+            to[channel] = from[if swap { C - 1 - channel } else { channel }];
+        }
+    }
+}

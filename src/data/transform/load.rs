@@ -1,0 +1,212 @@
+//! `LoadImageFromFile` and `LoadAnnotations`: files become views, stored labels become classes.
+
+use serde::Deserialize;
+
+use super::{Frame, LabelRule};
+use crate::data::codec::Encoded;
+use crate::data::{DataError, LabelMap, read_label};
+
+/// Where files are read from. Only the local file system is offered.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackendArgs {
+    backend: Backend,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Backend {
+    Local,
+}
+
+/// Reads the image as 8-bit blue, green, red.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoadImageFromFile {
+    /// Images stay 8-bit until the data preprocessor; `true` is refused.
+    pub to_float32: bool,
+    pub color_type: ColorType,
+    pub imdecode_backend: ImageBackend,
+    /// A missing or broken image is always an error; `true` is refused.
+    pub ignore_empty: bool,
+    pub backend_args: Option<BackendArgs>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ColorType {
+    /// Three channels, turned by the file's EXIF orientation.
+    #[default]
+    Color,
+    /// Three channels, as stored.
+    ColorIgnoreOrientation,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageBackend {
+    #[default]
+    Cv2,
+}
+
+impl Default for LoadImageFromFile {
+    fn default() -> Self {
+        Self {
+            to_float32: false,
+            color_type: ColorType::Color,
+            imdecode_backend: ImageBackend::Cv2,
+            ignore_empty: false,
+            backend_args: None,
+        }
+    }
+}
+
+impl LoadImageFromFile {
+    pub(super) fn check(&self) -> Result<(), DataError> {
+        let refuse = |reason: &str| Err(DataError::transform("LoadImageFromFile", reason));
+        if self.to_float32 {
+            return refuse("to_float32: true is not offered: images stay 8-bit until the data_preprocessor; leave it out");
+        }
+        if self.ignore_empty {
+            return refuse("ignore_empty: true is not offered: an image that cannot be read is an error; leave it out");
+        }
+        Ok(())
+    }
+
+    pub(super) fn apply(&self, frame: &mut Frame) -> Result<(), DataError> {
+        let image = Encoded::open(&frame.meta.img_path, self.color_type == ColorType::Color)?;
+        frame.meta.ori_shape = image.shape();
+        frame.meta.img_shape = image.shape();
+        frame.image = Some(image);
+        Ok(())
+    }
+}
+
+/// Reads the label map and turns stored labels into classes.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoadAnnotations {
+    /// The dataset's, if given at all: a different value is refused.
+    pub reduce_zero_label: Option<bool>,
+    pub imdecode_backend: LabelBackend,
+    pub backend_args: Option<BackendArgs>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LabelBackend {
+    /// Palette PNGs give their indices.
+    #[default]
+    Pillow,
+}
+
+impl LoadAnnotations {
+    pub(super) fn check(&self, rule: &LabelRule) -> Result<(), DataError> {
+        match self.reduce_zero_label {
+            Some(here) if here != rule.reduce_zero_label => Err(DataError::transform(
+                "LoadAnnotations",
+                format!(
+                    "reduce_zero_label is {here} here but {} in the dataset: set it in the dataset, and leave it out here",
+                    rule.reduce_zero_label
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    #[expect(clippy::unused_self, reason = "every transform is applied alike")]
+    pub(super) fn apply(&self, frame: &mut Frame) -> Result<(), DataError> {
+        let path = frame.meta.seg_map_path.as_deref().ok_or_else(|| {
+            DataError::transform("LoadAnnotations", "the dataset has no label maps: set data_prefix.seg_map_path")
+        })?;
+        let mut label = read_label(path)?;
+        if frame.image.is_some() && label.shape() != frame.meta.ori_shape {
+            return Err(DataError::SizeMismatch {
+                label: frame.seg_map_path(),
+                label_shape: label.shape(),
+                image: frame.meta.img_path.clone(),
+                image_shape: frame.meta.ori_shape,
+            });
+        }
+        to_classes(&mut label, frame.rule);
+        check_range(&label, frame)?;
+        frame.label = Some(label.into());
+        Ok(())
+    }
+}
+
+/// Applies `reduce_zero_label` (0 becomes 255, the others one less, 255 stays) and the map of chosen classes.
+fn to_classes(label: &mut LabelMap, rule: &LabelRule) {
+    let reduce = |value: u8| match value.wrapping_sub(1) {
+        254 => 255,
+        value => value,
+    };
+    match (&rule.label_map, rule.reduce_zero_label) {
+        (None, false) => {}
+        (None, true) => label.data.iter_mut().for_each(|value| *value = reduce(*value)),
+        (Some(map), false) => label.data.iter_mut().for_each(|value| *value = map[usize::from(*value)]),
+        (Some(map), true) => label.data.iter_mut().for_each(|value| *value = map[usize::from(reduce(*value))]),
+    }
+}
+
+fn check_range(label: &LabelMap, frame: &Frame) -> Result<(), DataError> {
+    let LabelRule { num_classes: Some(num_classes), ignore_index, reduce_zero_label, .. } = *frame.rule else {
+        return Ok(());
+    };
+    let Ok(limit) = u8::try_from(num_classes) else {
+        return Ok(());
+    };
+    let outside = |&value: &u8| (value >= limit) & (value != ignore_index);
+    if !label.data.iter().fold(false, |found, value| found | outside(value)) {
+        return Ok(());
+    }
+    let at = label.data.iter().position(|value| outside(value)).unwrap_or_default();
+    let hint = if reduce_zero_label {
+        " after reduce_zero_label; do the dataset's classes fit these files?"
+    } else {
+        "; do the dataset's classes fit these files, or is reduce_zero_label: true missing?"
+    };
+    Err(DataError::LabelOutOfRange {
+        path: frame.seg_map_path(),
+        value: label.data[at],
+        row: at / label.width,
+        column: at % label.width,
+        num_classes,
+        ignore_index,
+        hint,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(reduce_zero_label: bool) -> LabelRule {
+        LabelRule { reduce_zero_label, label_map: None, ignore_index: 255, num_classes: Some(3) }
+    }
+
+    #[test]
+    fn reducing_zero_ignores_it_and_keeps_what_was_ignored() {
+        let mut label = LabelMap { height: 1, width: 4, data: vec![0, 1, 254, 255] };
+        to_classes(&mut label, &rule(true));
+        assert_eq!(label.data, [255, 0, 253, 255]);
+    }
+
+    #[test]
+    fn chosen_classes_are_mapped_after_reducing() {
+        let mut map = Box::new(std::array::from_fn(|value| value as u8));
+        map[0] = 255;
+        map[1] = 0;
+        let mut label = LabelMap { height: 1, width: 4, data: vec![0, 1, 2, 3] };
+        to_classes(&mut label, &LabelRule { label_map: Some(map), ..rule(true) });
+        assert_eq!(label.data, [255, 255, 0, 2]);
+    }
+
+    #[test]
+    fn a_reduce_zero_label_that_contradicts_the_dataset_is_refused() {
+        let transform = LoadAnnotations { reduce_zero_label: Some(true), ..LoadAnnotations::default() };
+        assert!(transform.check(&rule(true)).is_ok());
+        let error = transform.check(&rule(false)).expect_err("it contradicts").to_string();
+        assert!(error.contains("reduce_zero_label is true here but false in the dataset"), "{error}");
+    }
+}

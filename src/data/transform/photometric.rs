@@ -1,0 +1,240 @@
+//! `PhotoMetricDistortion`: brightness, contrast, saturation and hue, each changed with probability one half.
+//!
+//! Results are those of OpenCV's 8-bit conversions between BGR and HSV, step by step with a rounding to 8 bits after each, as
+//! mmseg applies them (±1). Brightness and contrast are tables; the rest works on pieces of a row that stay in the cache.
+
+use pulp::Arch;
+use rand::Rng;
+use rand_pcg::Pcg64;
+use serde::Deserialize;
+
+use super::Frame;
+use crate::data::{DataError, Image};
+
+/// The ranges to draw from.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PhotoMetricDistortion {
+    /// Up to this much is added or taken away.
+    pub brightness_delta: f64,
+    /// Factors of all values.
+    pub contrast_range: (f64, f64),
+    /// Factors of the saturation.
+    pub saturation_range: (f64, f64),
+    /// In steps of two degrees: from minus this much up to, not including, this much.
+    pub hue_delta: i32,
+}
+
+impl Default for PhotoMetricDistortion {
+    fn default() -> Self {
+        Self { brightness_delta: 32.0, contrast_range: (0.5, 1.5), saturation_range: (0.5, 1.5), hue_delta: 18 }
+    }
+}
+
+impl PhotoMetricDistortion {
+    pub(super) fn check(&self) -> Result<(), DataError> {
+        let refuse = |reason: &str| Err(DataError::transform("PhotoMetricDistortion", reason));
+        let ordered = |(low, high): (f64, f64)| low >= 0.0 && low <= high;
+        if !(self.brightness_delta >= 0.0) || self.hue_delta < 0 {
+            return refuse("brightness_delta and hue_delta cannot be negative");
+        }
+        if !ordered(self.contrast_range) || !ordered(self.saturation_range) {
+            return refuse("contrast_range and saturation_range have to be [low, high] with 0 <= low <= high");
+        }
+        Ok(())
+    }
+
+    pub(super) fn apply(&self, frame: &mut Frame, rng: &mut Pcg64) -> Result<(), DataError> {
+        let distortion = self.draw(rng);
+        let view = frame.image.take();
+        let view =
+            view.ok_or_else(|| DataError::transform("PhotoMetricDistortion", "needs an image: put LoadImageFromFile before it"))?;
+        let mut image = view.into_raster()?;
+        distortion.apply(&mut image);
+        frame.image = Some(image.into());
+        Ok(())
+    }
+
+    fn draw(&self, rng: &mut Pcg64) -> Distortion {
+        let uniform = |rng: &mut Pcg64, (low, high): (f64, f64)| (low + (high - low) * rng.random::<f64>()) as f32;
+        let maybe = |rng: &mut Pcg64, range| rng.random::<bool>().then(|| uniform(rng, range));
+        let brightness = maybe(rng, (-self.brightness_delta, self.brightness_delta));
+        let contrast_first = rng.random::<bool>();
+        let early = if contrast_first { maybe(rng, self.contrast_range) } else { None };
+        let saturation = maybe(rng, self.saturation_range);
+        let hue = (rng.random::<bool>() && self.hue_delta > 0).then(|| rng.random_range(-self.hue_delta..self.hue_delta));
+        let late = if contrast_first { None } else { maybe(rng, self.contrast_range) };
+        Distortion { brightness, contrast: early.or(late), contrast_first, saturation, hue }
+    }
+}
+
+/// The changes drawn for one image.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Distortion {
+    /// To be added.
+    pub brightness: Option<f32>,
+    /// To multiply by.
+    pub contrast: Option<f32>,
+    /// Contrast comes before saturation and hue, not after them.
+    pub contrast_first: bool,
+    /// To multiply by.
+    pub saturation: Option<f32>,
+    /// To be added to the hue, in steps of two degrees.
+    pub hue: Option<i32>,
+}
+
+impl Distortion {
+    /// Changes the image in place.
+    pub fn apply(&self, image: &mut Image) {
+        let (early, late) = if self.contrast_first { (self.contrast, None) } else { (None, self.contrast) };
+        let first = Table::identity().then(1.0, self.brightness.unwrap_or(0.0)).then(early.unwrap_or(1.0), 0.0);
+        let last = Table::identity().then(late.unwrap_or(1.0), 0.0);
+        let (first, last) = (first.unless_identity(), last.unless_identity());
+        let saturation = self.saturation.map(|factor| Table::identity().then(factor, 0.0));
+        let arch = Arch::new();
+        let mut planes = Planes::new();
+        for piece in image.data.chunks_mut(3 * PIECE) {
+            if let Some(table) = &first {
+                table.apply(piece);
+            }
+            if let Some(table) = &saturation {
+                planes.load(piece);
+                arch.dispatch(|| planes.to_hsv());
+                planes.saturation.iter_mut().for_each(|value| *value = f32::from(table.0[*value as usize]));
+                arch.dispatch(|| planes.to_bgr());
+                planes.store(piece);
+            }
+            if let Some(hue) = self.hue {
+                planes.load(piece);
+                arch.dispatch(|| {
+                    planes.to_hsv();
+                    planes.turn(hue as f32);
+                    planes.to_bgr();
+                });
+                planes.store(piece);
+            }
+            if let Some(table) = &last {
+                table.apply(piece);
+            }
+        }
+    }
+}
+
+/// What becomes of each of the 256 values.
+struct Table([u8; 256]);
+
+impl Table {
+    fn identity() -> Self {
+        Self(std::array::from_fn(|value| value as u8))
+    }
+
+    /// Then multiply, add, and cut off to 8 bits, in single precision as mmseg does.
+    fn then(self, factor: f32, offset: f32) -> Self {
+        Self(self.0.map(|value| (f32::from(value) * factor + offset).clamp(0.0, 255.0) as u8))
+    }
+
+    fn unless_identity(self) -> Option<Self> {
+        (self.0 != Self::identity().0).then_some(self)
+    }
+
+    fn apply(&self, values: &mut [u8]) {
+        values.iter_mut().for_each(|value| *value = self.0[usize::from(*value)]);
+    }
+}
+
+/// Pixels that are converted at a time: their planes stay in the first-level cache.
+const PIECE: usize = 512;
+
+/// A piece of an image, channel by channel. All values are whole numbers from 0 to 255, the hue from 0 to 179.
+struct Planes {
+    blue: [f32; PIECE],
+    green: [f32; PIECE],
+    red: [f32; PIECE],
+    hue: [f32; PIECE],
+    saturation: [f32; PIECE],
+    value: [f32; PIECE],
+}
+
+impl Planes {
+    fn new() -> Self {
+        let zero = [0.0; PIECE];
+        Self { blue: zero, green: zero, red: zero, hue: zero, saturation: zero, value: zero }
+    }
+
+    fn load(&mut self, pixels: &[u8]) {
+        for (n, pixel) in pixels.as_chunks::<3>().0.iter().enumerate() {
+            [self.blue[n], self.green[n], self.red[n]] = pixel.map(f32::from);
+        }
+    }
+
+    fn store(&self, pixels: &mut [u8]) {
+        for (n, pixel) in pixels.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+            *pixel = [self.blue[n] as u8, self.green[n] as u8, self.red[n] as u8];
+        }
+    }
+
+    /// OpenCV's `COLOR_BGR2HSV`: 12-bit fixed-point reciprocals, here computed instead of looked up.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "compiled anew for the instruction set that runs it")]
+    fn to_hsv(&mut self) {
+        for n in 0..PIECE {
+            let (b, g, r) = (self.blue[n], self.green[n], self.red[n]);
+            let value = b.max(g).max(r);
+            let range = value - b.min(g).min(r);
+            // Exact: numerators are below 2^20, so no quotient lies close enough to a half to round the wrong way.
+            let per_value = round(1_044_480.0 / value.max(1.0));
+            let per_range = round(122_880.0 / range.max(1.0));
+            // A single-precision product is exact up to 2^24: the two factors' is not, so it is made in whole numbers.
+            let saturation = (range as i32 * per_value as i32 + 2048) >> 12;
+            let sector = if value == r {
+                g - b
+            } else if value == g {
+                b - r + 2.0 * range
+            } else {
+                r - g + 4.0 * range
+            };
+            let hue = (sector as i32 * per_range as i32 + 2048) >> 12;
+            self.hue[n] = if hue < 0 { hue + 180 } else { hue } as f32;
+            self.saturation[n] = saturation as f32;
+            self.value[n] = value;
+        }
+    }
+
+    /// Adds to the hue, modulo 180.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "compiled anew for the instruction set that runs it")]
+    fn turn(&mut self, by: f32) {
+        let by = by.rem_euclid(180.0);
+        for hue in &mut self.hue {
+            let turned = *hue + by;
+            *hue = if turned >= 180.0 { turned - 180.0 } else { turned };
+        }
+    }
+
+    /// OpenCV's `COLOR_HSV2BGR`: each channel is the value, less a share of it that rises and falls over the six sectors.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "compiled anew for the instruction set that runs it")]
+    fn to_bgr(&mut self) {
+        for n in 0..PIECE {
+            let sector = self.hue[n] * (1.0 / 30.0);
+            let value = self.value[n];
+            let chroma = value * self.saturation[n] * (1.0 / 255.0);
+            let channel = |start: f32| {
+                let at = start + sector;
+                let at = if at >= 6.0 { at - 6.0 } else { at };
+                round(value - chroma * at.min(4.0 - at).clamp(0.0, 1.0))
+            };
+            self.blue[n] = channel(1.0);
+            self.green[n] = channel(3.0);
+            self.red[n] = channel(5.0);
+        }
+    }
+}
+
+/// Rounds to a whole number, halves to even, for magnitudes below 2^22: adding 1.5 * 2^23 leaves no bit for a fraction.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "compiled anew for the instruction set that runs it")]
+fn round(value: f32) -> f32 {
+    const NO_FRACTION: f32 = 12_582_912.0;
+    (value + NO_FRACTION) - NO_FRACTION
+}

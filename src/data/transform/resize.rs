@@ -1,0 +1,258 @@
+//! `Resize`, `RandomResize` and `RandomChoiceResize`: images bilinear (or nearest), label maps nearest, as `cv2.resize`.
+
+use std::fmt;
+
+use rand::Rng;
+use rand_pcg::Pcg64;
+use serde::Deserialize;
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
+
+use super::Frame;
+use crate::data::size::{rescaled, scaled};
+use crate::data::{DataError, Interpolation, Size2};
+
+/// Resizes image and label map to a scale, or by a factor.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Resize {
+    /// (width, height), or one number for both. Wins over `scale_factor`.
+    pub scale: Option<Size2<usize>>,
+    /// What to multiply (width, height) by.
+    pub scale_factor: Option<Size2<f64>>,
+    /// Keep the aspect ratio: the result is the largest that fits into the scale's long and short edge.
+    pub keep_ratio: bool,
+    /// About boxes; without effect on images and label maps.
+    pub clip_object_border: bool,
+    pub backend: ResizeBackend,
+    /// Of the image; label maps are always resized by nearest neighbour.
+    pub interpolation: Interpolation,
+}
+
+/// Whose arithmetic a resize follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ResizeBackend {
+    #[default]
+    Cv2,
+}
+
+/// Which resize a random one performs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+pub enum ResizeType {
+    #[default]
+    Resize,
+}
+
+impl Default for Resize {
+    fn default() -> Self {
+        Self {
+            scale: None,
+            scale_factor: None,
+            keep_ratio: false,
+            clip_object_border: true,
+            backend: ResizeBackend::Cv2,
+            interpolation: Interpolation::Bilinear,
+        }
+    }
+}
+
+impl Resize {
+    pub(super) fn check(&self) -> Result<(), DataError> {
+        let refuse = |reason: &str| Err(DataError::transform("Resize", reason));
+        match (self.scale, self.scale_factor) {
+            (None, None) => refuse("needs scale or scale_factor"),
+            (Some(Size2(width, height)), _) if width == 0 || height == 0 => refuse("scale has to be positive"),
+            (None, Some(Size2(x, y))) if !(x > 0.0 && y > 0.0) => refuse("scale_factor has to be positive"),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn apply(&self, frame: &mut Frame) -> Result<(), DataError> {
+        let (height, width) = frame.image("Resize")?.shape();
+        let scale = match (self.scale, self.scale_factor) {
+            (Some(Size2(width, height)), _) => (width, height),
+            (None, Some(Size2(x, y))) => scaled((width, height), (x, y)),
+            (None, None) => (width, height),
+        };
+        resize(frame, scale, self.keep_ratio, self.interpolation)
+    }
+}
+
+/// Resizes to a random scale: one of `ratio_range` times `scale`, or one between two scales.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RandomResize {
+    /// `[w, h]` with a `ratio_range`, or `[[w, h], [w, h]]`.
+    pub scale: ScaleRange,
+    pub ratio_range: Option<(f64, f64)>,
+    #[serde(default)]
+    pub resize_type: ResizeType,
+    #[serde(default)]
+    pub keep_ratio: bool,
+    #[serde(default = "yes")]
+    pub clip_object_border: bool,
+    #[serde(default)]
+    pub backend: ResizeBackend,
+    #[serde(default)]
+    pub interpolation: Interpolation,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Scales, (width, height), to choose from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScaleRange {
+    /// One, to be multiplied.
+    Base(usize, usize),
+    /// Each edge lies between those of the two.
+    Between((usize, usize), (usize, usize)),
+}
+
+impl RandomResize {
+    pub(super) fn check(&self) -> Result<(), DataError> {
+        let refuse = |reason: &str| Err(DataError::transform("RandomResize", reason));
+        match (self.scale, self.ratio_range) {
+            (ScaleRange::Base(..), None) => refuse("a scale [w, h] needs a ratio_range; or give two scales [[w, h], [w, h]]"),
+            (ScaleRange::Base(..), Some((low, high))) if !(low > 0.0 && low <= high) => {
+                refuse("ratio_range has to be [low, high] with 0 < low <= high")
+            }
+            (ScaleRange::Base(0, _) | ScaleRange::Base(_, 0), _) => refuse("scale has to be positive"),
+            (ScaleRange::Between(a, b), _) if [a.0, a.1, b.0, b.1].contains(&0) => refuse("scales have to be positive"),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn apply(&self, frame: &mut Frame, rng: &mut Pcg64) -> Result<(), DataError> {
+        resize(frame, self.draw(rng), self.keep_ratio, self.interpolation)
+    }
+
+    /// The scale, (width, height), of one sample.
+    fn draw(&self, rng: &mut Pcg64) -> (usize, usize) {
+        match self.scale {
+            ScaleRange::Base(width, height) => {
+                let (low, high) = self.ratio_range.unwrap_or((1.0, 1.0));
+                let ratio = rng.random::<f64>() * (high - low) + low;
+                ((width as f64 * ratio) as usize, (height as f64 * ratio) as usize)
+            }
+            ScaleRange::Between(a, b) => {
+                let width = rng.random_range(a.0.min(b.0)..=a.0.max(b.0));
+                let height = rng.random_range(a.1.min(b.1)..=a.1.max(b.1));
+                (width, height)
+            }
+        }
+    }
+}
+
+/// Resizes to one of several scales, each as likely.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RandomChoiceResize {
+    /// Each (width, height), or one number for both.
+    pub scales: Vec<Size2<usize>>,
+    #[serde(default)]
+    pub resize_type: ResizeType,
+    #[serde(default)]
+    pub keep_ratio: bool,
+    #[serde(default = "yes")]
+    pub clip_object_border: bool,
+    #[serde(default)]
+    pub backend: ResizeBackend,
+    #[serde(default)]
+    pub interpolation: Interpolation,
+}
+
+impl RandomChoiceResize {
+    pub(super) fn check(&self) -> Result<(), DataError> {
+        if self.scales.is_empty() || self.scales.iter().any(|&Size2(width, height)| width == 0 || height == 0) {
+            return Err(DataError::transform("RandomChoiceResize", "needs at least one scale, and positive ones"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn apply(&self, frame: &mut Frame, rng: &mut Pcg64) -> Result<(), DataError> {
+        let Size2(width, height) = self.scales[rng.random_range(0..self.scales.len())];
+        resize(frame, (width, height), self.keep_ratio, self.interpolation)
+    }
+}
+
+fn resize(frame: &mut Frame, scale: (usize, usize), keep_ratio: bool, interpolation: Interpolation) -> Result<(), DataError> {
+    let target = |(height, width): (usize, usize)| {
+        let (width, height) = if keep_ratio { rescaled((width, height), scale) } else { scale };
+        if width == 0 || height == 0 {
+            return Err(DataError::transform("Resize", format!("would make an image of {width}x{height} pixels")));
+        }
+        Ok((height, width))
+    };
+    let image = frame.image("Resize")?;
+    let before = image.shape();
+    let after = target(before)?;
+    image.resize(after, interpolation)?;
+    frame.meta.img_shape = after;
+    frame.meta.scale_factor = Some((after.1 as f64 / before.1 as f64, after.0 as f64 / before.0 as f64));
+    if let Some(label) = &mut frame.label {
+        label.resize(target(label.shape())?, Interpolation::Nearest)?;
+    }
+    Ok(())
+}
+
+impl<'de> Deserialize<'de> for ScaleRange {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Range;
+        impl<'de> Visitor<'de> for Range {
+            type Value = ScaleRange;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a scale [w, h], or two scales [[w, h], [w, h]]")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<ScaleRange, A::Error> {
+                let first: Edge = seq.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
+                let second: Edge = seq.next_element()?.ok_or_else(|| de::Error::invalid_length(1, &self))?;
+                if seq.next_element::<de::IgnoredAny>()?.is_some() {
+                    return Err(de::Error::invalid_length(3, &self));
+                }
+                match (first, second) {
+                    (Edge::Pixels(width), Edge::Pixels(height)) => Ok(ScaleRange::Base(width, height)),
+                    (Edge::Scale(a), Edge::Scale(b)) => Ok(ScaleRange::Between(a, b)),
+                    _ => Err(de::Error::invalid_type(de::Unexpected::Seq, &self)),
+                }
+            }
+        }
+        deserializer.deserialize_seq(Range)
+    }
+}
+
+/// An element of a scale: a number, or in a range a whole scale.
+enum Edge {
+    Pixels(usize),
+    Scale((usize, usize)),
+}
+
+impl<'de> Deserialize<'de> for Edge {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NumberOrPair;
+        impl<'de> Visitor<'de> for NumberOrPair {
+            type Value = Edge;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of pixels, or a scale [w, h]")
+            }
+
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Edge, E> {
+                Ok(Edge::Pixels(value as usize))
+            }
+
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Edge, E> {
+                let pixels = usize::try_from(value).map_err(|_| E::invalid_value(de::Unexpected::Signed(value), &self))?;
+                Ok(Edge::Pixels(pixels))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Edge, A::Error> {
+                Deserialize::deserialize(de::value::SeqAccessDeserializer::new(seq)).map(Edge::Scale)
+            }
+        }
+        deserializer.deserialize_any(NumberOrPair)
+    }
+}

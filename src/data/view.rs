@@ -1,0 +1,137 @@
+//! A picture that was resized, cropped and flipped on paper only, until someone needs its pixels.
+//!
+//! Transforms change the view's geometry in constant time. Rendering it decodes no row below the last one needed and resizes
+//! nothing outside the crop. A transform that cannot be put on top of what is planned already (a second resize) renders first,
+//! so the result is always that of the transforms one after the other.
+
+use std::sync::Arc;
+
+use super::codec::Encoded;
+use super::resample::{Order, Plan, Resampler};
+use super::{DataError, FlipDirection, Interpolation, Raster, Rect};
+
+/// A picture of `C` channels with its geometry still to be carried out.
+#[derive(Debug, Clone)]
+pub struct View<const C: usize> {
+    source: Source<C>,
+    plan: Plan,
+}
+
+#[derive(Debug, Clone)]
+enum Source<const C: usize> {
+    /// A file whose pixels were not decoded.
+    File(Arc<Encoded>),
+    Raster(Arc<Raster<C>>),
+}
+
+impl<const C: usize> From<Raster<C>> for View<C> {
+    fn from(raster: Raster<C>) -> Self {
+        let plan = whole(raster.shape());
+        Self { source: Source::Raster(Arc::new(raster)), plan }
+    }
+}
+
+impl View<3> {
+    pub(super) fn of_file(file: Encoded) -> Self {
+        let plan = whole(file.shape());
+        Self { source: Source::File(Arc::new(file)), plan }
+    }
+}
+
+fn whole(shape: (usize, usize)) -> Plan {
+    Plan {
+        source: shape,
+        scaled: shape,
+        window: Rect::whole(shape),
+        flip_horizontal: false,
+        flip_vertical: false,
+        interpolation: Interpolation::Bilinear,
+    }
+}
+
+impl<const C: usize> View<C> {
+    /// Height and width with the geometry carried out.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.plan.window.height, self.plan.window.width)
+    }
+
+    /// Resizes to `height` and `width`, both at least 1.
+    pub fn resize(&mut self, (height, width): (usize, usize), interpolation: Interpolation) -> Result<(), DataError> {
+        if self.shape() == (height, width) {
+            return Ok(());
+        }
+        if self.plan != whole(self.plan.source) {
+            *self = self.render()?.into();
+        }
+        self.plan.scaled = (height, width);
+        self.plan.window = Rect::whole((height, width));
+        self.plan.interpolation = interpolation;
+        Ok(())
+    }
+
+    /// Keeps the part of `rect` that lies within the picture.
+    pub fn crop(&mut self, rect: Rect) {
+        self.plan = self.cropped(rect);
+    }
+
+    /// Mirrors the picture.
+    pub fn flip(&mut self, direction: FlipDirection) {
+        self.plan.flip_horizontal ^= matches!(direction, FlipDirection::Horizontal | FlipDirection::Diagonal);
+        self.plan.flip_vertical ^= matches!(direction, FlipDirection::Vertical | FlipDirection::Diagonal);
+    }
+
+    /// The pixels.
+    pub fn render(&self) -> Result<Raster<C>, DataError> {
+        self.render_plan(self.plan)
+    }
+
+    /// The pixels of a crop; the view stays as it is.
+    pub fn render_crop(&self, rect: Rect) -> Result<Raster<C>, DataError> {
+        self.render_plan(self.cropped(rect))
+    }
+
+    /// The pixels, without a copy where the view is the only owner of just these.
+    pub fn into_raster(self) -> Result<Raster<C>, DataError> {
+        if self.plan == whole(self.plan.source)
+            && let Source::Raster(raster) = self.source
+        {
+            return Ok(Arc::unwrap_or_clone(raster));
+        }
+        self.render()
+    }
+
+    fn cropped(&self, rect: Rect) -> Plan {
+        let mut plan = self.plan;
+        let Rect { top, left, height, width } = plan.window;
+        let kept = |start: usize, length: usize, size: usize| {
+            let start = start.min(size);
+            (start, length.min(size - start))
+        };
+        let (mut y, rows) = kept(rect.top, rect.height, height);
+        let (mut x, columns) = kept(rect.left, rect.width, width);
+        // The window is cut before the flip: what is at the top of a flipped picture is at the bottom of the window.
+        if plan.flip_vertical {
+            y = height - y - rows;
+        }
+        if plan.flip_horizontal {
+            x = width - x - columns;
+        }
+        plan.window = Rect { top: top + y, left: left + x, height: rows, width: columns };
+        plan
+    }
+
+    fn render_plan(&self, plan: Plan) -> Result<Raster<C>, DataError> {
+        match &self.source {
+            Source::File(file) => {
+                let mut resampler = Resampler::new(plan, file.order());
+                file.decode(plan.rows(), &mut |y, row| resampler.push(y, row))?;
+                Ok(resampler.finish())
+            }
+            Source::Raster(raster) => {
+                let mut resampler = Resampler::new(plan, Order::Same);
+                plan.rows().for_each(|y| resampler.push(y, raster.row(y)));
+                Ok(resampler.finish())
+            }
+        }
+    }
+}
