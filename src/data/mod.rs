@@ -28,6 +28,6 @@ pub use loader::{DataloaderConfig, Loader, LoaderOptions, Position};
 pub use resample::{Interpolation, Rect};
 pub use sampler::{Sampler, SamplerConfig};
 pub use seed::sample_rng;
-pub use size::{Size2, rescaled};
+pub use size::rescaled;
 pub use transform::{Pipeline, Transform};
 pub use view::View;

@@ -5,14 +5,15 @@ use rand_pcg::Pcg64;
 use serde::Deserialize;
 
 use super::Frame;
-use crate::data::{DataError, LabelMap, Rect, Size2};
+use crate::config::Pair;
+use crate::data::{DataError, LabelMap, Rect};
 
 /// Cuts image and label map to `crop_size`, or to what there is where they are smaller.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RandomCrop {
     /// (height, width), or one number for both.
-    pub crop_size: Size2<usize>,
+    pub crop_size: Pair<usize>,
     /// The largest share of the crop's labelled pixels that one class may have. Up to ten times another place is tried.
     #[serde(default = "one")]
     pub cat_max_ratio: f64,
@@ -31,7 +32,7 @@ fn ignored() -> u8 {
 
 impl RandomCrop {
     pub(super) fn check(&self) -> Result<(), DataError> {
-        if self.crop_size.0 == 0 || self.crop_size.1 == 0 {
+        if self.crop_size.contains(&0) {
             return Err(DataError::transform("RandomCrop", "crop_size has to be positive"));
         }
         if !(self.cat_max_ratio > 0.0) {
@@ -73,7 +74,7 @@ impl RandomCrop {
     }
 
     fn draw(&self, (height, width): (usize, usize), rng: &mut Pcg64) -> Rect {
-        let Size2(crop_height, crop_width) = self.crop_size;
+        let [crop_height, crop_width] = *self.crop_size;
         let top = rng.random_range(0..=height.saturating_sub(crop_height));
         let left = rng.random_range(0..=width.saturating_sub(crop_width));
         Rect { top, left, height: crop_height, width: crop_width }

@@ -6,14 +6,15 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use super::Frame;
-use crate::data::{DataError, Raster, Size2};
+use crate::config::{OneOrMany, Pair};
+use crate::data::{DataError, Raster};
 
 /// Pads image and label map to a size, to a multiple, or to a square.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pad {
     /// (width, height). An image that is larger already stays as it is.
-    pub size: Option<Size2<usize>>,
+    pub size: Option<Pair<usize>>,
     /// Both edges become multiples of it.
     pub size_divisor: Option<usize>,
     pub pad_to_square: bool,
@@ -98,7 +99,7 @@ impl Pad {
         }
         if let Some(divisor) = self.size_divisor {
             shape = (shape.0.next_multiple_of(divisor), shape.1.next_multiple_of(divisor));
-        } else if let Some(Size2(to_width, to_height)) = self.size {
+        } else if let Some(Pair([to_width, to_height])) = self.size {
             shape = (to_height.max(height), to_width.max(width));
         }
         shape
@@ -161,7 +162,7 @@ impl<'de> Deserialize<'de> for PadVal {
                 let mut value = PadVal::default();
                 while let Some(key) = map.next_key::<String>()? {
                     match key.as_str() {
-                        "img" => value.img = map.next_value::<Colour>()?.0,
+                        "img" => value.img = colour(&map.next_value::<OneOrMany<u8>>()?)?,
                         "seg" => value.seg = map.next_value()?,
                         _ => return Err(de::Error::unknown_field(&key, &["img", "seg"])),
                     }
@@ -174,32 +175,10 @@ impl<'de> Deserialize<'de> for PadVal {
 }
 
 /// One value for all channels, or three.
-struct Colour([u8; 3]);
-
-impl<'de> Deserialize<'de> for Colour {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneOrThree;
-        impl<'de> Visitor<'de> for OneOrThree {
-            type Value = Colour;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value from 0 to 255, or three of them")
-            }
-
-            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Colour, E> {
-                let value = u8::try_from(value).map_err(|_| E::invalid_value(de::Unexpected::Unsigned(value), &self))?;
-                Ok(Colour([value; 3]))
-            }
-
-            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Colour, E> {
-                let value = u64::try_from(value).map_err(|_| E::invalid_value(de::Unexpected::Signed(value), &self))?;
-                self.visit_u64(value)
-            }
-
-            fn visit_seq<A: de::SeqAccess<'de>>(self, seq: A) -> Result<Colour, A::Error> {
-                Deserialize::deserialize(de::value::SeqAccessDeserializer::new(seq)).map(Colour)
-            }
-        }
-        deserializer.deserialize_any(OneOrThree)
+fn colour<E: de::Error>(values: &[u8]) -> Result<[u8; 3], E> {
+    match *values {
+        [value] => Ok([value; 3]),
+        [blue, green, red] => Ok([blue, green, red]),
+        _ => Err(E::invalid_length(values.len(), &"one value, or three")),
     }
 }

@@ -1,24 +1,22 @@
 //! `Resize`, `RandomResize` and `RandomChoiceResize`: images bilinear (or nearest), label maps nearest, as `cv2.resize`.
 
-use std::fmt;
-
 use rand::Rng;
 use rand_pcg::Pcg64;
 use serde::Deserialize;
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
 use super::Frame;
+use crate::config::{OneOrMany, Pair};
 use crate::data::size::{rescaled, scaled};
-use crate::data::{DataError, Interpolation, Size2};
+use crate::data::{DataError, Interpolation};
 
 /// Resizes image and label map to a scale, or by a factor.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Resize {
     /// (width, height), or one number for both. Wins over `scale_factor`.
-    pub scale: Option<Size2<usize>>,
+    pub scale: Option<Pair<usize>>,
     /// What to multiply (width, height) by.
-    pub scale_factor: Option<Size2<f64>>,
+    pub scale_factor: Option<Pair<f64>>,
     /// Keep the aspect ratio: the result is the largest that fits into the scale's long and short edge.
     pub keep_ratio: bool,
     /// About boxes; without effect on images and label maps.
@@ -61,8 +59,8 @@ impl Resize {
         let refuse = |reason: &str| Err(DataError::transform("Resize", reason));
         match (self.scale, self.scale_factor) {
             (None, None) => refuse("needs scale or scale_factor"),
-            (Some(Size2(width, height)), _) if width == 0 || height == 0 => refuse("scale has to be positive"),
-            (None, Some(Size2(x, y))) if !(x > 0.0 && y > 0.0) => refuse("scale_factor has to be positive"),
+            (Some(Pair([width, height])), _) if width == 0 || height == 0 => refuse("scale has to be positive"),
+            (None, Some(Pair([x, y]))) if !(x > 0.0 && y > 0.0) => refuse("scale_factor has to be positive"),
             _ => Ok(()),
         }
     }
@@ -70,8 +68,8 @@ impl Resize {
     pub(super) fn apply(&self, frame: &mut Frame) -> Result<(), DataError> {
         let (height, width) = frame.image("Resize")?.shape();
         let scale = match (self.scale, self.scale_factor) {
-            (Some(Size2(width, height)), _) => (width, height),
-            (None, Some(Size2(x, y))) => scaled((width, height), (x, y)),
+            (Some(Pair([width, height])), _) => (width, height),
+            (None, Some(Pair([x, y]))) => scaled((width, height), (x, y)),
             (None, None) => (width, height),
         };
         resize(frame, scale, self.keep_ratio, self.interpolation)
@@ -102,12 +100,25 @@ fn yes() -> bool {
 }
 
 /// Scales, (width, height), to choose from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Pair<OneOrMany<usize>>")]
 pub enum ScaleRange {
     /// One, to be multiplied.
     Base(usize, usize),
     /// Each edge lies between those of the two.
     Between((usize, usize), (usize, usize)),
+}
+
+impl TryFrom<Pair<OneOrMany<usize>>> for ScaleRange {
+    type Error = &'static str;
+
+    fn try_from(scales: Pair<OneOrMany<usize>>) -> Result<Self, Self::Error> {
+        match (&scales[0][..], &scales[1][..]) {
+            (&[width], &[height]) => Ok(Self::Base(width, height)),
+            (&[a, b], &[c, d]) => Ok(Self::Between((a, b), (c, d))),
+            _ => Err("expected a scale [w, h], or two scales [[w, h], [w, h]]"),
+        }
+    }
 }
 
 impl RandomResize {
@@ -150,7 +161,7 @@ impl RandomResize {
 #[serde(deny_unknown_fields)]
 pub struct RandomChoiceResize {
     /// Each (width, height), or one number for both.
-    pub scales: Vec<Size2<usize>>,
+    pub scales: Vec<Pair<usize>>,
     #[serde(default)]
     pub resize_type: ResizeType,
     #[serde(default)]
@@ -165,14 +176,14 @@ pub struct RandomChoiceResize {
 
 impl RandomChoiceResize {
     pub(super) fn check(&self) -> Result<(), DataError> {
-        if self.scales.is_empty() || self.scales.iter().any(|&Size2(width, height)| width == 0 || height == 0) {
+        if self.scales.is_empty() || self.scales.iter().any(|&Pair([width, height])| width == 0 || height == 0) {
             return Err(DataError::transform("RandomChoiceResize", "needs at least one scale, and positive ones"));
         }
         Ok(())
     }
 
     pub(super) fn apply(&self, frame: &mut Frame, rng: &mut Pcg64) -> Result<(), DataError> {
-        let Size2(width, height) = self.scales[rng.random_range(0..self.scales.len())];
+        let Pair([width, height]) = self.scales[rng.random_range(0..self.scales.len())];
         resize(frame, (width, height), self.keep_ratio, self.interpolation)
     }
 }
@@ -195,64 +206,4 @@ fn resize(frame: &mut Frame, scale: (usize, usize), keep_ratio: bool, interpolat
         label.resize(target(label.shape())?, Interpolation::Nearest)?;
     }
     Ok(())
-}
-
-impl<'de> Deserialize<'de> for ScaleRange {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Range;
-        impl<'de> Visitor<'de> for Range {
-            type Value = ScaleRange;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a scale [w, h], or two scales [[w, h], [w, h]]")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<ScaleRange, A::Error> {
-                let first: Edge = seq.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
-                let second: Edge = seq.next_element()?.ok_or_else(|| de::Error::invalid_length(1, &self))?;
-                if seq.next_element::<de::IgnoredAny>()?.is_some() {
-                    return Err(de::Error::invalid_length(3, &self));
-                }
-                match (first, second) {
-                    (Edge::Pixels(width), Edge::Pixels(height)) => Ok(ScaleRange::Base(width, height)),
-                    (Edge::Scale(a), Edge::Scale(b)) => Ok(ScaleRange::Between(a, b)),
-                    _ => Err(de::Error::invalid_type(de::Unexpected::Seq, &self)),
-                }
-            }
-        }
-        deserializer.deserialize_seq(Range)
-    }
-}
-
-/// An element of a scale: a number, or in a range a whole scale.
-enum Edge {
-    Pixels(usize),
-    Scale((usize, usize)),
-}
-
-impl<'de> Deserialize<'de> for Edge {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NumberOrPair;
-        impl<'de> Visitor<'de> for NumberOrPair {
-            type Value = Edge;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number of pixels, or a scale [w, h]")
-            }
-
-            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Edge, E> {
-                Ok(Edge::Pixels(value as usize))
-            }
-
-            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Edge, E> {
-                let pixels = usize::try_from(value).map_err(|_| E::invalid_value(de::Unexpected::Signed(value), &self))?;
-                Ok(Edge::Pixels(pixels))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Edge, A::Error> {
-                Deserialize::deserialize(de::value::SeqAccessDeserializer::new(seq)).map(Edge::Scale)
-            }
-        }
-        deserializer.deserialize_any(NumberOrPair)
-    }
 }
