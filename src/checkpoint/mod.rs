@@ -1,1 +1,78 @@
-//! (in progress)
+//! Everything needed to go on, as one value and one file: weights, optimizer, progress.
+//!
+//! Our files are safetensors: model tensors under mmseg's state-dict names, the optimizer's state under `optimizer.`, and a
+//! JSON text in the header's metadata for the rest. They are written beside their place, synced and renamed, and carry a
+//! checksum, so a checkpoint is whole or it is not one. mmseg's `.pth` files are read and written too; pickle code is never run.
+
+mod error;
+mod load;
+mod newest;
+mod pth;
+mod safetensors;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use error::CheckpointError;
+pub use load::{Destination, Report, load_into};
+pub use newest::{Found, newest, prune, record_newest};
+
+/// A state dict: tensors on the CPU by name.
+pub type StateDict = BTreeMap<String, tch::Tensor>;
+
+/// One checkpoint, in memory.
+#[derive(Debug, Default)]
+pub struct Checkpoint {
+    /// The model's tensors, by mmseg's names.
+    pub model: StateDict,
+    /// The optimizer's state, by names of its own; empty in a file of mmseg's.
+    pub optimizer: StateDict,
+    pub meta: Meta,
+}
+
+/// What a checkpoint holds besides tensors.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Meta {
+    /// The classes and colours that the model was trained for.
+    #[serde(default)]
+    pub dataset_meta: DatasetMeta,
+    /// The merged config, as YAML.
+    #[serde(default)]
+    pub config: Option<String>,
+    /// The rest of a run's state, as its owners wrote it; empty in a file of mmseg's.
+    #[serde(default)]
+    pub run: serde_json::Map<String, Value>,
+}
+
+/// Classes and palette of a dataset.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetMeta {
+    pub classes: Vec<String>,
+    pub palette: Vec<[u8; 3]>,
+}
+
+impl Checkpoint {
+    /// Reads a checkpoint of ours or of mmseg's; the content decides which it is, not the name.
+    pub fn read(path: &Path) -> Result<Self, CheckpointError> {
+        let start = error::first_bytes(path)?;
+        // A zip archive, and the two formats of torch before it: a pickle, and a tar.
+        if start.starts_with(b"PK") || start.starts_with(&[0x80]) || path.extension().is_some_and(|it| it == "pth" || it == "pt")
+        {
+            return pth::read(path);
+        }
+        safetensors::read(path)
+    }
+
+    /// Writes a checkpoint of ours, whole or not at all.
+    pub fn write(&self, path: &Path) -> Result<(), CheckpointError> {
+        safetensors::write(self, path)
+    }
+
+    /// Writes the model as a `.pth` that `torch.load` reads with its default `weights_only=True`, and mmseg's tools with it.
+    pub fn write_pth(&self, path: &Path) -> Result<(), CheckpointError> {
+        pth::write(self, path)
+    }
+}

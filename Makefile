@@ -1,0 +1,48 @@
+# Thin on purpose: each recipe is a line or two, and what takes more is a script in scripts/.
+CARGO ?= cargo
+SHELL := /bin/bash
+
+.PHONY: help libtorch build demo test check parity bench gpu-check check-cuda cluster cluster-down docs
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+libtorch: ## find libtorch, or make a folder with it from PyPI
+	@scripts/libtorch.sh cpu
+
+build: libtorch ## target/release/segslurm
+	$(CARGO) build --release
+
+demo: build ## set up, build, make the demo dataset, train on the CPU, test, show the results
+	@scripts/demo.sh
+
+test: libtorch ## all set-up, then every test
+	@scripts/test-tools.sh
+	$(CARGO) test --workspace
+
+check: libtorch ## rustfmt, clippy and rustdoc, warnings denied, and shellcheck
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
+	shellcheck scripts/*.sh .ci/run
+
+parity: build ## hold our numbers against mmsegmentation's
+	@scripts/parity.sh
+
+bench: build ## speed and memory beside mmsegmentation, as ratios
+	@scripts/bench.sh
+
+check-cuda: ## compile with NCCL against the full CUDA libtorch
+	@scripts/check-cuda.sh
+
+gpu-check: ## everything that needs a GPU, and one table
+	@scripts/gpu-check.sh
+
+cluster: ## start a throwaway two-node Slurm cluster on this machine
+	@scripts/cluster.sh up
+
+cluster-down: ## stop that cluster
+	@scripts/cluster.sh down
+
+docs: ## the API documentation
+	$(CARGO) doc --workspace --no-deps

@@ -1,0 +1,118 @@
+//! What every test needs: the program, a temporary place, a small dataset, and a config that trains in a second or two.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use serde_json::{Map, Value};
+use tempfile::TempDir;
+
+/// The demo config at a size that takes a second.
+pub(crate) const CONFIG: &str = "configs/demo/pspnet_r18-d8_demo-128x128.yaml";
+
+/// The program, in the project's root, on the CPU, without a launcher's variables around it.
+pub(crate) fn segslurm() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_segslurm"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["SLURM_", "OMPI_", "PMI", "GPUS"].iter().any(|prefix| text.starts_with(prefix)) {
+            command.env_remove(&name);
+        }
+    }
+    command.env("CUDA_VISIBLE_DEVICES", "-1").env("OMP_NUM_THREADS", "1");
+    command
+}
+
+/// Runs the command and returns what it printed; panics with both streams unless it ends in `code`.
+#[track_caller]
+pub(crate) fn ends_in(command: &mut Command, code: i32) -> Output {
+    let output = command.output().expect("the program starts");
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "{command:?}\n--- stdout\n{}--- stderr\n{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+    output
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A small dataset in ADE20K's layout, made once for all tests.
+pub(crate) fn dataset() -> &'static Path {
+    static DATASET: OnceLock<TempDir> = OnceLock::new();
+    let folder = DATASET.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let data = folder.path().join("demo");
+        ends_in(segslurm().arg("demo-data").arg(&data).args(["--images", "12", "--size", "96x64", "--seed", "3"]), 0);
+        folder
+    });
+    Box::leak(folder.path().join("demo").into_boxed_path())
+}
+
+/// `--cfg-options` that make the demo config small: 32×32 crops, a batch of 2, a checkpoint every 2 iterations, every iteration
+/// logged, `iterations` in all.
+pub(crate) fn small(data_root: &Path, iterations: u32) -> Vec<String> {
+    let root = data_root.display();
+    let mut options = vec!["--cfg-options".to_owned()];
+    options.extend(["train", "val", "test"].iter().map(|mode| format!("{mode}_dataloader.dataset.data_root={root}")));
+    options.extend(
+        [
+            "crop_size=[32,32]",
+            "train_dataloader.batch_size=2",
+            "train_dataloader.num_workers=1",
+            "default_hooks.logger.interval=1",
+            "default_hooks.checkpoint.interval=2",
+            "default_hooks.checkpoint.max_keep_ckpts=-1",
+            "train_cfg.val_interval=4",
+            "randomness.seed=7",
+        ]
+        .map(ToOwned::to_owned),
+    );
+    options.push(format!("train_cfg.max_iters={iterations}"));
+    options
+}
+
+/// `segslurm train` on the small config, into `work_dir`.
+pub(crate) fn train(work_dir: &Path, iterations: u32) -> Command {
+    let mut command = segslurm();
+    command.args(["train", CONFIG, "--work-dir"]).arg(work_dir).args(small(dataset(), iterations));
+    command
+}
+
+/// Every logged training step of a work dir, over all its starts, by iteration; a later start replaces an earlier one's line.
+pub(crate) fn steps(work_dir: &Path) -> Vec<(u64, Map<String, Value>)> {
+    let mut steps = std::collections::BTreeMap::new();
+    for file in scalar_files(work_dir) {
+        let lines = std::fs::read_to_string(&file).expect("a scalars file");
+        // A killed run may have torn its last line.
+        for line in lines.lines().filter_map(|line| serde_json::from_str::<Map<String, Value>>(line).ok()) {
+            if let Some(iteration) = line.get("iter").and_then(Value::as_u64) {
+                steps.insert(iteration, line);
+            }
+        }
+    }
+    steps.into_iter().collect()
+}
+
+fn scalar_files(work_dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(work_dir).expect("a work dir").flatten();
+    let mut files: Vec<_> = entries.map(|entry| entry.path().join("vis_data/scalars.json")).filter(|it| it.exists()).collect();
+    files.sort();
+    files
+}
+
+/// The parts of a logged step that must not depend on the machine's speed.
+pub(crate) fn exact(steps: &[(u64, Map<String, Value>)]) -> Vec<(u64, Vec<(String, Value)>)> {
+    let timing = ["time", "data_time", "comm_time", "memory"];
+    let keep = |step: &Map<String, Value>| {
+        let mut values: Vec<_> = step.clone().into_iter().filter(|(name, _)| !timing.contains(&name.as_str())).collect();
+        values.sort_by(|left, right| left.0.cmp(&right.0));
+        values
+    };
+    steps.iter().map(|(iteration, step)| (*iteration, keep(step))).collect()
+}

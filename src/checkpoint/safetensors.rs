@@ -1,0 +1,183 @@
+//! Our own checkpoints: safetensors, with the run's state in the header and a checksum over every tensor's bytes.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, TensorView};
+use safetensors::{SafeTensors, serialize_to_file};
+use tch::{Device, Kind, Tensor};
+
+use super::{Checkpoint, CheckpointError, Meta, StateDict};
+
+/// Stands before the name of a tensor of the optimizer's; no model has such a name.
+const OPTIMIZER: &str = "optimizer.";
+
+/// Keys of the header's metadata.
+const META: &str = "segslurm";
+const CHECKSUM: &str = "segslurm.crc32";
+
+const KINDS: [(Kind, Dtype); 8] = [
+    (Kind::Float, Dtype::F32),
+    (Kind::Double, Dtype::F64),
+    (Kind::Half, Dtype::F16),
+    (Kind::BFloat16, Dtype::BF16),
+    (Kind::Int64, Dtype::I64),
+    (Kind::Int, Dtype::I32),
+    (Kind::Uint8, Dtype::U8),
+    (Kind::Bool, Dtype::BOOL),
+];
+
+struct Encoded {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+fn encode(name: String, tensor: &Tensor) -> io::Result<Encoded> {
+    let kind = tensor.kind();
+    let dtype = KINDS.iter().find(|(of, _)| *of == kind).map(|(_, dtype)| *dtype);
+    let dtype = dtype.ok_or_else(|| io::Error::other(format!("{name} has the type {kind:?}, which a checkpoint cannot hold")))?;
+    let shape = tensor.size().iter().map(|&size| size as usize).collect();
+    let tensor = tensor.to_device(Device::Cpu).contiguous();
+    let mut bytes = vec![0; tensor.numel() * kind.elt_size_in_bytes()];
+    tensor.copy_data_u8(&mut bytes, tensor.numel());
+    Ok(Encoded { name, dtype, shape, bytes })
+}
+
+/// A checksum over names and contents, in the order of names.
+fn checksum<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
+    let mut sorted: Vec<_> = tensors.collect();
+    sorted.sort_unstable_by_key(|(name, _)| *name);
+    let mut hasher = crc32fast::Hasher::new();
+    for (name, bytes) in sorted {
+        hasher.update(name.as_bytes());
+        hasher.update(bytes);
+    }
+    format!("{:08x}", hasher.finalize())
+}
+
+pub(super) fn write(checkpoint: &Checkpoint, path: &Path) -> Result<(), CheckpointError> {
+    store(checkpoint, path).map_err(|source| CheckpointError::write(path, source))
+}
+
+fn store(checkpoint: &Checkpoint, path: &Path) -> io::Result<()> {
+    let model = checkpoint.model.iter().map(|(name, tensor)| encode(name.clone(), tensor));
+    let optimizer = checkpoint.optimizer.iter().map(|(name, tensor)| encode(format!("{OPTIMIZER}{name}"), tensor));
+    let tensors: Vec<_> = model.chain(optimizer).collect::<io::Result<_>>()?;
+
+    let meta = serde_json::to_string(&checkpoint.meta)?;
+    let sum = checksum(tensors.iter().map(|it| (it.name.as_str(), &it.bytes[..])));
+    let metadata = HashMap::from([(META.to_owned(), meta), (CHECKSUM.to_owned(), sum), ("format".to_owned(), "pt".to_owned())]);
+    let views: Vec<_> = tensors
+        .iter()
+        .map(|it| TensorView::new(it.dtype, it.shape.clone(), &it.bytes).map(|view| (it.name.as_str(), view)))
+        .collect::<Result<_, _>>()
+        .map_err(io::Error::other)?;
+
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Dropped on every error below, and the file with it.
+    let file = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder)?;
+    serialize_to_file(views, Some(metadata), file.path()).map_err(|error| match error {
+        safetensors::SafeTensorError::IoError(error) => error,
+        other => io::Error::other(other),
+    })?;
+    File::open(file.path())?.sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    File::open(folder)?.sync_all()
+}
+
+pub(super) fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
+    let bytes = std::fs::read(path).map_err(|source| CheckpointError::open(path, source))?;
+    let damaged = |problem: String| CheckpointError::damaged(path, problem);
+    let (_, header) = SafeTensors::read_metadata(&bytes)
+        .map_err(|error| damaged(format!("it is no safetensors file, or a part of one is missing ({error})")))?;
+    let tensors =
+        SafeTensors::deserialize(&bytes).map_err(|error| damaged(format!("a part of it is missing or changed ({error})")))?;
+    let metadata = header.metadata().clone().unwrap_or_default();
+
+    if let Some(expected) = metadata.get(CHECKSUM) {
+        let list = tensors.tensors();
+        let found = checksum(list.iter().map(|(name, view)| (name.as_str(), view.data())));
+        if found != *expected {
+            return Err(damaged(format!("its checksum is {found}, not {expected}: its content was changed or torn")));
+        }
+    }
+    let meta = match metadata.get(META) {
+        Some(text) => serde_json::from_str(text).map_err(|error| damaged(format!("its metadata do not parse ({error})")))?,
+        None => Meta::default(),
+    };
+    let mut checkpoint = Checkpoint { meta, ..Checkpoint::default() };
+    for (name, view) in tensors.tensors() {
+        let kind = KINDS.iter().find(|(_, dtype)| *dtype == view.dtype()).map(|(kind, _)| *kind);
+        let kind = kind.ok_or_else(|| damaged(format!("{name} has the type {:?}, which no model here has", view.dtype())))?;
+        let shape: Vec<_> = view.shape().iter().map(|&size| size as i64).collect();
+        let tensor = Tensor::from_data_size(view.data(), &shape, kind);
+        let (part, name): (&mut StateDict, _) = match name.strip_prefix(OPTIMIZER) {
+            Some(rest) => (&mut checkpoint.optimizer, rest.to_owned()),
+            None => (&mut checkpoint.model, name),
+        };
+        part.insert(name, tensor);
+    }
+    Ok(checkpoint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Checkpoint {
+        let counter = Tensor::from_slice(&[7_i64]).squeeze();
+        let mut meta = Meta::default();
+        meta.run.insert("iteration".to_owned(), 3.into());
+        meta.run.insert("loss".to_owned(), (0.1_f64 + 0.2).into());
+        Checkpoint {
+            model: StateDict::from([
+                ("a.weight".to_owned(), Tensor::from_slice(&[1.5_f32, f32::MIN_POSITIVE, -0.0]).view([3, 1])),
+                ("a.num_batches_tracked".to_owned(), counter),
+            ]),
+            optimizer: StateDict::from([("momentum.a.weight".to_owned(), Tensor::from_slice(&[2.5_f32; 3]))]),
+            meta,
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_comes_back_bit_for_bit() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("iter_3.safetensors");
+        let written = example();
+        written.write(&path).expect("writes");
+        let read = Checkpoint::read(&path).expect("reads");
+        assert_eq!(read.meta, written.meta);
+        for (part, original) in [(&read.model, &written.model), (&read.optimizer, &written.optimizer)] {
+            assert_eq!(part.len(), original.len());
+            for (name, tensor) in original {
+                assert_eq!(part[name].size(), tensor.size());
+                assert!(part[name].equal(tensor), "{name}");
+            }
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 1);
+    }
+
+    #[test]
+    fn every_cut_and_every_flipped_byte_is_found() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("whole.safetensors");
+        example().write(&path).expect("writes");
+        let whole = std::fs::read(&path).expect("the file");
+        let spoilt = folder.path().join("spoilt.safetensors");
+        for length in 0..whole.len() {
+            std::fs::write(&spoilt, &whole[..length]).expect("writes");
+            assert!(Checkpoint::read(&spoilt).is_err(), "cut to {length} of {} bytes", whole.len());
+        }
+        let header = 8 + u64::from_le_bytes(whole[..8].try_into().expect("eight bytes")) as usize;
+        for place in header..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[place] ^= 0x10;
+            std::fs::write(&spoilt, bytes).expect("writes");
+            assert!(matches!(Checkpoint::read(&spoilt), Err(CheckpointError::Damaged { .. })), "byte {place}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Signals become a flag, and all ranks agree on it at a step boundary: nobody leaves alone.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+
+use crate::dist::{DistError, Group};
+use crate::exit::Exit;
+
+/// Whether somebody asked this process to save and stop.
+#[derive(Debug, Clone)]
+pub struct Interrupt {
+    /// The signal that came, 0 for none.
+    signal: Arc<AtomicUsize>,
+}
+
+impl Interrupt {
+    /// Catches SIGINT, SIGTERM and SIGUSR1 from now on. The first of them asks; a second SIGINT stops the process at once.
+    pub fn listen() -> io::Result<Self> {
+        let interrupt = Self::never();
+        let asked = Arc::new(AtomicBool::new(false));
+        // The order matters: the shutdown looks at the flag before this SIGINT sets it.
+        signal_hook::flag::register_conditional_shutdown(SIGINT, i32::from(Exit::Killed as u8), Arc::clone(&asked))?;
+        signal_hook::flag::register(SIGINT, asked)?;
+        for signal in [SIGINT, SIGTERM, SIGUSR1] {
+            signal_hook::flag::register_usize(signal, Arc::clone(&interrupt.signal), signal as usize)?;
+        }
+        Ok(interrupt)
+    }
+
+    /// One that is never asked.
+    pub fn never() -> Self {
+        Self { signal: Arc::default() }
+    }
+
+    /// Whether this process was asked to stop.
+    pub fn asked(&self) -> bool {
+        self.signal.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether any rank was asked: the same answer on all of them.
+    pub fn agreed(&self, group: &Group) -> Result<bool, DistError> {
+        group.any(self.asked())
+    }
+
+    /// The name of the signal that came to this process.
+    pub fn name(&self) -> &'static str {
+        match self.signal.load(Ordering::Relaxed) as i32 {
+            SIGINT => "SIGINT",
+            SIGTERM => "SIGTERM",
+            SIGUSR1 => "SIGUSR1",
+            _ => "another rank's signal",
+        }
+    }
+}

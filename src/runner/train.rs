@@ -1,0 +1,38 @@
+//! The train loop, on one screen.
+
+use std::time::Instant;
+
+use anyhow::Context;
+
+use super::build::Training;
+use super::outcome::Outcome;
+
+/// Trains until the plan is done or somebody asks to stop.
+pub fn train(run: &mut Training) -> anyhow::Result<Outcome> {
+    if run.progress.validation_due && run.validate()? == Outcome::Interrupted {
+        return run.leave();
+    }
+    while run.progress.iteration < run.plan.max_iterations {
+        let started = Instant::now();
+        let batch = run.batches.next().context("the data loader ended before the training")??;
+        let data_time = started.elapsed();
+
+        let rates = run.schedule.rates(run.progress.iteration);
+        let losses = run.learner.step(&batch, run.progress.iteration, &rates)?;
+        run.progress.iteration += 1;
+        run.log(&losses, &rates, started.elapsed(), data_time)?;
+
+        run.progress.validation_due = run.plan.validation_due(run.progress.iteration);
+        let interrupted = run.interrupt.agreed(&run.group)?;
+        if interrupted {
+            return run.leave();
+        }
+        if run.plan.checkpoint_due(run.progress.iteration) {
+            run.save()?;
+        }
+        if run.progress.validation_due && run.validate()? == Outcome::Interrupted {
+            return run.leave();
+        }
+    }
+    Ok(Outcome::Finished)
+}
