@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::error::{ConfigError, nearest};
 use super::node::{Map, Node, Origin, Value};
+use super::python::Program;
 use super::references::Uses;
 use super::{deserialize, references, yaml};
 
@@ -25,29 +26,68 @@ fn load_file(path: &Path, uses: &mut Uses, stack: &mut Vec<PathBuf>) -> Result<N
     let text =
         fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source, hint: hint(path) })?;
     let name: Arc<str> = tidy(path).to_string_lossy().into();
-    let mut own = yaml::parse(&text, &name)?;
-    references::collect_uses(&own, uses);
-    let Value::Map(map) = &mut own.value else {
-        return Err(ConfigError::text(&own.origin, format!("a config is a mapping, found {}", own.value.describe())));
-    };
-    if let Some(listed) = map.shift_remove(VARIABLES) {
-        for variable in deserialize::from_node::<Vec<String>>(&listed, VARIABLES)? {
-            uses.entry(variable).or_default().insert(name.to_string());
+    let file = File::parse(path, &text, &name)?;
+    let origin = Origin::file(&name, 1);
+    let mut bases = Node::new(Value::Map(Map::new()), origin);
+    if let Some(entry) = file.bases()? {
+        stack.push(fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()));
+        let directory = path.parent().unwrap_or(Path::new(""));
+        for base in base_names(&entry)? {
+            let node = load_base(&directory.join(base.as_str().unwrap_or_default()), base, uses, stack)?;
+            join(&mut bases, node, &entry.origin)?;
+        }
+        stack.pop();
+    }
+    let has_bases = bases.as_map().is_some_and(|it| !it.is_empty());
+    let mut own = file.evaluate(&bases, uses)?;
+    if has_bases {
+        references::resolve_bases(&mut own, &bases)?;
+    }
+    merge(bases, own, ListKeys::Refused)
+}
+
+/// A file, read but not yet put over its bases.
+enum File {
+    Yaml(Node, Option<Node>),
+    Python(Program),
+}
+
+impl File {
+    fn parse(path: &Path, text: &str, name: &Arc<str>) -> Result<Self, ConfigError> {
+        if path.extension().is_some_and(|it| it == "py") {
+            return Program::parse(text, name).map(Self::Python);
+        }
+        let mut own = yaml::parse(text, name)?;
+        let Value::Map(map) = &mut own.value else {
+            return Err(ConfigError::text(&own.origin, format!("a config is a mapping, found {}", own.value.describe())));
+        };
+        let bases = map.shift_remove(BASE);
+        Ok(Self::Yaml(own, bases))
+    }
+
+    fn bases(&self) -> Result<Option<Node>, ConfigError> {
+        match self {
+            Self::Yaml(_, bases) => Ok(bases.clone()),
+            Self::Python(program) => program.bases(),
         }
     }
-    let Some(entry) = map.shift_remove(BASE) else {
-        return merge(Node::new(Value::Map(Map::new()), own.origin.clone()), own, ListKeys::Refused);
-    };
-    stack.push(fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()));
-    let directory = path.parent().unwrap_or(Path::new(""));
-    let mut bases = Node::new(Value::Map(Map::new()), own.origin.clone());
-    for name in base_names(&entry)? {
-        let base = load_base(&directory.join(name.as_str().unwrap_or_default()), name, uses, stack)?;
-        join(&mut bases, base, &entry.origin)?;
+
+    /// The file's own settings. Adds to `uses` the names that they refer to.
+    fn evaluate(self, bases: &Node, uses: &mut Uses) -> Result<Node, ConfigError> {
+        let mut own = match self {
+            Self::Yaml(own, _) => own,
+            Self::Python(program) => program.evaluate(bases, uses)?,
+        };
+        references::collect_uses(&own, uses);
+        if let Value::Map(map) = &mut own.value
+            && let Some(listed) = map.shift_remove(VARIABLES)
+        {
+            for variable in deserialize::from_node::<Vec<String>>(&listed, VARIABLES)? {
+                uses.entry(variable).or_default().insert(listed.origin.source().to_owned());
+            }
+        }
+        Ok(own)
     }
-    stack.pop();
-    references::resolve_bases(&mut own, &bases)?;
-    merge(bases, own, ListKeys::Refused)
 }
 
 /// The entries of `_base_`: one string or a list of them.

@@ -1,6 +1,6 @@
 //! Configs: text in, typed sections out, with mmengine's rules for inheritance and overrides.
 //!
-//! [`load`] reads a file, merges it over its bases (`bases`) and the command line over both (`overrides`), puts values where
+//! [`load`] reads a file (YAML, JSON or mmengine's Python), merges it over its bases (`bases`) and the command line over both (`overrides`), puts values where
 //! references stand (`references`), and returns one tree (`node`) in which every value knows the line that set it. Sections
 //! are plain serde types: `deserialize` reads them from the tree, and its errors point back at that line.
 
@@ -10,6 +10,7 @@ mod error;
 mod field;
 mod node;
 mod overrides;
+mod python;
 mod references;
 mod yaml;
 

@@ -68,6 +68,9 @@ impl Value {
             Self::Bool(value) => format!("the boolean {value}"),
             Self::Int(value) => format!("the integer {value}"),
             Self::Float(value) => format!("the number {value:?}"),
+            Self::String(value) if value.chars().count() > 60 => {
+                format!("the string {:?}…", value.chars().take(50).collect::<String>())
+            }
             Self::String(value) => format!("the string {value:?}"),
             Self::List(items) => format!("a list of {}", items.len()),
             Self::Map(_) => "a mapping".into(),
