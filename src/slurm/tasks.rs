@@ -1,0 +1,61 @@
+//! Slurm's compressed counts, `2(x3),1`: how many tasks (or CPUs) each node has.
+
+/// A list of counts that does not follow Slurm's form.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no list of counts like 2(x3),1")]
+pub struct CountsError {
+    pub text: String,
+}
+
+/// One count per node, in node order: `2(x3),1` is 2, 2, 2, 1.
+pub fn expand(text: &str) -> Result<Vec<usize>, CountsError> {
+    let fail = || CountsError { text: text.to_owned() };
+    let mut counts = Vec::new();
+    for item in text.split(',') {
+        let (count, times) = match item.split_once("(x") {
+            Some((count, rest)) => (count, rest.strip_suffix(')').ok_or_else(fail)?),
+            None => (item, "1"),
+        };
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<usize>().ok()).flatten();
+        let (count, times) = (digits(count).ok_or_else(fail)?, digits(times).ok_or_else(fail)?);
+        if times == 0 || counts.len() + times > 256 * 1024 {
+            return Err(fail());
+        }
+        counts.extend(std::iter::repeat_n(count, times));
+    }
+    Ok(counts)
+}
+
+/// The reverse of [`expand`].
+pub fn compress(counts: &[usize]) -> String {
+    let runs = counts.chunk_by(|a, b| a == b);
+    let text = runs.map(|run| if run.len() == 1 { run[0].to_string() } else { format!("{}(x{})", run[0], run.len()) });
+    text.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn repeats_expand() {
+        assert_eq!(expand("2(x3),1"), Ok(vec![2, 2, 2, 1]));
+        assert_eq!(expand("4"), Ok(vec![4]));
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for text in ["", "a", "2(x", "2(x3", "2(3)", "-1", "2,", "2(x0)", "1(x99999999999)", "+2"] {
+            assert!(expand(text).is_err(), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn counts_survive_a_round_trip(counts in prop::collection::vec(0_usize..20, 1..30)) {
+            prop_assert_eq!(expand(&compress(&counts)), Ok(counts));
+        }
+    }
+}
