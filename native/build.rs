@@ -7,7 +7,7 @@ use std::process::{Command, exit};
 const OLDEST: (u32, u32) = (2, 9);
 const NEWEST: (u32, u32) = (2, 11);
 
-const SOURCES: [&str; 3] = ["cpp/aten.cpp", "cpp/optim.cpp", "cpp/collective.cpp"];
+const SOURCES: [&str; 4] = ["cpp/aten.cpp", "cpp/label_map.cpp", "cpp/optim.cpp", "cpp/collective.cpp"];
 
 struct Libtorch {
     includes: Vec<PathBuf>,

@@ -169,3 +169,12 @@ pub fn batch_norm_backward(
     })?;
     Ok(BatchNormGrads { input: own(input_grad), weight: own(weight_grad), bias: own(bias_grad) })
 }
+
+/// The class with the largest of `logits` `[n, c, h, w]` (`f32`, on the CPU) at each pixel once they are resized bilinearly to
+/// `size` (height, width), as bytes `[n, height, width]`; the first where several are largest. The resized logits never exist.
+pub fn label_map(logits: &Tensor, size: [i64; 2], align_corners: bool) -> Result<Tensor, NativeError> {
+    let mut output = null_mut();
+    // SAFETY: the tensor outlives the call and the output is a valid place.
+    check(unsafe { ffi::segslurm_label_map(raw(logits), size[0], size[1], align_corners.into(), &raw mut output) })?;
+    Ok(own(output).unwrap_or_default())
+}

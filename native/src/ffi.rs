@@ -28,6 +28,14 @@ unsafe extern "C" {
 
     pub(crate) fn segslurm_is_exclusive(tensor: *const RawTensor, exclusive: *mut c_int) -> c_int;
 
+    pub(crate) fn segslurm_label_map(
+        logits: *const RawTensor,
+        height: i64,
+        width: i64,
+        align_corners: c_int,
+        output: *mut *mut RawTensor,
+    ) -> c_int;
+
     pub(crate) fn segslurm_batch_norm(
         input: *const RawTensor,
         weight: *const RawTensor,

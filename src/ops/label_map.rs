@@ -1,6 +1,7 @@
 //! From logits to labels: which class each pixel is, and how often that was right.
 
 use burn::tensor::{Int, Tensor};
+use segslurm_native::aten;
 use tch::Kind;
 
 use super::border::{from_tch, to_tch};
@@ -9,15 +10,23 @@ use super::function::computed;
 /// The class with the largest of `logits` `[n, c, h, w]` at each pixel, `[n, h, w]` stored as bytes; the first where
 /// several are largest. No gradient.
 pub fn label_map(logits: &Tensor<4>) -> Tensor<3, Int> {
-    let [_, classes, ..] = logits.dims();
-    assert!((1..=256).contains(&classes), "label_map: expected 1 to 256 classes, got {classes}");
-    let labels = to_tch(logits).f_argmax(1, false).and_then(|it| it.f_to_kind(Kind::Uint8));
-    from_tch(computed("label_map", labels), &logits.device())
+    let [_, _, height, width] = logits.dims();
+    resized_label_map(logits, [height, width], false)
 }
 
-/// [`label_map`] of the logits resized to `size` (height, width) as [`resize_bilinear`](super::resize_bilinear) would.
+/// [`label_map`] of the logits resized to `size` (height, width) as [`resize_bilinear`](super::resize_bilinear) would, but
+/// without ever holding them at that size (on the CPU, in `f32`).
 pub fn resized_label_map(logits: &Tensor<4>, size: [usize; 2], align_corners: bool) -> Tensor<3, Int> {
-    label_map(&super::resize_bilinear(logits.clone().inner(), size, align_corners))
+    let [_, classes, ..] = logits.dims();
+    assert!((1..=256).contains(&classes), "label_map: expected 1 to 256 classes, got {classes}");
+    let values = to_tch(logits);
+    let labels = if values.device() == tch::Device::Cpu && values.kind() == Kind::Float {
+        computed("label_map", aten::label_map(&values, size.map(|it| it as i64), align_corners))
+    } else {
+        let resized = to_tch(&super::resize_bilinear(logits.clone().inner(), size, align_corners));
+        computed("label_map", resized.f_argmax(1, false).and_then(|it| it.f_to_kind(Kind::Uint8)))
+    };
+    from_tch(labels, &logits.device())
 }
 
 /// The share of pixels, in percent `[1]`, whose label in `target` `[n, h, w]` has the largest of `logits` `[n, c, h, w]`,
@@ -25,8 +34,8 @@ pub fn resized_label_map(logits: &Tensor<4>, size: [usize; 2], align_corners: bo
 pub fn accuracy(logits: &Tensor<4>, target: &Tensor<3, Int>, ignore_index: Option<i64>) -> Tensor<1> {
     let ([n, _, height, width], labels) = (logits.dims(), target.dims());
     assert_eq!([n, height, width], labels, "accuracy: logits of shape {:?} for labels of shape {labels:?}", logits.dims());
-    let target = to_tch(target).to_kind(Kind::Int64);
-    let correct = to_tch(logits).argmax(1, false).eq_tensor(&target);
+    let target = to_tch(target);
+    let correct = to_tch(&label_map(logits)).eq_tensor(&target);
     let percent = match ignore_index {
         None => correct.mean(Kind::Float) * 100.0,
         Some(ignored) => {
@@ -75,6 +84,8 @@ mod tests {
     fn the_first_of_equals_wins() {
         let logits = constant(&[1.0, 3.0, 3.0, 3.0, 0.0, 3.0], [1, 3, 1, 2], &Device::libtorch());
         assert_eq!(bytes(&label_map(&logits)), [1, 0]);
+        let narrow: Tensor<4> = from_tch(to_tch(&logits).to_kind(Kind::Float), &Device::libtorch());
+        assert_eq!(bytes(&label_map(&narrow)), [1, 0]);
     }
 
     #[test]

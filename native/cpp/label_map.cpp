@@ -1,0 +1,109 @@
+// Label maps on the CPU: bilinear resizing and the maximum over classes in one pass over each output row, so that logits
+// at the full size never exist. ATen would write and read [n, c, height, width] floats for one byte per pixel.
+#include "guard.h"
+#include <ATen/Parallel.h>
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define SEGSLURM_SIMD __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define SEGSLURM_SIMD
+#endif
+
+namespace {
+
+// Between which two source places each target place lies, and their weights, as ATen's upsample_bilinear2d has them.
+struct Line {
+  std::vector<int32_t> left, right;
+  std::vector<float> left_weight, right_weight;
+
+  Line(int64_t from, int64_t to, bool align_corners) : left(to), right(to), left_weight(to), right_weight(to) {
+    const float corners = to > 1 ? static_cast<float>(from - 1) / static_cast<float>(to - 1) : 0.0f;
+    const float scale = align_corners ? corners : static_cast<float>(from) / static_cast<float>(to);
+    for (int64_t place = 0; place < to; ++place) {
+      const float index = static_cast<float>(place);
+      const float source = align_corners ? scale * index : std::max(0.0f, scale * (index + 0.5f) - 0.5f);
+      left[place] = static_cast<int32_t>(std::min(static_cast<int64_t>(source), from - 1));
+      right[place] = static_cast<int32_t>(std::min<int64_t>(left[place] + 1, from - 1));
+      right_weight[place] = std::min(std::max(source - static_cast<float>(left[place]), 0.0f), 1.0f);
+      left_weight[place] = 1.0f - right_weight[place];
+    }
+  }
+};
+
+SEGSLURM_SIMD void blend(const float* __restrict a, const float* __restrict b, float a_weight, float b_weight,
+                         float* __restrict out, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) out[i] = a[i] * a_weight + b[i] * b_weight;
+}
+
+SEGSLURM_SIMD void resize_and_keep_best(const float* __restrict row, const int32_t* __restrict left,
+                                        const int32_t* __restrict right, const float* __restrict left_weight,
+                                        const float* __restrict right_weight, int32_t label, float* __restrict best,
+                                        int32_t* __restrict labels, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float value = row[left[i]] * left_weight[i] + row[right[i]] * right_weight[i];
+    const bool better = value > best[i];
+    best[i] = better ? value : best[i];
+    labels[i] = better ? label : labels[i];
+  }
+}
+
+SEGSLURM_SIMD void keep_best(const float* __restrict row, int32_t label, float* __restrict best, int32_t* __restrict labels,
+                             int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    const bool better = row[i] > best[i];
+    best[i] = better ? row[i] : best[i];
+    labels[i] = better ? label : labels[i];
+  }
+}
+
+SEGSLURM_SIMD void narrow(const int32_t* __restrict labels, uint8_t* __restrict out, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) out[i] = static_cast<uint8_t>(labels[i]);
+}
+
+}  // namespace
+
+using at::Tensor;
+
+// The class with the largest logit at each pixel of `logits` [n, c, h, w] (float, CPU) resized to height x width, as bytes
+// [n, height, width].
+extern "C" int segslurm_label_map(const Tensor* logits, int64_t height, int64_t width, int align_corners, Tensor** output) {
+  return segslurm::guarded([&] {
+    const Tensor input = logits->contiguous();
+    TORCH_CHECK(input.dim() == 4 && input.scalar_type() == at::kFloat && input.is_cpu(), "expected float logits on the CPU");
+    const int64_t n = input.size(0), classes = input.size(1), from_height = input.size(2), from_width = input.size(3);
+    const Tensor result = at::empty({n, height, width}, input.options().dtype(at::kByte));
+    const float* values = input.const_data_ptr<float>();
+    uint8_t* out = result.mutable_data_ptr<uint8_t>();
+    const Line rows(from_height, height, align_corners != 0), columns(from_width, width, align_corners != 0);
+    const bool same_height = from_height == height, same_width = from_width == width;
+
+    at::parallel_for(0, n * height, 1, [&](int64_t begin, int64_t end) {
+      std::vector<float> blended(from_width), best(width);
+      std::vector<int32_t> labels(width);
+      for (int64_t line = begin; line < end; ++line) {
+        const int64_t image = line / height, y = line % height;
+        std::fill(best.begin(), best.end(), -std::numeric_limits<float>::infinity());
+        std::fill(labels.begin(), labels.end(), 0);
+        for (int64_t label = 0; label < classes; ++label) {
+          const float* plane = values + (image * classes + label) * from_height * from_width;
+          const float* row = plane + rows.left[y] * from_width;
+          if (!same_height) {
+            blend(row, plane + rows.right[y] * from_width, rows.left_weight[y], rows.right_weight[y], blended.data(), from_width);
+            row = blended.data();
+          }
+          if (same_width) {
+            keep_best(row, static_cast<int32_t>(label), best.data(), labels.data(), width);
+          } else {
+            resize_and_keep_best(row, columns.left.data(), columns.right.data(), columns.left_weight.data(),
+                                 columns.right_weight.data(), static_cast<int32_t>(label), best.data(), labels.data(), width);
+          }
+        }
+        narrow(labels.data(), out + line * width, width);
+      }
+    });
+    *output = segslurm::own(result);
+  });
+}
