@@ -2,6 +2,7 @@
 
 mod args;
 mod config;
+mod demo_data;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Config(config::Args),
+    DemoData(demo_data::Args),
 }
 
 pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -33,6 +35,7 @@ pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let done = match cli.command {
         Command::Config(args) => config::run(&args),
+        Command::DemoData(args) => demo_data::run(&args),
     };
     match done {
         Ok(exit) => exit.into(),

@@ -5,6 +5,7 @@
 //! [`View`]): a crop that follows a resize costs only the pixels that the crop keeps. Nothing here knows tensors or devices.
 
 pub mod dataset;
+pub mod scene;
 pub mod transform;
 
 mod batch;

@@ -8,6 +8,7 @@ use rand_pcg::Pcg64;
 pub(super) enum Purpose {
     Shuffle = 1,
     Augment = 2,
+    Scene = 3,
 }
 
 /// The generator of one use: the same for the same `seed`, `purpose` and `parts`, and unrelated otherwise.
