@@ -8,7 +8,7 @@ use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
 /// The name by which these types ask the tree's deserializer to hand over a list as a list and anything else as one value.
 /// (serde's own way, an untagged enum, would lose the lines and the reasons of errors.)
-pub(super) const VALUE_OR_LIST: &str = "segslurm::config::ValueOrList";
+pub(crate) const VALUE_OR_LIST: &str = "segslurm::config::ValueOrList";
 
 /// One `T`, or a list of them: `auxiliary_head`, `val_evaluator`.
 #[derive(Debug, Clone, PartialEq, Eq)]

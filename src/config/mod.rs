@@ -20,6 +20,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 pub use error::{ConfigError, nearest};
+pub(crate) use field::VALUE_OR_LIST;
 pub use field::{OneOrMany, Pair};
 pub use node::{Map, Node, Origin, Value};
 use references::Uses;

@@ -1,0 +1,305 @@
+//! ResNet (He et al. 2015), and the variants V1c and V1d of "Bag of Tricks" (He et al. 2018), with dilated stages.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use serde::Deserialize;
+
+use super::block::{BOTTLENECK_EXPANSION, Block, BlockConfig};
+use crate::config::OneOrMany;
+use crate::models::layer::{BatchNorm, Conv2d, ConvConfig, NormConfig, ReLU, square};
+use crate::models::{Forward, InitConfig, ModelError};
+use crate::ops::{self, Activation};
+
+/// Which convolution of a bottleneck has the stride.
+#[derive(Debug, Clone, Copy, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Style {
+    /// The 3×3 convolution.
+    #[default]
+    Pytorch,
+    /// The first 1×1 convolution.
+    Caffe,
+}
+
+/// The keys of `type: ResNet`, `ResNetV1c` and `ResNetV1d`.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct ResNetConfig {
+    /// 18, 34, 50, 101 or 152.
+    pub depth: usize,
+    #[serde(default = "three")]
+    pub in_channels: usize,
+    #[serde(default = "sixty_four")]
+    pub stem_channels: usize,
+    /// Channels of the first stage's inner convolutions; each stage doubles them.
+    #[serde(default = "sixty_four")]
+    pub base_channels: usize,
+    #[serde(default = "four")]
+    pub num_stages: usize,
+    #[serde(default = "default_strides")]
+    pub strides: Vec<usize>,
+    #[serde(default = "default_dilations")]
+    pub dilations: Vec<usize>,
+    /// The stages whose output the heads see.
+    #[serde(default = "default_out_indices")]
+    pub out_indices: Vec<usize>,
+    #[serde(default)]
+    pub style: Style,
+    /// Three 3×3 convolutions in place of the 7×7 one.
+    #[serde(default)]
+    pub deep_stem: bool,
+    /// Average before the 1×1 convolution of a downsampling shortcut.
+    #[serde(default)]
+    pub avg_down: bool,
+    /// The stem and this many stages neither train nor update statistics; -1 freezes nothing.
+    #[serde(default = "minus_one")]
+    pub frozen_stages: i64,
+    #[serde(default)]
+    pub conv_cfg: Option<ConvConfig>,
+    #[serde(default = "default_norm")]
+    pub norm_cfg: NormConfig,
+    /// All norms use their running statistics in training too.
+    #[serde(default)]
+    pub norm_eval: bool,
+    /// The dilation of each block of the last stage.
+    #[serde(default)]
+    pub multi_grid: Option<Vec<usize>>,
+    /// The first block of a dilated stage has half the dilation.
+    #[serde(default)]
+    pub contract_dilation: bool,
+    /// Accepted for mmseg's configs; activations are kept, not computed again.
+    #[serde(default)]
+    pub with_cp: bool,
+    /// The last norm of every block starts at zero.
+    #[serde(default = "yes")]
+    pub zero_init_residual: bool,
+    #[serde(default)]
+    pub pretrained: Option<String>,
+    #[serde(default)]
+    pub init_cfg: Option<OneOrMany<InitConfig>>,
+}
+
+fn three() -> usize {
+    3
+}
+fn four() -> usize {
+    4
+}
+fn sixty_four() -> usize {
+    64
+}
+fn minus_one() -> i64 {
+    -1
+}
+fn yes() -> bool {
+    true
+}
+fn default_strides() -> Vec<usize> {
+    vec![1, 2, 2, 2]
+}
+fn default_dilations() -> Vec<usize> {
+    vec![1; 4]
+}
+fn default_out_indices() -> Vec<usize> {
+    vec![0, 1, 2, 3]
+}
+fn default_norm() -> NormConfig {
+    NormConfig::BN(crate::models::layer::BatchNormConfig::default())
+}
+
+impl ResNetConfig {
+    /// Blocks per stage, and whether they are bottlenecks.
+    fn architecture(&self) -> Result<([usize; 4], bool), ModelError> {
+        Ok(match self.depth {
+            18 => ([2, 2, 2, 2], false),
+            34 => ([3, 4, 6, 3], false),
+            50 => ([3, 4, 6, 3], true),
+            101 => ([3, 4, 23, 3], true),
+            152 => ([3, 8, 36, 3], true),
+            depth => {
+                let problem = format!("no ResNet has depth {depth}; expected 18, 34, 50, 101 or 152");
+                return Err(ModelError::config("depth", problem));
+            }
+        })
+    }
+
+    fn check(&self, blocks: [usize; 4]) -> Result<(), ModelError> {
+        let stages = self.num_stages;
+        if !(1..=4).contains(&stages) {
+            return Err(ModelError::config("num_stages", format!("expected 1 to 4, got {stages}")));
+        }
+        for (key, values) in [("strides", &self.strides), ("dilations", &self.dilations)] {
+            if values.len() != stages {
+                let problem = format!("expected one value for each of the {stages} stages, got {}", values.len());
+                return Err(ModelError::config(key, problem));
+            }
+            if values.contains(&0) {
+                return Err(ModelError::config(key, "expected positive values, got 0"));
+            }
+        }
+        if self.out_indices.is_empty() {
+            return Err(ModelError::config("out_indices", "expected at least one stage, got none"));
+        }
+        if let Some(index) = self.out_indices.iter().find(|&&it| it >= stages) {
+            let problem = format!("there is no stage {index}: num_stages is {stages}, and the first stage is 0");
+            return Err(ModelError::config("out_indices", problem));
+        }
+        if !(-1..=stages as i64).contains(&self.frozen_stages) {
+            let problem = format!("expected -1 to {stages}, got {}", self.frozen_stages);
+            return Err(ModelError::config("frozen_stages", problem));
+        }
+        let last = blocks[stages - 1];
+        match &self.multi_grid {
+            Some(grid) if grid.len() < last || grid.contains(&0) => {
+                let problem = format!("expected {last} positive dilations, one for each block of the last stage, got {grid:?}");
+                return Err(ModelError::config("multi_grid", problem));
+            }
+            _ => {}
+        }
+        if self.deep_stem && self.stem_channels < 2 {
+            return Err(ModelError::config("stem_channels", "a deep stem needs at least 2"));
+        }
+        Ok(())
+    }
+
+    /// Builds the network with zeros as weights; errors name keys below `backbone`.
+    pub fn init(&self, device: &Device) -> Result<ResNet, ModelError> {
+        let (blocks, bottleneck) = self.architecture()?;
+        self.check(blocks)?;
+        if self.with_cp {
+            tracing::warn!("model.backbone.with_cp has no effect: activations are kept, not computed again");
+        }
+        let (conv1, bn1, stem) = if self.deep_stem {
+            (None, None, Some(self.deep_stem(device)))
+        } else {
+            let channels = [self.in_channels, self.stem_channels];
+            let conv = Conv2d::new(channels, 7, square(2, 3, 1), device);
+            (Some(conv), Some(self.norm_cfg.init(self.stem_channels, device)), None)
+        };
+        let expansion = if bottleneck { BOTTLENECK_EXPANSION } else { 1 };
+        let width = |stage: usize| (self.base_channels << stage) * expansion;
+        let mut layers = (0..4).map(|stage| {
+            if stage >= self.num_stages {
+                return Vec::new();
+            }
+            let input = if stage == 0 { self.stem_channels } else { width(stage - 1) };
+            self.stage(stage, blocks[stage], input, bottleneck, device)
+        });
+        let mut next = || layers.next().unwrap_or_default();
+        let (layer1, layer2, layer3, layer4) = (next(), next(), next(), next());
+        let out_channels = (0..self.num_stages).filter(|it| self.out_indices.contains(it)).map(width).collect();
+        let network =
+            ResNet { conv1, bn1, stem, layer1, layer2, layer3, layer4, out_indices: self.out_indices.clone(), out_channels };
+        Ok(network.freeze(self.frozen_stages, self.norm_eval))
+    }
+
+    fn deep_stem(&self, device: &Device) -> DeepStem {
+        let (half, full) = (self.stem_channels / 2, self.stem_channels);
+        let conv = |input, output, stride| Conv2d::new([input, output], 3, square(stride, 1, 1), device);
+        let norm = |channels| self.norm_cfg.init(channels, device);
+        let first = (conv(self.in_channels, half, 2), norm(half), ReLU {});
+        let second = (conv(half, half, 1), norm(half), ReLU {});
+        let third = (conv(half, full, 1), norm(full), ReLU {});
+        (first.0, first.1, first.2, second.0, second.1, second.2, third.0, third.1, third.2)
+    }
+
+    fn stage(&self, stage: usize, blocks: usize, input: usize, bottleneck: bool, device: &Device) -> Vec<Block> {
+        let (stride, dilation) = (self.strides[stage], self.dilations[stage]);
+        let multi_grid = self.multi_grid.as_ref().filter(|_| stage == self.num_stages - 1);
+        let planes = self.base_channels << stage;
+        let output = if bottleneck { planes * BOTTLENECK_EXPANSION } else { planes };
+        let build = |index: usize| {
+            let first = index == 0;
+            let dilation = match multi_grid {
+                Some(grid) => grid[index],
+                None if first && self.contract_dilation && dilation > 1 => dilation / 2,
+                None => dilation,
+            };
+            let config = BlockConfig {
+                input: if first { input } else { output },
+                planes,
+                stride: if first { stride } else { 1 },
+                dilation,
+                style: self.style,
+                avg_down: self.avg_down,
+                norm_cfg: &self.norm_cfg,
+            };
+            let downsample = first && (stride != 1 || input != output);
+            if bottleneck { config.bottleneck(downsample, device) } else { config.basic(downsample, device) }
+        };
+        (0..blocks).map(build).collect()
+    }
+}
+
+type DeepStem = (Conv2d, BatchNorm, ReLU, Conv2d, BatchNorm, ReLU, Conv2d, BatchNorm, ReLU);
+
+/// A residual network; either `conv1` and `bn1` are its stem, or `stem` is.
+#[derive(Module, Debug)]
+pub struct ResNet {
+    conv1: Option<Conv2d>,
+    bn1: Option<BatchNorm>,
+    stem: Option<DeepStem>,
+    layer1: Vec<Block>,
+    layer2: Vec<Block>,
+    layer3: Vec<Block>,
+    layer4: Vec<Block>,
+    #[module(skip)]
+    out_indices: Vec<usize>,
+    #[module(skip)]
+    out_channels: Vec<usize>,
+}
+
+impl ResNet {
+    /// `[n, 3, h, w]` to the outputs of the stages in `out_indices`, first stage first.
+    pub fn forward(&self, x: Tensor<4>, ctx: &Forward) -> Vec<Tensor<4>> {
+        let x = match (&self.stem, &self.conv1, &self.bn1) {
+            (Some((conv0, bn1, _, conv3, bn4, _, conv6, bn7, _)), ..) => {
+                let x = bn1.forward(conv0.forward(x), Activation::ReLU, ctx);
+                let x = bn4.forward(conv3.forward(x), Activation::ReLU, ctx);
+                bn7.forward(conv6.forward(x), Activation::ReLU, ctx)
+            }
+            (None, Some(conv), Some(bn)) => bn.forward(conv.forward(x), Activation::ReLU, ctx),
+            (None, ..) => unreachable!("a ResNet has one of the two stems"),
+        };
+        let mut x = ops::max_pool2d(x, [3, 3], [2, 2], [1, 1]);
+        let mut features = Vec::with_capacity(self.out_indices.len());
+        for (stage, blocks) in [&self.layer1, &self.layer2, &self.layer3, &self.layer4].into_iter().enumerate() {
+            for block in blocks {
+                x = block.forward(x, ctx);
+            }
+            if self.out_indices.contains(&stage) {
+                features.push(x.clone());
+            }
+        }
+        features
+    }
+
+    pub fn out_channels(&self) -> &[usize] {
+        &self.out_channels
+    }
+
+    fn freeze(self, frozen_stages: i64, norm_eval: bool) -> Self {
+        let stem_frozen = frozen_stages >= 0;
+        let stem_statistics = stem_frozen || norm_eval;
+        let norm = |bn: BatchNorm| if stem_statistics { bn.freeze_statistics() } else { bn };
+        let frozen = |stage: i64, blocks: Vec<Block>| {
+            let weights = stage <= frozen_stages;
+            let blocks: Vec<Block> =
+                if weights || norm_eval { blocks.into_iter().map(Block::freeze_statistics).collect() } else { blocks };
+            if weights { blocks.no_grad() } else { blocks }
+        };
+        let stem = self.stem.map(|(c0, b1, r2, c3, b4, r5, c6, b7, r8)| (c0, norm(b1), r2, c3, norm(b4), r5, c6, norm(b7), r8));
+        let (conv1, bn1) = (self.conv1, self.bn1.map(norm));
+        let (conv1, bn1, stem) = if stem_frozen { (conv1.no_grad(), bn1.no_grad(), stem.no_grad()) } else { (conv1, bn1, stem) };
+        Self {
+            conv1,
+            bn1,
+            stem,
+            layer1: frozen(1, self.layer1),
+            layer2: frozen(2, self.layer2),
+            layer3: frozen(3, self.layer3),
+            layer4: frozen(4, self.layer4),
+            ..self
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What can be wrong with a model before it runs.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Why a model could not be built or fed.
+#[derive(Debug, Error)]
+pub enum ModelError {
+    /// Values of the config that contradict each other or that no model has; `key` is a path below `model`.
+    #[error("model.{key}: {problem}")]
+    Config { key: String, problem: String },
+    /// Images or labels that the model cannot take.
+    #[error("{0}")]
+    Input(String),
+    /// Weights that should be on this machine, or come to it, and do not.
+    #[error("pretrained weights `{checkpoint}`: {problem}")]
+    Pretrained { checkpoint: String, problem: String },
+    /// A file of pretrained weights whose content is not what its name promises.
+    #[error("{}: sha256 starts with {found}, but the name promises {expected}; delete the file to fetch it again", path.display())]
+    Hash { path: PathBuf, expected: String, found: String },
+}
+
+impl ModelError {
+    pub(crate) fn config(key: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Config { key: key.into(), problem: problem.into() }
+    }
+
+    /// The same error seen from the section `outer`, one level further out.
+    pub(crate) fn within(self, outer: &str) -> Self {
+        match self {
+            Self::Config { key, problem } if key.is_empty() => Self::Config { key: outer.to_owned(), problem },
+            Self::Config { key, problem } => Self::Config { key: format!("{outer}.{key}"), problem },
+            other => other,
+        }
+    }
+}

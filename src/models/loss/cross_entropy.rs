@@ -1,0 +1,118 @@
+//! Cross entropy, over the classes together (softmax) or each on its own (sigmoid).
+
+use burn::tensor::Tensor;
+use serde::Deserialize;
+
+use super::{Compared, LossReduction};
+use crate::models::ModelError;
+use crate::ops::{self, BinaryCrossEntropy, CrossEntropy, Reduction};
+
+/// The keys of `type: CrossEntropyLoss`.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct CrossEntropyLossConfig {
+    /// A sigmoid for each class in place of one softmax.
+    pub use_sigmoid: bool,
+    /// Only instance masks have such a loss; it is refused.
+    pub use_mask: bool,
+    pub reduction: LossReduction,
+    /// A factor for each class.
+    pub class_weight: Option<Vec<f32>>,
+    pub loss_weight: f64,
+    pub loss_name: String,
+    /// Divide by the number of pixels that count, not by all.
+    pub avg_non_ignore: bool,
+}
+
+impl Default for CrossEntropyLossConfig {
+    fn default() -> Self {
+        Self {
+            use_sigmoid: false,
+            use_mask: false,
+            reduction: LossReduction::Mean,
+            class_weight: None,
+            loss_weight: 1.0,
+            loss_name: "loss_ce".to_owned(),
+            avg_non_ignore: false,
+        }
+    }
+}
+
+impl CrossEntropyLossConfig {
+    pub(super) fn check(&self, out_channels: usize) -> Result<(), ModelError> {
+        if self.use_mask {
+            return Err(ModelError::config("use_mask", "is for instance masks; a segmentor takes use_sigmoid or neither"));
+        }
+        if !self.use_sigmoid && out_channels == 1 {
+            let problem = "a softmax over one output channel is always 1; set use_sigmoid: true, or out_channels: 2";
+            return Err(ModelError::config("use_sigmoid", problem));
+        }
+        match &self.class_weight {
+            Some(weights) if weights.len() != out_channels => {
+                let problem = format!("expected {out_channels} weights, one for each output channel, got {}", weights.len());
+                Err(ModelError::config("class_weight", problem))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn reduction(&self) -> Reduction {
+        match (self.reduction, self.avg_non_ignore) {
+            (LossReduction::Sum, _) => Reduction::Sum,
+            (LossReduction::Mean, true) => Reduction::MeanNonIgnored,
+            (LossReduction::Mean, false) => Reduction::Mean,
+        }
+    }
+
+    fn options(&self, ignore_index: i64) -> CrossEntropy {
+        CrossEntropy { class_weight: self.class_weight.clone(), ignore_index, reduction: self.reduction() }
+    }
+
+    fn binary_options(&self, ignore_index: i64) -> BinaryCrossEntropy {
+        BinaryCrossEntropy { class_weight: self.class_weight.clone(), ignore_index, reduction: self.reduction() }
+    }
+
+    pub(super) fn forward(&self, compared: Compared, pixel_weight: Option<&Tensor<3>>) -> Tensor<1> {
+        let Compared { logits, labels, ignore_index } = compared;
+        let (logits, labels) = (logits.clone(), labels.clone());
+        let loss = match (self.use_sigmoid, pixel_weight) {
+            (false, None) => ops::cross_entropy(logits, labels, &self.options(ignore_index)),
+            (false, Some(weight)) => ops::cross_entropy_weighted(logits, labels, &self.options(ignore_index), weight.clone()),
+            (true, None) => ops::binary_cross_entropy(logits, labels, &self.binary_options(ignore_index)),
+            (true, Some(weight)) => self.binary_weighted(compared, weight),
+        };
+        loss * self.loss_weight
+    }
+
+    fn binary_weighted(&self, compared: Compared, weight: &Tensor<3>) -> Tensor<1> {
+        let Compared { logits, labels, ignore_index } = compared;
+        let options = self.binary_options(ignore_index);
+        let [_, channels, ..] = logits.dims();
+        let per_element = ops::binary_cross_entropy_per_element(logits.clone(), labels.clone(), &options);
+        let per_element = per_element * weight.clone().unsqueeze_dim::<4>(1);
+        let (sum, count) = (per_element.clone().sum(), per_element.shape().num_elements());
+        match options.reduction {
+            Reduction::Sum => sum,
+            Reduction::Mean => sum / count as f64,
+            Reduction::MeanNonIgnored => {
+                let labels = ops::to_tch(labels);
+                let valid = labels.not_equal(ignore_index).logical_and(&labels.ge(0)).sum(tch::Kind::Float);
+                let count = (valid * channels as f64 + f64::from(f32::EPSILON)).view([1]);
+                sum / ops::from_tch::<1, burn::tensor::Float>(count, &logits.device())
+            }
+        }
+    }
+
+    /// The loss of each pixel `[n, h, w]`, which OHEM ranks by; summed over classes with `use_sigmoid`.
+    pub(super) fn per_pixel(&self, compared: Compared) -> Tensor<3> {
+        let Compared { logits, labels, ignore_index } = compared;
+        let (logits, labels) = (logits.clone(), labels.clone());
+        let loss = if self.use_sigmoid {
+            let options = self.binary_options(ignore_index);
+            ops::binary_cross_entropy_per_element(logits, labels, &options).sum_dim(1).squeeze_dim::<3>(1)
+        } else {
+            ops::cross_entropy_per_pixel(logits, labels, &self.options(ignore_index))
+        };
+        loss * self.loss_weight
+    }
+}

@@ -1,0 +1,309 @@
+//! The models as wholes: what a user can count on whatever the parts are.
+
+#![expect(clippy::expect_used, reason = "tests")]
+
+use burn::module::Module as _;
+use burn::tensor::{Device, Distribution, Int, Tensor};
+
+use super::{Forward, Geometry, ModelError, Segmentor, SegmentorConfig, TensorKind, named_tensors};
+use crate::config::parse_str;
+use crate::ops;
+
+/// A PSPNet of depth 18 that is narrow enough to train in a test.
+const TINY: &str = "
+type: EncoderDecoder
+data_preprocessor: {type: SegDataPreProcessor, size: [32, 32]}
+backbone:
+  type: ResNetV1c
+  depth: 18
+  stem_channels: 16
+  base_channels: 8
+  dilations: [1, 1, 2, 4]
+  strides: [1, 2, 1, 1]
+  norm_cfg: {type: BN}
+decode_head:
+  type: PSPHead
+  in_channels: 64
+  in_index: 3
+  channels: 16
+  pool_scales: [1, 2]
+  dropout_ratio: 0.1
+  num_classes: 4
+  norm_cfg: {type: BN}
+  loss_decode: {type: CrossEntropyLoss}
+auxiliary_head:
+  type: FCNHead
+  in_channels: 32
+  in_index: 2
+  channels: 8
+  num_convs: 1
+  concat_input: false
+  num_classes: 4
+  norm_cfg: {type: BN}
+  loss_decode: {type: CrossEntropyLoss, loss_weight: 0.4}
+test_cfg: {mode: whole}
+";
+
+fn tiny() -> SegmentorConfig {
+    parse_str(TINY).expect("a valid config")
+}
+
+/// The tiny config with one piece of its text replaced.
+fn tiny_with(from: &str, to: &str) -> SegmentorConfig {
+    assert!(TINY.contains(from), "the tiny config has no `{from}`");
+    parse_str(&TINY.replacen(from, to, 1)).expect("a valid config")
+}
+
+fn error(config: &SegmentorConfig) -> String {
+    config.init(&Device::libtorch(), 0).expect_err("the config should be refused").to_string()
+}
+
+/// Stripes of four classes whose colour tells them apart.
+fn batch(device: &Device) -> (Tensor<4>, Tensor<3, Int>) {
+    let labels: Vec<i64> = (0..2 * 32 * 32).map(|it| (it % 32) / 8).collect();
+    let labels = tch::Tensor::from_slice(&labels).view([2, 32, 32]);
+    let plane = (labels.to_kind(tch::Kind::Float) - 1.5).unsqueeze(1);
+    let images = tch::Tensor::cat(&[&plane, &plane.square(), &plane.sin()], 1);
+    (ops::from_tch(images, device), ops::from_tch(labels, device))
+}
+
+fn training() -> Forward<'static> {
+    Forward { training: true, group: None, seed: 7 }
+}
+
+fn value(x: &Tensor<1>) -> f64 {
+    ops::to_tch(x).double_value(&[0])
+}
+
+#[test]
+fn a_training_pass_gives_mmsegs_losses_and_their_sum() {
+    let device = Device::libtorch().autodiff();
+    let model = tiny().init(&device, 0).expect("a valid model");
+    let (images, labels) = batch(&device);
+    let losses = model.loss(images, &labels, &training());
+    let names: Vec<_> = losses.items.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["decode.loss_ce", "decode.acc_seg", "aux.loss_ce", "aux.acc_seg"]);
+    let [decode, _, aux, _] = [0, 1, 2, 3].map(|it| value(&losses.items[it].1));
+    assert!((value(&losses.total) - decode - aux).abs() < 1e-6);
+    // A fresh classifier gives every class about the same probability.
+    assert!((decode - 4f64.ln()).abs() < 0.1 && (aux - 0.4 * 4f64.ln()).abs() < 0.05, "{decode} {aux}");
+}
+
+#[test]
+fn a_few_steps_overfit_one_batch() {
+    let device = Device::libtorch().autodiff();
+    let model = tiny_with("dropout_ratio: 0.1", "dropout_ratio: 0").init(&device, 0).expect("a valid model");
+    let (images, labels) = batch(&device);
+    let mut accuracy = 0.0;
+    for _ in 0..40 {
+        let losses = model.loss(images.clone(), &labels, &training());
+        accuracy = value(&losses.items[1].1);
+        descend(&model, losses.total, 0.05);
+    }
+    assert!(accuracy > 95.0, "accuracy after 40 steps is {accuracy} %");
+}
+
+/// One step of plain gradient descent, in place.
+fn descend(model: &Segmentor, loss: Tensor<1>, lr: f64) {
+    struct Step<'a> {
+        grads: burn::tensor::Gradients,
+        lr: &'a f64,
+    }
+    impl burn::module::ModuleVisitor for Step<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
+            if let Some(grad) = ops::gradient(&param.val(), &mut self.grads) {
+                let _ = ops::to_tch(&param.val()).g_sub_(&(grad * *self.lr));
+            }
+        }
+    }
+    model.visit(&mut Step { grads: loss.backward(), lr: &lr });
+}
+
+#[test]
+fn inference_repeats_itself_and_changes_nothing() {
+    let device = Device::libtorch().autodiff();
+    let model = tiny().init(&device, 0).expect("a valid model");
+    let before: Vec<_> = named_tensors(&model).into_iter().map(|it| it.tensor.copy()).collect();
+    let images = Tensor::<4>::random([1, 3, 40, 56], Distribution::Default, &device);
+    let geometry = [Geometry { img_shape: [40, 56], ori_shape: [61, 83], flip: None }];
+    let first = model.predict(images.clone(), &geometry);
+    assert_eq!((first[0].height, first[0].width, first[0].data.len()), (61, 83, 61 * 83));
+    assert_eq!(first, model.predict(images, &geometry));
+    assert!(named_tensors(&model).iter().zip(&before).all(|(now, before)| now.tensor == *before));
+}
+
+#[test]
+fn one_window_is_the_whole_image_and_many_cover_it() {
+    let device = Device::libtorch();
+    let whole = tiny().init(&device, 0).expect("a valid model");
+    let images = Tensor::<4>::random([2, 3, 40, 56], Distribution::Default, &device);
+    let ctx = Forward::default();
+    let expected = ops::to_tch(&whole.infer(images.clone(), &ctx));
+    let slide = |crop: &str, stride: &str| {
+        let test = format!("test_cfg: {{mode: slide, crop_size: {crop}, stride: {stride}}}");
+        let model = tiny_with("test_cfg: {mode: whole}", &test).init(&device, 0).expect("a valid model");
+        ops::to_tch(&model.infer(images.clone(), &ctx))
+    };
+    assert_eq!(slide("[64, 64]", "[32, 32]"), expected);
+    let windows = slide("[24, 24]", "[16, 16]");
+    assert_eq!(windows.size(), expected.size());
+    assert!(bool::try_from(windows.isfinite().all()).expect("a boolean"));
+    // The corner that one window sees alone is that window's.
+    let corner = ops::to_tch(&whole.infer(images.slice([0..2, 0..3, 0..24, 0..24]), &ctx));
+    let (a, b) = (windows.narrow(2, 0, 16).narrow(3, 0, 16), corner.narrow(2, 0, 16).narrow(3, 0, 16));
+    assert!((a - b).abs().max().double_value(&[]) < 1e-5);
+}
+
+#[test]
+fn a_flipped_and_padded_image_gives_the_labels_of_the_plain_one() {
+    let device = Device::libtorch();
+    let model = tiny().init(&device, 0).expect("a valid model");
+    let logits = Tensor::<4>::random([1, 3, 32, 32], Distribution::Default, &device);
+    let geometry = |flip| [Geometry { img_shape: [32, 24], ori_shape: [32, 24], flip }];
+    let plain = model.seg_logits(logits.clone(), &geometry(None), &Forward::default());
+    let flipped = model.seg_logits(logits, &geometry(Some(super::FlipDirection::Horizontal)), &Forward::default());
+    assert_eq!(ops::to_tch(&plain[0]).flip([3]), ops::to_tch(&flipped[0]));
+    assert_eq!(plain[0].dims(), [1, 4, 32, 24]);
+}
+
+#[test]
+fn weights_are_a_function_of_the_seed() {
+    let device = Device::libtorch();
+    let weights = |seed| {
+        let model = tiny().init(&device, seed).expect("a valid model");
+        named_tensors(&model).into_iter().map(|it| it.tensor).collect::<Vec<_>>()
+    };
+    assert_eq!(weights(3), weights(3));
+    assert_ne!(weights(3), weights(4));
+}
+
+#[test]
+fn initial_weights_have_mmsegs_statistics() {
+    let model = tiny().init(&Device::libtorch(), 0).expect("a valid model");
+    let tensors = named_tensors(&model);
+    let find = |name: &str| &tensors.iter().find(|it| it.name == name).expect(name).tensor;
+    let std = |name: &str| find(name).std(false).double_value(&[]);
+    // Four standard errors of a deviation.
+    let near = |name: &str, expected: f64| {
+        let (found, error) = (std(name), 4.0 / (2.0 * find(name).numel() as f64).sqrt());
+        assert!((found / expected - 1.0).abs() < error, "{name}: deviation {found}, expected {expected}");
+    };
+    // Kaiming, fan out: √(2 / (64 · 9)).
+    near("backbone.layer4.0.conv1.weight", (2f64 / (64.0 * 9.0)).sqrt());
+    near("decode_head.bottleneck.conv.weight", (2f64 / (16.0 * 9.0)).sqrt());
+    near("decode_head.conv_seg.weight", 0.01);
+    assert_eq!(find("decode_head.conv_seg.bias").abs().max().double_value(&[]), 0.0);
+    // The residual branch starts at zero, the other norms at one.
+    assert_eq!(find("backbone.layer1.0.bn2.weight").abs().max().double_value(&[]), 0.0);
+    assert_eq!(find("backbone.layer1.0.bn1.weight").min().double_value(&[]), 1.0);
+}
+
+#[test]
+fn init_cfg_overrides_the_defaults() {
+    let config = tiny_with(
+        "  dropout_ratio: 0.1\n",
+        "  dropout_ratio: 0.1\n  init_cfg: {type: Normal, std: 0.5, override: {name: conv_seg}}\n",
+    );
+    let model = config.init(&Device::libtorch(), 0).expect("a valid model");
+    let tensors = named_tensors(&model);
+    let weight = tensors.iter().find(|it| it.name == "decode_head.conv_seg.weight").expect("a classifier");
+    assert!((weight.tensor.std(false).double_value(&[]) / 0.5 - 1.0).abs() < 0.4);
+    let config = tiny_with(
+        "  dropout_ratio: 0.1\n",
+        "  dropout_ratio: 0.1\n  init_cfg: {type: Normal, std: 0.5, override: {name: conv_sge}}\n",
+    );
+    assert_eq!(
+        error(&config),
+        "model.decode_head.init_cfg: override names `conv_sge`, which this part of the model does not have"
+    );
+}
+
+#[test]
+fn frozen_stages_neither_train_nor_count() {
+    let device = Device::libtorch().autodiff();
+    let model = tiny_with("  depth: 18\n", "  depth: 18\n  frozen_stages: 1\n").init(&device, 0).expect("a valid model");
+    let (images, labels) = batch(&device);
+    let total = model.loss(images, &labels, &training()).total;
+    assert!(total.is_require_grad() || value(&total).is_finite());
+    for it in named_tensors(&model) {
+        let frozen = it.name.starts_with("backbone.stem") || it.name.starts_with("backbone.layer1");
+        assert_eq!(it.requires_grad, !frozen && it.kind == TensorKind::Parameter, "{}", it.name);
+        if it.name.ends_with("num_batches_tracked") {
+            assert_eq!(it.tensor.int64_value(&[]), i64::from(!frozen), "{}", it.name);
+        }
+    }
+}
+
+#[test]
+fn norm_eval_keeps_statistics_and_trains_weights() {
+    let device = Device::libtorch().autodiff();
+    let model = tiny_with("  depth: 18\n", "  depth: 18\n  norm_eval: true\n").init(&device, 0).expect("a valid model");
+    let (images, labels) = batch(&device);
+    model.loss(images, &labels, &training());
+    let tensors = named_tensors(&model);
+    let tracked = |name: &str| tensors.iter().find(|it| it.name == name).expect(name).tensor.int64_value(&[]);
+    assert_eq!(tracked("backbone.layer4.1.bn2.num_batches_tracked"), 0);
+    assert_eq!(tracked("decode_head.bottleneck.bn.num_batches_tracked"), 1);
+    assert!(tensors.iter().filter(|it| it.kind == TensorKind::Parameter).all(|it| it.requires_grad));
+}
+
+#[test]
+fn a_list_of_auxiliary_heads_is_numbered() {
+    let text = TINY.replacen("auxiliary_head:\n", "auxiliary_head:\n-\n", 1);
+    let config: SegmentorConfig = parse_str(&text).expect("a valid config");
+    let device = Device::libtorch().autodiff();
+    let model = config.init(&device, 0).expect("a valid model");
+    assert!(named_tensors(&model).iter().any(|it| it.name == "auxiliary_head.0.convs.0.conv.weight"));
+    let (images, labels) = batch(&device);
+    let losses = model.loss(images, &labels, &training());
+    assert_eq!(losses.items[2].0, "aux_0.loss_ce");
+}
+
+#[test]
+fn contradictions_are_refused_with_their_place() {
+    let cases = [
+        ("depth: 18", "depth: 19", "model.backbone.depth: no ResNet has depth 19; expected 18, 34, 50, 101 or 152"),
+        (
+            "in_channels: 64",
+            "in_channels: 512",
+            "model.decode_head.in_channels: expects 512 channels, but feature map 3 of the backbone has 64",
+        ),
+        (
+            "loss_decode: {type: CrossEntropyLoss}",
+            "loss_decode: {type: CrossEntropyLoss, class_weight: [1, 2, 3]}",
+            "model.decode_head.loss_decode.class_weight: expected 4 weights, one for each output channel, got 3",
+        ),
+        (
+            "test_cfg: {mode: whole}",
+            "test_cfg: {mode: slide, crop_size: [32, 32], stride: [48, 32]}",
+            "model.test_cfg.stride: [48, 32] is larger than crop_size [32, 32]: some pixels would be in no window",
+        ),
+        (
+            "in_index: 2",
+            "in_index: 4",
+            "model.auxiliary_head.in_index: there is no feature map 4: the backbone gives 4 (out_indices)",
+        ),
+        (
+            "strides: [1, 2, 1, 1]",
+            "strides: [1, 2, 1]",
+            "model.backbone.strides: expected one value for each of the 4 stages, got 3",
+        ),
+    ];
+    for (from, to, message) in cases {
+        assert_eq!(error(&tiny_with(from, to)), message);
+    }
+}
+
+#[test]
+fn weights_may_come_from_one_place_only() {
+    let pretrained = "type: EncoderDecoder\npretrained: open-mmlab://resnet18_v1c\n";
+    let model = tiny_with("type: EncoderDecoder\n", pretrained).init(&Device::libtorch(), 0).expect("a valid model");
+    let source = model.pretrained().expect("a source");
+    assert_eq!((source.checkpoint.as_str(), source.target.as_str()), ("open-mmlab://resnet18_v1c", "backbone."));
+    let text = TINY.replacen("type: EncoderDecoder\n", pretrained, 1);
+    let text = text.replacen("  depth: 18\n", "  depth: 18\n  pretrained: other.pth\n", 1);
+    let twice: SegmentorConfig = parse_str(&text).expect("a valid config");
+    let error = twice.init(&Device::libtorch(), 0).expect_err("two sources");
+    assert!(matches!(error, ModelError::Config { .. }));
+    assert_eq!(error.to_string(), "model.backbone.pretrained: names weights, but so does pretrained; keep one of them");
+}
