@@ -202,6 +202,6 @@ def write_tensors(path, tensors):
     save_file({name: tensor(value) for name, value in tensors.items()}, path)
 
 
-def write_json(path, value):
+def write_json(path, value, indent=1):
     with open(path, "w") as file:
-        json.dump(plain(value), file, indent=1)
+        json.dump(plain(value), file, indent=indent)

@@ -1,0 +1,162 @@
+"""Writes the golden files beside it with mmsegmentation 1.2.2; run by hand, from the repository root, when a case is added:
+
+    "$(scripts/peer.sh)" integration-tests/golden/make.py
+
+Weights, images and labels are formulas of their names (see `numbers`), which golden.rs repeats, so a case is a few kB.
+"""
+
+import os
+import sys
+import zlib
+
+here = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(here, "..", "..", "scripts", "parity"))
+
+import numpy as np
+import torch
+from mmengine.registry import PARAM_SCHEDULERS
+
+import peer
+
+STRIDE = 307  # every so-manyth logit is kept
+STEPS = 3
+HEIGHT, WIDTH, CLASSES = 49, 65, 7
+
+
+def numbers(name, n):
+    """n numbers in [0, 1) with 24 bits each: splitmix64 of the name's CRC-32 and the place."""
+    with np.errstate(over="ignore"):
+        z = (np.uint64(zlib.crc32(name.encode())) << np.uint64(32)) + np.arange(n, dtype=np.uint64)
+        z = z + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return (z >> np.uint64(40)).astype(np.float64) / 2.0**24
+
+
+def weights(model):
+    """Fills a state dict in place, by what the name ends in and the shape."""
+    norms = {name for name, module in model.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            layer, leaf = name.rsplit(".", 1)
+            if leaf == "num_batches_tracked":
+                continue
+            u = numbers(name, tensor.numel())
+            if tensor.dim() == 4:
+                u = (2 * u - 1) * np.sqrt(6.0 / (tensor.numel() / tensor.shape[0]))
+            elif leaf == "weight":
+                u = 0.6 + 0.8 * u
+            elif leaf == "running_var":
+                u = 0.5 + u
+            else:
+                u = 0.4 * u - 0.2
+            assert layer in norms or tensor.dim() == 4 or leaf == "bias"
+            tensor.copy_(torch.from_numpy(u.astype(np.float32)).reshape(tensor.shape))
+
+
+def picture(name):
+    return (numbers(name, HEIGHT * WIDTH * 3) * 256).astype(np.uint8).reshape(HEIGHT, WIDTH, 3)
+
+
+def labels(name):
+    """Squares of eight pixels, each of one class; one in eight or so is ignored."""
+    squares = (numbers(name, 7 * 9) * (CLASSES + 1)).astype(np.uint8).reshape(7, 9)
+    whole = np.kron(squares, np.ones((8, 8), np.uint8))[:HEIGHT, :WIDTH]
+    return np.where(whole == CLASSES, 255, whole).astype(np.uint8)
+
+
+def small(head, kind, depth, **changes):
+    model = peer.segmentor(head, depth, CLASSES, **changes)
+    wide = 8 * (32 if depth >= 50 else 8)
+    model["backbone"].update(type=kind, stem_channels=8, base_channels=8)
+    model["decode_head"].update(in_channels=wide, channels=12)
+    model["auxiliary_head"].update(in_channels=wide // 2, channels=8)
+    model["data_preprocessor"] = dict(peer.PREPROCESSOR, size=[HEIGHT, WIDTH])
+    model["test_cfg"] = dict(mode="slide", crop_size=[33, 41], stride=[21, 30])
+    return model
+
+
+def dice():
+    model = small("fcn", "ResNetV1c", 18)
+    model["decode_head"]["loss_decode"] = [
+        dict(type="CrossEntropyLoss", avg_non_ignore=True, loss_weight=1.0, loss_name="loss_ce"),
+        dict(type="DiceLoss", loss_weight=3.0, loss_name="loss_dice"),
+    ]
+    model["auxiliary_head"]["sampler"] = dict(type="OHEMPixelSampler", thresh=0.7, min_kept=500)
+    return model
+
+
+def network(config):
+    from mmengine.config import Config
+
+    model = peer.build(config)
+    weights(model)
+    pictures = [picture("image.0"), picture("image.1")]
+    maps = [labels("label.0"), labels("label.1")]
+    golden = dict(model=config, stride=STRIDE)
+    model.eval()
+    for mode in ["whole", "slide"]:
+        model.test_cfg = Config(dict(config["test_cfg"], mode=mode))
+        data = model.data_preprocessor(peer.packed(pictures), False)
+        with torch.no_grad():
+            logits = model.inference(data["inputs"], [s.metainfo for s in data["data_samples"]])
+        golden[mode] = [float(f"{v:.6g}") for v in logits.flatten()[::STRIDE].tolist()]
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=0.0005)
+    golden["losses"] = []
+    for step in range(STEPS):
+        data = model.data_preprocessor(peer.packed(pictures, maps), True)
+        total, log = model.parse_losses(model(**data, mode="loss"))
+        optimizer.zero_grad()
+        total.backward()
+        if step == 0:
+            golden["gradient_norms"] = {n: float(f"{p.grad.norm().item():.6g}") for n, p in model.named_parameters()}
+        optimizer.step()
+        golden["losses"].append({k: float(f"{float(v):.6g}") for k, v in log.items()})
+    for kind in ["running_mean", "running_var"]:
+        norm = torch.cat([b.flatten() for n, b in model.named_buffers() if n.endswith(kind)]).norm()
+        golden[kind] = float(f"{norm.item():.6g}")
+    return golden
+
+
+def schedules():
+    cases = {
+        "poly": (40000, 0.01, [dict(type="PolyLR", eta_min=1e-4, power=0.9, begin=0, end=40000, by_epoch=False)]),
+        "warmup_poly": (8000, 6e-5, [
+            dict(type="LinearLR", start_factor=1e-6, by_epoch=False, begin=0, end=1500),
+            dict(type="PolyLR", eta_min=0.0, power=1.0, begin=1500, end=8000, by_epoch=False),
+        ]),
+        "linear_multistep": (3000, 0.02, [
+            dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=500),
+            dict(type="MultiStepLR", begin=0, end=3000, milestones=[1600, 2200, 2201], gamma=0.3, by_epoch=False),
+        ]),
+        "constant_cosine": (2000, 0.05, [
+            dict(type="ConstantLR", factor=0.3333, by_epoch=False, begin=0, end=100),
+            dict(type="CosineAnnealingLR", T_max=1900, eta_min=1e-5, by_epoch=False, begin=100, end=2000),
+        ]),
+    }
+    golden = {}
+    for name, (iterations, lr, configs) in cases.items():
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+        made = [PARAM_SCHEDULERS.build(dict(config, optimizer=optimizer)) for config in configs]
+        every, samples = max(1, iterations // 40), []
+        for iteration in range(iterations):
+            if iteration % every == 0 or iteration == iterations - 1:
+                samples.append([iteration, optimizer.param_groups[0]["lr"]])
+            optimizer._opt_called = True
+            for scheduler in made:
+                scheduler.step()
+        golden[name] = dict(lr=lr, param_scheduler=configs, samples=samples)
+    return golden
+
+
+def write(name, value):
+    peer.write_json(os.path.join(here, f"{name}.json"), value, indent=None)
+    print(name, os.path.getsize(os.path.join(here, f"{name}.json")), flush=True)
+
+
+write("pspnet_r18", network(small("psp", "ResNetV1c", 18)))
+write("pspnet_r50_v1d", network(small("psp", "ResNetV1d", 50, align_corners=True)))
+write("fcn_r18_dice_ohem", network(dice()))
+write("schedules", schedules())
