@@ -7,7 +7,8 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 python=$("$root/scripts/peer.sh")
 data=$root/target/parity/data
 mkdir -p "$data"
-for part in ${*:-models training metrics transforms schedules ranks}; do
+[ $# -gt 0 ] || set -- models training metrics transforms schedules ranks
+for part in "$@"; do
     script=$root/scripts/parity/$part.py
     made=$(cat "$root/scripts/parity/peer.py" "$script" | sha256sum | cut -d' ' -f1)
     [ "$(cat "$data/$part/made-by" 2> /dev/null || true)" = "$made" ] && continue
