@@ -47,8 +47,3 @@ impl Failure {
         Self { exit, message: message.into() }
     }
 }
-
-/// The exit code of an error: that of the innermost [`Failure`] in its chain, else [`Exit::Software`].
-pub fn of(error: &anyhow::Error) -> Exit {
-    error.chain().filter_map(|cause| cause.downcast_ref::<Failure>()).last().map_or(Exit::Software, |failure| failure.exit)
-}

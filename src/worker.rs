@@ -1,1 +1,132 @@
-//! (in progress)
+//! One rank: from a command line to a group of ranks, a run, and an exit code.
+
+use std::path::{Path, PathBuf};
+
+use rand::{RngCore, SeedableRng};
+
+use crate::config;
+use crate::config::{Config, ConfigError};
+use crate::dist::{self, Group, Launched, Launcher};
+use crate::exit::{Exit, Failure};
+use crate::experiment::Experiment;
+use crate::logging::Console;
+use crate::models::hub_checkpoints;
+use crate::ops;
+use crate::rundir::{RunDir, stamp_now, write_atomically};
+use crate::runner::{self, Interrupt, Outcome, Setting, TestOptions, Training};
+
+/// What a rank was asked to do, and by whom it was started.
+#[derive(Debug, Clone)]
+pub struct Task {
+    pub config: PathBuf,
+    /// `--cfg-options`, with those that other flags stand for.
+    pub overrides: Vec<String>,
+    pub work_dir: Option<PathBuf>,
+    pub launcher: Launcher,
+    pub local_rank: Option<usize>,
+}
+
+/// Reads an environment variable; every module below gets this reader instead of the environment.
+pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Trains as one rank.
+pub fn train(task: &Task, variables: Variables) -> anyhow::Result<Exit> {
+    let interrupt = Interrupt::listen()?;
+    let config = load(task)?;
+    let setting = prepare(task, &config, variables)?;
+    let group = setting.group.clone();
+    let result = Training::new(setting, interrupt).and_then(|mut training| runner::train(&mut training));
+    let outcome = leave(&group, result)?;
+    Ok(match outcome {
+        Outcome::Finished => Exit::Done,
+        Outcome::Interrupted => Exit::Interrupted,
+    })
+}
+
+/// Tests a checkpoint as one rank. Returns where this start's files are.
+pub fn test(task: &Task, options: &TestOptions, variables: Variables) -> anyhow::Result<RunDir> {
+    let config = load(task)?;
+    // Found before anything is built or made: a wrong path is the most common mistake.
+    if !options.checkpoint.is_file() {
+        return Err(Failure::new(Exit::NoInput, format!("the checkpoint {} does not exist", options.checkpoint.display())).into());
+    }
+    let setting = prepare(task, &config, variables)?;
+    let group = setting.group.clone();
+    let rundir = setting.rundir.clone();
+    leave(&group, runner::test(&setting, options))?;
+    Ok(rundir)
+}
+
+/// Tells the other ranks how this one ended, so that none waits for it.
+fn leave<T>(group: &Group, result: anyhow::Result<T>) -> anyhow::Result<T> {
+    match &result {
+        Ok(_) => group.finish().map_err(Failure::from)?,
+        Err(error) => group.fail(&format!("{error:#}")),
+    }
+    result
+}
+
+fn load(task: &Task) -> Result<Config, Failure> {
+    config::load(&task.config, &task.overrides).map_err(|error| {
+        let exit = match &error {
+            ConfigError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Exit::NoInput,
+            _ => Exit::Config,
+        };
+        Failure::new(exit, error.to_string())
+    })
+}
+
+/// The config as a type, the group of ranks, the device, the work dir and the log.
+fn prepare(task: &Task, config: &Config, variables: Variables) -> anyhow::Result<Setting> {
+    let experiment = Experiment::from_config(config)?;
+    let dist_config = &experiment.env_cfg.dist_cfg;
+    let launched = Launched::read(task.launcher, variables, task.local_rank, dist_config).map_err(Failure::from)?;
+    let level = experiment.log_level.as_deref().unwrap_or("INFO");
+    let console = Console::start(level, variables("SEGSLURM_LOG").as_deref(), launched.rank == 0);
+    let group = dist::join(&launched, dist_config, variables("GLOO_SOCKET_IFNAME").as_deref()).map_err(Failure::from)?;
+
+    let device = ops::device_for_rank(group.local_rank());
+    let work_dir = RunDir::choose(task.work_dir.as_deref(), experiment.work_dir.as_deref(), &task.config);
+    let stamp = group.broadcast_text(&stamp_now()).map_err(Failure::from)?;
+    let rundir = RunDir::create(&work_dir, &stamp)?;
+    console.also_to(&rundir.log(group.rank()))?;
+    let seed = match experiment.randomness.seed {
+        Some(seed) => seed,
+        None => {
+            let drawn = rand::rngs::StdRng::from_os_rng().next_u64() >> 32;
+            group.broadcast_text(&drawn.to_string()).map_err(Failure::from)?.parse().unwrap_or(drawn)
+        }
+    };
+    let config_text = config.to_yaml();
+    if group.is_main() {
+        keep_config(&config_text, &rundir, &task.config)?;
+    }
+    describe(&group, &device, seed, &rundir);
+    tch::Cuda::cudnn_set_benchmark(experiment.env_cfg.cudnn_benchmark);
+    Ok(Setting { experiment, config_text, rundir, console, group, device, seed, hub: hub_checkpoints(variables) })
+}
+
+/// The merged config lies in the work dir and in this start's folder, as mmengine leaves it.
+fn keep_config(text: &str, rundir: &RunDir, config: &Path) -> Result<(), Failure> {
+    let name = Path::new(config.file_stem().unwrap_or_default()).with_extension("yaml");
+    for path in [rundir.work_dir().join(name), rundir.vis_data().join("config.yaml")] {
+        write_atomically(&path, text.as_bytes())
+            .map_err(|error| Failure::new(Exit::CannotWrite, format!("cannot write {}: {error}", path.display())))?;
+    }
+    Ok(())
+}
+
+fn describe(group: &Group, device: &burn::tensor::Device, seed: u64, rundir: &RunDir) {
+    let cuda = tch::Cuda::is_available();
+    if !cuda {
+        tracing::info!("no CUDA device is visible: running on the CPU");
+    }
+    tracing::info!(
+        "segslurm {} on {device:?}, rank {} of {}, seed {seed}, {} threads, work dir {}",
+        env!("CARGO_PKG_VERSION"),
+        group.rank(),
+        group.world(),
+        tch::get_num_threads(),
+        rundir.work_dir().display()
+    );
+}

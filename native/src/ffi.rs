@@ -143,4 +143,68 @@ unsafe extern "C" {
     pub(crate) fn segslurm_work_wait(work: *const RawWork) -> c_int;
     pub(crate) fn segslurm_work_is_completed(work: *const RawWork, completed: *mut c_int) -> c_int;
     pub(crate) fn segslurm_work_free(work: *mut RawWork);
+
+    pub(crate) fn segslurm_fused_sgd(
+        params: *const *const RawTensor,
+        grads: *const *const RawTensor,
+        momentum: *const *const RawTensor,
+        count: usize,
+        lr: f64,
+        weight_decay: f64,
+        momentum_factor: f64,
+        dampening: f64,
+        nesterov: c_int,
+        first: c_int,
+        found_inf: *const RawTensor,
+    ) -> c_int;
+
+    pub(crate) fn segslurm_fused_adam(
+        params: *const *const RawTensor,
+        grads: *const *const RawTensor,
+        exp_avgs: *const *const RawTensor,
+        exp_avg_sqs: *const *const RawTensor,
+        max_exp_avg_sqs: *const *const RawTensor,
+        steps: *const *const RawTensor,
+        count: usize,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+        decoupled: c_int,
+        found_inf: *const RawTensor,
+    ) -> c_int;
+
+    pub(crate) fn segslurm_total_norm(
+        grads: *const *const RawTensor,
+        count: usize,
+        norm_type: f64,
+        total: *mut *mut RawTensor,
+    ) -> c_int;
+
+    pub(crate) fn segslurm_scale_all(tensors: *const *const RawTensor, count: usize, factor: *const RawTensor) -> c_int;
+
+    pub(crate) fn segslurm_clamp_all(tensors: *const *const RawTensor, count: usize, low: f64, high: f64) -> c_int;
+
+    pub(crate) fn segslurm_add_all(
+        tensors: *const *const RawTensor,
+        others: *const *const RawTensor,
+        count: usize,
+    ) -> c_int;
+
+    pub(crate) fn segslurm_unscale_all(
+        tensors: *const *const RawTensor,
+        count: usize,
+        found_inf: *const RawTensor,
+        inverse: *const RawTensor,
+    ) -> c_int;
+
+    pub(crate) fn segslurm_update_scale(
+        scale: *const RawTensor,
+        growth_tracker: *const RawTensor,
+        found_inf: *const RawTensor,
+        growth: f64,
+        backoff: f64,
+        interval: i64,
+    ) -> c_int;
 }

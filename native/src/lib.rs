@@ -7,6 +7,7 @@ mod ffi;
 
 pub mod aten;
 pub mod collective;
+pub mod optim;
 
 use thiserror::Error;
 

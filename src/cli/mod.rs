@@ -3,13 +3,17 @@
 mod args;
 mod config;
 mod demo_data;
+mod failure;
+mod launch_args;
+mod test;
+mod train;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::exit::{self, Exit};
+use crate::exit::Exit;
 
 /// Train and test semantic-segmentation models, on this machine or on a Slurm cluster.
 #[derive(Debug, Parser)]
@@ -21,6 +25,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Train(train::Args),
+    Test(test::Args),
     Config(config::Args),
     DemoData(demo_data::Args),
 }
@@ -33,15 +39,18 @@ pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
         }
     };
-    let done = match cli.command {
+    let variables = |name: &str| std::env::var(name).ok();
+    let work = move || match cli.command {
+        Command::Train(args) => train::run(&args, &variables),
+        Command::Test(args) => test::run(&args, &variables),
         Command::Config(args) => config::run(&args),
         Command::DemoData(args) => demo_data::run(&args),
     };
-    match done {
+    match failure::caught(work) {
         Ok(exit) => exit.into(),
         Err(error) => {
             eprintln!("error: {error:#}");
-            exit::of(&error).into()
+            failure::exit(&error).into()
         }
     }
 }

@@ -1,5 +1,52 @@
-//! (in progress)
+//! Processes that talk: the ranks of a run, how they find each other, and what they compute together.
+//!
+//! The collectives are libtorch's own (c10d over NCCL or Gloo). Around them this module puts what c10d leaves out: who is
+//! missing when a rank does not come ([`rendezvous`]), who is gone when one dies or hangs ([`lifeline`]), and whether all
+//! ranks are about to train the same thing ([`Group::agree`]).
 
-/// Placeholder until the collectives land.
-#[derive(Debug, Clone)]
-pub struct Group;
+mod agreement;
+mod config;
+mod group;
+mod launcher;
+mod lifeline;
+mod rendezvous;
+
+pub use config::{Backend, DistConfig};
+pub use group::{Group, Pending, Reduce, Traffic};
+pub use launcher::{Launched, Launcher};
+pub use rendezvous::join;
+
+use crate::exit::{Exit, Failure};
+
+/// Why ranks could not meet or could not go on.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DistError {
+    /// The launcher's variables are missing or contradict each other.
+    #[error("{0}")]
+    Launcher(String),
+    /// A rank did not come, a port is taken, the backend does not fit the machine.
+    #[error("{0}")]
+    Rendezvous(String),
+    /// The ranks came, but they are about to do different things.
+    #[error("{0}")]
+    Disagreement(String),
+    /// A rank died, failed or hangs; or libtorch refused a collective.
+    #[error("{0}")]
+    Collective(String),
+}
+
+impl DistError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Launcher(_) => Exit::Usage,
+            Self::Disagreement(_) => Exit::Config,
+            Self::Rendezvous(_) | Self::Collective(_) => Exit::Unavailable,
+        }
+    }
+}
+
+impl From<DistError> for Failure {
+    fn from(error: DistError) -> Self {
+        Self::new(error.exit(), error.to_string())
+    }
+}

@@ -1,1 +1,3 @@
-//! (in progress)
+//! Where the ranks of a run are started, and what is shown afterwards.
+
+pub mod viewer;

@@ -9,6 +9,7 @@ use segslurm_native::aten;
 use super::border::primitive;
 use super::function::{Function, computed, ternary};
 use super::relu::rectify_grad;
+use super::sync_batch_norm::SyncNorm;
 use crate::dist::Group;
 
 /// What follows the norm.
@@ -57,10 +58,21 @@ pub fn batch_norm(
         "batch_norm: the input has {channels} channels, but weight, bias, running mean and variance have {sizes:?}"
     );
     assert!(
-        !options.training || n * height * width > 1,
+        !options.training || n * height * width > 1 || options.group.is_some_and(|it| it.world() > 1),
         "batch_norm: training needs more than one value per channel, but the input is {:?}; use a larger batch or image",
         x.dims()
     );
+    if let Some(group) = options.group.filter(|group| options.training && group.world() > 1) {
+        let norm = SyncNorm {
+            running_mean: primitive(running_mean.clone()),
+            running_var: primitive(running_var.clone()),
+            momentum: options.momentum,
+            eps: options.eps,
+            relu: options.activation == Activation::ReLU,
+            group: group.clone(),
+        };
+        return ternary(x, weight, bias, norm);
+    }
     let norm = Norm {
         running_mean: primitive(running_mean.clone()),
         running_var: primitive(running_var.clone()),

@@ -15,6 +15,8 @@ use burn::tensor::Tensor;
 use burn_tch::TchTensor;
 use segslurm_native::aten;
 
+use super::grad_tap;
+
 /// A differentiable operation of `N` float tensors. Everything that needs no gradient (labels, options, running
 /// statistics) is a field of the implementing type.
 ///
@@ -99,7 +101,9 @@ impl<F: Function<N>, const N: usize> Backward<LibTorch, N> for Recorded<F> {
         let (function, saved) = ops.state;
         let tracked = ops.parents.each_ref().map(Option::is_some);
         for (parent, grad) in ops.parents.into_iter().zip(function.backward(saved, grad, tracked)) {
-            if let (Some(parent), Some(grad)) = (parent, grad) {
+            if let (Some(parent), Some(grad)) = (parent, grad)
+                && !grad_tap::offer(parent.id, &grad.tensor)
+            {
                 grads.register::<LibTorch>(parent.id, grad);
             }
         }

@@ -26,10 +26,12 @@ mod convolution;
 mod cross_entropy;
 mod dropout;
 mod function;
+mod grad_tap;
 mod label_map;
 mod pool;
 mod relu;
 mod resize;
+mod sync_batch_norm;
 
 #[cfg(test)]
 mod reference;
@@ -40,6 +42,7 @@ pub use border::{default_device, device_for_rank, from_tch, gradient, to_tch};
 pub use convolution::{Conv, conv2d};
 pub use cross_entropy::{CrossEntropy, Reduction, cross_entropy, cross_entropy_per_pixel, cross_entropy_weighted};
 pub use dropout::dropout2d;
+pub use grad_tap::{LeafId, Tap, backward_with, leaf};
 pub use label_map::{accuracy, label_map, resized_label_map};
 pub use pool::{adaptive_avg_pool2d, avg_pool2d, max_pool2d};
 pub use relu::{add_relu, relu};

@@ -1,1 +1,151 @@
-//! (in progress)
+//! From gradients to new weights: parameter groups, schedules, clipping, and torch's optimizers as ATen's fused kernels.
+//!
+//! Weights are changed in place, through tensors that share the model's storage. Learning rates come from outside at every
+//! step, so that a schedule is a pure function of the iteration and a resume restores nothing of it.
+
+mod accumulation;
+mod adamw;
+mod amp;
+mod clip;
+mod param_groups;
+mod schedule;
+mod sgd;
+mod state;
+mod wrapper;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use segslurm_native::NativeError;
+use tch::Tensor;
+
+pub use accumulation::{Accumulation, accumulate};
+pub use adamw::AdamConfig;
+pub use amp::{Amp, AmpDtype, GradScaler, LossScale, ScalerState, non_finite};
+pub use clip::ClipGradConfig;
+pub use param_groups::{CustomKey, Layer, ParamGroup, Parameter, ParamwiseConfig};
+pub use schedule::{Horizon, ParamSchedulerConfig, Schedule, ScheduleError};
+pub use sgd::SgdConfig;
+pub use state::StateError;
+pub use wrapper::{OptimError, OptimWrapperConfig, OptimizerConfig};
+
+use adamw::Adam;
+use clip::Clip;
+use sgd::Sgd;
+use state::Slot;
+
+/// An optimizer over a model's parameters.
+#[derive(Debug)]
+pub struct Optimizer {
+    params: Vec<Parameter>,
+    groups: Vec<ParamGroup>,
+    rule: Rule,
+    clip: Option<Clip>,
+}
+
+#[derive(Debug)]
+enum Rule {
+    Sgd(Sgd),
+    Adam(Adam),
+}
+
+impl Optimizer {
+    /// Checks the settings and sorts the parameters into groups.
+    pub fn new(config: &OptimWrapperConfig, params: Vec<Parameter>) -> Result<Self, OptimError> {
+        config.validate()?;
+        let optimizer = config.optimizer();
+        let groups = param_groups::group(
+            &params,
+            config.paramwise_cfg(),
+            optimizer.lr(),
+            optimizer.weight_decay(),
+            optimizer.default_weight_decay(),
+        );
+        let rule = match optimizer {
+            OptimizerConfig::SGD(it) => Rule::Sgd(Sgd::new(it, params.len())),
+            OptimizerConfig::Adam(it) => Rule::Adam(Adam::new(it, false, params.len())),
+            OptimizerConfig::AdamW(it) => Rule::Adam(Adam::new(it, true, params.len())),
+        };
+        let clip = config.clip_grad().map(ClipGradConfig::resolve).transpose().map_err(|text| OptimError(text.to_owned()))?;
+        Ok(Self { params, groups, rule, clip })
+    }
+
+    /// The rate of each group before any schedule.
+    pub fn initial_rates(&self) -> Vec<f64> {
+        self.groups.iter().map(|group| group.lr).collect()
+    }
+
+    /// The parameters, in the order of the gradients.
+    pub fn params(&self) -> &[Parameter] {
+        &self.params
+    }
+
+    /// One step: gradients in the order of the parameters, `None` for those that got none, and a rate for each group. With
+    /// a scaler the gradients are unscaled first, and the step is skipped where one of them is not finite.
+    ///
+    /// Returns the norm of the gradients before clipping (`[]`, on the device) where norms are clipped.
+    pub fn step(
+        &mut self,
+        grads: &[Option<Tensor>],
+        rates: &[f64],
+        mut scaler: Option<&mut GradScaler>,
+    ) -> Result<Option<Tensor>, NativeError> {
+        assert_eq!(grads.len(), self.params.len(), "one place for the gradient of each parameter");
+        assert_eq!(rates.len(), self.groups.len(), "one rate for each parameter group");
+        let all: Vec<&Tensor> = grads.iter().flatten().collect();
+        let found_inf = match scaler.as_deref_mut() {
+            Some(scaler) => Some(scaler.unscale(&all)?.shallow_clone()),
+            None => None,
+        };
+        let norm = self.clip.map(|clip| clip.apply(&all)).transpose()?.flatten();
+        for (group, &lr) in self.groups.iter().zip(rates) {
+            let indices: Vec<usize> = group.params.iter().copied().filter(|&index| grads[index].is_some()).collect();
+            if indices.is_empty() {
+                continue;
+            }
+            let params: Vec<&Tensor> = indices.iter().map(|&index| &self.params[index].tensor).collect();
+            let grads: Vec<&Tensor> = indices.iter().filter_map(|&index| grads[index].as_ref()).collect();
+            let settings = (lr, group.weight_decay);
+            match &mut self.rule {
+                Rule::Sgd(it) => it.step(&indices, &params, &grads, settings, found_inf.as_ref())?,
+                Rule::Adam(it) => it.step(&indices, &params, &grads, settings, found_inf.as_ref())?,
+            }
+        }
+        if let Some(scaler) = scaler {
+            scaler.update()?;
+        }
+        Ok(norm)
+    }
+
+    /// The state as tensors named `<parameter>.<slot>`, sharing the optimizer's storage.
+    pub fn state(&self) -> BTreeMap<String, Tensor> {
+        let slots = match &self.rule {
+            Rule::Sgd(it) => it.slots(),
+            Rule::Adam(it) => it.slots(),
+        };
+        slots.into_iter().map(|Slot { index, name, tensor }| (format!("{}.{name}", self.params[index].name), tensor)).collect()
+    }
+
+    /// Goes on with a state that [`Optimizer::state`] gave, of the same parameters and the same kind of optimizer.
+    pub fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), StateError> {
+        let mut by_param: BTreeMap<&str, BTreeMap<String, &Tensor>> = BTreeMap::new();
+        for (key, tensor) in state {
+            let (name, slot) = key.rsplit_once('.').unwrap_or((key, ""));
+            by_param.entry(name).or_default().insert(slot.to_owned(), tensor);
+        }
+        if let Some(name) = by_param.keys().find(|name| !self.params.iter().any(|it| it.name == **name)) {
+            return Err(StateError::NoParameter { key: (*name).to_owned() });
+        }
+        for (index, param) in self.params.iter().enumerate() {
+            let Some(values) = by_param.get(param.name.as_str()) else { continue };
+            let loaded = match &mut self.rule {
+                Rule::Sgd(it) => it.load(index, &param.tensor, values),
+                Rule::Adam(it) => it.load(index, &param.tensor, values),
+            };
+            loaded.map_err(|error| error.of(&param.name))?;
+        }
+        Ok(())
+    }
+}

@@ -1,1 +1,21 @@
-//! (in progress)
+//! Time: what happens after what. The train loop, validation, testing; resuming and stopping without loss.
+//!
+//! The parts (model, data, optimizer, checkpoints, metrics) do not know each other; here they meet.
+
+mod build;
+mod evaluate;
+mod interrupt;
+mod journal;
+mod learner;
+mod outcome;
+mod progress;
+mod state;
+mod test;
+mod train;
+
+pub use build::{Setting, Training};
+pub use interrupt::Interrupt;
+pub use outcome::Outcome;
+pub use progress::{Plan, Progress};
+pub use test::{TestOptions, test};
+pub use train::train;

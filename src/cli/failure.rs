@@ -1,0 +1,68 @@
+//! The last stop of every error: which exit code it ends in, and panics that became errors.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+
+use anyhow::anyhow;
+
+use crate::checkpoint::CheckpointError;
+use crate::data::DataError;
+use crate::exit::{Exit, Failure};
+use crate::models::ModelError;
+use crate::optim::StateError;
+
+/// The exit code of an error: that of the outermost cause which knows one.
+pub(super) fn exit(error: &anyhow::Error) -> Exit {
+    error.chain().find_map(known).unwrap_or(Exit::Software)
+}
+
+fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    if let Some(failure) = cause.downcast_ref::<Failure>() {
+        return Some(failure.exit);
+    }
+    if let Some(error) = cause.downcast_ref::<DataError>() {
+        return Some(error.exit());
+    }
+    if let Some(error) = cause.downcast_ref::<CheckpointError>() {
+        return Some(match error {
+            CheckpointError::Open { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Exit::NoInput,
+            CheckpointError::Write { .. } => Exit::CannotWrite,
+            _ => Exit::Data,
+        });
+    }
+    if let Some(error) = cause.downcast_ref::<ModelError>() {
+        return Some(match error {
+            ModelError::Config { .. } => Exit::Config,
+            ModelError::Pretrained { .. } => Exit::NoInput,
+            ModelError::Input(_) | ModelError::Hash { .. } => Exit::Data,
+        });
+    }
+    cause.downcast_ref::<StateError>().map(|_| Exit::Data)
+}
+
+/// Runs `work`; a panic in it becomes an error that says what happened and where, without a backtrace.
+pub(super) fn caught(work: impl FnOnce() -> anyhow::Result<Exit>) -> anyhow::Result<Exit> {
+    let said = Arc::new(Mutex::new(None));
+    let hook = Arc::clone(&said);
+    std::panic::set_hook(Box::new(move |info| {
+        if let Ok(mut said) = hook.lock() {
+            *said = Some(info.to_string());
+        }
+    }));
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        let what = said.lock().ok().and_then(|it| it.clone()).unwrap_or_default();
+        Err(anyhow!("a fault of segslurm's own: {}; please report it with the command line", what.replace('\n', " ")))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_that_knows_decides() {
+        let error = anyhow::Error::from(Failure::new(Exit::Config, "x")).context("y");
+        assert_eq!(exit(&error), Exit::Config);
+        assert_eq!(exit(&anyhow!("z")), Exit::Software);
+    }
+}

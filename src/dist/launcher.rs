@@ -1,0 +1,264 @@
+//! Who started this process, and what its variables say: rank, world, and where to meet.
+//!
+//! Which variables count is said by `--launcher`, never guessed: shells inside an allocation carry `SLURM_*` too. The
+//! variables come in through a closure, so that every case is a test.
+
+use super::{DistConfig, DistError};
+
+/// The port that torch, mmengine and most scripts meet at.
+const USUAL_PORT: u16 = 29500;
+
+/// mmengine's `--launcher`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Launcher {
+    /// One process.
+    #[default]
+    None,
+    /// torchrun, or `segslurm dist_train`.
+    Pytorch,
+    /// A Slurm job step.
+    Slurm,
+    /// mpirun of Open MPI, MPICH or Intel MPI.
+    Mpi,
+}
+
+/// A process's place in its run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launched {
+    pub rank: usize,
+    pub world: usize,
+    /// The place on this machine, which chooses the GPU.
+    pub local_rank: usize,
+    /// Ranks on this machine.
+    pub local_world: usize,
+    /// Host name or address of rank 0's machine.
+    pub address: String,
+    pub port: u16,
+    /// Who set the port: a variable or a config key, for messages.
+    pub port_from: String,
+    /// A listening socket inherited from the launcher, for rank 0 to serve at.
+    pub listening: Option<i32>,
+    /// The launcher itself serves the store (torchrun), so that every rank is a client.
+    pub served: bool,
+    /// Tells this start from others that meet at the same place.
+    pub id: String,
+    /// The machine of each rank, as far as the launcher knows it before the ranks come; else empty.
+    pub hosts: Vec<String>,
+}
+
+impl Launched {
+    /// One process on its own.
+    pub fn alone() -> Self {
+        Self {
+            rank: 0,
+            world: 1,
+            local_rank: 0,
+            local_world: 1,
+            address: "127.0.0.1".into(),
+            port: 0,
+            port_from: "nobody".into(),
+            listening: None,
+            served: false,
+            id: String::new(),
+            hosts: Vec::new(),
+        }
+    }
+
+    /// Reads the variables of `launcher` through `var`. `local_rank` is the flag that old launchers pass.
+    pub fn read(
+        launcher: Launcher,
+        var: &dyn Fn(&str) -> Option<String>,
+        local_rank: Option<usize>,
+        config: &DistConfig,
+    ) -> Result<Self, DistError> {
+        let variables = Variables { var, config };
+        let launched = match launcher {
+            Launcher::None => return Ok(Self::alone()),
+            Launcher::Pytorch => variables.pytorch(local_rank)?,
+            Launcher::Mpi => variables.mpi()?,
+            Launcher::Slurm => variables.slurm()?,
+        };
+        let Self { rank, world, local_rank, local_world, .. } = launched;
+        if rank >= world {
+            return Err(DistError::Launcher(format!("rank {rank} is outside a world of {world}: ranks go from 0 to {}", world - 1)));
+        }
+        if local_rank >= local_world || local_world > world {
+            return Err(DistError::Launcher(format!(
+                "local rank {local_rank} of {local_world} on this machine does not fit a world of {world}"
+            )));
+        }
+        Ok(launched)
+    }
+}
+
+struct Variables<'a> {
+    var: &'a dyn Fn(&str) -> Option<String>,
+    config: &'a DistConfig,
+}
+
+impl Variables<'_> {
+    fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, DistError> {
+        let parse = |text: String| {
+            text.trim().parse().map_err(|_| DistError::Launcher(format!("{name} is {text:?}: expected a whole number")))
+        };
+        (self.var)(name).map(parse).transpose()
+    }
+
+    fn required<T: std::str::FromStr>(&self, name: &str, hint: &str) -> Result<T, DistError> {
+        self.number(name)?.ok_or_else(|| DistError::Launcher(format!("{name} is not set: {hint}")))
+    }
+
+    /// The first of `names` that is set, with its name.
+    fn first(&self, names: &[&str]) -> Result<Option<usize>, DistError> {
+        for name in names {
+            if let Some(value) = self.number(name)? {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
+
+    fn world(world: usize, name: &str) -> Result<usize, DistError> {
+        if world == 0 { Err(DistError::Launcher(format!("{name} is 0: expected at least 1 rank"))) } else { Ok(world) }
+    }
+
+    /// `MASTER_PORT`, else the config's, else the usual one.
+    fn port(&self) -> Result<(u16, String), DistError> {
+        Ok(match (self.number("MASTER_PORT")?, self.config.port) {
+            (Some(port), _) => (port, "MASTER_PORT".into()),
+            (None, Some(port)) => (port, "env_cfg.dist_cfg.port".into()),
+            (None, None) => (USUAL_PORT, "the default".into()),
+        })
+    }
+
+    fn pytorch(&self, flag: Option<usize>) -> Result<Launched, DistError> {
+        let hint = "was this started by torchrun or `segslurm dist_train`? for one process leave --launcher away";
+        let rank = self.required("RANK", hint)?;
+        let world = Self::world(self.required("WORLD_SIZE", hint)?, "WORLD_SIZE")?;
+        let local_rank = match (self.number("LOCAL_RANK")?, flag) {
+            (Some(local), _) | (None, Some(local)) => local,
+            (None, None) => return Err(DistError::Launcher(format!("LOCAL_RANK is not set: {hint}, or pass --local_rank"))),
+        };
+        let address = (self.var)("MASTER_ADDR").ok_or_else(|| DistError::Launcher(format!("MASTER_ADDR is not set: {hint}")))?;
+        let (port, port_from) = self.port()?;
+        let attempt = (self.var)("TORCHELASTIC_RESTART_COUNT").unwrap_or_default();
+        let local_world = self.number("LOCAL_WORLD_SIZE")?.unwrap_or(world.max(1));
+        Ok(Launched {
+            rank,
+            world,
+            local_rank,
+            local_world,
+            address,
+            port,
+            port_from: (self.var)("SEGSLURM_PORT_FROM").unwrap_or(port_from),
+            listening: if rank == 0 { self.number("SEGSLURM_LISTEN_FD")? } else { None },
+            served: (self.var)("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|it| it.eq_ignore_ascii_case("true")),
+            id: format!("{}/{attempt}", (self.var)("TORCHELASTIC_RUN_ID").unwrap_or_default()),
+            hosts: Vec::new(),
+        })
+    }
+
+    fn mpi(&self) -> Result<Launched, DistError> {
+        let missing = |what: &str, names: &[&str]| {
+            let names = names.join(", ");
+            DistError::Launcher(format!("no {what} from MPI (looked for {names}): was this started by mpirun or mpiexec?"))
+        };
+        let find = |what: &str, names: &[&str]| self.first(names)?.ok_or_else(|| missing(what, names));
+        let rank = find("rank", &["OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"])?;
+        let world = Self::world(find("world size", &["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])?, "MPI's world size")?;
+        let local_rank = self.first(&["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "PMI_LOCAL_RANK"])?;
+        let local_world = self.first(&["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "PMI_LOCAL_SIZE"])?;
+        let one_machine = local_world == Some(world) || world == 1;
+        let address = match (self.var)("MASTER_ADDR") {
+            Some(address) => address,
+            None if one_machine => "127.0.0.1".into(),
+            None => {
+                return Err(DistError::Launcher(format!(
+                    "MASTER_ADDR is not set, and the {world} ranks are on several machines: pass the first machine's name or \
+                     address to all, as in `mpirun -x MASTER_ADDR=n1 …`"
+                )));
+            }
+        };
+        let (port, port_from) = self.port()?;
+        Ok(Launched {
+            rank,
+            world,
+            // MPI libraries that tell no local rank: right on one machine.
+            local_rank: local_rank.unwrap_or(rank),
+            local_world: local_world.unwrap_or(world),
+            address,
+            port,
+            port_from,
+            listening: None,
+            served: false,
+            id: (self.var)("PMIX_NAMESPACE").unwrap_or_default(),
+            hosts: Vec::new(),
+        })
+    }
+
+    fn slurm(&self) -> Result<Launched, DistError> {
+        Err(DistError::Launcher("--launcher slurm reads a job step that this build does not know yet".into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(launcher: Launcher, variables: &[(&str, &str)], flag: Option<usize>) -> Result<Launched, String> {
+        let var = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        Launched::read(launcher, &var, flag, &DistConfig { port: Some(4242), ..DistConfig::default() })
+            .map_err(|error| error.to_string())
+    }
+
+    const TORCHRUN: [(&str, &str); 5] =
+        [("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1"), ("MASTER_ADDR", "n1"), ("MASTER_PORT", "29501")];
+
+    #[test]
+    fn torchruns_variables_say_rank_world_and_meeting_place() {
+        let launched = read(Launcher::Pytorch, &TORCHRUN, None).expect("complete");
+        assert_eq!((launched.rank, launched.world, launched.local_rank), (3, 4, 1));
+        assert_eq!((launched.address.as_str(), launched.port, launched.port_from.as_str()), ("n1", 29501, "MASTER_PORT"));
+        assert!(!launched.served);
+    }
+
+    #[test]
+    fn the_local_rank_may_be_a_flag_and_the_port_the_configs() {
+        let launched = read(Launcher::Pytorch, &[TORCHRUN[0], TORCHRUN[1], TORCHRUN[3]], Some(1)).expect("complete");
+        assert_eq!((launched.local_rank, launched.port, launched.port_from.as_str()), (1, 4242, "env_cfg.dist_cfg.port"));
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named() {
+        let error = |variables: &[_]| read(Launcher::Pytorch, variables, None).expect_err("incomplete");
+        assert!(error(&[]).starts_with("RANK is not set: was this started by torchrun"), "{}", error(&[]));
+        assert!(error(&TORCHRUN[..2]).starts_with("LOCAL_RANK is not set"));
+        assert!(error(&[("RANK", "x")]).contains("RANK is \"x\": expected a whole number"));
+        let mut outside = TORCHRUN;
+        outside[0] = ("RANK", "4");
+        assert_eq!(error(&outside), "rank 4 is outside a world of 4: ranks go from 0 to 3");
+    }
+
+    #[test]
+    fn mpi_libraries_differ_in_names_and_one_machine_needs_no_address() {
+        let open = [
+            ("OMPI_COMM_WORLD_RANK", "1"),
+            ("OMPI_COMM_WORLD_SIZE", "2"),
+            ("OMPI_COMM_WORLD_LOCAL_RANK", "1"),
+            ("OMPI_COMM_WORLD_LOCAL_SIZE", "2"),
+        ];
+        let launched = read(Launcher::Mpi, &open, None).expect("complete");
+        assert_eq!((launched.rank, launched.world, launched.local_rank, launched.local_world), (1, 2, 1, 2));
+        assert_eq!(launched.address, "127.0.0.1");
+        let intel = [("PMI_RANK", "3"), ("PMI_SIZE", "4"), ("MPI_LOCALRANKID", "1"), ("MPI_LOCALNRANKS", "2")];
+        let error = read(Launcher::Mpi, &intel, None).expect_err("two machines");
+        assert!(error.contains("MASTER_ADDR is not set, and the 4 ranks are on several machines"), "{error}");
+        let error = read(Launcher::Mpi, &[], None).expect_err("no mpirun");
+        assert!(error.contains("OMPI_COMM_WORLD_RANK, PMI_RANK, PMIX_RANK"), "{error}");
+    }
+
+    #[test]
+    fn without_a_launcher_the_environment_is_not_read() {
+        assert_eq!(read(Launcher::None, &TORCHRUN, None), Ok(Launched::alone()));
+    }
+}

@@ -1,0 +1,332 @@
+//! How the ranks find each other: rank 0 serves a `TCPStore`, all say that they are there, rank 0 gives the word to start.
+//!
+//! The word (see [`Word`]) is either all that a rank needs to go on, or why nobody does: so every rank that came ends with
+//! the same message, and it names those who did not. Rank 0 binds its socket itself and hands it to the store, hence a taken
+//! port is known before anything else happens, and a free one is never lost between choosing and using it.
+
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::fd::IntoRawFd;
+use std::time::{Duration, Instant};
+
+use segslurm_native::collective::{Store, has_nccl};
+use serde::{Deserialize, Serialize};
+
+use super::group::{Device, Meeting};
+use super::launcher::Launched;
+use super::lifeline::{Lifeline, name, own_address};
+use super::{Backend, DistConfig, DistError, Group};
+
+/// What a rank says when it comes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Arrival {
+    host: String,
+    /// The address that it reaches rank 0 from.
+    address: IpAddr,
+    world: usize,
+    /// There is a CUDA device for it alone.
+    gpu: bool,
+}
+
+/// What rank 0 says when all have come, or when it has waited long enough.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Word {
+    error: Option<String>,
+    arrivals: Vec<Arrival>,
+    backend: Backend,
+    lifeline: u16,
+}
+
+/// Joins the run that `launched` is a part of. `interface` is the network interface that Gloo and the lifeline are to use
+/// (`GLOO_SOCKET_IFNAME`), for machines with several; without it they use the one that leads to the other machines.
+///
+/// Returns within `rendezvous_timeout` and a few seconds, whatever the other ranks do.
+pub fn join(launched: &Launched, config: &DistConfig, interface: Option<&str>) -> Result<Group, DistError> {
+    if launched.world == 1 {
+        return Ok(Group::alone());
+    }
+    let host = nix::unistd::gethostname().map_or_else(|_| "?".into(), |it| it.to_string_lossy().into_owned());
+    let patience = config.rendezvous_timeout();
+    let deadline = Instant::now() + patience;
+    let place = format!("{}:{}", launched.address, launched.port);
+    let lost = |error: segslurm_native::NativeError| DistError::Rendezvous(format!("the meeting at {place} broke up: {error}"));
+
+    let (store, address) = open(launched, deadline, patience)?;
+    let store = store.prefixed(&format!("segslurm/{}", launched.id)).map_err(lost)?;
+    let arrival = Arrival { host, address, world: launched.world, gpu: has_gpu(launched) };
+    announce(&store, launched.rank, &arrival).map_err(lost)?;
+
+    let seated = Seated { launched, config, store: &store, deadline, patience };
+    let (word, listener) = if launched.rank == 0 {
+        seated.decide().map_err(lost)?
+    } else {
+        // Rank 0 may have come last, and then waits as long again.
+        let word = store.get("word", patience + Duration::from_secs(15)).map_err(|_| {
+            DistError::Rendezvous(format!(
+                "{} did not arrive within {} s at {place}: something answers there, but it does not start the run",
+                name(0, launched.hosts.first().map(String::as_str)),
+                patience.as_secs_f64()
+            ))
+        })?;
+        let _ = store.add("heard", 1);
+        (serde_json::from_slice(&word).map_err(|error| DistError::Rendezvous(format!("rank 0 at {place} says {error}")))?, None)
+    };
+    if let Some(error) = word.error {
+        return Err(DistError::Rendezvous(error));
+    }
+
+    let addresses = outward(&word.arrivals);
+    let hosts: Vec<String> = word.arrivals.iter().map(|it| it.host.clone()).collect();
+    let timeout = config.timeout();
+    let lifeline = match listener {
+        Some(listener) => Lifeline::serve(listener, hosts.clone(), timeout, patience),
+        None => {
+            let to = SocketAddr::new(reachable(&word.arrivals, launched.rank), word.lifeline);
+            Lifeline::connect(launched.rank, to, hosts.clone(), timeout, patience)
+        }
+    };
+    let lifeline = lifeline.map_err(DistError::Rendezvous)?;
+    let device = match word.backend {
+        Backend::Nccl => Device::Nccl(launched.local_rank),
+        Backend::Gloo => match interface {
+            Some(name) => Device::GlooInterface(name.to_owned()),
+            None => Device::GlooAddress(addresses[launched.rank].to_string()),
+        },
+    };
+    Group::meet(Meeting {
+        rank: launched.rank,
+        world: launched.world,
+        local_rank: launched.local_rank,
+        local_world: launched.local_world,
+        hosts,
+        store,
+        device,
+        timeout,
+        lifeline,
+    })
+}
+
+/// Whether a CUDA device is there for this rank and no other.
+fn has_gpu(launched: &Launched) -> bool {
+    let devices = if tch::Cuda::is_available() { tch::Cuda::device_count() } else { 0 };
+    // A launcher may show every rank its own device only, which then is number 0 for each of them.
+    devices as usize > launched.local_rank
+}
+
+/// The store, and the address that this machine has on the way to rank 0.
+fn open(launched: &Launched, deadline: Instant, patience: Duration) -> Result<(Store, IpAddr), DistError> {
+    let place = format!("{}:{}", launched.address, launched.port);
+    if launched.rank != 0 || launched.served {
+        let (to, from) = reach(launched, deadline, patience)?;
+        let store = Store::connect(&to.ip().to_string(), to.port(), patience)
+            .map_err(|error| DistError::Rendezvous(format!("{place} answers, but is no meeting place of ours: {error}")))?;
+        return Ok((store, from));
+    }
+    let listening = match launched.listening {
+        Some(inherited) => inherited,
+        None => bind(launched)?.into_raw_fd(),
+    };
+    let store = Store::serve(listening, launched.port, patience)
+        .map_err(|error| DistError::Rendezvous(format!("rank 0 cannot serve at {place}: {error}")))?;
+    let own = resolve(launched).ok().and_then(|all| all.into_iter().find_map(own_address));
+    Ok((store, own.unwrap_or(IpAddr::from([127, 0, 0, 1]))))
+}
+
+/// Binds the port on all addresses of this machine.
+fn bind(launched: &Launched) -> Result<TcpListener, DistError> {
+    let port = launched.port;
+    let both = TcpListener::bind((std::net::Ipv6Addr::UNSPECIFIED, port));
+    let bound = match both {
+        // A machine without IPv6.
+        Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, port)),
+        other => other,
+    };
+    bound.map_err(|error| {
+        let what = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "Address already in use".to_owned(),
+            _ => error.to_string(),
+        };
+        DistError::Rendezvous(format!(
+            "{what}: rank 0 cannot listen on port {port} (set by {}); another run may be using it. Choose another port: set \
+             PORT for `segslurm dist_train`, MASTER_PORT (or torchrun's --master-port) for a launcher, or \
+             env_cfg.dist_cfg.port in the config; `segslurm dist_train` on one machine finds a free one itself when PORT is unset",
+            launched.port_from
+        ))
+    })
+}
+
+fn resolve(launched: &Launched) -> std::io::Result<Vec<SocketAddr>> {
+    Ok((launched.address.as_str(), launched.port).to_socket_addrs()?.collect())
+}
+
+/// Connects to the store's port once, trying until the deadline: gives the address that works, and ours on that way.
+fn reach(launched: &Launched, deadline: Instant, patience: Duration) -> Result<(SocketAddr, IpAddr), DistError> {
+    let mut last = String::new();
+    let mut pause = Duration::from_millis(20);
+    loop {
+        match resolve(launched) {
+            Err(error) => last = format!("the name {} cannot be resolved ({error})", launched.address),
+            Ok(addresses) => {
+                for to in addresses {
+                    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+                    match TcpStream::connect_timeout(&to, left.min(Duration::from_secs(5))) {
+                        Ok(stream) => {
+                            let own = stream.local_addr().map(|it| it.ip());
+                            return Ok((to, own.unwrap_or(IpAddr::from([127, 0, 0, 1]))));
+                        }
+                        Err(error) => last = format!("{to} says: {error}"),
+                    }
+                }
+            }
+        }
+        if Instant::now() >= deadline {
+            return Err(DistError::Rendezvous(format!(
+                "{} did not arrive within {} s at {}:{}: {last}",
+                name(0, launched.hosts.first().map(String::as_str)),
+                patience.as_secs_f64(),
+                launched.address,
+                launched.port
+            )));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+}
+
+fn announce(store: &Store, rank: usize, arrival: &Arrival) -> Result<(), segslurm_native::NativeError> {
+    store.set(&format!("arrival/{rank}"), serde_json::to_string(arrival).unwrap_or_default().as_bytes())?;
+    // Counted, so that two processes with one rank are noticed; last, so that who is counted can be read.
+    store.add(&format!("here/{rank}"), 1).map(drop)
+}
+
+/// Rank 0 at the head of the table.
+struct Seated<'a> {
+    launched: &'a Launched,
+    config: &'a DistConfig,
+    store: &'a Store,
+    deadline: Instant,
+    patience: Duration,
+}
+
+impl Seated<'_> {
+    /// Waits for all, decides, and tells. The listener is the lifeline's.
+    fn decide(&self) -> Result<(Word, Option<TcpListener>), segslurm_native::NativeError> {
+        let world = self.launched.world;
+        let arrivals = self.arrivals()?;
+        let mut word = Word { error: None, arrivals: Vec::new(), backend: Backend::Gloo, lifeline: 0 };
+        let mut listener = None;
+        match self.judge(&arrivals)? {
+            Err(error) => word.error = Some(error),
+            Ok(backend) => {
+                word.backend = backend;
+                let any = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0"));
+                match any.and_then(|it| Ok((it.local_addr()?.port(), it))) {
+                    Ok((port, bound)) => (word.lifeline, listener) = (port, Some(bound)),
+                    Err(error) => word.error = Some(format!("rank 0 cannot listen on any port: {error}")),
+                }
+            }
+        }
+        word.arrivals = arrivals.iter().flatten().cloned().collect();
+        self.store.set("word", serde_json::to_string(&word).unwrap_or_default().as_bytes())?;
+        if word.error.is_some() {
+            // The store dies with this process: a moment for those who came to read it.
+            let others = arrivals.iter().skip(1).flatten().count().min(world) as i64;
+            let end = Instant::now() + Duration::from_secs(5);
+            while self.store.add("heard", 0)? < others && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        Ok((word, listener))
+    }
+
+    /// Those who came, in order of rank.
+    fn arrivals(&self) -> Result<Vec<Option<Arrival>>, segslurm_native::NativeError> {
+        let mut arrivals: Vec<Option<Arrival>> = vec![None; self.launched.world];
+        let mut pause = Duration::from_millis(2);
+        loop {
+            for (rank, place) in arrivals.iter_mut().enumerate().filter(|(_, it)| it.is_none()) {
+                if self.store.has(&format!("here/{rank}"))? {
+                    let bytes = self.store.get(&format!("arrival/{rank}"), Duration::from_secs(5))?;
+                    *place = serde_json::from_slice(&bytes).ok();
+                }
+            }
+            if arrivals.iter().all(Option::is_some) || Instant::now() >= self.deadline {
+                return Ok(arrivals);
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+
+    fn judge(&self, arrivals: &[Option<Arrival>]) -> Result<Result<Backend, String>, segslurm_native::NativeError> {
+        let Launched { world, address, port, .. } = self.launched;
+        let missing: Vec<usize> = (0..*world).filter(|&rank| arrivals[rank].is_none()).collect();
+        if !missing.is_empty() {
+            let names: Vec<String> = missing.iter().map(|&rank| name(rank, self.host_of(rank, arrivals))).collect();
+            let seconds = self.patience.as_secs_f64();
+            return Ok(Err(format!("{} did not arrive within {seconds} s at {address}:{port}", names.join(", "))));
+        }
+        for rank in 0..*world {
+            if self.store.add(&format!("here/{rank}"), 0)? > 1 {
+                return Ok(Err(format!(
+                    "two processes came to {address}:{port} as rank {rank}: give each its own RANK, or each run its own port"
+                )));
+            }
+        }
+        for (rank, arrival) in arrivals.iter().enumerate() {
+            if let Some(arrival) = arrival.as_ref().filter(|it| it.world != *world) {
+                return Ok(Err(format!(
+                    "the ranks disagree about the world size: rank 0 says {world}, {} says {}",
+                    name(rank, Some(&arrival.host)),
+                    arrival.world
+                )));
+            }
+        }
+        let without: Vec<usize> = (0..*world).filter(|&rank| !arrivals[rank].as_ref().is_some_and(|it| it.gpu)).collect();
+        Ok(match self.config.backend {
+            Some(Backend::Gloo) => Ok(Backend::Gloo),
+            None => Ok(if without.is_empty() && has_nccl() { Backend::Nccl } else { Backend::Gloo }),
+            Some(Backend::Nccl) if !has_nccl() => Err("env_cfg.dist_cfg.backend is nccl, but this segslurm was built without \
+                 NCCL; leave the key away or set it to gloo, or build with `--features cuda`"
+                .to_owned()),
+            Some(Backend::Nccl) => match without.first() {
+                None => Ok(Backend::Nccl),
+                Some(&rank) => Err(format!(
+                    "env_cfg.dist_cfg.backend is nccl, but {} has no GPU of its own; leave the key away or set it to gloo, or \
+                     start as many ranks a machine as it has GPUs",
+                    name(rank, self.host_of(rank, arrivals))
+                )),
+            },
+        })
+    }
+
+    /// The machine of a rank: as it said, as the launcher said, or that of its neighbours where every machine has as many.
+    fn host_of<'b>(&'b self, rank: usize, arrivals: &'b [Option<Arrival>]) -> Option<&'b str> {
+        let said = arrivals[rank].as_ref().map(|it| it.host.as_str());
+        said.or_else(|| self.launched.hosts.get(rank).map(String::as_str)).or_else(|| {
+            let size = self.launched.local_world;
+            let first = rank / size * size;
+            let neighbours = arrivals.get(first..(first + size).min(arrivals.len()))?;
+            (size < self.launched.world || neighbours.len() == arrivals.len())
+                .then(|| neighbours.iter().flatten().next().map(|it| it.host.as_str()))?
+        })
+    }
+}
+
+/// The address that each rank can be reached at by all. A rank on rank 0's machine came over loopback; if others did not,
+/// it takes the address it has towards them.
+fn outward(arrivals: &[Arrival]) -> Vec<IpAddr> {
+    let far = arrivals.iter().map(|it| it.address).find(|it| !it.is_loopback());
+    let towards = |far: IpAddr| own_address(SocketAddr::new(far, 9)).unwrap_or(far);
+    let resolved = |arrival: &Arrival| match far {
+        // Only asked of the own machine: every rank uses its own entry alone.
+        Some(far) if arrival.address.is_loopback() => towards(far),
+        _ => arrival.address,
+    };
+    arrivals.iter().map(resolved).collect()
+}
+
+/// Where this rank finds rank 0: on the same machine over loopback, else where rank 0 told, or where the store is.
+fn reachable(arrivals: &[Arrival], rank: usize) -> IpAddr {
+    let (zero, own) = (&arrivals[0], &arrivals[rank]);
+    if own.address.is_loopback() || own.host == zero.host && own.address == zero.address { own.address } else { zero.address }
+}

@@ -1,0 +1,58 @@
+//! Gradients of parameters at the moment they are made.
+//!
+//! Burn hands gradients over when the whole backward pass is done; data-parallel training wants to send them while it goes
+//! on. An identity operation on the parameter would not do: Burn runs its backward by depth, so that those of parameters
+//! come last of all. The tap therefore sits where this crate's operations hand a gradient to Burn's container.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use burn::backend::autodiff::NodeId;
+use burn::backend::{BackendTensor, DispatchTensorKind};
+use burn::tensor::{Gradients, Tensor};
+
+/// A leaf of the graph: a parameter, for as long as it is not replaced by another tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LeafId(u64);
+
+/// Sees each gradient that an operation has for a leaf. Returning true takes it: Burn's container does not get it then.
+/// A leaf that is used several times is offered several gradients, which add up.
+pub type Tap = Rc<dyn Fn(LeafId, &tch::Tensor) -> bool>;
+
+thread_local! {
+    /// The tap of the backward pass that runs on this thread.
+    static TAP: RefCell<Option<Tap>> = const { RefCell::new(None) };
+}
+
+/// The leaf that `x` is, if it is tracked.
+pub fn leaf<const D: usize>(x: &Tensor<D>) -> Option<LeafId> {
+    fn open(kind: &DispatchTensorKind) -> Option<LeafId> {
+        match kind {
+            DispatchTensorKind::LibTorch(BackendTensor::Autodiff(it)) if it.is_tracked() => Some(LeafId(it.node().id().value)),
+            DispatchTensorKind::LibTorch(_) => None,
+            DispatchTensorKind::Autodiff(inner) => open(inner),
+        }
+    }
+    open(&x.clone().into_dispatch().kind)
+}
+
+/// The backward pass of `loss`, with `tap` on the gradients that this module's operations make for leaves. What other
+/// operations make, and what the tap does not take, is in the container that is returned.
+pub fn backward_with(loss: &Tensor<1>, tap: Tap) -> Gradients {
+    /// Takes the tap away again, also when the backward pass panics.
+    struct Tapped;
+    impl Drop for Tapped {
+        fn drop(&mut self) {
+            TAP.set(None);
+        }
+    }
+    TAP.set(Some(tap));
+    let _tapped = Tapped;
+    loss.backward()
+}
+
+/// Offers a gradient to the tap; true if it was taken.
+pub(super) fn offer(node: NodeId, grad: &tch::Tensor) -> bool {
+    let tap = TAP.with_borrow(Option::clone);
+    tap.is_some_and(|tap| tap(LeafId(node.value), grad))
+}

@@ -1,0 +1,120 @@
+//! Adam and `AdamW`, as `torch.optim` defines them (Kingma and Ba 2015; Loshchilov and Hutter 2019).
+
+use std::collections::BTreeMap;
+
+use segslurm_native::NativeError;
+use segslurm_native::optim::{Adam as Step, AdamState, fused_adam};
+use serde::Deserialize;
+use tch::{Kind, Tensor};
+
+use super::state::{Slot, StateError, known, slots_of, value};
+
+/// The keys of `optimizer: {type: Adam}` and `{type: AdamW}`, with torch's defaults.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct AdamConfig {
+    #[serde(default = "default_lr")]
+    pub lr: f64,
+    #[serde(default = "default_betas")]
+    pub betas: [f64; 2],
+    #[serde(default = "default_eps")]
+    pub eps: f64,
+    /// None is torch's default: 0 for Adam, 0.01 for `AdamW`.
+    #[serde(default)]
+    pub weight_decay: Option<f64>,
+    #[serde(default)]
+    pub amsgrad: bool,
+}
+
+fn default_lr() -> f64 {
+    1e-3
+}
+
+fn default_betas() -> [f64; 2] {
+    [0.9, 0.999]
+}
+
+fn default_eps() -> f64 {
+    1e-8
+}
+
+const SLOTS: [&str; 4] = ["exp_avg", "exp_avg_sq", "step", "max_exp_avg_sq"];
+
+#[derive(Debug)]
+pub(super) struct Adam {
+    config: AdamConfig,
+    decoupled: bool,
+    /// One place a parameter in each; filled by its first step.
+    exp_avgs: Vec<Option<Tensor>>,
+    exp_avg_sqs: Vec<Option<Tensor>>,
+    steps: Vec<Option<Tensor>>,
+    max_exp_avg_sqs: Vec<Option<Tensor>>,
+}
+
+impl Adam {
+    pub(super) fn new(config: &AdamConfig, decoupled: bool, n_params: usize) -> Self {
+        let places = || (0..n_params).map(|_| None).collect();
+        let (exp_avgs, exp_avg_sqs, steps, max_exp_avg_sqs) = (places(), places(), places(), places());
+        Self { config: config.clone(), decoupled, exp_avgs, exp_avg_sqs, steps, max_exp_avg_sqs }
+    }
+
+    /// One step of the parameters at `indices`, which share `lr` and `weight_decay`. `params` and `grads` belong to them.
+    pub(super) fn step(
+        &mut self,
+        indices: &[usize],
+        params: &[&Tensor],
+        grads: &[&Tensor],
+        (lr, weight_decay): (f64, f64),
+        found_inf: Option<&Tensor>,
+    ) -> Result<(), NativeError> {
+        let AdamConfig { betas, eps, amsgrad, .. } = self.config;
+        for (&index, param) in indices.iter().zip(params) {
+            self.exp_avgs[index].get_or_insert_with(|| param.zeros_like());
+            self.exp_avg_sqs[index].get_or_insert_with(|| param.zeros_like());
+            self.steps[index].get_or_insert_with(|| Tensor::zeros([], (Kind::Float, param.device())));
+            if amsgrad {
+                self.max_exp_avg_sqs[index].get_or_insert_with(|| param.zeros_like());
+            }
+        }
+        let state = AdamState {
+            exp_avgs: pick(&self.exp_avgs, indices),
+            exp_avg_sqs: pick(&self.exp_avg_sqs, indices),
+            max_exp_avg_sqs: if amsgrad { pick(&self.max_exp_avg_sqs, indices) } else { Vec::new() },
+            steps: pick(&self.steps, indices),
+        };
+        fused_adam(params, grads, &state, &Step { lr, betas, eps, weight_decay, decoupled: self.decoupled }, found_inf)
+    }
+
+    pub(super) fn slots(&self) -> Vec<Slot> {
+        let lists = [&self.exp_avgs, &self.exp_avg_sqs, &self.steps, &self.max_exp_avg_sqs];
+        SLOTS.iter().zip(lists).flat_map(|(name, places)| slots_of(name, places)).collect()
+    }
+
+    pub(super) fn load(&mut self, index: usize, param: &Tensor, values: &BTreeMap<String, &Tensor>) -> Result<(), StateError> {
+        let name = if self.decoupled { "AdamW" } else { "Adam" };
+        let slots = if self.config.amsgrad { &SLOTS[..] } else { &SLOTS[..3] };
+        known(values, slots, name)?;
+        let step = Tensor::zeros([], (Kind::Float, param.device()));
+        let kept = [
+            value(values, SLOTS[0], param)?,
+            value(values, SLOTS[1], param)?,
+            value(values, SLOTS[2], &step)?,
+            if self.config.amsgrad { value(values, SLOTS[3], param)? } else { None },
+        ];
+        if !values.is_empty()
+            && let Some(at) = (0..slots.len()).find(|&at| kept[at].is_none())
+        {
+            return Err(StateError::Missing { slot: SLOTS[at], parameter: String::new() });
+        }
+        let [exp_avg, exp_avg_sq, step, maximum] = kept;
+        self.exp_avgs[index] = exp_avg;
+        self.exp_avg_sqs[index] = exp_avg_sq;
+        self.steps[index] = step;
+        self.max_exp_avg_sqs[index] = maximum;
+        Ok(())
+    }
+}
+
+fn pick<'a>(places: &'a [Option<Tensor>], indices: &[usize]) -> Vec<&'a Tensor> {
+    indices.iter().filter_map(|&index| places[index].as_ref()).collect()
+}

@@ -1,0 +1,71 @@
+//! Gradient clipping: `clip_grad` of mmengine's `OptimWrapper`, on the gradients' device and without waiting for it.
+
+use segslurm_native::NativeError;
+use segslurm_native::optim::{clamp_all, scale_all, total_norm};
+use serde::Deserialize;
+use tch::Tensor;
+
+/// `clip_grad`: `{max_norm: 35, norm_type: 2}`, or `{type: value, clip_value: 0.5}`.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct ClipGradConfig {
+    #[serde(default)]
+    pub r#type: ClipType,
+    /// The norm that all gradients together may have. With `type: norm`.
+    #[serde(default)]
+    pub max_norm: Option<f64>,
+    /// Which norm; `.inf` for the largest element.
+    #[serde(default = "two")]
+    pub norm_type: f64,
+    /// What one element of a gradient may be. With `type: value`.
+    #[serde(default)]
+    pub clip_value: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ClipType {
+    #[default]
+    Norm,
+    Value,
+}
+
+fn two() -> f64 {
+    2.0
+}
+
+/// A `clip_grad` whose parts fit together.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Clip {
+    Norm { max: f64, norm_type: f64 },
+    Value { max: f64 },
+}
+
+impl ClipGradConfig {
+    pub(super) fn resolve(&self) -> Result<Clip, &'static str> {
+        match (self.r#type, self.max_norm, self.clip_value) {
+            (ClipType::Norm, Some(max), None) => Ok(Clip::Norm { max, norm_type: self.norm_type }),
+            (ClipType::Value, None, Some(max)) => Ok(Clip::Value { max }),
+            (ClipType::Norm, None, None) => Err("clip_grad: `max_norm` is missing"),
+            (ClipType::Norm, _, Some(_)) => Err("clip_grad: `clip_value` needs `type: value`, which in turn takes no `max_norm`"),
+            (ClipType::Value, _, None) => Err("clip_grad: `type: value` needs `clip_value`"),
+            (ClipType::Value, Some(_), Some(_)) => Err("clip_grad: `type: value` takes no `max_norm`"),
+        }
+    }
+}
+
+impl Clip {
+    /// Clips in place. Returns the norm before clipping (`[]`, on the device), which mmengine logs as `grad_norm`.
+    pub(super) fn apply(self, grads: &[&Tensor]) -> Result<Option<Tensor>, NativeError> {
+        match self {
+            _ if grads.is_empty() => Ok(None),
+            Self::Value { max } => clamp_all(grads, -max, max).map(|()| None),
+            Self::Norm { max, norm_type } => {
+                let total = total_norm(grads, norm_type)?;
+                let factor = ((&total + 1e-6).reciprocal() * max).clamp_max(1.0);
+                scale_all(grads, &factor)?;
+                Ok(Some(total))
+            }
+        }
+    }
+}

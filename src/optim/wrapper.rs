@@ -1,0 +1,179 @@
+//! The `optim_wrapper` section.
+
+use serde::{Deserialize, Deserializer};
+
+use super::adamw::AdamConfig;
+use super::amp::{Amp, AmpDtype, LossScale};
+use super::clip::ClipGradConfig;
+use super::param_groups::{ParamwiseConfig, multiplies_decay};
+use super::sgd::SgdConfig;
+
+/// An `optim_wrapper` whose parts contradict each other.
+#[derive(Debug, thiserror::Error)]
+#[error("optim_wrapper: {0}")]
+pub struct OptimError(pub String);
+
+/// `optim_wrapper`.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+pub enum OptimWrapperConfig {
+    OptimWrapper(WrapperConfig),
+    AmpOptimWrapper(AmpWrapperConfig),
+}
+
+/// `{type: OptimWrapper}`: full precision.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct WrapperConfig {
+    optimizer: OptimizerConfig,
+    #[serde(default, deserialize_with = "or_default")]
+    paramwise_cfg: ParamwiseConfig,
+    #[serde(default)]
+    clip_grad: Option<ClipGradConfig>,
+    #[serde(default = "one")]
+    accumulative_counts: usize,
+    #[serde(default)]
+    constructor: Option<Constructor>,
+}
+
+/// `{type: AmpOptimWrapper}`: mixed precision.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct AmpWrapperConfig {
+    optimizer: OptimizerConfig,
+    #[serde(default, deserialize_with = "or_default")]
+    paramwise_cfg: ParamwiseConfig,
+    #[serde(default)]
+    clip_grad: Option<ClipGradConfig>,
+    #[serde(default = "one")]
+    accumulative_counts: usize,
+    #[serde(default)]
+    constructor: Option<Constructor>,
+    #[serde(default)]
+    loss_scale: LossScale,
+    #[serde(default)]
+    dtype: Option<AmpDtype>,
+}
+
+/// `constructor`: the one way to make parameter groups.
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+enum Constructor {
+    DefaultOptimWrapperConstructor,
+}
+
+/// `optimizer`.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+pub enum OptimizerConfig {
+    SGD(SgdConfig),
+    Adam(AdamConfig),
+    AdamW(AdamConfig),
+}
+
+fn one() -> usize {
+    1
+}
+
+/// `paramwise_cfg: null` is no rules, as in mmengine.
+fn or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ParamwiseConfig, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+impl OptimWrapperConfig {
+    pub fn optimizer(&self) -> &OptimizerConfig {
+        match self {
+            Self::OptimWrapper(it) => &it.optimizer,
+            Self::AmpOptimWrapper(it) => &it.optimizer,
+        }
+    }
+
+    pub fn paramwise_cfg(&self) -> &ParamwiseConfig {
+        match self {
+            Self::OptimWrapper(it) => &it.paramwise_cfg,
+            Self::AmpOptimWrapper(it) => &it.paramwise_cfg,
+        }
+    }
+
+    pub fn clip_grad(&self) -> Option<&ClipGradConfig> {
+        match self {
+            Self::OptimWrapper(it) => it.clip_grad.as_ref(),
+            Self::AmpOptimWrapper(it) => it.clip_grad.as_ref(),
+        }
+    }
+
+    pub fn accumulative_counts(&self) -> usize {
+        match self {
+            Self::OptimWrapper(it) => it.accumulative_counts,
+            Self::AmpOptimWrapper(it) => it.accumulative_counts,
+        }
+    }
+
+    /// Mixed precision's settings; None in full precision.
+    pub fn amp(&self) -> Option<Amp> {
+        match self {
+            Self::OptimWrapper(_) => None,
+            Self::AmpOptimWrapper(it) => Some(Amp { dtype: it.dtype, loss_scale: it.loss_scale.clone() }),
+        }
+    }
+
+    /// The same with mixed precision, as `--amp` asks: a dynamic loss scale where the config does not say otherwise.
+    #[must_use]
+    pub fn with_amp(self) -> Self {
+        match self {
+            Self::OptimWrapper(WrapperConfig { optimizer, paramwise_cfg, clip_grad, accumulative_counts, constructor }) => {
+                let (loss_scale, dtype) = (LossScale::Dynamic, None);
+                let wrapper =
+                    AmpWrapperConfig { optimizer, paramwise_cfg, clip_grad, accumulative_counts, constructor, loss_scale, dtype };
+                Self::AmpOptimWrapper(wrapper)
+            }
+            amp @ Self::AmpOptimWrapper(_) => amp,
+        }
+    }
+
+    /// Checks what no single key can: settings that contradict each other.
+    pub fn validate(&self) -> Result<(), OptimError> {
+        let fail = |text: String| Err(OptimError(text));
+        let optimizer = self.optimizer();
+        if self.accumulative_counts() == 0 {
+            return fail("accumulative_counts is 0, expected 1 or more".to_owned());
+        }
+        if let Some(clip) = self.clip_grad() {
+            clip.resolve().map_err(|text| OptimError(text.to_owned()))?;
+        }
+        if optimizer.weight_decay().is_none()
+            && let Some(rule) = multiplies_decay(self.paramwise_cfg())
+        {
+            return fail(format!("paramwise_cfg.{rule} multiplies the optimizer's weight_decay, which is not written; write it"));
+        }
+        match optimizer {
+            OptimizerConfig::SGD(sgd) if sgd.nesterov && (sgd.momentum <= 0.0 || sgd.dampening != 0.0) => {
+                fail("optimizer.nesterov needs a momentum above 0 and no dampening".to_owned())
+            }
+            OptimizerConfig::Adam(it) | OptimizerConfig::AdamW(it) if it.betas.iter().any(|beta| !(0.0..1.0).contains(beta)) => {
+                fail(format!("optimizer.betas are {:?}, expected two numbers from 0 up to, not including, 1", it.betas))
+            }
+            _ if optimizer.lr().is_nan() || optimizer.lr() < 0.0 => {
+                fail(format!("optimizer.lr is {}, expected 0 or more", optimizer.lr()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl OptimizerConfig {
+    pub fn lr(&self) -> f64 {
+        match self {
+            Self::SGD(it) => it.lr,
+            Self::Adam(it) | Self::AdamW(it) => it.lr,
+        }
+    }
+
+    pub(super) fn weight_decay(&self) -> Option<f64> {
+        match self {
+            Self::SGD(it) => it.weight_decay,
+            Self::Adam(it) | Self::AdamW(it) => it.weight_decay,
+        }
+    }
+
+    pub(super) fn default_weight_decay(&self) -> f64 {
+        if matches!(self, Self::AdamW(_)) { 0.01 } else { 0.0 }
+    }
+}

@@ -1,0 +1,345 @@
+//! From a typed config to a training that can begin, or go on.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use burn::tensor::Device;
+
+use super::evaluate::{Evaluation, Leaves};
+use super::interrupt::Interrupt;
+use super::journal::{Journal, Step};
+use super::learner::{Learner, splitmix};
+use super::outcome::Outcome;
+use super::progress::{Plan, Progress};
+use super::state::RunState;
+use crate::checkpoint::{self, Checkpoint, DatasetMeta, Destination, Meta, StateDict};
+use crate::data::{Dataset, Loader, LoaderOptions, Position};
+use crate::dist::Group;
+use crate::exit::{Exit, Failure};
+use crate::experiment::{EvaluatorConfig, Experiment, Rule};
+use crate::logging::Console;
+use crate::metrics::{Metrics, Sink};
+use crate::models::{LayerKind, NamedTensor, Segmentor, TensorKind, named_tensors};
+use crate::optim::{Accumulation, Horizon, Layer, Optimizer, Parameter, Schedule};
+use crate::rundir::RunDir;
+
+/// Where a run takes place: everything about it that is not in its config.
+pub struct Setting {
+    pub experiment: Experiment,
+    /// The merged config, for checkpoints.
+    pub config_text: String,
+    pub rundir: RunDir,
+    pub console: Console,
+    pub group: Group,
+    /// The plain device, without autodiff.
+    pub device: Device,
+    /// The run's seed, the same on all ranks.
+    pub seed: u64,
+    /// torch's folder of downloaded checkpoints.
+    pub hub: PathBuf,
+}
+
+/// A training: its parts, and how far it is.
+pub struct Training {
+    pub plan: Plan,
+    pub progress: Progress,
+    pub batches: Loader,
+    pub schedule: Schedule,
+    pub learner: Learner,
+    pub interrupt: Interrupt,
+    pub group: Group,
+    setting: Setting,
+    evaluation: Option<Evaluation>,
+    journal: Journal,
+    dataset: Arc<Dataset>,
+    best: Option<(f64, String)>,
+}
+
+impl Training {
+    /// Builds every part; goes on from the newest whole checkpoint when the config says `resume`.
+    pub fn new(setting: Setting, interrupt: Interrupt) -> anyhow::Result<Self> {
+        let experiment = setting.experiment.clone();
+        let group = setting.group.clone();
+        let missing = |what: &str| Failure::new(Exit::Config, format!("the config has no {what}, which a training needs"));
+        let loader = experiment.train_dataloader.as_ref().ok_or_else(|| missing("train_dataloader"))?;
+        let loop_config = experiment.train_cfg.as_ref().ok_or_else(|| missing("train_cfg"))?;
+        let optim_wrapper = experiment.optim_wrapper.as_ref().ok_or_else(|| missing("optim_wrapper"))?;
+
+        let num_classes = experiment.model.num_classes();
+        let dataset = Arc::new(loader.dataset.init()?.with_num_classes(num_classes));
+        let evaluation = validation(&experiment, &setting.rundir)?;
+
+        let device = setting.device.clone().autodiff();
+        let segmentor = experiment.model.init(&device, setting.seed)?;
+        let found = starting_point(&setting)?;
+        match &found {
+            Some(Start { path, checkpoint, .. }) => load_weights(&segmentor, &checkpoint.model, path)?,
+            None => load_pretrained(&segmentor, &setting.hub)?,
+        }
+        let mut optimizer = Optimizer::new(optim_wrapper, parameters(&named_tensors(&segmentor)))?;
+
+        let per_rank = dataset.len().div_ceil(group.world());
+        let epoch_length = if loader.drop_last { per_rank / loader.batch_size } else { per_rank.div_ceil(loader.batch_size) };
+        let epoch_length = epoch_length.max(1) as u64;
+        let plan = Plan::new(loop_config, experiment.checkpoint_hook(), epoch_length, evaluation.is_some());
+        let max_epochs = plan.by_epoch.then(|| plan.max_iterations / epoch_length);
+        let horizon = Horizon { max_epochs, max_iters: plan.max_iterations, epoch_length };
+        let initial = optimizer.initial_rates();
+        let schedule = Schedule::new(&experiment.param_scheduler, &initial, horizon)?;
+
+        let state = match &found {
+            Some(start) if start.resume => {
+                optimizer.load_state(&start.checkpoint.optimizer)?;
+                Some(RunState::from_map(&start.checkpoint.meta.run, &start.path)?)
+            }
+            _ => None,
+        };
+        let progress = state.as_ref().map_or_else(Progress::default, |it| it.progress.clone());
+        let seed = state.as_ref().map_or(setting.seed, |it| it.seed);
+        if let Some(state) = &state {
+            tracing::info!("resumed at iteration {}", state.progress.iteration);
+            if state.world != group.world() {
+                tracing::warn!(
+                    "the checkpoint is of {} ranks and this run has {}: images come in another order",
+                    state.world,
+                    group.world()
+                );
+            }
+        }
+        let endless = matches!(loader.sampler, crate::data::SamplerConfig::InfiniteSampler(_));
+        let start = if endless {
+            Position { epoch: 0, batch: progress.iteration }
+        } else {
+            Position { epoch: progress.iteration / epoch_length, batch: progress.iteration % epoch_length }
+        };
+        let options = LoaderOptions { rank: group.rank(), world: group.world(), seed, start, repeat: true };
+        let batches = Loader::new(Arc::clone(&dataset), loader, &options)?;
+
+        let sink = group.is_main().then(|| Sink::open(&experiment.visualizer().vis_backends, &setting.rundir.vis_data()));
+        let sink = sink.transpose().map_err(|error| {
+            Failure::new(Exit::CannotWrite, format!("cannot write scalars into {}: {error}", setting.rundir.vis_data().display()))
+        })?;
+        let mut journal = Journal::new(
+            plan.clone(),
+            experiment.logger().clone(),
+            &experiment.log_processor(),
+            sink,
+            setting.console.clone(),
+            progress.iteration,
+        );
+        let mut best = None;
+        if let Some(state) = state {
+            journal.restore(state.window);
+            best = state.best;
+        }
+        let learner = Learner {
+            segmentor,
+            optimizer,
+            preprocessor: experiment.model.preprocessor()?,
+            device,
+            group: group.clone(),
+            seed: splitmix(seed.wrapping_add(group.rank() as u64)),
+            accumulation: Accumulation::new(optim_wrapper.accumulative_counts(), plan.max_iterations as usize),
+            pending: Vec::new(),
+        };
+        let setting = Setting { seed, ..setting };
+        Ok(Self { plan, progress, batches, schedule, learner, interrupt, group, setting, evaluation, journal, dataset, best })
+    }
+
+    /// Takes a finished step into the log. Called after the iteration was counted.
+    pub fn log(&mut self, losses: &[(String, f64)], rates: &[f64], time: Duration, data_time: Duration) -> anyhow::Result<()> {
+        let lr = rates.first().copied().unwrap_or(0.0);
+        let step = Step { base_lr: lr, lr, losses: losses.to_vec(), time, data_time, comm_time: None };
+        self.journal.step(self.progress.iteration, &step)?;
+        Ok(())
+    }
+
+    /// Validates the weights as they are, and keeps the best checkpoint.
+    pub fn validate(&mut self) -> anyhow::Result<Outcome> {
+        let Some(evaluation) = &self.evaluation else { return Ok(Outcome::Finished) };
+        let Learner { segmentor, preprocessor, .. } = &self.learner;
+        let bar = self.journal.evaluation_bar(evaluation.dataset.len());
+        let device = &self.setting.device;
+        let Some(evaluated) = evaluation.run(segmentor, preprocessor, device, &self.group, &self.interrupt, bar)? else {
+            return Ok(Outcome::Interrupted);
+        };
+        self.progress.validation_due = false;
+        if let Some(metrics) = &evaluated.metrics {
+            if self.group.is_main() {
+                self.journal.validation(self.progress.iteration, metrics, evaluated.images, &evaluated.timing)?;
+            }
+            self.keep_best(metrics)?;
+        }
+        Ok(Outcome::Finished)
+    }
+
+    fn keep_best(&mut self, metrics: &Metrics) -> anyhow::Result<()> {
+        let hook = self.setting.experiment.checkpoint_hook();
+        let Some(name) = &hook.save_best else { return Ok(()) };
+        let value = metrics.summary.get(name).copied().ok_or_else(|| {
+            let known: Vec<_> = metrics.summary.keys().map(String::as_str).collect();
+            let message = format!("default_hooks.checkpoint.save_best is {name}, but the metrics are {}", known.join(", "));
+            Failure::new(Exit::Config, message)
+        })?;
+        let better = match (&self.best, hook.rule) {
+            (None, _) => true,
+            (Some((best, _)), Some(Rule::Less)) => value < *best,
+            (Some((best, _)), _) => value > *best,
+        };
+        if !better {
+            return Ok(());
+        }
+        let file = format!("best_{name}_{}.safetensors", self.plan.checkpoint_name(self.progress.iteration));
+        let previous = self.best.replace((value, file.clone()));
+        if self.group.is_main() {
+            let path = self.folder().join(&file);
+            self.checkpoint()?.write(&path)?;
+            if let Some((_, old)) = previous.filter(|(_, old)| *old != file) {
+                let _ = std::fs::remove_file(self.folder().join(old));
+            }
+            tracing::info!("the best {name} so far is {value:.4}, saved as {}", path.display());
+        }
+        Ok(())
+    }
+
+    fn folder(&self) -> &Path {
+        self.setting.experiment.checkpoint_hook().out_dir.as_deref().unwrap_or(self.setting.rundir.work_dir())
+    }
+
+    fn checkpoint(&self) -> anyhow::Result<Checkpoint> {
+        let hook = self.setting.experiment.checkpoint_hook();
+        let model = named_tensors(&self.learner.segmentor).into_iter().map(|it| (it.name, it.tensor)).collect();
+        let optimizer = if hook.save_optimizer { self.learner.optimizer.state() } else { StateDict::new() };
+        let metainfo = self.dataset.metainfo();
+        let state = RunState {
+            progress: self.progress.clone(),
+            seed: self.setting.seed,
+            world: self.group.world(),
+            window: self.journal.window().clone(),
+            best: self.best.clone(),
+        };
+        let dataset_meta = DatasetMeta { classes: metainfo.classes.clone(), palette: metainfo.palette.clone() };
+        let meta = Meta { dataset_meta, config: Some(self.setting.config_text.clone()), run: state.to_map() };
+        Ok(Checkpoint { model, optimizer, meta })
+    }
+
+    /// Writes the numbered checkpoint of this iteration. Rank 0 writes, the others go on.
+    pub fn save(&self) -> anyhow::Result<PathBuf> {
+        let path = self.folder().join(format!("{}.safetensors", self.plan.checkpoint_name(self.progress.iteration)));
+        if self.group.is_main() {
+            self.checkpoint()?.write(&path)?;
+            let keep = self.setting.experiment.checkpoint_hook().max_keep_ckpts;
+            let written = checkpoint::record_newest(self.setting.rundir.work_dir(), &path).and_then(|()| {
+                if keep > 0 { checkpoint::prune(self.folder(), keep as usize) } else { Ok(()) }
+            });
+            written.map_err(|error| {
+                Failure::new(Exit::CannotWrite, format!("cannot keep {} in order: {error}", self.folder().display()))
+            })?;
+            tracing::info!("saved {}", path.display());
+        }
+        Ok(path)
+    }
+
+    /// Somebody asked to stop: saves, and says how to go on.
+    pub fn leave(&mut self) -> anyhow::Result<Outcome> {
+        let path = self.save()?;
+        tracing::info!(
+            "stopped by {} after iteration {}; everything is in {}: start again with --resume to go on",
+            self.interrupt.name(),
+            self.progress.iteration,
+            path.display()
+        );
+        Ok(Outcome::Interrupted)
+    }
+}
+
+/// A checkpoint to start from, and whether the run goes on or begins.
+struct Start {
+    path: PathBuf,
+    checkpoint: Checkpoint,
+    resume: bool,
+}
+
+/// `resume` takes `load_from`'s checkpoint or the work dir's newest; `load_from` alone gives weights to a new run.
+fn starting_point(setting: &Setting) -> anyhow::Result<Option<Start>> {
+    let Experiment { resume, load_from, .. } = &setting.experiment;
+    if let Some(path) = load_from {
+        let checkpoint = Checkpoint::read(path)?;
+        tracing::info!("{} {}", if *resume { "resuming from" } else { "loading weights from" }, path.display());
+        return Ok(Some(Start { path: path.clone(), checkpoint, resume: *resume }));
+    }
+    if !resume {
+        return Ok(None);
+    }
+    let folder = setting.experiment.checkpoint_hook().out_dir.as_deref().unwrap_or(setting.rundir.work_dir());
+    let Some(found) = checkpoint::newest(folder)? else {
+        tracing::warn!("--resume: no checkpoint in {}, starting from the beginning", folder.display());
+        return Ok(None);
+    };
+    for problem in &found.skipped {
+        tracing::warn!("skipped: {problem}");
+    }
+    tracing::info!("resuming from {}", found.path.display());
+    Ok(Some(Start { path: found.path, checkpoint: found.checkpoint, resume: true }))
+}
+
+/// Copies a checkpoint's tensors into the model and lists what only one side has.
+pub(super) fn load_weights(segmentor: &Segmentor, state: &StateDict, path: &Path) -> anyhow::Result<()> {
+    let tensors = named_tensors(segmentor);
+    let destinations: Vec<_> = tensors.iter().map(|it| Destination { name: &it.name, tensor: &it.tensor }).collect();
+    let report = checkpoint::load_into(&destinations, state).with_context(|| path.display().to_string())?;
+    for (what, names) in [("missing in the checkpoint", &report.missing), ("unexpected in the checkpoint", &report.unexpected)] {
+        if !names.is_empty() {
+            tracing::warn!("{what} {}: {}", path.display(), names.join(", "));
+        }
+    }
+    Ok(())
+}
+
+/// The backbone's pretrained weights, where the config names some.
+fn load_pretrained(segmentor: &Segmentor, hub: &Path) -> anyhow::Result<()> {
+    let Some(source) = segmentor.pretrained() else { return Ok(()) };
+    let path = source.resolve(hub)?;
+    let checkpoint = Checkpoint::read(&path)?;
+    let prefix = source.prefix.as_deref().unwrap_or_default();
+    let renamed = |(name, tensor): (String, tch::Tensor)| Some((format!("{}{}", source.target, name.strip_prefix(prefix)?), tensor));
+    let state: StateDict = checkpoint.model.into_iter().filter_map(renamed).collect();
+    load_weights(segmentor, &state, &path)
+}
+
+fn parameters(tensors: &[NamedTensor]) -> Vec<Parameter> {
+    let trained = tensors.iter().filter(|it| it.kind == TensorKind::Parameter && it.requires_grad);
+    trained
+        .map(|it| Parameter {
+            name: it.name.clone(),
+            tensor: it.tensor.shallow_clone(),
+            layer: match it.layer {
+                LayerKind::Conv2d => Layer::Other,
+                LayerKind::BatchNorm => Layer::Norm,
+            },
+        })
+        .collect()
+}
+
+fn validation(experiment: &Experiment, rundir: &RunDir) -> anyhow::Result<Option<Evaluation>> {
+    let (Some(loader), Some(_), Some(evaluator)) = (&experiment.val_dataloader, &experiment.val_cfg, &experiment.val_evaluator) else {
+        let parts = [experiment.val_dataloader.is_some(), experiment.val_cfg.is_some(), experiment.val_evaluator.is_some()];
+        if parts.contains(&true) {
+            let message = "val_dataloader, val_cfg and val_evaluator belong together: set all of them or none";
+            return Err(Failure::new(Exit::Config, message).into());
+        }
+        return Ok(None);
+    };
+    let EvaluatorConfig::IoUMetric(metric) = evaluator;
+    let hook = experiment.visualization_hook();
+    let leaves = Leaves {
+        out_dir: None,
+        show_dir: hook.draw.then(|| rundir.vis_data().join("vis_image")),
+        interval: hook.interval,
+        alpha: experiment.visualizer().alpha,
+    };
+    let dataset = Arc::new(loader.dataset.init()?.with_num_classes(experiment.model.num_classes()));
+    Ok(Some(Evaluation { dataset, loader: loader.clone(), metric: metric.clone(), leaves }))
+}

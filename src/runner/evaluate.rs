@@ -1,0 +1,262 @@
+//! A pass over a dataset: every image once, predicted, compared, painted. Files are written and pixels counted on a second
+//! thread, so that the model does not wait for them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use burn::tensor::activation::{sigmoid, softmax};
+use burn::tensor::{Device, Tensor};
+use crossbeam_channel::bounded;
+use indicatif::ProgressBar;
+
+use super::interrupt::Interrupt;
+use super::journal::Timing;
+use crate::data::{Batch, DataloaderConfig, Dataset, FlipDirection, Loader, LoaderOptions, Sample};
+use crate::dist::{Group, Reduce};
+use crate::exit::{Exit, Failure};
+use crate::metrics::{Counts, IoUMetricConfig, Metrics};
+use crate::models::{self, Forward, Geometry, Pixels, SegDataPreProcessor, Segmentation, Segmentor};
+use crate::rundir::write_atomically;
+use crate::visualization;
+
+/// What a pass leaves on disk besides metrics.
+#[derive(Debug, Clone, Default)]
+pub struct Leaves {
+    /// Label maps as PNG.
+    pub out_dir: Option<PathBuf>,
+    /// Overlays, the labels' beside the prediction's.
+    pub show_dir: Option<PathBuf>,
+    /// Paint one image in so many.
+    pub interval: usize,
+    /// The weight of the colours.
+    pub alpha: f64,
+}
+
+/// The dataset of a validation or a test, and how its images are compared.
+pub struct Evaluation {
+    pub dataset: Arc<Dataset>,
+    pub loader: DataloaderConfig,
+    pub metric: IoUMetricConfig,
+    pub leaves: Leaves,
+}
+
+/// Metrics of a whole pass, and how long an image took.
+pub struct Evaluated {
+    pub metrics: Option<Metrics>,
+    pub images: usize,
+    pub timing: Timing,
+}
+
+/// A prediction on its way to the second thread.
+struct Predicted {
+    sample: Sample,
+    labels: Segmentation,
+}
+
+impl Evaluation {
+    /// Runs the pass on this rank's share; the metrics are of all ranks' images. `None` when somebody asked to stop.
+    pub fn run(
+        &self,
+        segmentor: &Segmentor,
+        preprocessor: &SegDataPreProcessor,
+        device: &Device,
+        group: &Group,
+        interrupt: &Interrupt,
+        bar: Option<ProgressBar>,
+    ) -> anyhow::Result<Option<Evaluated>> {
+        use burn::module::Module as _;
+        let model = segmentor.valid();
+        let device = device.clone();
+        let options = LoaderOptions { rank: group.rank(), world: group.world(), ..LoaderOptions::default() };
+        let loader = Loader::new(Arc::clone(&self.dataset), &self.loader, &options)?;
+        for folder in [&self.leaves.out_dir, &self.leaves.show_dir].into_iter().flatten() {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| Failure::new(Exit::CannotWrite, format!("cannot make the folder {}: {error}", folder.display())))?;
+        }
+
+        let started = Instant::now();
+        let mut waited = 0.0;
+        let mut stopped = false;
+        let mut images = 0_usize;
+        let counts = std::thread::scope(|scope| -> anyhow::Result<Counts> {
+            let (sender, receiver) = bounded::<Predicted>(4);
+            let scribe = scope.spawn(move || -> anyhow::Result<Counts> {
+                let mut counts = Counts::new(self.dataset.metainfo().classes.len());
+                for (index, predicted) in receiver.into_iter().enumerate() {
+                    self.take_in(&predicted, index, &mut counts)?;
+                }
+                Ok(counts)
+            });
+            let mut asked = Instant::now();
+            for batch in loader {
+                let batch = batch?;
+                waited += asked.elapsed().as_secs_f64();
+                images += batch.samples.len();
+                let sent = predict(&model, preprocessor, &device, batch)?.into_iter().try_for_each(|it| sender.send(it));
+                if sent.is_err() {
+                    // The second thread ended early; its error comes out of the join below.
+                    break;
+                }
+                if let Some(bar) = &bar {
+                    bar.set_position(images as u64);
+                }
+                if interrupt.asked() && group.world() == 1 {
+                    stopped = true;
+                    break;
+                }
+                asked = Instant::now();
+            }
+            drop(sender);
+            scribe.join().map_err(|_| anyhow::anyhow!("a fault while counting pixels; please report it"))?
+        })?;
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
+        if group.any(stopped).map_err(Failure::from)? {
+            return Ok(None);
+        }
+        let counts = summed(&counts, group)?;
+        let timing =
+            Timing { time: started.elapsed().as_secs_f64() / images.max(1) as f64, data_time: waited / images.max(1) as f64 };
+        let metrics = (!self.metric.format_only).then(|| counts.metrics(&self.metric, &self.dataset.metainfo().classes));
+        Ok(Some(Evaluated { metrics, images: self.dataset.len(), timing }))
+    }
+
+    fn take_in(&self, Predicted { sample, labels }: &Predicted, index: usize, counts: &mut Counts) -> anyhow::Result<()> {
+        let meta = &sample.meta;
+        if meta.padding {
+            return Ok(());
+        }
+        if !self.metric.format_only {
+            let Some(truth) = &sample.label else {
+                return Err(Failure::new(Exit::Config, "the test pipeline loads no labels: it needs LoadAnnotations").into());
+            };
+            if (truth.height, truth.width) != (labels.height, labels.width) {
+                return Err(Failure::new(
+                    Exit::Data,
+                    format!(
+                        "{}: its label map is {}x{} where the prediction is {}x{} (height x width): load annotations after resizing",
+                        meta.img_path.display(),
+                        truth.height,
+                        truth.width,
+                        labels.height,
+                        labels.width
+                    ),
+                )
+                .into());
+            }
+            counts.add(&labels.data, &truth.data, self.dataset.ignore_index());
+        }
+        let stem = meta.img_path.file_stem().unwrap_or_default().to_string_lossy();
+        if let Some(folder) = self.leaves.out_dir.as_deref().or(self.metric.output_dir.as_deref()) {
+            // A dataset whose label 0 means "none" counts its classes from 1 in files, as mmseg writes them.
+            let shifted: Vec<u8> =
+                if self.dataset.reduce_zero_label() { labels.data.iter().map(|it| it + 1).collect() } else { labels.data.clone() };
+            write_png(&folder.join(format!("{stem}.png")), &shifted, labels.width, labels.height, 1)?;
+        }
+        if let Some(folder) = &self.leaves.show_dir
+            && index.is_multiple_of(self.leaves.interval.max(1))
+        {
+            self.paint(&folder.join(format!("{stem}.png")), sample, labels)?;
+        }
+        Ok(())
+    }
+
+    /// The labels' overlay on the left, where there are labels, and the prediction's on the right.
+    fn paint(&self, path: &Path, sample: &Sample, labels: &Segmentation) -> anyhow::Result<()> {
+        let image = crate::data::read_image(&sample.meta.img_path)?;
+        let palette = &self.dataset.metainfo().palette;
+        let mut picture = visualization::overlay(&image.data, &labels.data, palette, self.leaves.alpha);
+        let mut width = image.width;
+        if let Some(truth) = sample.label.as_ref().filter(|it| it.data.len() == labels.data.len()) {
+            let left = visualization::overlay(&image.data, &truth.data, palette, self.leaves.alpha);
+            picture = visualization::beside(&left, &picture, width);
+            width *= 2;
+        }
+        write_png(path, &picture, width, image.height, 3)
+    }
+}
+
+fn write_png(path: &Path, pixels: &[u8], width: usize, height: usize, colours: usize) -> anyhow::Result<()> {
+    let bytes = visualization::png(pixels, width, height, colours).with_context(|| format!("cannot encode {}", path.display()))?;
+    write_atomically(path, &bytes)
+        .map_err(|error| Failure::new(Exit::CannotWrite, format!("cannot write {}: {error}", path.display())))?;
+    Ok(())
+}
+
+/// Label maps of a batch. Samples that share an entry of the dataset (test-time augmentation) give one label map: the class with
+/// the highest mean probability, as mmseg's SegTTAModel decides.
+fn predict(
+    model: &Segmentor,
+    preprocessor: &SegDataPreProcessor,
+    device: &Device,
+    batch: Batch,
+) -> anyhow::Result<Vec<Predicted>> {
+    let mut predicted = Vec::new();
+    let augmented = batch.samples.windows(2).any(|pair| pair[0].meta.sample_idx == pair[1].meta.sample_idx);
+    if augmented {
+        let mut views: Vec<Vec<Sample>> = Vec::new();
+        for sample in batch.samples {
+            match views.last_mut().filter(|it| it[0].meta.sample_idx == sample.meta.sample_idx) {
+                Some(view) => view.push(sample),
+                None => views.push(vec![sample]),
+            }
+        }
+        let binary = model.out_channels() == 1;
+        for view in views {
+            let mut sum: Option<Tensor<4>> = None;
+            for sample in &view {
+                let logits = logits(model, preprocessor, device, std::slice::from_ref(sample))?.remove(0);
+                let probability = if binary { sigmoid(logits) } else { softmax(logits, 1) } / view.len() as f64;
+                sum = Some(match sum {
+                    Some(sum) => sum + probability,
+                    None => probability,
+                });
+            }
+            let sample = view.into_iter().next().context("an entry without a view")?;
+            let mean = sum.context("an entry without a view")?;
+            // One channel is classified by its logit; of several the largest wins, whatever their scale.
+            let mean = if binary { (mean.clone() / (-mean + 1.0)).log() } else { mean };
+            let labels = model.classify(&mean);
+            predicted.push(Predicted { sample, labels });
+        }
+        return Ok(predicted);
+    }
+    let logits = logits(model, preprocessor, device, &batch.samples)?;
+    for (sample, logits) in batch.samples.into_iter().zip(logits) {
+        predicted.push(Predicted { labels: model.classify(&logits), sample });
+    }
+    Ok(predicted)
+}
+
+fn logits(
+    model: &Segmentor,
+    preprocessor: &SegDataPreProcessor,
+    device: &Device,
+    samples: &[Sample],
+) -> anyhow::Result<Vec<Tensor<4>>> {
+    let pixels: Vec<_> =
+        samples.iter().map(|it| Pixels { height: it.image.height, width: it.image.width, data: &it.image.data }).collect();
+    let geometry: Vec<_> = samples.iter().map(geometry).collect();
+    let images = preprocessor.testing(&pixels, device)?;
+    Ok(model.seg_logits(images.without_autodiff(), &geometry, &Forward::default()))
+}
+
+fn geometry(sample: &Sample) -> Geometry {
+    let meta = &sample.meta;
+    let flip = meta.flip_direction.filter(|_| meta.flip).map(|direction| match direction {
+        FlipDirection::Horizontal => models::FlipDirection::Horizontal,
+        FlipDirection::Vertical => models::FlipDirection::Vertical,
+        FlipDirection::Diagonal => models::FlipDirection::Diagonal,
+    });
+    Geometry { img_shape: meta.img_shape.into(), ori_shape: meta.ori_shape.into(), flip }
+}
+
+/// Counts of all ranks together.
+fn summed(counts: &Counts, group: &Group) -> anyhow::Result<Counts> {
+    let list = tch::Tensor::from_slice(&counts.to_list());
+    group.all_reduce(&list, Reduce::Sum).map_err(Failure::from)?;
+    Ok(Counts::from_list(&Vec::<i64>::try_from(list)?))
+}

@@ -1,0 +1,98 @@
+//! Testing: a checkpoint, a dataset, a table.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use super::build::{Setting, load_weights};
+use super::evaluate::{Evaluation, Leaves};
+use super::interrupt::Interrupt;
+use super::journal::{evaluation_bar, report};
+use crate::checkpoint::Checkpoint;
+use crate::data::{DatasetConfig, Transform};
+use crate::exit::{Exit, Failure};
+use crate::experiment::EvaluatorConfig;
+use crate::rundir::write_atomically;
+
+/// What `segslurm test` was asked for besides the metrics.
+#[derive(Debug, Clone, Default)]
+pub struct TestOptions {
+    pub checkpoint: PathBuf,
+    /// Label maps as PNG go here.
+    pub out_dir: Option<PathBuf>,
+    /// Painted pictures go here.
+    pub show_dir: Option<PathBuf>,
+    /// Test-time augmentation.
+    pub tta: bool,
+}
+
+/// Tests a checkpoint and writes the metrics into the work dir.
+pub fn test(setting: &Setting, options: &TestOptions) -> anyhow::Result<()> {
+    let experiment = &setting.experiment;
+    let mut loader = experiment
+        .test_dataloader
+        .clone()
+        .ok_or_else(|| Failure::new(Exit::Config, "the config has no test_dataloader, so there is nothing to test on"))?;
+    let metric = match &experiment.test_evaluator {
+        Some(EvaluatorConfig::IoUMetric(metric)) => metric.clone(),
+        None => return Err(Failure::new(Exit::Config, "the config has no test_evaluator").into()),
+    };
+    if options.tta {
+        let pipeline = experiment
+            .tta_pipeline
+            .clone()
+            .ok_or_else(|| Failure::new(Exit::Config, "--tta needs a tta_pipeline in the config"))?;
+        set_pipeline(&mut loader.dataset, &pipeline);
+    }
+
+    let segmentor = experiment.model.init(&setting.device, 0)?;
+    let checkpoint = Checkpoint::read(&options.checkpoint)?;
+    load_weights(&segmentor, &checkpoint.model, &options.checkpoint)?;
+    tracing::info!("loaded {}", options.checkpoint.display());
+
+    let dataset = loader.dataset.init()?.with_num_classes(experiment.model.num_classes());
+    let leaves = Leaves {
+        out_dir: options.out_dir.clone(),
+        show_dir: options.show_dir.as_deref().map(|it| setting.rundir.show_dir(it)),
+        interval: 1,
+        alpha: experiment.visualizer().alpha,
+    };
+    let evaluation = Evaluation { dataset: Arc::new(dataset), loader, metric, leaves };
+    let bar = evaluation_bar(&setting.console, evaluation.dataset.len());
+    let preprocessor = experiment.model.preprocessor()?;
+    // A test has nothing to save: signals end it the usual way.
+    let interrupt = Interrupt::never();
+    let evaluated = evaluation
+        .run(&segmentor, &preprocessor, &setting.device, &setting.group, &interrupt, bar)?
+        .context("a test that nobody stopped has a result")?;
+    if !setting.group.is_main() {
+        return Ok(());
+    }
+    if let Some(metrics) = &evaluated.metrics {
+        let place = format!("Iter(test) [{}/{}]", evaluated.images, evaluated.images);
+        report("test", &place, metrics, &evaluated.timing);
+        let path = setting.rundir.metrics();
+        write_atomically(&path, format!("{:#}\n", metrics.to_json()).as_bytes())
+            .map_err(|error| Failure::new(Exit::CannotWrite, format!("cannot write {}: {error}", path.display())))?;
+        tracing::info!("metrics are in {}", path.display());
+    }
+    for (what, folder) in [("label maps", &evaluation.leaves.out_dir), ("painted pictures", &evaluation.leaves.show_dir)] {
+        if let Some(folder) = folder {
+            tracing::info!("{what} are in {}", folder.display());
+        }
+    }
+    Ok(())
+}
+
+fn set_pipeline(dataset: &mut DatasetConfig, pipeline: &[Transform]) {
+    match dataset {
+        DatasetConfig::BaseSegDataset(it)
+        | DatasetConfig::CityscapesDataset(it)
+        | DatasetConfig::ADE20KDataset(it)
+        | DatasetConfig::PascalVOCDataset(it) => it.pipeline = pipeline.to_vec(),
+        DatasetConfig::RepeatDataset(it) => set_pipeline(&mut it.dataset, pipeline),
+        DatasetConfig::ConcatDataset(it) => it.datasets.iter_mut().for_each(|it| set_pipeline(it, pipeline)),
+    }
+}
+
