@@ -76,5 +76,8 @@ fn modules_name_only_lower_floors() {
 #[test]
 fn the_check_sees_a_use() {
     let floors = BTreeMap::from([("slurm".to_owned(), 1), ("models".to_owned(), 4)]);
-    assert_eq!(named("use crate::{exit, models::Head};\n// crate::models\nlet x = crate::slurm::Job;", &floors), [(1, "models"), (3, "slurm")]);
+    assert_eq!(
+        named("use crate::{exit, models::Head};\n// crate::models\nlet x = crate::slurm::Job;", &floors),
+        [(1, "models"), (3, "slurm")]
+    );
 }

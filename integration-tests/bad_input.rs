@@ -32,7 +32,8 @@ fn refuses(data: &Path, extra: &[&str], code: i32, words: &[&str]) {
     assert!(!message.contains("panicked"), "{message}");
     if work_dir.exists() {
         let checkpoints = fs::read_dir(&work_dir).expect("the work dir").flatten();
-        let left: Vec<_> = checkpoints.map(|it| it.path()).filter(|it| it.is_file() && it.extension().is_some_and(|it| it != "yaml")).collect();
+        let left: Vec<_> =
+            checkpoints.map(|it| it.path()).filter(|it| it.is_file() && it.extension().is_some_and(|it| it != "yaml")).collect();
         assert!(left.is_empty(), "left behind: {left:?}");
     }
 }
@@ -92,12 +93,7 @@ fn a_label_map_of_another_size_is_named() {
 
 #[test]
 fn a_label_beyond_num_classes_is_named() {
-    refuses(
-        dataset(),
-        &["model.decode_head.num_classes=3", "model.auxiliary_head.num_classes=3"],
-        65,
-        &["num_classes", ".png"],
-    );
+    refuses(dataset(), &["model.decode_head.num_classes=3", "model.auxiliary_head.num_classes=3"], 65, &["num_classes", ".png"]);
 }
 
 #[test]
@@ -123,7 +119,10 @@ fn a_full_disk_while_a_checkpoint_is_written_leaves_no_part_of_it() {
     let output = ends_in(&mut command, 73);
     assert!(text(&output.stderr).contains("iter_2"), "{}", text(&output.stderr));
     let left: Vec<_> = fs::read_dir(&work_dir).expect("the work dir").flatten().map(|it| it.file_name()).collect();
-    assert!(!left.iter().any(|name| name.to_string_lossy().contains("iter_2") || name.to_string_lossy().starts_with('.')), "{left:?}");
+    assert!(
+        !left.iter().any(|name| name.to_string_lossy().contains("iter_2") || name.to_string_lossy().starts_with('.')),
+        "{left:?}"
+    );
 }
 
 #[test]

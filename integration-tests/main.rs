@@ -1,1 +1,7 @@
-//! One test binary: it starts the real program. See `harness.rs`.
+//! One test binary: it starts the real program, as a user would. See `harness`.
+
+mod architecture;
+mod bad_input;
+mod harness;
+mod resume;
+mod training;

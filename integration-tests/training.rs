@@ -12,7 +12,9 @@ fn a_training_leaves_what_users_of_mmengine_expect_and_its_checkpoint_tests() {
     assert!(log.contains("Iter(val) [") && log.contains("mIoU: "), "{log}");
 
     let steps = steps(&work_dir);
-    for name in ["base_lr", "lr", "time", "data_time", "loss", "decode.loss_ce", "decode.acc_seg", "aux.loss_ce", "aux.acc_seg", "memory"] {
+    for name in
+        ["base_lr", "lr", "time", "data_time", "loss", "decode.loss_ce", "decode.acc_seg", "aux.loss_ce", "aux.acc_seg", "memory"]
+    {
         assert!(steps[0].1.contains_key(name), "{name} is not in {:?}", steps[0].1);
     }
     let last = std::fs::read_to_string(work_dir.join("last_checkpoint")).expect("last_checkpoint");
@@ -27,7 +29,8 @@ fn a_training_leaves_what_users_of_mmengine_expect_and_its_checkpoint_tests() {
     let printed = text(&output.stdout);
     assert!(printed.contains("| Class |") || printed.contains("Class"), "{printed}");
 
-    let run = std::fs::read_dir(&tested).expect("the work dir").flatten().find(|it| it.path().is_dir()).expect("a run's folder").path();
+    let run =
+        std::fs::read_dir(&tested).expect("the work dir").flatten().find(|it| it.path().is_dir()).expect("a run's folder").path();
     let stamp = run.file_name().expect("a name").to_string_lossy().into_owned();
     let metrics = std::fs::read_to_string(run.join(format!("{stamp}.json"))).expect("the metrics");
     let metrics: serde_json::Value = serde_json::from_str(&metrics).expect("JSON");

@@ -44,7 +44,7 @@ pub struct Experiment {
     #[serde(default)]
     pub visualizer: Option<VisualizerConfig>,
     #[serde(default)]
-    pub log_processor: Option<LogProcessorSlot>,
+    pub log_processor: LogProcessor,
     #[serde(default)]
     pub log_level: Option<String>,
     #[serde(default)]
@@ -288,14 +288,16 @@ impl Default for SegLocalVisualizer {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub enum LogProcessorSlot {
-    LogProcessor(LogProcessor),
+/// `log_processor.type`, which configs of mmseg leave out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum LogProcessorType {
+    LogProcessor,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogProcessor {
+    pub r#type: Option<LogProcessorType>,
     /// Losses and times are means over so many iterations.
     pub window_size: usize,
     pub by_epoch: bool,
@@ -303,7 +305,7 @@ pub struct LogProcessor {
 
 impl Default for LogProcessor {
     fn default() -> Self {
-        Self { window_size: 10, by_epoch: true }
+        Self { r#type: None, window_size: 10, by_epoch: true }
     }
 }
 
@@ -367,13 +369,6 @@ impl Experiment {
         match &self.visualizer {
             Some(VisualizerConfig::SegLocalVisualizer(visualizer)) => visualizer.clone(),
             None => SegLocalVisualizer::default(),
-        }
-    }
-
-    pub fn log_processor(&self) -> LogProcessor {
-        match &self.log_processor {
-            Some(LogProcessorSlot::LogProcessor(processor)) => processor.clone(),
-            None => LogProcessor::default(),
         }
     }
 }

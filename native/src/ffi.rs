@@ -186,11 +186,7 @@ unsafe extern "C" {
 
     pub(crate) fn segslurm_clamp_all(tensors: *const *const RawTensor, count: usize, low: f64, high: f64) -> c_int;
 
-    pub(crate) fn segslurm_add_all(
-        tensors: *const *const RawTensor,
-        others: *const *const RawTensor,
-        count: usize,
-    ) -> c_int;
+    pub(crate) fn segslurm_add_all(tensors: *const *const RawTensor, others: *const *const RawTensor, count: usize) -> c_int;
 
     pub(crate) fn segslurm_unscale_all(
         tensors: *const *const RawTensor,

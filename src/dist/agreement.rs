@@ -43,7 +43,8 @@ fn differences(all: &[Vec<(String, String)>], who: &dyn Fn(usize) -> String) -> 
             lines.push(format!("  {what}: {} has {value}, {}{more} has {theirs}", who(0), shown.join(", ")));
         }
     }
-    (!lines.is_empty()).then(|| format!("the ranks disagree; start all of them with the same program and config:\n{}", lines.join("\n")))
+    (!lines.is_empty())
+        .then(|| format!("the ranks disagree; start all of them with the same program and config:\n{}", lines.join("\n")))
 }
 
 /// Two long values, cut down to the first lines in which they differ.

@@ -3,8 +3,8 @@
 //! A group is a cheap handle. All ranks call the same methods in the same order; what has its own order (gradient buckets
 //! beside batch norms) gets a group of its own by [`Group::split`].
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use segslurm_native::NativeError;
@@ -221,7 +221,8 @@ impl Group {
         inner.run.collectives.fetch_add(1, Ordering::Relaxed);
         inner.run.bytes.fetch_add((input.numel() * input.kind().elt_size_in_bytes()) as u64, Ordering::Relaxed);
         let shape = input.size();
-        let work = start().map_err(|error| DistError::Collective(inner.run.meeting.lifeline.explain(&format!("{name}: {error}"))))?;
+        let work =
+            start().map_err(|error| DistError::Collective(inner.run.meeting.lifeline.explain(&format!("{name}: {error}"))))?;
         Ok(Pending { work: Work::InFlight { work, name, shape }, divide, inner: Some(Arc::clone(inner)) })
     }
 
@@ -391,7 +392,11 @@ impl Pending {
             inner.run.meeting.lifeline.leave();
         }
         if let Some(world) = self.divide {
-            let mean = if tensor.is_floating_point() { tensor.f_div_scalar_(world as f64) } else { tensor.f_floor_divide_scalar_(world as i64) };
+            let mean = if tensor.is_floating_point() {
+                tensor.f_div_scalar_(world as f64)
+            } else {
+                tensor.f_floor_divide_scalar_(world as i64)
+            };
             let _ = mean.map_err(|error| words(error.to_string()))?;
         }
         Ok(tensor)

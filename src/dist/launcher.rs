@@ -80,7 +80,10 @@ impl Launched {
         };
         let Self { rank, world, local_rank, local_world, .. } = launched;
         if rank >= world {
-            return Err(DistError::Launcher(format!("rank {rank} is outside a world of {world}: ranks go from 0 to {}", world - 1)));
+            return Err(DistError::Launcher(format!(
+                "rank {rank} is outside a world of {world}: ranks go from 0 to {}",
+                world - 1
+            )));
         }
         if local_rank >= local_world || local_world > world {
             return Err(DistError::Launcher(format!(

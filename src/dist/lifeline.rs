@@ -108,7 +108,12 @@ pub(super) struct Lifeline {
 
 impl Lifeline {
     /// Rank 0: accepts the others' connections and starts to watch.
-    pub(super) fn serve(listener: TcpListener, hosts: Vec<String>, timeout: Duration, patience: Duration) -> Result<Self, String> {
+    pub(super) fn serve(
+        listener: TcpListener,
+        hosts: Vec<String>,
+        timeout: Duration,
+        patience: Duration,
+    ) -> Result<Self, String> {
         let missing = hosts.len() - 1;
         let shared = Arc::new(Shared::new(0, hosts, timeout));
         let peers = accept(&listener, missing, &shared, Instant::now() + patience)?;
@@ -218,12 +223,7 @@ impl Shared {
     }
 }
 
-fn accept(
-    listener: &TcpListener,
-    expected: usize,
-    shared: &Shared,
-    deadline: Instant,
-) -> Result<BTreeMap<usize, Peer>, String> {
+fn accept(listener: &TcpListener, expected: usize, shared: &Shared, deadline: Instant) -> Result<BTreeMap<usize, Peer>, String> {
     let fault = |error: std::io::Error| format!("the lifeline's socket failed: {error}");
     listener.set_nonblocking(true).map_err(fault)?;
     let (mut peers, mut strangers) = (BTreeMap::new(), Vec::new());
@@ -244,7 +244,10 @@ fn accept(
         if Instant::now() > deadline {
             let missing: Vec<String> =
                 (1..shared.hosts.len()).filter(|rank| !peers.contains_key(rank)).map(|rank| shared.name(rank)).collect();
-            return Err(format!("{} came, but did not open the lifeline: is a firewall between the machines?", missing.join(", ")));
+            return Err(format!(
+                "{} came, but did not open the lifeline: is a firewall between the machines?",
+                missing.join(", ")
+            ));
         }
         std::thread::sleep(Duration::from_millis(2));
     }

@@ -60,7 +60,9 @@ impl<'de> Visitor<'de> for LossScaleVisitor {
     type Value = LossScale;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("\"dynamic\", a positive number, or a mapping with init_scale, growth_factor, backoff_factor, growth_interval")
+        f.write_str(
+            "\"dynamic\", a positive number, or a mapping with init_scale, growth_factor, backoff_factor, growth_interval",
+        )
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<LossScale, E> {

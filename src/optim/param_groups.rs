@@ -70,7 +70,13 @@ pub struct ParamGroup {
 
 /// Sorts parameters into groups, in the order in which their settings first appear. `decay` is the optimizer's own weight
 /// decay and `default_decay` what holds where none is written.
-pub(super) fn group(params: &[Parameter], config: &ParamwiseConfig, lr: f64, decay: Option<f64>, default_decay: f64) -> Vec<ParamGroup> {
+pub(super) fn group(
+    params: &[Parameter],
+    config: &ParamwiseConfig,
+    lr: f64,
+    decay: Option<f64>,
+    default_decay: f64,
+) -> Vec<ParamGroup> {
     // Longest first, then by alphabet: the most particular key wins.
     let mut keys: Vec<(&str, &CustomKey)> = config.custom_keys.iter().map(|(key, value)| (key.as_str(), value)).collect();
     keys.sort_by(|(left, _), (right, _)| right.len().cmp(&left.len()).then(left.cmp(right)));
@@ -159,7 +165,9 @@ mod tests {
 
     #[test]
     fn norm_comes_before_bias_and_bias_before_flat() {
-        let found = settings("{norm_decay_mult: 0.0, bias_decay_mult: 2.0, flat_decay_mult: 3.0, dwconv_decay_mult: 4.0, bias_lr_mult: 2.0}");
+        let found = settings(
+            "{norm_decay_mult: 0.0, bias_decay_mult: 2.0, flat_decay_mult: 3.0, dwconv_decay_mult: 4.0, bias_lr_mult: 2.0}",
+        );
         let decays: Vec<f64> = found.iter().map(|it| it.1 / 0.01).collect();
         assert_eq!(decays, [1.0, 2.0, 0.0, 0.0, 4.0, 3.0, 1.0]);
         // The bias of a norm keeps the base rate.

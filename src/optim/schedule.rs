@@ -197,14 +197,36 @@ struct Scheduler {
 /// A scheduler's factor, with its lengths in steps.
 #[derive(Debug, Clone)]
 enum Curve {
-    Poly { eta_min: f64, power: f64, total: f64 },
-    Linear { start: f64, end: f64, total: f64 },
+    Poly {
+        eta_min: f64,
+        power: f64,
+        total: f64,
+    },
+    Linear {
+        start: f64,
+        end: f64,
+        total: f64,
+    },
     /// How often each milestone is written.
-    MultiStep { milestones: BTreeMap<u64, i32>, gamma: f64 },
-    Step { size: u64, gamma: f64 },
-    Constant { factor: f64, total: u64 },
-    Exponential { gamma: f64 },
-    Cosine { t_max: u64, floor: Floor },
+    MultiStep {
+        milestones: BTreeMap<u64, i32>,
+        gamma: f64,
+    },
+    Step {
+        size: u64,
+        gamma: f64,
+    },
+    Constant {
+        factor: f64,
+        total: u64,
+    },
+    Exponential {
+        gamma: f64,
+    },
+    Cosine {
+        t_max: u64,
+        floor: Floor,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -350,8 +372,20 @@ impl Curve {
             _ if step == 0 => rate,
             Self::Poly { eta_min, power, total } => (rate - eta_min) * (1.0 - 1.0 / (total - at + 1.0)).powf(power) + eta_min,
             Self::Linear { start, end, total } => rate * (1.0 + (end - start) / (total * start + (at - 1.0) * (end - start))),
-            Self::Step { size, gamma } => if step.is_multiple_of(size) { rate * gamma } else { rate },
-            Self::Constant { factor, total } => if step == total { rate * (1.0 / factor) } else { rate },
+            Self::Step { size, gamma } => {
+                if step.is_multiple_of(size) {
+                    rate * gamma
+                } else {
+                    rate
+                }
+            }
+            Self::Constant { factor, total } => {
+                if step == total {
+                    rate * (1.0 / factor)
+                } else {
+                    rate
+                }
+            }
             Self::Exponential { gamma } => rate * gamma,
             Self::Cosine { t_max, floor } => {
                 let floor = match floor {
@@ -422,7 +456,8 @@ mod tests {
 
     #[test]
     fn a_poly_schedule_follows_its_closed_form() {
-        let configs: Vec<ParamSchedulerConfig> = parse_str("[{type: PolyLR, power: 0.9, eta_min: 1e-4, by_epoch: false}]").expect("a schedule");
+        let configs: Vec<ParamSchedulerConfig> =
+            parse_str("[{type: PolyLR, power: 0.9, eta_min: 1e-4, by_epoch: false}]").expect("a schedule");
         let horizon = Horizon { max_epochs: None, max_iters: 1000, epoch_length: 10 };
         let mut schedule = Schedule::new(&configs, &[0.01], horizon).expect("a schedule");
         for iteration in 0..1000_u32 {

@@ -69,12 +69,22 @@ impl Sgd {
             self.buffers[index].get_or_insert_with(|| param.zeros_like());
         }
         let of = |first: bool| -> Vec<usize> { (0..indices.len()).filter(|&at| new[at] == first).collect() };
-        let halves = if dampening == 0.0 { [((0..indices.len()).collect(), false), (Vec::new(), true)] } else { [(of(false), false), (of(true), true)] };
+        let halves = if dampening == 0.0 {
+            [((0..indices.len()).collect(), false), (Vec::new(), true)]
+        } else {
+            [(of(false), false), (of(true), true)]
+        };
         for (places, first) in halves {
             let pick = |list: &[&Tensor]| places.iter().map(|&at| list[at].shallow_clone()).collect::<Vec<_>>();
             let (params, grads) = (pick(params), pick(grads));
             let buffers: Vec<&Tensor> = places.iter().filter_map(|&at| self.buffers[indices[at]].as_ref()).collect();
-            fused_sgd(&params.iter().collect::<Vec<_>>(), &grads.iter().collect::<Vec<_>>(), &buffers, &Step { first, ..step }, found_inf)?;
+            fused_sgd(
+                &params.iter().collect::<Vec<_>>(),
+                &grads.iter().collect::<Vec<_>>(),
+                &buffers,
+                &Step { first, ..step },
+                found_inf,
+            )?;
         }
         Ok(())
     }

@@ -9,7 +9,10 @@ use tch::Tensor;
 pub enum StateError {
     #[error("the optimizer state `{key}` belongs to no parameter that is trained; is this checkpoint of another model?")]
     NoParameter { key: String },
-    #[error("{optimizer} keeps no `{slot}`{}; was this checkpoint written with another optimizer, or other settings of it?", of(parameter))]
+    #[error(
+        "{optimizer} keeps no `{slot}`{}; was this checkpoint written with another optimizer, or other settings of it?",
+        of(parameter)
+    )]
     NoSlot { optimizer: &'static str, slot: String, parameter: String },
     #[error("`{slot}`{} has shape {found:?}, expected {expected:?}", of(parameter))]
     Shape { slot: String, parameter: String, expected: Vec<i64>, found: Vec<i64> },
@@ -25,7 +28,9 @@ impl StateError {
     pub(super) fn of(mut self, name: &str) -> Self {
         match &mut self {
             Self::NoParameter { .. } => {}
-            Self::NoSlot { parameter, .. } | Self::Shape { parameter, .. } | Self::Missing { parameter, .. } => name.clone_into(parameter),
+            Self::NoSlot { parameter, .. } | Self::Shape { parameter, .. } | Self::Missing { parameter, .. } => {
+                name.clone_into(parameter)
+            }
         }
         self
     }
@@ -53,7 +58,11 @@ pub(super) fn known(values: &BTreeMap<String, &Tensor>, slots: &[&str], optimize
 }
 
 /// A copy of a state tensor, laid out as its parameter is, on its device.
-pub(super) fn value(values: &BTreeMap<String, &Tensor>, slot: &'static str, param: &Tensor) -> Result<Option<Tensor>, StateError> {
+pub(super) fn value(
+    values: &BTreeMap<String, &Tensor>,
+    slot: &'static str,
+    param: &Tensor,
+) -> Result<Option<Tensor>, StateError> {
     let Some(found) = values.get(slot) else { return Ok(None) };
     if found.size() != param.size() {
         let (expected, found) = (param.size(), found.size());

@@ -168,7 +168,9 @@ fn a_group_has_its_own_rate() {
 
 #[test]
 fn an_overflow_skips_the_step_and_halves_the_scale() {
-    for optimizer_text in ["{type: SGD, lr: 0.1, momentum: 0.9}", "{type: SGD, lr: 0.1, momentum: 0.9, dampening: 0.5}", "{type: AdamW}"] {
+    for optimizer_text in
+        ["{type: SGD, lr: 0.1, momentum: 0.9}", "{type: SGD, lr: 0.1, momentum: 0.9, dampening: 0.5}", "{type: AdamW}"]
+    {
         let text = format!("{{type: AmpOptimWrapper, dtype: float16, optimizer: {optimizer_text}}}");
         let config: OptimWrapperConfig = parse_str(&text).expect("an optim_wrapper");
         let mut scaler = config.amp().expect("mixed precision").scaler(Device::Cpu).expect("a scaler");

@@ -124,7 +124,7 @@ impl Training {
         let mut journal = Journal::new(
             plan.clone(),
             experiment.logger().clone(),
-            &experiment.log_processor(),
+            &experiment.log_processor,
             sink,
             setting.console.clone(),
             progress.iteration,
@@ -231,9 +231,8 @@ impl Training {
         if self.group.is_main() {
             self.checkpoint()?.write(&path)?;
             let keep = self.setting.experiment.checkpoint_hook().max_keep_ckpts;
-            let written = checkpoint::record_newest(self.setting.rundir.work_dir(), &path).and_then(|()| {
-                if keep > 0 { checkpoint::prune(self.folder(), keep as usize) } else { Ok(()) }
-            });
+            let written = checkpoint::record_newest(self.setting.rundir.work_dir(), &path)
+                .and_then(|()| if keep > 0 { checkpoint::prune(self.folder(), keep as usize) } else { Ok(()) });
             written.map_err(|error| {
                 Failure::new(Exit::CannotWrite, format!("cannot keep {} in order: {error}", self.folder().display()))
             })?;
@@ -304,7 +303,8 @@ fn load_pretrained(segmentor: &Segmentor, hub: &Path) -> anyhow::Result<()> {
     let path = source.resolve(hub)?;
     let checkpoint = Checkpoint::read(&path)?;
     let prefix = source.prefix.as_deref().unwrap_or_default();
-    let renamed = |(name, tensor): (String, tch::Tensor)| Some((format!("{}{}", source.target, name.strip_prefix(prefix)?), tensor));
+    let renamed =
+        |(name, tensor): (String, tch::Tensor)| Some((format!("{}{}", source.target, name.strip_prefix(prefix)?), tensor));
     let state: StateDict = checkpoint.model.into_iter().filter_map(renamed).collect();
     load_weights(segmentor, &state, &path)
 }
@@ -324,7 +324,8 @@ fn parameters(tensors: &[NamedTensor]) -> Vec<Parameter> {
 }
 
 fn validation(experiment: &Experiment, rundir: &RunDir) -> anyhow::Result<Option<Evaluation>> {
-    let (Some(loader), Some(_), Some(evaluator)) = (&experiment.val_dataloader, &experiment.val_cfg, &experiment.val_evaluator) else {
+    let (Some(loader), Some(_), Some(evaluator)) = (&experiment.val_dataloader, &experiment.val_cfg, &experiment.val_evaluator)
+    else {
         let parts = [experiment.val_dataloader.is_some(), experiment.val_cfg.is_some(), experiment.val_evaluator.is_some()];
         if parts.contains(&true) {
             let message = "val_dataloader, val_cfg and val_evaluator belong together: set all of them or none";

@@ -72,8 +72,9 @@ impl Evaluation {
         let options = LoaderOptions { rank: group.rank(), world: group.world(), ..LoaderOptions::default() };
         let loader = Loader::new(Arc::clone(&self.dataset), &self.loader, &options)?;
         for folder in [&self.leaves.out_dir, &self.leaves.show_dir].into_iter().flatten() {
-            std::fs::create_dir_all(folder)
-                .map_err(|error| Failure::new(Exit::CannotWrite, format!("cannot make the folder {}: {error}", folder.display())))?;
+            std::fs::create_dir_all(folder).map_err(|error| {
+                Failure::new(Exit::CannotWrite, format!("cannot make the folder {}: {error}", folder.display()))
+            })?;
         }
 
         let started = Instant::now();
@@ -152,8 +153,11 @@ impl Evaluation {
         let stem = meta.img_path.file_stem().unwrap_or_default().to_string_lossy();
         if let Some(folder) = self.leaves.out_dir.as_deref().or(self.metric.output_dir.as_deref()) {
             // A dataset whose label 0 means "none" counts its classes from 1 in files, as mmseg writes them.
-            let shifted: Vec<u8> =
-                if self.dataset.reduce_zero_label() { labels.data.iter().map(|it| it + 1).collect() } else { labels.data.clone() };
+            let shifted: Vec<u8> = if self.dataset.reduce_zero_label() {
+                labels.data.iter().map(|it| it + 1).collect()
+            } else {
+                labels.data.clone()
+            };
             write_png(&folder.join(format!("{stem}.png")), &shifted, labels.width, labels.height, 1)?;
         }
         if let Some(folder) = &self.leaves.show_dir
@@ -180,7 +184,8 @@ impl Evaluation {
 }
 
 fn write_png(path: &Path, pixels: &[u8], width: usize, height: usize, colours: usize) -> anyhow::Result<()> {
-    let bytes = visualization::png(pixels, width, height, colours).with_context(|| format!("cannot encode {}", path.display()))?;
+    let bytes =
+        visualization::png(pixels, width, height, colours).with_context(|| format!("cannot encode {}", path.display()))?;
     write_atomically(path, &bytes)
         .map_err(|error| Failure::new(Exit::CannotWrite, format!("cannot write {}: {error}", path.display())))?;
     Ok(())

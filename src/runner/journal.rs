@@ -7,8 +7,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 
 use super::progress::Plan;
-use crate::experiment::{LogProcessor, LoggerHook};
 use crate::exit::{Exit, Failure};
+use crate::experiment::{LogProcessor, LoggerHook};
 use crate::logging::Console;
 use crate::metrics::{Metrics, Sink, Window};
 
@@ -52,7 +52,8 @@ impl Journal {
         iteration: u64,
     ) -> Self {
         let bar = console.bars().map(|bars| {
-            let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style =
+                ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
             let bar = bars.add(ProgressBar::new(plan.max_iterations).with_style(style).with_position(iteration));
             bar.enable_steady_tick(Duration::from_millis(500));
             bar
@@ -109,7 +110,8 @@ impl Journal {
 
     fn log(&mut self, iteration: u64, step: &Step) -> Result<(), Failure> {
         let memory = memory_in_use();
-        let times: Vec<_> = ["time", "data_time", "comm_time"].into_iter().filter(|name| self.window.mean(name).is_some()).collect();
+        let times: Vec<_> =
+            ["time", "data_time", "comm_time"].into_iter().filter(|name| self.window.mean(name).is_some()).collect();
         let losses: Vec<_> = self.window.names().filter(|name| !times.contains(name)).map(ToOwned::to_owned).collect();
 
         let mut parts = vec![format!("base_lr: {:.4e}", Python(step.base_lr)), format!("lr: {:.4e}", Python(step.lr))];
@@ -142,7 +144,8 @@ impl Journal {
 
     fn write(&mut self, scalars: &Map<String, Value>, step: u64) -> Result<(), Failure> {
         let Some(sink) = &mut self.sink else { return Ok(()) };
-        sink.write(scalars, step).map_err(|error| Failure::new(Exit::CannotWrite, format!("cannot write the run's scalars: {error}")))
+        sink.write(scalars, step)
+            .map_err(|error| Failure::new(Exit::CannotWrite, format!("cannot write the run's scalars: {error}")))
     }
 
     /// Logs a validation's result.

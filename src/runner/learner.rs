@@ -54,7 +54,8 @@ impl Learner {
         let divisor = self.accumulation.divisor(iteration as usize);
         let total = if divisor > 1 { losses.total / divisor as f64 } else { losses.total };
         let grads = gradients(&self.segmentor, total.backward());
-        let losses: Vec<(String, f64)> = names.into_iter().zip(Vec::<f64>::try_from(values.to_kind(tch::Kind::Double))?).collect();
+        let losses: Vec<(String, f64)> =
+            names.into_iter().zip(Vec::<f64>::try_from(values.to_kind(tch::Kind::Double))?).collect();
         refuse_infinite(&losses, iteration, batch)?;
         accumulate(&mut self.pending, grads)?;
         if self.accumulation.steps(iteration as usize) {

@@ -95,4 +95,3 @@ fn set_pipeline(dataset: &mut DatasetConfig, pipeline: &[Transform]) {
         DatasetConfig::ConcatDataset(it) => it.datasets.iter_mut().for_each(|it| set_pipeline(it, pipeline)),
     }
 }
-
