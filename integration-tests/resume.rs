@@ -12,9 +12,12 @@ use crate::harness::{self, ends_in, exact, steps, text};
 
 const ITERATIONS: u32 = 10;
 
+/// Logged steps by iteration, with their values by name.
+type Steps = Vec<(u64, Vec<(String, serde_json::Value)>)>;
+
 /// The losses of a run that was never stopped.
-fn unbroken() -> &'static Vec<(u64, Vec<(String, serde_json::Value)>)> {
-    static STEPS: OnceLock<Vec<(u64, Vec<(String, serde_json::Value)>)>> = OnceLock::new();
+fn unbroken() -> &'static Steps {
+    static STEPS: OnceLock<Steps> = OnceLock::new();
     STEPS.get_or_init(|| {
         let folder = tempfile::tempdir().expect("a temporary folder");
         ends_in(&mut harness::train(folder.path(), ITERATIONS), 0);
@@ -34,7 +37,7 @@ fn signal(child: &Child, signal: Signal) {
 
 /// Waits until `count` steps are logged.
 fn wait_for_steps(work_dir: &Path, count: usize) {
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let deadline = Instant::now() + Duration::from_mins(2);
     while !work_dir.exists() || steps(work_dir).len() < count {
         assert!(Instant::now() < deadline, "no {count} steps after two minutes");
         std::thread::sleep(Duration::from_millis(10));

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use pytorch_reader::{DType, PytorchError, PytorchReader};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use tch::{Device, Kind, Tensor};
 use zip::write::SimpleFileOptions;
 
@@ -68,8 +67,6 @@ fn dataset_meta(path: &Path) -> DatasetMeta {
         old_classes: Option<Vec<String>>,
         #[serde(rename = "PALETTE")]
         old_palette: Option<Vec<[u8; 3]>>,
-        #[serde(flatten)]
-        _rest: std::collections::HashMap<String, IgnoredAny>,
     }
     #[derive(Deserialize)]
     struct Described {

@@ -179,7 +179,7 @@ impl Fill {
 
     /// A value of its own for every two by two pixels, from 0 to 1.
     fn grain(&self, at: (f64, f64)) -> f64 {
-        let cell = ((at.0 as u64) / 2) << 32 | (at.1 as u64) / 2;
+        let cell = (((at.0 as u64) / 2) << 32) | ((at.1 as u64) / 2);
         let mut hash = (self.seed ^ cell).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         hash = (hash ^ (hash >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         f64::from((hash >> 40) as u32) / f64::from(1_u32 << 24)

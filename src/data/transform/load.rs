@@ -156,11 +156,11 @@ fn check_range(label: &LabelMap, frame: &Frame) -> Result<(), DataError> {
     let Ok(limit) = u8::try_from(num_classes) else {
         return Ok(());
     };
-    let outside = |&value: &u8| (value >= limit) & (value != ignore_index);
+    let outside = |&value: &u8| value >= limit && value != ignore_index;
     if !label.data.iter().fold(false, |found, value| found | outside(value)) {
         return Ok(());
     }
-    let at = label.data.iter().position(|value| outside(value)).unwrap_or_default();
+    let at = label.data.iter().position(outside).unwrap_or_default();
     let hint = if reduce_zero_label {
         " after reduce_zero_label; do the dataset's classes fit these files?"
     } else {

@@ -175,7 +175,6 @@ impl Planes {
 
     /// OpenCV's `COLOR_BGR2HSV`: 12-bit fixed-point reciprocals, here computed instead of looked up.
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "compiled anew for the instruction set that runs it")]
     fn to_hsv(&mut self) {
         for n in 0..PIECE {
             let (b, g, r) = (self.blue[n], self.green[n], self.red[n]);
@@ -202,7 +201,6 @@ impl Planes {
 
     /// Adds to the hue, modulo 180.
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "compiled anew for the instruction set that runs it")]
     fn turn(&mut self, by: f32) {
         let by = by.rem_euclid(180.0);
         for hue in &mut self.hue {
@@ -213,7 +211,6 @@ impl Planes {
 
     /// OpenCV's `COLOR_HSV2BGR`: each channel is the value, less a share of it that rises and falls over the six sectors.
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "compiled anew for the instruction set that runs it")]
     fn to_bgr(&mut self) {
         for n in 0..PIECE {
             let sector = self.hue[n] * (1.0 / 30.0);
@@ -233,7 +230,6 @@ impl Planes {
 
 /// Rounds to a whole number, halves to even, for magnitudes below 2^22: adding 1.5 * 2^23 leaves no bit for a fraction.
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "compiled anew for the instruction set that runs it")]
 fn round(value: f32) -> f32 {
     const NO_FRACTION: f32 = 12_582_912.0;
     (value + NO_FRACTION) - NO_FRACTION

@@ -38,7 +38,7 @@ fn yes() -> bool {
 
 impl FCNHeadConfig {
     fn check(&self) -> Result<(), ModelError> {
-        if self.kernel_size % 2 == 0 {
+        if self.kernel_size.is_multiple_of(2) {
             let problem = format!("expected an odd number, so that sizes stay, got {}", self.kernel_size);
             return Err(ModelError::config("kernel_size", problem));
         }
