@@ -23,7 +23,7 @@ test: libtorch ## all set-up, then every test
 check: libtorch ## rustfmt, clippy and rustdoc, warnings denied, and shellcheck
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 	shellcheck scripts/*.sh .ci/run
 
 parity: build ## hold our numbers against mmsegmentation's

@@ -64,7 +64,12 @@ fn a_missing_label_map_is_named() {
     copied(&data);
     let victim = first_file(&data.join("annotations/training"));
     fs::remove_file(&victim).expect("removes");
-    refuses(&data, &["train_cfg.max_iters=40"], 66, &[&victim.file_name().expect("a name").to_string_lossy()]);
+    refuses(
+        &data,
+        &["train_cfg.max_iters=40", "default_hooks.checkpoint.interval=100"],
+        66,
+        &[&victim.file_name().expect("a name").to_string_lossy()],
+    );
 }
 
 #[test]
@@ -93,7 +98,7 @@ fn a_label_map_of_another_size_is_named() {
 
 #[test]
 fn a_label_beyond_num_classes_is_named() {
-    refuses(dataset(), &["model.decode_head.num_classes=3", "model.auxiliary_head.num_classes=3"], 65, &["num_classes", ".png"]);
+    refuses(dataset(), &["model.decode_head.num_classes=3", "model.auxiliary_head.num_classes=3"], 65, &["3 classes", ".png"]);
 }
 
 #[test]

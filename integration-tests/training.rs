@@ -58,18 +58,30 @@ fn load_from_starts_at_iteration_zero_with_the_weights() {
 #[test]
 fn epochs_count_passes_over_the_dataset() {
     let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = folder.path().join("epochs.yaml");
+    let base = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(CONFIG);
+    let yaml = format!(
+        "_base_: {}\ntrain_cfg: {{_delete_: true, type: EpochBasedTrainLoop, max_epochs: 2, val_interval: 2}}\n\
+         train_dataloader: {{sampler: {{_delete_: true, type: DefaultSampler, shuffle: true}}}}\n\
+         default_hooks: {{checkpoint: {{by_epoch: true, interval: 1}}}}\n",
+        base.display()
+    );
+    std::fs::write(&config, yaml).expect("writes");
+    let work_dir = folder.path().join("work");
+    let loops = |option: &String| option.starts_with("train_cfg.") || option.starts_with("default_hooks.checkpoint.interval");
+    let options = small(dataset(), 1).into_iter().filter(|option| !loops(option));
+    let output = ends_in(segslurm().arg("train").arg(&config).arg("--work-dir").arg(&work_dir).args(options), 0);
+    let log = text(&output.stdout);
+    assert!(log.contains("Epoch(train) [2]") && log.contains("Epoch(val) [2]"), "{log}");
+    let images = std::fs::read_dir(dataset().join("images/training")).expect("images").count();
+    assert_eq!(steps(&work_dir).len(), 2 * images.div_ceil(2));
+    assert!(work_dir.join("epoch_1.safetensors").exists() && work_dir.join("epoch_2.safetensors").exists());
+}
+
+#[test]
+fn a_leftover_key_of_another_loop_is_refused_by_name() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let mut command = harness::train(folder.path(), 1);
-    command.args([
-        "train_cfg={}",
-        "train_cfg.type=EpochBasedTrainLoop",
-        "train_cfg.max_epochs=2",
-        "train_cfg.val_interval=2",
-        "train_dataloader.sampler.type=DefaultSampler",
-        "default_hooks.checkpoint.by_epoch=true",
-        "default_hooks.checkpoint.interval=1",
-    ]);
-    let output = command.output().expect("the program starts");
-    // `train_cfg={}` cannot drop keys: an override merges. The leftover max_iters must be refused by name.
-    assert_eq!(output.status.code(), Some(78), "{}", text(&output.stderr));
+    let output = ends_in(command.arg("train_cfg.type=EpochBasedTrainLoop"), 78);
     assert!(text(&output.stderr).contains("max_iters"), "{}", text(&output.stderr));
 }

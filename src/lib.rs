@@ -3,15 +3,17 @@
 //! The modules below are floors, ground first: a module may name only modules of lower floors, never a sibling.
 //! `docs/architecture.md` is the map, and a test holds the rule.
 
+// Floor 0: what every error ends in.
+pub mod exit;
+
 // Floor 1: languages. No tensors, no siblings.
 pub mod config;
-pub mod exit;
-pub mod logging;
 pub mod rundir;
 pub mod slurm;
 
-// Floor 2: processes that talk.
+// Floor 2: processes that talk, to each other and to people.
 pub mod dist;
+pub mod logging;
 
 // Floor 3: fast paths for Burn.
 pub mod ops;

@@ -43,6 +43,7 @@ pub struct Optimizer {
     groups: Vec<ParamGroup>,
     rule: Rule,
     clip: Option<Clip>,
+    base_lr: f64,
 }
 
 #[derive(Debug)]
@@ -69,12 +70,12 @@ impl Optimizer {
             OptimizerConfig::AdamW(it) => Rule::Adam(Adam::new(it, true, params.len())),
         };
         let clip = config.clip_grad().map(ClipGradConfig::resolve).transpose().map_err(|text| OptimError(text.to_owned()))?;
-        Ok(Self { params, groups, rule, clip })
+        Ok(Self { params, groups, rule, clip, base_lr: optimizer.lr() })
     }
 
-    /// The rate of each group before any schedule.
+    /// The rate of each group before any schedule, and after them the optimizer's own, which logs call `base_lr`.
     pub fn initial_rates(&self) -> Vec<f64> {
-        self.groups.iter().map(|group| group.lr).collect()
+        self.groups.iter().map(|group| group.lr).chain([self.base_lr]).collect()
     }
 
     /// The parameters, in the order of the gradients.
@@ -82,7 +83,8 @@ impl Optimizer {
         &self.params
     }
 
-    /// One step: gradients in the order of the parameters, `None` for those that got none, and a rate for each group. With
+    /// One step: gradients in the order of the parameters, `None` for those that got none, and a rate for each group (what
+    /// follows them is not looked at). With
     /// a scaler the gradients are unscaled first, and the step is skipped where one of them is not finite.
     ///
     /// Returns the norm of the gradients before clipping (`[]`, on the device) where norms are clipped.
@@ -93,7 +95,7 @@ impl Optimizer {
         mut scaler: Option<&mut GradScaler>,
     ) -> Result<Option<Tensor>, NativeError> {
         assert_eq!(grads.len(), self.params.len(), "one place for the gradient of each parameter");
-        assert_eq!(rates.len(), self.groups.len(), "one rate for each parameter group");
+        assert!(rates.len() >= self.groups.len(), "a rate for each parameter group");
         let all: Vec<&Tensor> = grads.iter().flatten().collect();
         let found_inf = match scaler.as_deref_mut() {
             Some(scaler) => Some(scaler.unscale(&all)?.shallow_clone()),
@@ -135,8 +137,9 @@ impl Optimizer {
             let (name, slot) = key.rsplit_once('.').unwrap_or((key, ""));
             by_param.entry(name).or_default().insert(slot.to_owned(), tensor);
         }
-        if let Some(name) = by_param.keys().find(|name| !self.params.iter().any(|it| it.name == **name)) {
-            return Err(StateError::NoParameter { key: (*name).to_owned() });
+        let known = |key: &str| self.params.iter().any(|it| key.rsplit_once('.').is_some_and(|(name, _)| name == it.name));
+        if let Some(key) = state.keys().find(|key| !known(key)) {
+            return Err(StateError::NoParameter { key: key.clone() });
         }
         for (index, param) in self.params.iter().enumerate() {
             let Some(values) = by_param.get(param.name.as_str()) else { continue };

@@ -408,7 +408,7 @@ mod tests {
     use super::*;
     use crate::config::parse_str;
 
-    const GOLDEN: &str = include_str!("../../integration-tests/golden/schedules.json");
+    const GOLDEN: &str = include_str!("../../integration-tests/golden/param_scheduler.json");
 
     #[derive(Deserialize)]
     struct Golden {

@@ -150,8 +150,15 @@ impl Training {
 
     /// Takes a finished step into the log. Called after the iteration was counted.
     pub fn log(&mut self, losses: &[(String, f64)], rates: &[f64], time: Duration, data_time: Duration) -> anyhow::Result<()> {
-        let lr = rates.first().copied().unwrap_or(0.0);
-        let step = Step { base_lr: lr, lr, losses: losses.to_vec(), time, data_time, comm_time: None };
+        let rate = |rate: Option<&f64>| rate.copied().unwrap_or(0.0);
+        let step = Step {
+            base_lr: rate(rates.last()),
+            lr: rate(rates.first()),
+            losses: losses.to_vec(),
+            time,
+            data_time,
+            comm_time: None,
+        };
         self.journal.step(self.progress.iteration, &step)?;
         Ok(())
     }

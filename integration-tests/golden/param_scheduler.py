@@ -1,6 +1,6 @@
-"""Makes schedules.json: learning rates as mmengine 0.10.7 schedules them, sampled over the whole training.
+"""Makes param_scheduler.json: learning rates as mmengine 0.10.7 schedules them, sampled over the whole training.
 
-Run with mmengine and torch installed: python integration-tests/golden/schedules.py
+Run with mmengine and torch installed: python integration-tests/golden/param_scheduler.py
 """
 import json
 import os
@@ -79,7 +79,7 @@ def main():
         every = rates(config, initial, epochs, max_epochs, epoch_length, max_iters)
         golden[name] = dict(config=config, initial=initial, epochs=epochs, max_epochs=max_epochs, epoch_length=epoch_length,
                             max_iters=max_iters, rates=[[at, every[at]] for at in sample(max_iters)])
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "schedules.json")
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "param_scheduler.json")
     with open(path, "w") as file:
         file.write("{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(case, separators=(',', ':'))}" for name, case in golden.items()) + "\n}\n")
 
