@@ -2,7 +2,7 @@
 CARGO ?= cargo
 SHELL := /bin/bash
 
-.PHONY: help libtorch build demo test check parity bench gpu-check check-cuda cluster cluster-down docs
+.PHONY: help libtorch build demo test check cluster cluster-down docs
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -25,18 +25,6 @@ check: libtorch ## rustfmt, clippy and rustdoc, warnings denied, and shellcheck
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 	shellcheck scripts/*.sh .ci/run
-
-parity: build ## hold our numbers against mmsegmentation's
-	@scripts/parity.sh
-
-bench: build ## speed and memory beside mmsegmentation, as ratios
-	@scripts/bench.sh
-
-check-cuda: ## compile with NCCL against the full CUDA libtorch
-	@scripts/check-cuda.sh
-
-gpu-check: ## everything that needs a GPU, and one table
-	@scripts/gpu-check.sh
 
 cluster: ## start a throwaway two-node Slurm cluster on this machine
 	@scripts/cluster.sh up

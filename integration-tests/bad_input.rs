@@ -161,3 +161,8 @@ fn checkpoints_that_are_none_are_refused() {
     let message = text(&ends_in(&mut test(&good, &["model.decode_head.channels=64"]), 65).stderr);
     assert!(message.contains("decode_head.") && message.contains("64"), "another model's shapes are named: {message}");
 }
+
+#[test]
+fn mixed_precision_is_refused_and_not_ignored() {
+    refuses(dataset(), &["--amp"], 78, &["AmpOptimWrapper"]);
+}

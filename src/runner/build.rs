@@ -67,6 +67,15 @@ impl Training {
         let loop_config = experiment.train_cfg.as_ref().ok_or_else(|| missing("train_cfg"))?;
         let optim_wrapper = experiment.optim_wrapper.as_ref().ok_or_else(|| missing("optim_wrapper"))?;
 
+        if optim_wrapper.amp().is_some() {
+            let message = "AmpOptimWrapper (--amp): mixed precision is not in this version; train with OptimWrapper";
+            return Err(Failure::new(Exit::Config, message).into());
+        }
+        if group.world() > 1 {
+            let message = format!("{} ranks: data-parallel training is not in this version; train with one", group.world());
+            return Err(Failure::new(Exit::Config, message).into());
+        }
+
         let num_classes = experiment.model.num_classes();
         let dataset = Arc::new(loader.dataset.init()?.with_num_classes(num_classes));
         let evaluation = validation(&experiment, &setting.rundir)?;
