@@ -68,6 +68,16 @@ def transforms(recipe, folder, n):
     )
 
 
+def loader(recipe, folder, n):
+    def figures(out):
+        return {"img a second, two workers": out["images"] / out["wall"]}
+
+    return dict(
+        ours=lambda _: figures(run([OURS, "loader", recipe, DATA / folder, n])),
+        theirs=lambda python: figures(run([python, BENCH / "loader.py", recipe, DATA / folder, n])),
+    )
+
+
 def inference():
     def ours(_):
         out = run([SEGSLURM, "test", DATA / "test.yaml", DATA / "checkpoint.pth", "--work-dir", DATA / "work"])
@@ -95,6 +105,7 @@ CASES = {
     "train_step.pspnet_r50": step("pspnet_r50", 3),
     "transforms.ade20k": transforms("ade20k", "ade", 200),
     "transforms.cityscapes": transforms("cityscapes", "cityscapes", 48),
+    "loader.ade20k": loader("ade20k", "ade", 200),
     "inference": inference(),
     "startup": startup("pspnet_r18"),
     "ranks": ranks(9),

@@ -21,25 +21,31 @@ def pipeline(recipe):
     ]
 
 
+def dataset(recipe, root):
+    """The dataset's section of a config."""
+    if recipe == "ade20k":
+        prefix = dict(img_path="images/training", seg_map_path="annotations/training")
+        section = dict(type="ADE20KDataset", data_root=root, data_prefix=prefix)
+    else:
+        prefix = dict(img_path="leftImg8bit/train", seg_map_path="gtFine/train")
+        section = dict(type="CityscapesDataset", data_root=root, data_prefix=prefix)
+    return dict(section, pipeline=pipeline(recipe))
+
+
 def main():
     import peer
     from mmseg.registry import DATASETS
 
     recipe, root, n = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    if recipe == "ade20k":
-        prefix = dict(img_path="images/training", seg_map_path="annotations/training")
-        dataset = dict(type="ADE20KDataset", data_root=root, data_prefix=prefix)
-    else:
-        prefix = dict(img_path="leftImg8bit/train", seg_map_path="gtFine/train")
-        dataset = dict(type="CityscapesDataset", data_root=root, data_prefix=prefix)
-    dataset = DATASETS.build(dict(dataset, pipeline=pipeline(recipe)))
+    samples = DATASETS.build(dataset(recipe, root))
     peer.seed(1)
     for index in range(4):
-        dataset[index % len(dataset)]
+        samples[index % len(samples)]
     wall, cpu = time.perf_counter(), time.process_time()
     for index in range(n):
-        dataset[index % len(dataset)]
+        samples[index % len(samples)]
     side.report(images=n, wall=time.perf_counter() - wall, cpu=time.process_time() - cpu)
 
 
-main()
+if __name__ == "__main__":
+    main()

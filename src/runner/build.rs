@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use super::evaluate::{Evaluation, Leaves};
 use super::interrupt::Interrupt;
 use super::journal::{Journal, Step};
-use super::learner::{Learner, splitmix};
+use super::learner::{Learner, dropout_seed};
 use super::outcome::Outcome;
 use super::progress::{Plan, Progress};
 use super::state::RunState;
@@ -21,8 +21,8 @@ use crate::exit::{Exit, Failure};
 use crate::experiment::{EvaluatorConfig, Experiment, Rule};
 use crate::logging::Console;
 use crate::metrics::{Metrics, Sink};
-use crate::models::{LayerKind, NamedTensor, Segmentor, TensorKind, named_tensors};
-use crate::optim::{Accumulation, Horizon, Layer, Optimizer, Parameter, Schedule};
+use crate::models::{Segmentor, named_tensors};
+use crate::optim::{Horizon, Schedule};
 use crate::rundir::RunDir;
 
 /// Where a run takes place: everything about it that is not in its config.
@@ -80,27 +80,26 @@ impl Training {
         let dataset = Arc::new(loader.dataset.init()?.with_num_classes(num_classes));
         let evaluation = validation(&experiment, &setting.rundir)?;
 
-        let device = setting.device.clone().autodiff();
-        let segmentor = experiment.model.init(&device, setting.seed)?;
-        let found = starting_point(&setting)?;
-        match &found {
-            Some(Start { path, checkpoint, .. }) => load_weights(&segmentor, &checkpoint.model, path)?,
-            None => load_pretrained(&segmentor, &setting.hub)?,
-        }
-        let mut optimizer = Optimizer::new(optim_wrapper, parameters(&named_tensors(&segmentor)))?;
-
         let per_rank = dataset.len().div_ceil(group.world());
         let epoch_length = if loader.drop_last { per_rank / loader.batch_size } else { per_rank.div_ceil(loader.batch_size) };
         let epoch_length = epoch_length.max(1) as u64;
         let plan = Plan::new(loop_config, experiment.checkpoint_hook(), epoch_length, evaluation.is_some());
         let max_epochs = plan.by_epoch.then(|| plan.max_iterations / epoch_length);
         let horizon = Horizon { max_epochs, max_iters: plan.max_iterations, epoch_length };
-        let initial = optimizer.initial_rates();
+
+        let device = setting.device.clone().autodiff();
+        let mut learner = Learner::new(&experiment.model, optim_wrapper, &device, &group, setting.seed, plan.max_iterations)?;
+        let found = starting_point(&setting)?;
+        match &found {
+            Some(Start { path, checkpoint, .. }) => load_weights(&learner.segmentor, &checkpoint.model, path)?,
+            None => load_pretrained(&learner.segmentor, &setting.hub)?,
+        }
+        let initial = learner.optimizer.initial_rates();
         let schedule = Schedule::new(&experiment.param_scheduler, &initial, horizon)?;
 
         let state = match &found {
             Some(start) if start.resume => {
-                optimizer.load_state(&start.checkpoint.optimizer)?;
+                learner.optimizer.load_state(&start.checkpoint.optimizer)?;
                 Some(RunState::from_map(&start.checkpoint.meta.run, &start.path)?)
             }
             _ => None,
@@ -143,16 +142,7 @@ impl Training {
             journal.restore(state.window);
             best = state.best;
         }
-        let learner = Learner {
-            segmentor,
-            optimizer,
-            preprocessor: experiment.model.preprocessor()?,
-            device,
-            group: group.clone(),
-            seed: splitmix(seed.wrapping_add(group.rank() as u64)),
-            accumulation: Accumulation::new(optim_wrapper.accumulative_counts(), plan.max_iterations as usize),
-            pending: Vec::new(),
-        };
+        learner.seed = dropout_seed(seed, &group);
         let setting = Setting { seed, ..setting };
         Ok(Self { plan, progress, batches, schedule, learner, interrupt, group, setting, evaluation, journal, dataset, best })
     }
@@ -323,20 +313,6 @@ fn load_pretrained(segmentor: &Segmentor, hub: &Path) -> anyhow::Result<()> {
         |(name, tensor): (String, tch::Tensor)| Some((format!("{}{}", source.target, name.strip_prefix(prefix)?), tensor));
     let state: StateDict = checkpoint.model.into_iter().filter_map(renamed).collect();
     load_weights(segmentor, &state, &path)
-}
-
-fn parameters(tensors: &[NamedTensor]) -> Vec<Parameter> {
-    let trained = tensors.iter().filter(|it| it.kind == TensorKind::Parameter && it.requires_grad);
-    trained
-        .map(|it| Parameter {
-            name: it.name.clone(),
-            tensor: it.tensor.shallow_clone(),
-            layer: match it.layer {
-                LayerKind::Conv2d => Layer::Other,
-                LayerKind::BatchNorm => Layer::Norm,
-            },
-        })
-        .collect()
 }
 
 fn validation(experiment: &Experiment, rundir: &RunDir) -> anyhow::Result<Option<Evaluation>> {

@@ -7,9 +7,11 @@ use burn::tensor::{Device, Gradients, Tensor};
 use crate::data::Batch;
 use crate::dist::Group;
 use crate::exit::{Exit, Failure};
-use crate::models::{Forward, Pixels, SegDataPreProcessor, Segmentor};
+use crate::models::{
+    Forward, LayerKind, NamedTensor, Pixels, SegDataPreProcessor, Segmentor, SegmentorConfig, TensorKind, named_tensors,
+};
 use crate::ops;
-use crate::optim::{Accumulation, Optimizer, accumulate};
+use crate::optim::{Accumulation, Layer, OptimWrapperConfig, Optimizer, Parameter, accumulate};
 
 /// The model in training, and what changes it.
 pub struct Learner {
@@ -27,6 +29,30 @@ pub struct Learner {
 }
 
 impl Learner {
+    /// The model on `device` (an autodiff device) with weights drawn from `seed`, and its optimizer. Weights that are read
+    /// later go into the same storage.
+    pub fn new(
+        model: &SegmentorConfig,
+        optim_wrapper: &OptimWrapperConfig,
+        device: &Device,
+        group: &Group,
+        seed: u64,
+        max_iterations: u64,
+    ) -> anyhow::Result<Self> {
+        let segmentor = model.init(device, seed)?;
+        let optimizer = Optimizer::new(optim_wrapper, parameters(&named_tensors(&segmentor)))?;
+        Ok(Self {
+            segmentor,
+            optimizer,
+            preprocessor: model.preprocessor()?,
+            device: device.clone(),
+            group: group.clone(),
+            seed: dropout_seed(seed, group),
+            accumulation: Accumulation::new(optim_wrapper.accumulative_counts(), max_iterations as usize),
+            pending: Vec::new(),
+        })
+    }
+
     /// Trains on one batch; `iteration` counts the steps before it. Returns the losses by name, `loss` first.
     pub fn step(&mut self, batch: &Batch, iteration: u64, rates: &[f64]) -> anyhow::Result<Vec<(String, f64)>> {
         let images: Vec<_> = batch.samples.iter().map(|it| pixels(it.image.height, it.image.width, &it.image.data)).collect();
@@ -64,6 +90,25 @@ impl Learner {
         }
         Ok(losses)
     }
+}
+
+/// The run's seed as this rank's dropout uses it.
+pub(super) fn dropout_seed(seed: u64, group: &Group) -> u64 {
+    splitmix(seed.wrapping_add(group.rank() as u64))
+}
+
+fn parameters(tensors: &[NamedTensor]) -> Vec<Parameter> {
+    let trained = tensors.iter().filter(|it| it.kind == TensorKind::Parameter && it.requires_grad);
+    trained
+        .map(|it| Parameter {
+            name: it.name.clone(),
+            tensor: it.tensor.shallow_clone(),
+            layer: match it.layer {
+                LayerKind::Conv2d => Layer::Other,
+                LayerKind::BatchNorm => Layer::Norm,
+            },
+        })
+        .collect()
 }
 
 fn pixels(height: usize, width: usize, data: &[u8]) -> Pixels<'_> {
@@ -109,7 +154,7 @@ fn gradients(module: &impl Module, grads: Gradients) -> Vec<Option<tch::Tensor>>
 }
 
 /// A seed from a place, as well mixed as a drawn one.
-pub(super) fn splitmix(state: u64) -> u64 {
+fn splitmix(state: u64) -> u64 {
     let mut z = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

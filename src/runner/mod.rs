@@ -15,6 +15,7 @@ mod train;
 
 pub use build::{Setting, Training};
 pub use interrupt::Interrupt;
+pub use learner::Learner;
 pub use outcome::Outcome;
 pub use progress::{Plan, Progress};
 pub use test::{TestOptions, test};

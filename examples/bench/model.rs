@@ -1,0 +1,63 @@
+//! The models under test, from the configs beside this file, and one batch for each: the shapes of `scripts/bench/side.py`.
+
+use std::path::Path;
+
+use anyhow::Context;
+use rand::rngs::StdRng;
+use rand::{RngCore, SeedableRng};
+use segslurm::config;
+use segslurm::data::{Batch, Image, LabelMap, Meta, Sample};
+use segslurm::dist::Group;
+use segslurm::experiment::Experiment;
+use segslurm::ops;
+use segslurm::runner::Learner;
+
+/// Images in a batch, and their height and width.
+fn shape(model: &str) -> anyhow::Result<(usize, usize, usize)> {
+    match model {
+        "pspnet_r18" => Ok((4, 128, 128)),
+        "pspnet_r50" => Ok((2, 256, 256)),
+        _ => anyhow::bail!("there is no model {model}; expected pspnet_r18 or pspnet_r50"),
+    }
+}
+
+/// The config's model, its optimizer, and what else takes part in a step.
+pub(crate) fn learner(model: &str, group: Group) -> anyhow::Result<Learner> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/bench/{model}.yaml"));
+    let experiment = Experiment::from_config(&config::load(&path, &[])?)?;
+    let optim_wrapper = experiment.optim_wrapper.as_ref().context("the config has no optim_wrapper")?;
+    let device = ops::device_for_rank(group.local_rank()).autodiff();
+    Learner::new(&experiment.model, optim_wrapper, &device, &group, 1, 80_000)
+}
+
+/// Bytes that training images could have, and labels of every class. `images` in place of the model's own number.
+pub(crate) fn batch(model: &str, images: Option<usize>) -> anyhow::Result<Batch> {
+    let (n, height, width) = shape(model)?;
+    let classes = if model == "pspnet_r50" { 150 } else { 19 };
+    let mut random = StdRng::seed_from_u64(5);
+    let sample = |sample_idx| {
+        let mut pixels = vec![0; height * width * 3];
+        random.fill_bytes(&mut pixels);
+        let mut labels = vec![0; height * width];
+        random.fill_bytes(&mut labels);
+        labels.iter_mut().for_each(|it| *it %= classes);
+        Sample {
+            image: Image { height, width, data: pixels },
+            label: Some(LabelMap { height, width, data: labels }),
+            meta: Meta {
+                img_path: "made".into(),
+                seg_map_path: None,
+                ori_shape: (height, width),
+                img_shape: (height, width),
+                pad_shape: (height, width),
+                scale_factor: None,
+                flip: false,
+                flip_direction: None,
+                reduce_zero_label: false,
+                sample_idx,
+                padding: false,
+            },
+        }
+    };
+    Ok(Batch { samples: (0..images.unwrap_or(n)).map(sample).collect() })
+}
