@@ -1,37 +1,16 @@
 // Label maps on the CPU: bilinear resizing and the maximum over classes in one pass over each output row, so that logits
 // at the full size never exist. ATen would write and read [n, c, height, width] floats for one byte per pixel.
 #include "guard.h"
+#include "line.h"
+
 #include <ATen/Parallel.h>
 #include <algorithm>
 #include <limits>
 #include <vector>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define SEGSLURM_SIMD __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define SEGSLURM_SIMD
-#endif
-
 namespace {
 
-// Between which two source places each target place lies, and their weights, as ATen's upsample_bilinear2d has them.
-struct Line {
-  std::vector<int32_t> left, right;
-  std::vector<float> left_weight, right_weight;
-
-  Line(int64_t from, int64_t to, bool align_corners) : left(to), right(to), left_weight(to), right_weight(to) {
-    const float corners = to > 1 ? static_cast<float>(from - 1) / static_cast<float>(to - 1) : 0.0f;
-    const float scale = align_corners ? corners : static_cast<float>(from) / static_cast<float>(to);
-    for (int64_t place = 0; place < to; ++place) {
-      const float index = static_cast<float>(place);
-      const float source = align_corners ? scale * index : std::max(0.0f, scale * (index + 0.5f) - 0.5f);
-      left[place] = static_cast<int32_t>(std::min(static_cast<int64_t>(source), from - 1));
-      right[place] = static_cast<int32_t>(std::min<int64_t>(left[place] + 1, from - 1));
-      right_weight[place] = std::min(std::max(source - static_cast<float>(left[place]), 0.0f), 1.0f);
-      left_weight[place] = 1.0f - right_weight[place];
-    }
-  }
-};
+using Line = segslurm::Line<float>;
 
 SEGSLURM_SIMD void blend(const float* __restrict a, const float* __restrict b, float a_weight, float b_weight,
                          float* __restrict out, int64_t count) {

@@ -1,7 +1,7 @@
 //! The aten calls that `tch` does not expose.
 
 use std::ffi::c_int;
-use std::ptr::null_mut;
+use std::ptr::{null, null_mut};
 
 use tch::Tensor;
 
@@ -177,4 +177,45 @@ pub fn label_map(logits: &Tensor, size: [i64; 2], align_corners: bool) -> Result
     // SAFETY: the tensor outlives the call and the output is a valid place.
     check(unsafe { ffi::segslurm_label_map(raw(logits), size[0], size[1], align_corners.into(), &raw mut output) })?;
     Ok(own(output).unwrap_or_default())
+}
+
+/// What [`resized_cross_entropy`] finds in one pass.
+#[derive(Debug)]
+pub struct PixelLoss {
+    /// The sum over all pixels.
+    pub loss: f64,
+    /// Its gradient, of the logits' shape, where it was asked for.
+    pub grad: Option<Tensor>,
+    /// Labels that are not ignored, and how many of them have the largest logit.
+    pub counted: i64,
+    pub correct: i64,
+}
+
+/// The cross entropy of `logits` `[n, c, h, w]` (`f32` or `f64`, on the CPU), resized bilinearly to the size of `targets`
+/// `[n, height, width]` (`i64`), with a factor for each class. Nothing of the resized size exists.
+pub fn resized_cross_entropy(
+    logits: &Tensor,
+    targets: &Tensor,
+    class_weight: Option<&Tensor>,
+    ignore_index: i64,
+    align_corners: bool,
+    with_grad: bool,
+) -> Result<PixelLoss, NativeError> {
+    let (mut loss, mut grad, mut correct, mut counted) = (0.0, null_mut(), 0, 0);
+    // SAFETY: the tensors outlive the call (the weights may be null) and the outputs are valid places.
+    check(unsafe {
+        ffi::segslurm_resized_cross_entropy(
+            raw(logits),
+            raw(targets),
+            class_weight.map_or(null(), raw),
+            ignore_index,
+            align_corners.into(),
+            with_grad.into(),
+            &raw mut loss,
+            &raw mut grad,
+            &raw mut correct,
+            &raw mut counted,
+        )
+    })?;
+    Ok(PixelLoss { loss, grad: own(grad), counted, correct })
 }

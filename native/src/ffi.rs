@@ -36,6 +36,19 @@ unsafe extern "C" {
         output: *mut *mut RawTensor,
     ) -> c_int;
 
+    pub(crate) fn segslurm_resized_cross_entropy(
+        logits: *const RawTensor,
+        targets: *const RawTensor,
+        class_weight: *const RawTensor,
+        ignore_index: i64,
+        align_corners: c_int,
+        wanted: c_int,
+        loss: *mut f64,
+        grad: *mut *mut RawTensor,
+        correct: *mut i64,
+        counted: *mut i64,
+    ) -> c_int;
+
     pub(crate) fn segslurm_batch_norm(
         input: *const RawTensor,
         weight: *const RawTensor,

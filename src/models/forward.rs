@@ -16,12 +16,33 @@ pub struct Forward<'a> {
 }
 
 impl Forward<'_> {
+    /// The same, to be used later.
+    pub(crate) fn keep(&self) -> Kept {
+        let Self { training, group, seed } = *self;
+        Kept { training, group: group.cloned(), seed }
+    }
+
     /// A seed for the `index`th random layer of this pass (a step of splitmix64).
     pub(crate) fn layer_seed(&self, index: u64) -> u64 {
         let mut z = self.seed.wrapping_add((index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
+    }
+}
+
+/// A [`Forward`] that borrows nothing.
+#[derive(Debug, Clone)]
+pub(crate) struct Kept {
+    training: bool,
+    group: Option<Group>,
+    seed: u64,
+}
+
+impl Kept {
+    pub(crate) fn forward(&self) -> Forward<'_> {
+        let Self { training, group, seed } = self;
+        Forward { training: *training, group: group.as_ref(), seed: *seed }
     }
 }
 

@@ -1,6 +1,6 @@
 //! From a batch to label maps at the images' own sizes: whole or in overlapping windows, as mmseg does it.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 use serde::Deserialize;
 
 use super::{Forward, ModelError, Segmentor};
@@ -142,37 +142,57 @@ impl Segmentor {
 
     /// The logits of each image `[1, c, h, w]` at its own size: padding removed, flip undone, resized to `ori_shape`.
     pub fn seg_logits(&self, images: Tensor<4>, geometry: &[Geometry], ctx: &Forward) -> Vec<Tensor<4>> {
+        let resized = |(logits, it): (Tensor<4>, &Geometry)| ops::resize_bilinear(logits, it.ori_shape, self.align_corners());
+        self.upright_logits(images, geometry, ctx).into_iter().zip(geometry).map(resized).collect()
+    }
+
+    /// The class of each pixel of each image at its own size: those of [`seg_logits`](Self::seg_logits), which are not made.
+    pub fn label_maps(&self, images: Tensor<4>, geometry: &[Geometry], ctx: &Forward) -> Vec<Segmentation> {
+        let one = |(logits, it): (Tensor<4>, &Geometry)| {
+            if self.out_channels() == 1 {
+                return self.classify(&ops::resize_bilinear(logits, it.ori_shape, self.align_corners()));
+            }
+            segmentation(&ops::resized_label_map(&logits, it.ori_shape, self.align_corners()))
+        };
+        self.upright_logits(images, geometry, ctx).into_iter().zip(geometry).map(one).collect()
+    }
+
+    /// The logits of each image `[1, c, h, w]` at the size it left the pipeline with: padding removed, flip undone.
+    fn upright_logits(&self, images: Tensor<4>, geometry: &[Geometry], ctx: &Forward) -> Vec<Tensor<4>> {
         let logits = self.infer(images, ctx);
         let [n, channels, height, width] = logits.dims();
         assert_eq!(n, geometry.len(), "one geometry for each image");
         let one = |(index, it): (usize, &Geometry)| {
             let [h, w] = [it.img_shape[0].min(height), it.img_shape[1].min(width)];
             let logits = logits.clone().slice([index..index + 1, 0..channels, 0..h, 0..w]);
-            let logits = it.flip.map_or(logits.clone(), |flip| flip.undo(logits));
-            ops::resize_bilinear(logits, it.ori_shape, self.align_corners())
+            it.flip.map_or(logits.clone(), |flip| flip.undo(logits))
         };
         geometry.iter().enumerate().map(one).collect()
     }
 
     /// The class of each pixel from logits `[1, c, h, w]`: the largest, or for one channel the threshold's side.
     pub fn classify(&self, logits: &Tensor<4>) -> Segmentation {
-        let [_, channels, height, width] = logits.dims();
-        let labels = if channels == 1 {
-            ops::to_tch(logits).sigmoid().gt(self.threshold()).to_kind(tch::Kind::Uint8)
-        } else {
-            ops::to_tch(&ops::label_map(logits))
-        };
-        let labels = labels.to_device(tch::Device::Cpu).contiguous().flatten(0, -1);
-        let mut data = vec![0; height * width];
-        labels.copy_data_u8(&mut data, height * width);
-        Segmentation { height, width, data }
+        let [_, channels, ..] = logits.dims();
+        if channels > 1 {
+            return segmentation(&ops::label_map(logits));
+        }
+        let labels = ops::to_tch(logits).sigmoid().gt(self.threshold()).to_kind(tch::Kind::Uint8).squeeze_dim(1);
+        segmentation(&ops::from_tch(labels, &logits.device()))
     }
 
     /// The label map of every image of a batch, each at its `ori_shape`.
     pub fn predict(&self, images: Tensor<4>, geometry: &[Geometry]) -> Vec<Segmentation> {
         use burn::module::Module as _;
         let model = self.valid();
-        let logits = model.seg_logits(images.without_autodiff(), geometry, &Forward::default());
-        logits.iter().map(|it| model.classify(it)).collect()
+        model.label_maps(images.without_autodiff(), geometry, &Forward::default())
     }
+}
+
+/// Labels `[1, h, w]` stored as bytes, on the host.
+fn segmentation(labels: &Tensor<3, Int>) -> Segmentation {
+    let [_, height, width] = labels.dims();
+    let labels = ops::to_tch(labels).to_device(tch::Device::Cpu).contiguous().flatten(0, -1);
+    let mut data = vec![0; height * width];
+    labels.copy_data_u8(&mut data, height * width);
+    Segmentation { height, width, data }
 }

@@ -307,3 +307,47 @@ fn weights_may_come_from_one_place_only() {
     assert!(matches!(error, ModelError::Config { .. }));
     assert_eq!(error.to_string(), "model.backbone.pretrained: names weights, but so does pretrained; keep one of them");
 }
+
+/// The losses of one pass, every gradient by name, and the buffers after it.
+fn pass(config: &SegmentorConfig, images: &Tensor<4>, labels: &Tensor<3, Int>) -> (f64, Vec<(String, tch::Tensor)>) {
+    struct Grads {
+        grads: burn::tensor::Gradients,
+        found: Vec<Option<tch::Tensor>>,
+    }
+    impl burn::module::ModuleVisitor for Grads {
+        fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
+            self.found.push(ops::gradient(&param.val(), &mut self.grads));
+        }
+        fn visit_int<const D: usize>(&mut self, _: &burn::module::Param<Tensor<D, Int>>) {
+            self.found.push(None);
+        }
+    }
+    let model = config.init(&images.device(), 0).expect("a valid model");
+    let losses = model.loss(images.clone(), labels, &training());
+    let mut grads = Grads { grads: losses.total.backward(), found: Vec::new() };
+    model.visit(&mut grads);
+    let tensors = named_tensors(&model);
+    assert_eq!(tensors.len(), grads.found.len());
+    let one = |(it, grad): (super::NamedTensor, Option<tch::Tensor>)| {
+        assert_eq!(grad.is_some(), it.kind == TensorKind::Parameter && it.requires_grad, "{}", it.name);
+        (it.name, grad.unwrap_or(it.tensor))
+    };
+    (value(&losses.total), tensors.into_iter().zip(grads.found).map(one).collect())
+}
+
+#[test]
+fn recomputed_blocks_give_the_same_losses_gradients_and_statistics() {
+    for (from, to) in [("stem_channels: 16", "stem_channels: 16"), ("stem_channels: 16", "stem_channels: 16\n  frozen_stages: 1")]
+    {
+        let kept = tiny_with(from, to);
+        let recomputed = tiny_with(from, &format!("{to}\n  with_cp: true"));
+        let (images, labels) = batch(&Device::libtorch().autodiff());
+        let (loss, expected) = pass(&kept, &images, &labels);
+        let (again, tensors) = pass(&recomputed, &images, &labels);
+        assert_eq!(loss, again);
+        for ((name, value), (_, expected)) in tensors.iter().zip(&expected) {
+            let error = (value - expected).abs().max().double_value(&[]);
+            assert!(error <= 1e-6 * expected.abs().max().double_value(&[]).max(1.0), "{name} differs by {error}");
+        }
+    }
+}

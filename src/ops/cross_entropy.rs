@@ -75,11 +75,11 @@ pub(super) fn as_labels(target: Tensor<3, Int>) -> TchTensor {
     TchTensor::from_existing(tensor.to_kind(Kind::Int64), storage)
 }
 
-fn on(like: &tch::Tensor, values: &[f32]) -> tch::Tensor {
+pub(super) fn on(like: &tch::Tensor, values: &[f32]) -> tch::Tensor {
     tch::Tensor::from_slice(values).to_device(like.device())
 }
 
-fn divided(sum: Tensor<1>, denominator: Denominator) -> Tensor<1> {
+pub(super) fn divided(sum: Tensor<1>, denominator: Denominator) -> Tensor<1> {
     match denominator {
         Denominator::Known(count) => sum / count,
         Denominator::OnDevice(count) => sum / count,
@@ -87,12 +87,12 @@ fn divided(sum: Tensor<1>, denominator: Denominator) -> Tensor<1> {
 }
 
 /// A count that depends on labels stays on the device: reading it would stall the host.
-enum Denominator {
+pub(super) enum Denominator {
     Known(f64),
     OnDevice(Tensor<1>),
 }
 
-fn denominator(logits: &Tensor<4>, target: &Tensor<3, Int>, options: &CrossEntropy) -> Denominator {
+pub(super) fn denominator(logits: &Tensor<4>, target: &Tensor<3, Int>, options: &CrossEntropy) -> Denominator {
     let pixels = target.dims().iter().product::<usize>() as f64;
     let count = match (options.reduction, &options.class_weight) {
         (Reduction::Sum, _) => return Denominator::Known(1.0),
@@ -128,7 +128,7 @@ struct Saved {
 }
 
 /// `f16` and `bf16` compute in `f32`.
-fn loss_kind(kind: Kind) -> Kind {
+pub(super) fn loss_kind(kind: Kind) -> Kind {
     if kind == Kind::Double { Kind::Double } else { Kind::Float }
 }
 

@@ -6,6 +6,7 @@
 use std::fmt::{Debug, Display};
 use std::marker::PhantomData;
 
+use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
@@ -30,7 +31,15 @@ pub(crate) trait Function<const N: usize>: Clone + Debug + Send + 'static {
 
     /// The gradients of the tracked inputs, from the output's.
     fn backward(&self, saved: Self::Saved, grad: TchTensor, tracked: [bool; N]) -> [Option<TchTensor>; N];
+
+    /// The same, for an operation that depends on leaves which are not among its inputs: `reached` takes their gradients.
+    fn backward_beyond(&self, saved: Self::Saved, grad: TchTensor, tracked: [bool; N], _: Reached) -> [Option<TchTensor>; N] {
+        self.backward(saved, grad, tracked)
+    }
 }
+
+/// Takes the gradient of a node.
+pub(super) type Reached<'a> = &'a mut dyn FnMut(NodeId, TchTensor);
 
 /// The functions above as operations of Burn's backends, by arity: the extension cannot take a list of tensors.
 #[backend_extension(Autodiff, LibTorch)]
@@ -100,11 +109,15 @@ impl<F: Function<N>, const N: usize> Backward<LibTorch, N> for Recorded<F> {
         let grad = grads.consume::<LibTorch>(&ops.node);
         let (function, saved) = ops.state;
         let tracked = ops.parents.each_ref().map(Option::is_some);
-        for (parent, grad) in ops.parents.into_iter().zip(function.backward(saved, grad, tracked)) {
-            if let (Some(parent), Some(grad)) = (parent, grad)
-                && !grad_tap::offer(parent.id, &grad.tensor)
-            {
-                grads.register::<LibTorch>(parent.id, grad);
+        let mut deliver = |node: NodeId, grad: TchTensor| {
+            if !grad_tap::offer(node, &grad.tensor) {
+                grads.register::<LibTorch>(node, grad);
+            }
+        };
+        let found = function.backward_beyond(saved, grad, tracked, &mut deliver);
+        for (parent, grad) in ops.parents.into_iter().zip(found) {
+            if let (Some(parent), Some(grad)) = (parent, grad) {
+                deliver(parent.id, grad);
             }
         }
     }

@@ -26,9 +26,14 @@ thread_local! {
 
 /// The leaf that `x` is, if it is tracked.
 pub fn leaf<const D: usize>(x: &Tensor<D>) -> Option<LeafId> {
-    fn open(kind: &DispatchTensorKind) -> Option<LeafId> {
+    node(x).map(|it| LeafId(it.value))
+}
+
+/// The node of the graph that `x` is, if it is tracked.
+pub(super) fn node<const D: usize>(x: &Tensor<D>) -> Option<NodeId> {
+    fn open(kind: &DispatchTensorKind) -> Option<NodeId> {
         match kind {
-            DispatchTensorKind::LibTorch(BackendTensor::Autodiff(it)) if it.is_tracked() => Some(LeafId(it.node().id().value)),
+            DispatchTensorKind::LibTorch(BackendTensor::Autodiff(it)) if it.is_tracked() => Some(it.node().id()),
             DispatchTensorKind::LibTorch(_) => None,
             DispatchTensorKind::Autodiff(inner) => open(inner),
         }

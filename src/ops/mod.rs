@@ -29,8 +29,10 @@ mod function;
 mod grad_tap;
 mod label_map;
 mod pool;
+mod recompute;
 mod relu;
 mod resize;
+mod resized_cross_entropy;
 mod sync_batch_norm;
 
 #[cfg(test)]
@@ -45,8 +47,10 @@ pub use dropout::dropout2d;
 pub use grad_tap::{LeafId, Tap, backward_with, leaf};
 pub use label_map::{accuracy, label_map, resized_label_map};
 pub use pool::{adaptive_avg_pool2d, avg_pool2d, max_pool2d};
+pub use recompute::recomputed;
 pub use relu::{add_relu, relu};
 pub use resize::resize_bilinear;
+pub use resized_cross_entropy::resized_cross_entropy;
 
 use burn::tensor::Tensor;
 

@@ -213,7 +213,8 @@ fn predict(
         for view in views {
             let mut sum: Option<Tensor<4>> = None;
             for sample in &view {
-                let logits = logits(model, preprocessor, device, std::slice::from_ref(sample))?.remove(0);
+                let (images, geometry) = prepared(preprocessor, device, std::slice::from_ref(sample))?;
+                let logits = model.seg_logits(images, &geometry, &Forward::default()).remove(0);
                 let probability = if binary { sigmoid(logits) } else { softmax(logits, 1) } / view.len() as f64;
                 sum = Some(match sum {
                     Some(sum) => sum + probability,
@@ -229,24 +230,20 @@ fn predict(
         }
         return Ok(predicted);
     }
-    let logits = logits(model, preprocessor, device, &batch.samples)?;
-    for (sample, logits) in batch.samples.into_iter().zip(logits) {
-        predicted.push(Predicted { labels: model.classify(&logits), sample });
-    }
-    Ok(predicted)
+    let (images, geometry) = prepared(preprocessor, device, &batch.samples)?;
+    let labels = model.label_maps(images, &geometry, &Forward::default());
+    Ok(batch.samples.into_iter().zip(labels).map(|(sample, labels)| Predicted { sample, labels }).collect())
 }
 
-fn logits(
-    model: &Segmentor,
+fn prepared(
     preprocessor: &SegDataPreProcessor,
     device: &Device,
     samples: &[Sample],
-) -> anyhow::Result<Vec<Tensor<4>>> {
+) -> anyhow::Result<(Tensor<4>, Vec<Geometry>)> {
     let pixels: Vec<_> =
         samples.iter().map(|it| Pixels { height: it.image.height, width: it.image.width, data: &it.image.data }).collect();
-    let geometry: Vec<_> = samples.iter().map(geometry).collect();
-    let images = preprocessor.testing(&pixels, device)?;
-    Ok(model.seg_logits(images.without_autodiff(), &geometry, &Forward::default()))
+    let images = preprocessor.testing(&pixels, device)?.without_autodiff();
+    Ok((images, samples.iter().map(geometry).collect()))
 }
 
 fn geometry(sample: &Sample) -> Geometry {

@@ -67,7 +67,7 @@ pub struct ResNetConfig {
     /// The first block of a dilated stage has half the dilation.
     #[serde(default)]
     pub contract_dilation: bool,
-    /// Accepted for mmseg's configs; activations are kept, not computed again.
+    /// Keep each block's input alone and compute the rest again in the backward pass: less memory, more time.
     #[serde(default)]
     pub with_cp: bool,
     /// The last norm of every block starts at zero.
@@ -166,9 +166,6 @@ impl ResNetConfig {
     pub fn init(&self, device: &Device) -> Result<ResNet, ModelError> {
         let (blocks, bottleneck) = self.architecture()?;
         self.check(blocks)?;
-        if self.with_cp {
-            tracing::warn!("model.backbone.with_cp has no effect: activations are kept, not computed again");
-        }
         let (conv1, bn1, stem) = if self.deep_stem {
             (None, None, Some(self.deep_stem(device)))
         } else {
@@ -188,8 +185,8 @@ impl ResNetConfig {
         let mut next = || layers.next().unwrap_or_default();
         let (layer1, layer2, layer3, layer4) = (next(), next(), next(), next());
         let out_channels = (0..self.num_stages).filter(|it| self.out_indices.contains(it)).map(width).collect();
-        let network =
-            ResNet { conv1, bn1, stem, layer1, layer2, layer3, layer4, out_indices: self.out_indices.clone(), out_channels };
+        let (out_indices, with_cp) = (self.out_indices.clone(), self.with_cp);
+        let network = ResNet { conv1, bn1, stem, layer1, layer2, layer3, layer4, out_indices, out_channels, with_cp };
         Ok(network.freeze(self.frozen_stages, self.norm_eval))
     }
 
@@ -247,6 +244,8 @@ pub struct ResNet {
     out_indices: Vec<usize>,
     #[module(skip)]
     out_channels: Vec<usize>,
+    #[module(skip)]
+    with_cp: bool,
 }
 
 impl ResNet {
@@ -265,7 +264,12 @@ impl ResNet {
         let mut features = Vec::with_capacity(self.out_indices.len());
         for (stage, blocks) in [&self.layer1, &self.layer2, &self.layer3, &self.layer4].into_iter().enumerate() {
             for block in blocks {
-                x = block.forward(x, ctx);
+                x = if self.with_cp {
+                    let ctx = ctx.keep();
+                    ops::recomputed(block, x, move |block, x| block.forward(x, &ctx.forward()))
+                } else {
+                    block.forward(x, ctx)
+                };
             }
             if self.out_indices.contains(&stage) {
                 features.push(x.clone());

@@ -273,6 +273,13 @@ impl Decode {
 
     /// Losses and accuracy of logits at any size against labels `[n, h, w]`; losses of one name are summed.
     pub(super) fn losses(&self, logits: Tensor<4>, labels: &Tensor<3, Int>) -> Vec<(String, Tensor<1>)> {
+        let align_corners = self.config.align_corners;
+        if let (None, [LossConfig::CrossEntropyLoss(loss)]) = (&self.config.sampler, &self.config.loss_decode[..])
+            && !loss.use_sigmoid
+        {
+            let (value, accuracy) = loss.resized(logits, labels, self.config.ignore_index, align_corners);
+            return vec![(loss.loss_name.clone(), value), ("acc_seg".to_owned(), accuracy)];
+        }
         let [_, height, width] = labels.dims();
         let logits = self.resize(logits, [height, width]);
         let compared = Compared { logits: &logits, labels, ignore_index: self.config.ignore_index };

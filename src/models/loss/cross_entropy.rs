@@ -1,6 +1,6 @@
 //! Cross entropy, over the classes together (softmax) or each on its own (sigmoid).
 
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 use serde::Deserialize;
 
 use super::{Compared, LossReduction};
@@ -82,6 +82,18 @@ impl CrossEntropyLossConfig {
             (true, Some(weight)) => self.binary_weighted(compared, weight),
         };
         loss * self.loss_weight
+    }
+
+    /// The softmax loss of logits that are resized to the labels' size first, and their accuracy in percent.
+    pub(crate) fn resized(
+        &self,
+        logits: Tensor<4>,
+        labels: &Tensor<3, Int>,
+        ignore_index: i64,
+        align_corners: bool,
+    ) -> (Tensor<1>, Tensor<1>) {
+        let (loss, accuracy) = ops::resized_cross_entropy(logits, labels.clone(), &self.options(ignore_index), align_corners);
+        (loss * self.loss_weight, accuracy)
     }
 
     fn binary_weighted(&self, compared: Compared, weight: &Tensor<3>) -> Tensor<1> {

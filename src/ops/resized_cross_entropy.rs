@@ -1,0 +1,179 @@
+//! Cross entropy of logits that are resized to the labels' size, and their accuracy: what every head's loss is.
+//!
+//! On the CPU both come out of one pass that also makes the gradient, and nothing of the labels' size is ever in memory but the
+//! labels. Elsewhere it is resizing, cross entropy and accuracy one after the other.
+
+use burn::tensor::{Int, Tensor};
+use burn_tch::TchTensor;
+use segslurm_native::aten::{self, PixelLoss};
+use tch::Kind;
+
+use super::border::{from_tch, to_tch};
+use super::cross_entropy::{CrossEntropy, as_labels, cross_entropy, denominator, divided, loss_kind, on};
+use super::function::{Function, computed, is_exclusive, unary};
+use super::grad_tap;
+use super::label_map::accuracy;
+use super::resize::resize_bilinear;
+
+/// [`cross_entropy`] of `logits` `[n, c, h, w]`, resized to the size of `target` `[n, height, width]`, as `[1]`; and the
+/// [`accuracy`] in percent of the pixels that are not ignored, `[1]`, without gradient.
+pub fn resized_cross_entropy(
+    logits: Tensor<4>,
+    target: Tensor<3, Int>,
+    options: &CrossEntropy,
+    align_corners: bool,
+) -> (Tensor<1>, Tensor<1>) {
+    let ([n, classes, ..], [labelled, height, width]) = (logits.dims(), target.dims());
+    assert_eq!(n, labelled, "cross_entropy: logits of {n} images for labels of {labelled}");
+    if let Some(weights) = &options.class_weight {
+        assert_eq!(weights.len(), classes, "cross_entropy: {} class weights for {classes} classes", weights.len());
+    }
+    let values = to_tch(&logits);
+    if values.device() != tch::Device::Cpu {
+        let logits = resize_bilinear(logits, [height, width], align_corners);
+        let percent = accuracy(&logits, &target, Some(options.ignore_index));
+        return (cross_entropy(logits, target, options), percent);
+    }
+    let device = logits.device();
+    let denominator = denominator(&logits, &target, options);
+    let target = as_labels(target);
+    let values = values.to_kind(loss_kind(values.kind()));
+    let weight = options.class_weight.as_deref().map(|it| on(&values, it));
+    let with_grad = grad_tap::leaf(&logits).is_some();
+    let found =
+        aten::resized_cross_entropy(&values, &target.tensor, weight.as_ref(), options.ignore_index, align_corners, with_grad);
+    let PixelLoss { loss, grad, counted, correct } = computed("cross_entropy", found);
+    let kind = logits_kind(&logits);
+    let sum = Known { value: loss, kind: values.kind(), slope: grad.map(|it| TchTensor::new(it.to_kind(kind))) };
+    let percent = 100.0 * correct as f64 / (counted as f64 + f64::from(f32::EPSILON));
+    let percent = tch::Tensor::from_slice(&[percent as f32]);
+    (divided(unary(logits, sum), denominator), from_tch(percent, &device))
+}
+
+fn logits_kind(logits: &Tensor<4>) -> Kind {
+    to_tch(logits).kind()
+}
+
+/// A number whose gradient is known already.
+#[derive(Debug, Clone)]
+struct Known {
+    value: f64,
+    kind: Kind,
+    slope: Option<TchTensor>,
+}
+
+impl Function<1> for Known {
+    type Saved = Option<TchTensor>;
+
+    fn forward(&self, _: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, Self::Saved) {
+        let value = tch::Tensor::from_slice(&[self.value]).to_kind(self.kind);
+        (TchTensor::new(value), self.slope.clone())
+    }
+
+    fn backward(&self, slope: Self::Saved, grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
+        let scaled = |mut slope: TchTensor| {
+            let factor = grad.tensor.to_kind(slope.tensor.kind());
+            let scaled = if is_exclusive(&slope) { slope.tensor.f_mul_(&factor) } else { slope.tensor.f_mul(&factor) };
+            TchTensor::new(computed("cross_entropy backward", scaled))
+        };
+        [slope.map(scaled)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::super::cross_entropy::Reduction;
+    use super::super::reference::{assert_close, check, constant, flat, labels, values};
+    use super::super::{gradient, resize_bilinear};
+    use super::*;
+
+    const SHAPE: [usize; 4] = [2, 3, 2, 3];
+
+    fn made(size: [usize; 2]) -> Vec<i64> {
+        let label = |it: usize| if it % 7 == 3 { 255 } else { (it * it / 3 % 3) as i64 };
+        (0..2 * size[0] * size[1]).map(label).collect()
+    }
+
+    fn all_options() -> Vec<CrossEntropy> {
+        let weights = [None, Some(vec![0.5, 2.0, 1.25])];
+        let reductions = [Reduction::Mean, Reduction::MeanNonIgnored, Reduction::Sum];
+        let with = |weights: &Option<Vec<f32>>| {
+            let class_weight = weights.clone();
+            reductions.map(|reduction| CrossEntropy { class_weight: class_weight.clone(), ignore_index: 255, reduction })
+        };
+        weights.iter().flat_map(with).collect()
+    }
+
+    #[test]
+    fn one_pass_matches_the_steps_it_stands_for_and_finite_differences() {
+        for size in [[9, 140], [5, 7], [2, 3], [1, 2], [2, 129]] {
+            for (options, align_corners) in all_options().iter().zip([true, false].into_iter().cycle()) {
+                check(
+                    &[values(36, 1)],
+                    |x| {
+                        let target = labels(&made(size), [2, size[0], size[1]], &x[0].device());
+                        resized_cross_entropy(x[0].clone().reshape(SHAPE), target, options, align_corners).0
+                    },
+                    |x| {
+                        let target = labels(&made(size), [2, size[0], size[1]], &x[0].device());
+                        cross_entropy(resize_bilinear(x[0].clone().reshape(SHAPE), size, align_corners), target, options)
+                    },
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn single_precision_and_accuracy_match_the_steps_too() {
+        let (device, size) = (Device::libtorch().autodiff(), [37, 53]);
+        let options = CrossEntropy::default();
+        let logits = constant(&values(2 * 150 * 35, 1), [2, 150, 5, 7], &device) * 4.0;
+        let logits: Tensor<4> = from_tch(to_tch(&logits).to_kind(Kind::Float), &device).require_grad();
+        let target: Vec<i64> = (0..2 * 37 * 53).map(|it| if it % 11 == 0 { 255 } else { it * 31 % 150 }).collect();
+        let target = labels(&target, [2, 37, 53], &device);
+        let (loss, percent) = resized_cross_entropy(logits.clone(), target.clone(), &options, false);
+        let resized = resize_bilinear(logits.clone(), size, false);
+        assert_close("accuracy", &flat(&percent), &flat(&accuracy(&resized, &target, Some(255))), 1e-5);
+        let expected = cross_entropy(resized, target, &options);
+        assert_close("loss", &flat(&loss), &flat(&expected), 1e-6);
+        let (mut grads, mut expected) = (loss.backward(), expected.backward());
+        let take = |grads: &mut _| gradient(&logits, grads).expect("a gradient");
+        let (grad, expected) = (take(&mut grads), take(&mut expected));
+        let error = (grad - &expected).abs().max().double_value(&[]) / expected.abs().max().double_value(&[]);
+        assert!(error < 1e-5, "the gradient differs by {error} of its largest");
+    }
+
+    #[test]
+    fn large_logits_neither_overflow_nor_vanish() {
+        let device = Device::libtorch().autodiff();
+        let logits = tch::Tensor::from_slice(&[1e4_f32, -1e4, 500.0, 500.0]).view([1, 2, 1, 2]);
+        let logits: Tensor<4> = from_tch(logits, &device).require_grad();
+        let target = labels(&[1, 0], [1, 1, 2], &device);
+        let options = CrossEntropy { reduction: Reduction::Sum, ..CrossEntropy::default() };
+        let (loss, _) = resized_cross_entropy(logits.clone(), target, &options, false);
+        assert_close("loss", &flat(&loss), &[9500.0 + 10500.0], 1e-6);
+        let grad = gradient(&logits, &mut loss.backward()).expect("a gradient");
+        assert_eq!(Vec::<f32>::try_from(grad.view(-1)).expect("flat"), [1.0, -1.0, -1.0, 1.0]);
+    }
+
+    #[test]
+    fn half_precision_logits_get_half_precision_gradients() {
+        let device = Device::libtorch().autodiff();
+        let logits = tch::Tensor::from_slice(&values(36, 1)).view([2, 3, 2, 3]).to_kind(Kind::BFloat16);
+        let logits: Tensor<4> = from_tch(logits, &device).require_grad();
+        let target = labels(&made([4, 6]), [2, 4, 6], &device);
+        let (loss, _) = resized_cross_entropy(logits.clone(), target, &CrossEntropy::default(), false);
+        assert_eq!(to_tch(&loss).kind(), Kind::Float);
+        assert_eq!(gradient(&logits, &mut loss.backward()).expect("a gradient").kind(), Kind::BFloat16);
+    }
+
+    #[test]
+    #[should_panic(expected = "the label 3 is out of bounds: there are 3 classes, and 255 is ignored")]
+    fn a_label_beyond_the_classes_is_named() {
+        let device = Device::libtorch();
+        let logits = constant(&values(6, 1), [1, 3, 1, 2], &device);
+        resized_cross_entropy(logits, labels(&[0, 3], [1, 1, 2], &device), &CrossEntropy::default(), false);
+    }
+}
