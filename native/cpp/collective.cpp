@@ -9,6 +9,7 @@
 #endif
 
 #include <c10/util/Logging.h>
+#include <torch/version.h>
 
 #include <chrono>
 #include <cstdlib>
@@ -41,6 +42,8 @@ extern "C" {
 
 // Ends the process without running destructors: threads of c10d may be blocked for good.
 void segslurm_exit_now(int code) { std::_Exit(code); }
+
+const char* segslurm_libtorch_version() { return TORCH_VERSION; }
 
 // c10d warns on every failed attempt to connect; those that matter come back as errors. TORCH_CPP_LOG_LEVEL still wins.
 void segslurm_quiet_c10d() {

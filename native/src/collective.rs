@@ -25,6 +25,12 @@ pub fn has_nccl() -> bool {
     unsafe { ffi::segslurm_has_nccl() != 0 }
 }
 
+/// The version of the libtorch that this was compiled against.
+pub fn libtorch_version() -> &'static str {
+    // SAFETY: the shim returns a string literal.
+    unsafe { CStr::from_ptr(ffi::segslurm_libtorch_version()) }.to_str().unwrap_or("?")
+}
+
 fn milliseconds(timeout: Duration) -> i64 {
     i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX)
 }

@@ -85,6 +85,7 @@ unsafe extern "C" {
     ) -> c_int;
 
     pub(crate) fn segslurm_exit_now(code: c_int) -> !;
+    pub(crate) fn segslurm_libtorch_version() -> *const c_char;
     pub(crate) fn segslurm_quiet_c10d();
 
     pub(crate) fn segslurm_store_new(

@@ -12,7 +12,7 @@ use segslurm_native::collective::{self, GlooDevice, ProcessGroup, Store};
 use tch::{Kind, Tensor};
 
 use super::DistError;
-use super::lifeline::Lifeline;
+use super::lifeline::{Lifeline, name};
 
 /// How values of different ranks become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,6 +173,11 @@ impl Group {
         self.rank() == 0
     }
 
+    /// `rank 3 (host n2)`.
+    pub fn name(&self, rank: usize) -> String {
+        name(rank, Some(self.host(rank)))
+    }
+
     /// The name of a rank's machine.
     pub fn host(&self, rank: usize) -> &str {
         self.meeting().and_then(|it| it.hosts.get(rank)).map_or("", String::as_str)
@@ -251,10 +256,17 @@ impl Group {
         Ok(())
     }
 
+    /// Starts to gather the tensors of all ranks, of one shape `[…]` and type; [`Pending::wait`] gives `[world, …]`.
+    pub fn all_gather_async(&self, tensor: &Tensor) -> Result<Pending, DistError> {
+        let Some(inner) = &self.0 else {
+            return Ok(Pending { work: Work::Done(tensor.unsqueeze(0)), divide: None, inner: None });
+        };
+        Self::started("all_gather", inner, tensor, None, || inner.process_group.all_gather(tensor))
+    }
+
     /// `[world, …]`: the tensors of all ranks, of one shape `[…]` and type.
     pub fn all_gather(&self, tensor: &Tensor) -> Result<Tensor, DistError> {
-        let Some(inner) = &self.0 else { return Ok(tensor.unsqueeze(0)) };
-        Self::started("all_gather", inner, tensor, None, || inner.process_group.all_gather(tensor))?.wait()
+        self.all_gather_async(tensor)?.wait()
     }
 
     /// Reduces `[world, …]` over the ranks and gives each its `[…]`.
@@ -276,12 +288,16 @@ impl Group {
 
     /// Whether `value` is true on any rank: interrupts, overflows, stops. All get the same answer.
     pub fn any(&self, value: bool) -> Result<bool, DistError> {
+        self.any_async(value)?.wait()
+    }
+
+    /// Asks all ranks whether `value` is true on any of them; the answer is there when the caller needs it.
+    pub fn any_async(&self, value: bool) -> Result<Answer, DistError> {
         if self.0.is_none() {
-            return Ok(value);
+            return Ok(Answer::Known(value));
         }
         let flag = self.small(&[f64::from(u8::from(value))]);
-        self.all_reduce(&flag, Reduce::Max)?;
-        Ok(flag.double_value(&[0]) > 0.0)
+        Ok(Answer::Asked(self.all_reduce_async(flag, Reduce::Max)?))
     }
 
     /// Sums of numbers over the ranks; exact for whole numbers below 2^53.
@@ -344,6 +360,23 @@ impl Group {
         let Some(inner) = &self.0 else { return };
         if !inner.run.ended.swap(true, Ordering::AcqRel) && inner.run.meeting.lifeline.verdict().is_none() {
             inner.run.meeting.lifeline.fail(reason);
+        }
+    }
+}
+
+/// The answer of all ranks to a question; see [`Group::any_async`].
+#[derive(Debug)]
+#[must_use = "the answer is not there until `wait`"]
+pub enum Answer {
+    Known(bool),
+    Asked(Pending),
+}
+
+impl Answer {
+    pub fn wait(self) -> Result<bool, DistError> {
+        match self {
+            Self::Known(value) => Ok(value),
+            Self::Asked(pending) => Ok(pending.wait()?.double_value(&[0]) > 0.0),
         }
     }
 }

@@ -50,8 +50,6 @@ impl Doing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Request {
     Fail(String),
-    #[allow(dead_code, reason = "the watch over slow collectives that sends it is not wired up yet")]
-    Hang,
     Bye,
 }
 
@@ -327,7 +325,6 @@ impl Server {
             for request in requests {
                 match request {
                     Request::Bye => leaving = true,
-                    Request::Hang => self.call_roll(),
                     Request::Fail(text) => self.end(&format!("{} failed: {text}", self.shared.name(0))),
                 }
             }
@@ -438,7 +435,6 @@ impl Client {
             for request in requests {
                 match request {
                     Request::Bye => self.peer.send("bye"),
-                    Request::Hang => self.peer.send("hang"),
                     Request::Fail(text) => {
                         self.peer.send(&format!("fail {text}"));
                         self.shared.judge(&format!("{} failed: {text}", self.shared.name(self.shared.rank)));

@@ -10,11 +10,14 @@ mod group;
 mod launcher;
 mod lifeline;
 mod rendezvous;
+mod tether;
 
 pub use config::{Backend, DistConfig};
-pub use group::{Group, Pending, Reduce, Traffic};
+pub use group::{Answer, Group, Pending, Reduce, Traffic};
 pub use launcher::{Launched, Launcher};
-pub use rendezvous::join;
+pub use rendezvous::{join, listen};
+pub use segslurm_native::collective::libtorch_version;
+pub use tether::tether;
 
 use crate::exit::{Exit, Failure};
 
@@ -36,7 +39,8 @@ pub enum DistError {
 }
 
 impl DistError {
-    fn exit(&self) -> Exit {
+    /// The exit code of a process that ends in it.
+    pub fn exit(&self) -> Exit {
         match self {
             Self::Launcher(_) => Exit::Usage,
             Self::Disagreement(_) => Exit::Config,

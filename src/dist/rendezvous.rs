@@ -123,7 +123,7 @@ fn open(launched: &Launched, deadline: Instant, patience: Duration) -> Result<(S
     }
     let listening = match launched.listening {
         Some(inherited) => inherited,
-        None => bind(launched)?.into_raw_fd(),
+        None => listen(launched.port, &launched.port_from)?.into_raw_fd(),
     };
     let store = Store::serve(listening, launched.port, patience)
         .map_err(|error| DistError::Rendezvous(format!("rank 0 cannot serve at {place}: {error}")))?;
@@ -131,9 +131,8 @@ fn open(launched: &Launched, deadline: Instant, patience: Duration) -> Result<(S
     Ok((store, own.unwrap_or(IpAddr::from([127, 0, 0, 1]))))
 }
 
-/// Binds the port on all addresses of this machine.
-fn bind(launched: &Launched) -> Result<TcpListener, DistError> {
-    let port = launched.port;
+/// Listens on the port, on all addresses of this machine; 0 for any free one. `from` is who chose it, for the message.
+pub fn listen(port: u16, from: &str) -> Result<TcpListener, DistError> {
     let both = TcpListener::bind((std::net::Ipv6Addr::UNSPECIFIED, port));
     let bound = match both {
         // A machine without IPv6.
@@ -146,10 +145,9 @@ fn bind(launched: &Launched) -> Result<TcpListener, DistError> {
             _ => error.to_string(),
         };
         DistError::Rendezvous(format!(
-            "{what}: rank 0 cannot listen on port {port} (set by {}); another run may be using it. Choose another port: set \
+            "{what}: rank 0 cannot listen on port {port} (set by {from}); another run may be using it. Choose another port: set \
              PORT for `segslurm dist_train`, MASTER_PORT (or torchrun's --master-port) for a launcher, or \
-             env_cfg.dist_cfg.port in the config; `segslurm dist_train` on one machine finds a free one itself when PORT is unset",
-            launched.port_from
+             env_cfg.dist_cfg.port in the config; `segslurm dist_train` on one machine finds a free one itself when none is set"
         ))
     })
 }
@@ -286,13 +284,13 @@ impl Seated<'_> {
             Some(Backend::Gloo) => Ok(Backend::Gloo),
             None => Ok(if without.is_empty() && has_nccl() { Backend::Nccl } else { Backend::Gloo }),
             Some(Backend::Nccl) if !has_nccl() => Err("env_cfg.dist_cfg.backend is nccl, but this segslurm was built without \
-                 NCCL; leave the key away or set it to gloo, or build with `--features cuda`"
+                 NCCL; set it to gloo (--cfg-options env_cfg.dist_cfg.backend=gloo), or build with `--features cuda`"
                 .to_owned()),
             Some(Backend::Nccl) => match without.first() {
                 None => Ok(Backend::Nccl),
                 Some(&rank) => Err(format!(
-                    "env_cfg.dist_cfg.backend is nccl, but {} has no GPU of its own; leave the key away or set it to gloo, or \
-                     start as many ranks a machine as it has GPUs",
+                    "env_cfg.dist_cfg.backend is nccl, but {} has no GPU of its own; set it to gloo \
+                     (--cfg-options env_cfg.dist_cfg.backend=gloo), or start as many ranks a machine as it has GPUs",
                     name(rank, self.host_of(rank, arrivals))
                 )),
             },

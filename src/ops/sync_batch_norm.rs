@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 
 use super::function::{Function, computed};
 use super::relu::rectify_grad;
-use crate::dist::{Group, Reduce};
+use crate::dist::{DistError, Group, Reduce};
 
 /// The operation, in training.
 #[derive(Debug, Clone)]
@@ -35,23 +35,27 @@ pub(super) struct Saved {
     var: TchTensor,
     state: [TchTensor; 3],
     implementation: i64,
-    /// Values per channel, on all ranks.
-    count: f64,
+    /// Values per channel on all ranks, `[1]`. On the device, as all of it: nothing here makes the host wait for a GPU.
+    count: TchTensor,
 }
 
-fn dist<T>(result: Result<T, crate::dist::DistError>) -> T {
-    computed("batch_norm over all ranks", result)
+/// What the ranks computed together, or a panic that carries why they could not.
+fn dist<T>(result: Result<T, DistError>) -> T {
+    result.unwrap_or_else(|error| std::panic::panic_any(error))
 }
 
 impl SyncNorm {
-    /// Mean, variance (without Bessel's correction) and count of the whole batch, per channel.
-    fn statistics(&self, x: &Tensor) -> (Tensor, Tensor, f64) {
-        let none = None::<&Tensor>;
-        // The fused kernel is the fastest way to the statistics; its output is dropped.
-        let (_, mean, invstd) = computed("batch_norm", x.f_native_batch_norm(none, none, none, none, true, 0.0, self.eps));
-        let mean = mean.to_kind(Kind::Double);
-        let var = (invstd.to_kind(Kind::Double).pow_tensor_scalar(-2.0) - self.eps).clamp_min(0.0);
-        let channels = mean.size()[0];
+    /// Mean, variance (without Bessel's correction) and count of the whole batch, per channel; `f64`, on the device.
+    fn statistics(&self, x: &Tensor) -> (Tensor, Tensor, Tensor) {
+        let channels = x.size()[1];
+        // Statistics of half-precision values are computed in the type of the running ones, which nothing moves here.
+        let running = Tensor::zeros([channels], (self.running_mean.tensor.kind(), x.device()));
+        let scratch = (x.kind() != running.kind()).then(|| (&running, running.copy()));
+        let (mean, var) = match &scratch {
+            Some((mean, var)) => computed("batch_norm", x.f_batch_norm_update_stats(Some(*mean), Some(var), 0.0)),
+            None => computed("batch_norm", x.f_batch_norm_update_stats(None::<&Tensor>, None::<&Tensor>, 0.0)),
+        };
+        let (mean, var) = (mean.to_kind(Kind::Double), var.to_kind(Kind::Double));
         let own = (x.numel() as i64 / channels) as f64;
         let count = Tensor::full([1], own, (Kind::Double, x.device()));
         let all = dist(self.group.all_gather(&Tensor::cat(&[mean, var, count], 0)));
@@ -62,11 +66,11 @@ impl SyncNorm {
         let mean = (&means * &shares).sum_dim_intlist([0i64].as_slice(), false, Kind::Double);
         let spread = vars + (means - &mean).square();
         let var = (spread * shares).sum_dim_intlist([0i64].as_slice(), false, Kind::Double);
-        (mean, var, count.double_value(&[]))
+        (mean, var, count)
     }
 
-    fn move_running(&self, mean: &Tensor, var: &Tensor, count: f64) {
-        let unbiased = var * (count / (count - 1.0).max(1.0));
+    fn move_running(&self, mean: &Tensor, var: &Tensor, count: &Tensor) {
+        let unbiased = var * (count / (count - 1.0).clamp_min(1.0));
         for (running, now) in [(&self.running_mean, mean), (&self.running_var, &unbiased)] {
             let mut running = running.tensor.shallow_clone();
             let now = now.to_kind(running.kind());
@@ -86,7 +90,7 @@ impl Function<3> for SyncNorm {
 
     fn forward(&self, [x, weight, bias]: [TchTensor; 3], _: [bool; 3]) -> (TchTensor, Saved) {
         let (mean, var, count) = self.statistics(&x.tensor);
-        self.move_running(&mean, &var, count);
+        self.move_running(&mean, &var, &count);
         let kind = self.running_mean.tensor.kind();
         let (mean, var) = (mean.to_kind(kind), var.to_kind(kind));
         let normed = aten::batch_norm(&x.tensor, &self.native(&weight, &bias, &mean, &var), self.relu);
@@ -101,7 +105,7 @@ impl Function<3> for SyncNorm {
             var: TchTensor::new(var),
             state: [state.mean, state.invstd, state.reserve].map(TchTensor::new),
             implementation: state.implementation,
-            count,
+            count: TchTensor::new(count),
         };
         (y, saved)
     }
@@ -116,23 +120,26 @@ impl Function<3> for SyncNorm {
         let state = aten::BatchNormState { mean: saved_mean, invstd: saved_invstd, reserve, implementation };
         let native = self.native(&weight, &bias, &mean.tensor, &var.tensor);
         // With given statistics the gradients of weight and bias are the very sums that are wanted: of dy * x̂ and of dy.
-        let grads = aten::batch_norm_backward(&grad.tensor, &x.tensor, &native, &state, [tracked[0], true, true]);
+        // A half-precision input's gradient is made below, in one piece that is rounded once.
+        let half = x.tensor.kind() != mean.tensor.kind();
+        let grads = aten::batch_norm_backward(&grad.tensor, &x.tensor, &native, &state, [tracked[0] && !half, true, true]);
         let grads = computed("batch_norm backward", grads);
         let sums = grads.weight.zip(grads.bias);
-        let input = grads.input.zip(sums.as_ref()).map(|(mut dx, (dy_xhat, dy))| {
+        let input = sums.as_ref().filter(|_| tracked[0]).map(|(dy_xhat, dy)| {
             let both = Tensor::cat(&[dy, dy_xhat], 0).to_kind(Kind::Double);
             dist(self.group.all_reduce(&both, Reduce::Sum));
-            let halves = (both / count).chunk(2, 0);
+            let means = (both / &count.tensor).chunk(2, 0);
             let invstd = (var.tensor.to_kind(Kind::Double) + self.eps).rsqrt();
             let scale = weight.tensor.to_kind(Kind::Double) * &invstd;
-            // dx = scale * (dy - mean(dy) - x̂ * mean(dy * x̂)), of which the first term is there; x̂ = (x - mean) * invstd.
-            let slope = -(&scale * invstd * &halves[1]);
-            let offset = -(scale * &halves[0]) - &slope * mean.tensor.to_kind(Kind::Double);
-            let shaped = |it: Tensor| it.to_kind(dx.kind()).view([1, -1, 1, 1]);
-            let (slope, offset) = (shaped(slope), shaped(offset));
+            // dx = scale * (dy - mean(dy) - x̂ * mean(dy * x̂)), where x̂ = (x - mean) * invstd: a line in dy and x.
+            let slope = -(&scale * invstd * &means[1]);
+            let offset = -(&scale * &means[0]) - &slope * mean.tensor.to_kind(Kind::Double);
+            let shaped = |it: Tensor| it.to_kind(mean.tensor.kind()).view([1, -1, 1, 1]);
+            let (scale, slope, offset) = (shaped(scale), shaped(slope), shaped(offset));
+            let mut dx = grads.input.unwrap_or_else(|| &grad.tensor * scale);
             let _ = dx.addcmul_(&x.tensor, &slope);
             dx += offset;
-            dx
+            dx.to_kind(x.tensor.kind())
         });
         let (weight_grad, bias_grad) = sums.unzip();
         let wanted = |grad: Option<Tensor>, tracked: bool| grad.filter(|_| tracked).map(TchTensor::new);
