@@ -28,6 +28,25 @@ pub enum Exit {
     Killed = 130,
 }
 
+impl Exit {
+    /// The reason behind a process's exit code, if it is one of ours.
+    pub fn from_code(code: i32) -> Option<Self> {
+        let all = [
+            Self::Done,
+            Self::Usage,
+            Self::Data,
+            Self::NoInput,
+            Self::Unavailable,
+            Self::Software,
+            Self::CannotWrite,
+            Self::Interrupted,
+            Self::Config,
+            Self::Killed,
+        ];
+        all.into_iter().find(|it| *it as i32 == code)
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)

@@ -11,6 +11,8 @@
 //!     20260131_235959.json          a test's metrics
 //!     vis_data/config.yaml          the merged config of this start
 //!     vis_data/scalars.json         one line of JSON a logged step
+//!   launch_20260131_235959/         what ranks print that do not print to the terminal, while a launcher of ours runs
+//!     rank1.txt                     kept where a rank printed anything
 //! ```
 
 use std::fs::{self, File};
@@ -39,6 +41,11 @@ impl RunDir {
             },
             Path::to_owned,
         )
+    }
+
+    /// Where a launcher of several ranks puts what they print.
+    pub fn output(work_dir: &Path, stamp: &str) -> PathBuf {
+        work_dir.join(format!("launch_{stamp}"))
     }
 
     /// Makes the folders of a start; an error says which folder cannot be written and why.

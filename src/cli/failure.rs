@@ -7,6 +7,7 @@ use anyhow::anyhow;
 
 use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
+use crate::dist::DistError;
 use crate::exit::{Exit, Failure};
 use crate::models::ModelError;
 use crate::optim::StateError;
@@ -19,6 +20,9 @@ pub(super) fn exit(error: &anyhow::Error) -> Exit {
 fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(failure) = cause.downcast_ref::<Failure>() {
         return Some(failure.exit);
+    }
+    if let Some(error) = cause.downcast_ref::<DistError>() {
+        return Some(error.exit());
     }
     if let Some(error) = cause.downcast_ref::<DataError>() {
         return Some(error.exit());
@@ -40,7 +44,8 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     cause.downcast_ref::<StateError>().map(|_| Exit::Data)
 }
 
-/// Runs `work`; a panic in it becomes an error that says what happened and where, without a backtrace.
+/// Runs `work`; a panic in it becomes an error that says what happened and where, without a backtrace. Operations inside the
+/// model cannot return errors: where one of them missed another rank, the panic carries the [`DistError`].
 pub(super) fn caught(work: impl FnOnce() -> anyhow::Result<Exit>) -> anyhow::Result<Exit> {
     let said = Arc::new(Mutex::new(None));
     let hook = Arc::clone(&said);
@@ -49,7 +54,10 @@ pub(super) fn caught(work: impl FnOnce() -> anyhow::Result<Exit>) -> anyhow::Res
             *said = Some(info.to_string());
         }
     }));
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
+        if let Ok(error) = payload.downcast::<DistError>() {
+            return Err((*error).into());
+        }
         let what = said.lock().ok().and_then(|it| it.clone()).unwrap_or_default();
         Err(anyhow!("a fault of segslurm's own: {}; please report it with the command line", what.replace('\n', " ")))
     })

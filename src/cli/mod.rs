@@ -3,8 +3,11 @@
 mod args;
 mod config;
 mod demo_data;
+mod dist_test;
+mod dist_train;
 mod failure;
 mod launch_args;
+mod machines;
 mod test;
 mod train;
 
@@ -27,22 +30,31 @@ struct Cli {
 enum Command {
     Train(train::Args),
     Test(test::Args),
+    #[command(name = "dist_train", alias = "dist-train")]
+    DistTrain(dist_train::Args),
+    #[command(name = "dist_test", alias = "dist-test")]
+    DistTest(dist_test::Args),
     Config(config::Args),
     DemoData(demo_data::Args),
+}
+
+/// Prints why a command line was not taken, or the help that it asked for.
+fn refused(error: &clap::Error) -> Exit {
+    let _ = error.print();
+    if error.use_stderr() { Exit::Usage } else { Exit::Done }
 }
 
 pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
-        }
+        Err(error) => return refused(&error).into(),
     };
     let variables = |name: &str| std::env::var(name).ok();
     let work = move || match cli.command {
         Command::Train(args) => train::run(&args, &variables),
         Command::Test(args) => test::run(&args, &variables),
+        Command::DistTrain(args) => dist_train::run(&args, &variables),
+        Command::DistTest(args) => dist_test::run(&args, &variables),
         Command::Config(args) => config::run(&args),
         Command::DemoData(args) => demo_data::run(&args),
     };

@@ -9,7 +9,7 @@ use super::launch_args::LaunchArgs;
 use crate::exit::Exit;
 use crate::launch::viewer;
 use crate::runner::TestOptions;
-use crate::worker::{self, Variables};
+use crate::worker::{self, Task, Variables};
 
 /// Test a checkpoint: on this machine with CONFIG CHECKPOINT, on Slurm with PARTITION JOB_NAME CONFIG CHECKPOINT
 #[derive(Debug, ClapArgs)]
@@ -49,12 +49,20 @@ pub(crate) struct Args {
     launch: LaunchArgs,
 }
 
+impl Args {
+    /// What a rank with this command line does.
+    pub(super) fn task(&self) -> Task {
+        self.launch.task(self.config.clone(), Vec::new())
+    }
+}
+
 pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
     let show_dir = args.show_dir.clone().or_else(|| args.show.then(|| PathBuf::from("vis_data/vis_image")));
     let options =
         TestOptions { checkpoint: args.checkpoint.clone(), out_dir: args.out.clone(), show_dir: show_dir.clone(), tta: args.tta };
-    let rundir = worker::test(&args.launch.task(args.config.clone(), Vec::new()), &options, variables)?;
-    if args.show {
+    let rundir = worker::test(&args.task(), &options, variables)?;
+    // Rank 0's desktop, if any.
+    if let Some(rundir) = rundir.filter(|_| args.show) {
         let folder = rundir.show_dir(show_dir.as_deref().unwrap_or(Path::new("")));
         viewer::show(&folder, Duration::try_from_secs_f64(args.wait_time)?, variables)?;
     }

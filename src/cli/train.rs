@@ -6,7 +6,7 @@ use clap::Args as ClapArgs;
 
 use super::launch_args::LaunchArgs;
 use crate::exit::Exit;
-use crate::worker::{self, Variables};
+use crate::worker::{self, Task, Variables};
 
 /// Train a model: on this machine with CONFIG, on Slurm with PARTITION JOB_NAME CONFIG
 #[derive(Debug, ClapArgs)]
@@ -31,13 +31,20 @@ pub(crate) struct Args {
     launch: LaunchArgs,
 }
 
+impl Args {
+    /// What a rank with this command line does.
+    pub(super) fn task(&self) -> Task {
+        let mut more = Vec::new();
+        if self.resume {
+            more.push("resume=true".to_owned());
+        }
+        if self.amp {
+            more.extend(["optim_wrapper.type=AmpOptimWrapper".to_owned(), "optim_wrapper.loss_scale=dynamic".to_owned()]);
+        }
+        self.launch.task(self.config.clone(), more)
+    }
+}
+
 pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
-    let mut more = Vec::new();
-    if args.resume {
-        more.push("resume=true".to_owned());
-    }
-    if args.amp {
-        more.extend(["optim_wrapper.type=AmpOptimWrapper".to_owned(), "optim_wrapper.loss_scale=dynamic".to_owned()]);
-    }
-    worker::train(&args.launch.task(args.config.clone(), more), variables)
+    worker::train(&args.task(), variables)
 }

@@ -1,0 +1,41 @@
+//! `segslurm dist_test`: test with several ranks on this machine, and on others that are started alike.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser};
+
+use super::machines::{ENVIRONMENT, Ranks};
+use super::test;
+use crate::exit::Exit;
+use crate::worker::Variables;
+
+/// Test on several GPUs: CONFIG, CHECKPOINT, the number of GPUs, and options of `segslurm test`
+#[derive(Debug, ClapArgs)]
+#[command(after_help = ENVIRONMENT)]
+pub(crate) struct Args {
+    /// The config file
+    config: PathBuf,
+
+    /// A checkpoint of segslurm's or a .pth of mmseg's
+    checkpoint: PathBuf,
+
+    #[command(flatten)]
+    ranks: Ranks,
+}
+
+/// The ranks' own command line, to see that it is right before they are started.
+#[derive(Debug, Parser)]
+#[command(name = "segslurm dist_test", override_usage = "segslurm dist_test CONFIG CHECKPOINT GPUS [OPTIONS of segslurm test]")]
+struct Rank {
+    #[command(flatten)]
+    test: test::Args,
+}
+
+pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
+    let mut line = vec!["test".into(), args.config.clone().into_os_string(), args.checkpoint.clone().into_os_string()];
+    line.extend(args.ranks.options.iter().cloned());
+    match Rank::try_parse_from(&line) {
+        Ok(rank) => args.ranks.start(line, &rank.test.task(), variables),
+        Err(error) => Ok(super::refused(&error)),
+    }
+}

@@ -1,0 +1,38 @@
+//! `segslurm dist_train`: train with several ranks on this machine, and on others that are started alike.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser};
+
+use super::machines::{ENVIRONMENT, Ranks};
+use super::train;
+use crate::exit::Exit;
+use crate::worker::Variables;
+
+/// Train on several GPUs: CONFIG, the number of GPUs, and options of `segslurm train`
+#[derive(Debug, ClapArgs)]
+#[command(after_help = ENVIRONMENT)]
+pub(crate) struct Args {
+    /// The config file
+    config: PathBuf,
+
+    #[command(flatten)]
+    ranks: Ranks,
+}
+
+/// The ranks' own command line, to see that it is right before they are started.
+#[derive(Debug, Parser)]
+#[command(name = "segslurm dist_train", override_usage = "segslurm dist_train CONFIG GPUS [OPTIONS of segslurm train]")]
+struct Rank {
+    #[command(flatten)]
+    train: train::Args,
+}
+
+pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
+    let mut line = vec!["train".into(), args.config.clone().into_os_string()];
+    line.extend(args.ranks.options.iter().cloned());
+    match Rank::try_parse_from(&line) {
+        Ok(rank) => args.ranks.start(line, &rank.train.task(), variables),
+        Err(error) => Ok(super::refused(&error)),
+    }
+}

@@ -1,0 +1,270 @@
+//! The ranks of this machine: started, watched, and ended together.
+//!
+//! Rank 0 of the machine prints here; the others print into files. The first rank that fails decides: what it said is shown,
+//! the others get a moment to end by themselves (they hear of it from each other) and are killed after that. Signals are
+//! passed on. Each rank lives in a process group of its own, so that a Ctrl-C reaches it once, through here; and it is tethered
+//! to this process ([`crate::dist::tether`]): not even `kill -9` of the launcher leaves a rank behind.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
+
+use crate::dist;
+use crate::exit::{Exit, Failure};
+
+/// How often the ranks are looked at.
+const GLANCE: Duration = Duration::from_millis(10);
+/// How long ranks may take to end after the first failure. Their own watch over each other needs up to 4 seconds.
+const GRACE: Duration = Duration::from_secs(6);
+/// Lines of a failed rank's output that are shown.
+const SHOWN: usize = 30;
+
+/// Several processes of one program, on this machine and perhaps on others that are started alike.
+#[derive(Debug, Clone)]
+pub struct Local {
+    /// What every rank is told: a command of segslurm's and its options, without `--launcher`.
+    pub arguments: Vec<OsString>,
+    /// Ranks on each machine.
+    pub ranks: usize,
+    pub machines: Machines,
+    /// Where the ranks meet; `None` for a free port, which only one machine can have.
+    pub port: Option<Port>,
+    /// The folder for what ranks print that do not print here.
+    pub output: PathBuf,
+}
+
+/// The machines of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machines {
+    pub count: usize,
+    /// This machine's place among them.
+    pub own: usize,
+    /// Name or address of the first.
+    pub address: String,
+}
+
+impl Default for Machines {
+    fn default() -> Self {
+        Self { count: 1, own: 0, address: "127.0.0.1".to_owned() }
+    }
+}
+
+/// A port that somebody chose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    pub number: u16,
+    /// Who: a variable or a config key.
+    pub from: String,
+}
+
+/// A rank that was started here.
+struct Rank {
+    number: usize,
+    child: Child,
+    /// What it prints into; the first rank of a machine prints to the terminal.
+    output: Option<PathBuf>,
+    ended: Option<ExitStatus>,
+    /// It was killed from here, after another one's failure.
+    felled: bool,
+}
+
+impl Local {
+    /// Runs all ranks of this machine to their end.
+    pub fn execute(&self) -> Result<Exit, Failure> {
+        // Caught before any rank is there: a signal that comes in between is passed on as well.
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT, SIGUSR1, SIGUSR2])
+            .map_err(|error| Failure::new(Exit::Software, format!("cannot catch signals: {error}")))?;
+        let mut ranks = Ranks(Vec::with_capacity(self.ranks));
+        self.start(&mut ranks)?;
+        let mut failed: Option<Instant> = None;
+        loop {
+            for signal in signals.pending() {
+                if let Ok(signal) = Signal::try_from(signal) {
+                    ranks.signal(signal);
+                }
+            }
+            ranks.reap();
+            if failed.is_none() && ranks.failure().is_some() {
+                failed = Some(Instant::now());
+            }
+            if ranks.0.iter().all(|it| it.ended.is_some()) {
+                break;
+            }
+            if failed.is_some_and(|since| since.elapsed() > GRACE) {
+                ranks.fell();
+            }
+            std::thread::sleep(GLANCE);
+        }
+        let outcome = match ranks.failure() {
+            Some(rank) => Err(rank.failure()),
+            None if ranks.0.iter().any(|it| it.exit() == Some(Exit::Interrupted)) => Ok(Exit::Interrupted),
+            None => Ok(Exit::Done),
+        };
+        self.tidy(&ranks);
+        outcome
+    }
+
+    fn start(&self, ranks: &mut Ranks) -> Result<(), Failure> {
+        let cannot = |error: io::Error| Failure::new(Exit::Software, format!("cannot start a rank: {error}"));
+        let program = std::env::current_exe().map_err(cannot)?;
+        let (listener, port, from) = self.meeting()?;
+        let threads = std::thread::available_parallelism().map_or(1, |it| (it.get() / self.ranks).max(1));
+        if self.ranks > 1 {
+            fs::create_dir_all(&self.output).map_err(|error| self.unwritable(&self.output, &error))?;
+        }
+        for local in 0..self.ranks {
+            let number = self.machines.own * self.ranks + local;
+            let mut command = Command::new(&program);
+            command.args(&self.arguments).args(["--launcher", "pytorch"]);
+            for name in ["TORCHELASTIC_USE_AGENT_STORE", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"] {
+                command.env_remove(name);
+            }
+            command.env("RANK", number.to_string()).env("WORLD_SIZE", (self.machines.count * self.ranks).to_string());
+            command.env("LOCAL_RANK", local.to_string()).env("LOCAL_WORLD_SIZE", self.ranks.to_string());
+            command.env("MASTER_ADDR", &self.machines.address).env("MASTER_PORT", port.to_string());
+            command.env("SEGSLURM_PORT_FROM", &from).env("SEGSLURM_LAUNCHER", std::process::id().to_string());
+            if std::env::var_os("OMP_NUM_THREADS").is_none() {
+                command.env("OMP_NUM_THREADS", threads.to_string());
+            }
+            command.stdin(Stdio::null()).process_group(0);
+            let output = (local > 0).then(|| self.output.join(format!("rank{number}.txt")));
+            if let Some(path) = &output {
+                let file = File::create(path).map_err(|error| self.unwritable(path, &error))?;
+                command.stdout(file.try_clone().map_err(cannot)?).stderr(file);
+            }
+            let heir = listener.as_ref().filter(|_| number == 0);
+            if let Some(listener) = heir {
+                command.env("SEGSLURM_LISTEN_FD", listener.as_raw_fd().to_string());
+                inherit(listener, true).map_err(cannot)?;
+            }
+            let child = command.spawn().map_err(cannot)?;
+            if let Some(listener) = heir {
+                inherit(listener, false).map_err(cannot)?;
+            }
+            ranks.0.push(Rank { number, child, output, ended: None, felled: false });
+        }
+        Ok(())
+    }
+
+    /// The port, who chose it, and on the first machine the socket that listens on it: rank 0 inherits it, so that nobody can
+    /// take the port between the choice and its use.
+    fn meeting(&self) -> Result<(Option<TcpListener>, u16, String), Failure> {
+        let from = self.port.as_ref().map_or_else(|| "segslurm, a free one".to_owned(), |it| it.from.clone());
+        let wanted = self.port.as_ref().map_or(0, |it| it.number);
+        if self.machines.own > 0 {
+            return Ok((None, wanted, from));
+        }
+        let listener = dist::listen(wanted, &from).map_err(Failure::from)?;
+        let port = listener.local_addr().map_err(|error| Failure::new(Exit::Unavailable, format!("no port: {error}")))?.port();
+        Ok((Some(listener), port, from))
+    }
+
+    fn unwritable(&self, path: &Path, error: &io::Error) -> Failure {
+        Failure::new(Exit::CannotWrite, format!("cannot write {}: {error}", path.display()))
+    }
+
+    /// Removes the files that nobody printed into.
+    fn tidy(&self, ranks: &Ranks) {
+        for path in ranks.0.iter().filter_map(|it| it.output.as_ref()) {
+            if fs::metadata(path).is_ok_and(|it| it.len() == 0) {
+                let _ = fs::remove_file(path);
+            }
+        }
+        // Fails where something is left in it, as it should.
+        let _ = fs::remove_dir(&self.output);
+    }
+}
+
+/// Whether processes started from here get the socket.
+fn inherit(listener: &TcpListener, inherited: bool) -> io::Result<()> {
+    let flags = if inherited { FdFlag::empty() } else { FdFlag::FD_CLOEXEC };
+    fcntl(listener, FcntlArg::F_SETFD(flags)).map(drop).map_err(io::Error::from)
+}
+
+/// All ranks of this machine; those that are still there when it is dropped are killed.
+struct Ranks(Vec<Rank>);
+
+impl Ranks {
+    fn signal(&self, signal: Signal) {
+        for rank in self.0.iter().filter(|it| it.ended.is_none()) {
+            // Not reaped yet, hence still its own process id.
+            let _ = kill(Pid::from_raw(rank.child.id().cast_signed()), signal);
+        }
+    }
+
+    fn reap(&mut self) {
+        for rank in self.0.iter_mut().filter(|it| it.ended.is_none()) {
+            rank.ended = rank.child.try_wait().ok().flatten();
+        }
+    }
+
+    /// Kills those that are left.
+    fn fell(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.0.iter_mut().filter(|it| it.ended.is_none()).for_each(|it| it.felled = true);
+    }
+
+    /// The rank whose failure is the others' cause: one that was killed, else one that failed for a reason of its own, else one
+    /// that missed the others.
+    fn failure(&self) -> Option<&Rank> {
+        let weight = |it: &&Rank| match (it.ended.and_then(|it| it.signal()), it.exit()) {
+            (Some(_), _) => 0,
+            (None, Some(Exit::Unavailable)) => 2,
+            (None, _) => 1,
+        };
+        let failed = |it: &&Rank| it.ended.is_some() && !matches!(it.exit(), Some(Exit::Done | Exit::Interrupted));
+        self.0.iter().filter(|it| !it.felled).filter(failed).min_by_key(weight)
+    }
+}
+
+impl Drop for Ranks {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+        for rank in &mut self.0 {
+            let _ = rank.child.wait();
+        }
+    }
+}
+
+impl Rank {
+    fn exit(&self) -> Option<Exit> {
+        self.ended.and_then(|it| it.code()).and_then(Exit::from_code)
+    }
+
+    /// What happened to it, for the person who started it.
+    fn failure(&self) -> Failure {
+        let number = self.number;
+        let status = self.ended.unwrap_or_default();
+        let how = match (status.signal().map(Signal::try_from), status.code()) {
+            (Some(Ok(Signal::SIGKILL)), _) => "was killed (SIGKILL: by hand, or by the kernel when memory ran out)".to_owned(),
+            (Some(Ok(signal)), _) => format!("was ended by {signal}"),
+            (_, code) => format!("failed with exit code {}", code.unwrap_or(-1)),
+        };
+        let said = match &self.output {
+            None => "; what it said is above".to_owned(),
+            Some(path) => {
+                let text = fs::read(path).map(|it| String::from_utf8_lossy(&it).into_owned()).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().collect();
+                let tail = lines[lines.len().saturating_sub(SHOWN)..].join("\n  ");
+                if tail.is_empty() {
+                    " and said nothing".to_owned()
+                } else {
+                    format!("; it said, in {}:\n  {tail}", path.display())
+                }
+            }
+        };
+        Failure::new(self.exit().unwrap_or(Exit::Software), format!("rank {number} {how}{said}"))
+    }
+}
