@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::config::Config;
 use crate::data::{DataloaderConfig, Transform};
+use crate::ddp::WrapperConfig;
 use crate::dist::DistConfig;
 use crate::exit::{Exit, Failure};
 use crate::metrics::{IoUMetricConfig, VisBackendConfig};
@@ -41,6 +42,12 @@ pub struct Experiment {
     pub default_hooks: DefaultHooks,
     #[serde(default)]
     pub env_cfg: EnvConfig,
+    /// How gradients travel between ranks.
+    #[serde(default)]
+    pub model_wrapper_cfg: Option<ModelWrapperConfig>,
+    /// mmengine's shorthand for a wrapper that looks for parameters without gradients; here every wrapper does.
+    #[serde(default)]
+    pub find_unused_parameters: bool,
     #[serde(default)]
     pub visualizer: Option<VisualizerConfig>,
     #[serde(default)]
@@ -314,6 +321,12 @@ pub enum TtaModelSlot {
     SegTTAModel(Nothing),
 }
 
+/// `model_wrapper_cfg`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub enum ModelWrapperConfig {
+    MMDistributedDataParallel(WrapperConfig),
+}
+
 /// `env_cfg`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -363,6 +376,13 @@ impl Experiment {
     pub fn visualization_hook(&self) -> &SegVisualizationHook {
         let VisualizationSlot::SegVisualizationHook(hook) = &self.default_hooks.visualization;
         hook
+    }
+
+    pub fn model_wrapper(&self) -> WrapperConfig {
+        match &self.model_wrapper_cfg {
+            Some(ModelWrapperConfig::MMDistributedDataParallel(wrapper)) => wrapper.clone(),
+            None => WrapperConfig::default(),
+        }
     }
 
     pub fn visualizer(&self) -> SegLocalVisualizer {

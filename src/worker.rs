@@ -31,6 +31,7 @@ pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Trains as one rank.
 pub fn train(task: &Task, variables: Variables) -> anyhow::Result<Exit> {
+    dist::tether(variables).map_err(Failure::from)?;
     let interrupt = Interrupt::listen()?;
     let config = load(task)?;
     let setting = prepare(task, &config, variables)?;
@@ -43,8 +44,9 @@ pub fn train(task: &Task, variables: Variables) -> anyhow::Result<Exit> {
     })
 }
 
-/// Tests a checkpoint as one rank. Returns where this start's files are.
-pub fn test(task: &Task, options: &TestOptions, variables: Variables) -> anyhow::Result<RunDir> {
+/// Tests a checkpoint as one rank. Returns where this start's files are, on the rank that writes for all.
+pub fn test(task: &Task, options: &TestOptions, variables: Variables) -> anyhow::Result<Option<RunDir>> {
+    dist::tether(variables).map_err(Failure::from)?;
     let config = load(task)?;
     // Found before anything is built or made: a wrong path is the most common mistake.
     if !options.checkpoint.is_file() {
@@ -54,7 +56,7 @@ pub fn test(task: &Task, options: &TestOptions, variables: Variables) -> anyhow:
     let group = setting.group.clone();
     let rundir = setting.rundir.clone();
     leave(&group, runner::test(&setting, options))?;
-    Ok(rundir)
+    Ok(group.is_main().then_some(rundir))
 }
 
 /// Tells the other ranks how this one ended, so that none waits for it.
@@ -84,6 +86,26 @@ fn prepare(task: &Task, config: &Config, variables: Variables) -> anyhow::Result
     let level = experiment.log_level.as_deref().unwrap_or("INFO");
     let console = Console::start(level, variables("SEGSLURM_LOG").as_deref(), launched.rank == 0);
     let group = dist::join(&launched, dist_config, variables("GLOO_SOCKET_IFNAME").as_deref()).map_err(Failure::from)?;
+    let settled = settle(task, config, experiment, console, &group, variables);
+    settled.inspect_err(|error| group.fail(&format!("{error:#}")))
+}
+
+/// What comes once the ranks have met.
+fn settle(
+    task: &Task,
+    config: &Config,
+    experiment: Experiment,
+    console: Console,
+    group: &Group,
+    variables: Variables,
+) -> anyhow::Result<Setting> {
+    let config_text = config.to_yaml();
+    let facts = [
+        ("segslurm", env!("CARGO_PKG_VERSION").to_owned()),
+        ("libtorch", dist::libtorch_version().to_owned()),
+        ("config", config_text.clone()),
+    ];
+    group.agree(&facts).map_err(Failure::from)?;
 
     let device = ops::device_for_rank(group.local_rank());
     let work_dir = RunDir::choose(task.work_dir.as_deref(), experiment.work_dir.as_deref(), &task.config);
@@ -97,13 +119,12 @@ fn prepare(task: &Task, config: &Config, variables: Variables) -> anyhow::Result
             group.broadcast_text(&drawn.to_string()).map_err(Failure::from)?.parse().unwrap_or(drawn)
         }
     };
-    let config_text = config.to_yaml();
     if group.is_main() {
         keep_config(&config_text, &rundir, &task.config)?;
     }
-    describe(&group, &device, seed, &rundir);
+    describe(group, &device, seed, &rundir);
     tch::Cuda::cudnn_set_benchmark(experiment.env_cfg.cudnn_benchmark);
-    Ok(Setting { experiment, config_text, rundir, console, group, device, seed, hub: hub_checkpoints(variables) })
+    Ok(Setting { experiment, config_text, rundir, console, group: group.clone(), device, seed, hub: hub_checkpoints(variables) })
 }
 
 /// The merged config lies in the work dir and in this start's folder, as mmengine leaves it.
@@ -117,6 +138,15 @@ fn keep_config(text: &str, rundir: &RunDir, config: &Path) -> Result<(), Failure
 }
 
 fn describe(group: &Group, device: &burn::tensor::Device, seed: u64, rundir: &RunDir) {
+    if group.world() > 1 {
+        let hosts: std::collections::BTreeSet<&str> = (0..group.world()).map(|rank| group.host(rank)).collect();
+        tracing::info!(
+            "{} ranks over {} on {}",
+            group.world(),
+            group.backend(),
+            hosts.into_iter().collect::<Vec<_>>().join(", ")
+        );
+    }
     let cuda = tch::Cuda::is_available();
     if !cuda {
         tracing::info!("no CUDA device is visible: running on the CPU");

@@ -5,6 +5,7 @@
 //! that their order and that of the batch norms' collectives need not be one.
 
 mod bucket;
+mod config;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,6 +17,7 @@ use burn::tensor::{Gradients, Tensor};
 use crate::dist::{DistError, Group};
 use crate::ops::{self, LeafId};
 use bucket::Buckets;
+pub use config::WrapperConfig;
 
 /// A parameter that wants a gradient.
 #[derive(Debug)]

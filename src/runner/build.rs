@@ -9,14 +9,14 @@ use burn::tensor::Device;
 
 use super::evaluate::{Evaluation, Leaves};
 use super::interrupt::Interrupt;
-use super::journal::{Journal, Step};
+use super::journal::{Communication, Journal, Step};
 use super::learner::{Learner, dropout_seed};
 use super::outcome::Outcome;
 use super::progress::{Plan, Progress};
 use super::state::RunState;
 use crate::checkpoint::{self, Checkpoint, DatasetMeta, Destination, Meta, StateDict};
 use crate::data::{Dataset, Loader, LoaderOptions, Position};
-use crate::dist::Group;
+use crate::dist::{Group, Traffic};
 use crate::exit::{Exit, Failure};
 use crate::experiment::{EvaluatorConfig, Experiment, Rule};
 use crate::logging::Console;
@@ -55,6 +55,8 @@ pub struct Training {
     journal: Journal,
     dataset: Arc<Dataset>,
     best: Option<(f64, String)>,
+    /// What had been communicated before the step that is logged next.
+    traffic: Traffic,
 }
 
 impl Training {
@@ -71,11 +73,6 @@ impl Training {
             let message = "AmpOptimWrapper (--amp): mixed precision is not in this version; train with OptimWrapper";
             return Err(Failure::new(Exit::Config, message).into());
         }
-        if group.world() > 1 {
-            let message = format!("{} ranks: data-parallel training is not in this version; train with one", group.world());
-            return Err(Failure::new(Exit::Config, message).into());
-        }
-
         let num_classes = experiment.model.num_classes();
         let dataset = Arc::new(loader.dataset.init()?.with_num_classes(num_classes));
         let evaluation = validation(&experiment, &setting.rundir)?;
@@ -110,7 +107,7 @@ impl Training {
             tracing::info!("resumed at iteration {}", state.progress.iteration);
             if state.world != group.world() {
                 tracing::warn!(
-                    "the checkpoint is of {} ranks and this run has {}: images come in another order",
+                    "the checkpoint is of a run of {} ranks and this one has {}: it goes on exactly but for the order of images",
                     state.world,
                     group.world()
                 );
@@ -143,20 +140,40 @@ impl Training {
             best = state.best;
         }
         learner.seed = dropout_seed(seed, &group);
+        learner.join_ranks(&experiment.model_wrapper())?;
         let setting = Setting { seed, ..setting };
-        Ok(Self { plan, progress, batches, schedule, learner, interrupt, group, setting, evaluation, journal, dataset, best })
+        let traffic = group.traffic();
+        Ok(Self {
+            plan,
+            progress,
+            batches,
+            schedule,
+            learner,
+            interrupt,
+            group,
+            setting,
+            evaluation,
+            journal,
+            dataset,
+            best,
+            traffic,
+        })
     }
 
     /// Takes a finished step into the log. Called after the iteration was counted.
     pub fn log(&mut self, losses: &[(String, f64)], rates: &[f64], time: Duration, data_time: Duration) -> anyhow::Result<()> {
         let rate = |rate: Option<&f64>| rate.copied().unwrap_or(0.0);
+        let traffic = self.group.traffic();
+        let since = std::mem::replace(&mut self.traffic, traffic);
+        let communication = (self.group.world() > 1)
+            .then(|| Communication { waited: traffic.waited.saturating_sub(since.waited), bytes: traffic.bytes - since.bytes });
         let step = Step {
             base_lr: rate(rates.last()),
             lr: rate(rates.first()),
             losses: losses.to_vec(),
             time,
             data_time,
-            comm_time: None,
+            communication,
         };
         self.journal.step(self.progress.iteration, &step)?;
         Ok(())
@@ -172,6 +189,7 @@ impl Training {
             return Ok(Outcome::Interrupted);
         };
         self.progress.validation_due = false;
+        self.traffic = self.group.traffic();
         if let Some(metrics) = &evaluated.metrics {
             if self.group.is_main() {
                 self.journal.validation(self.progress.iteration, metrics, evaluated.images, &evaluated.timing)?;
@@ -267,7 +285,8 @@ struct Start {
     resume: bool,
 }
 
-/// `resume` takes `load_from`'s checkpoint or the work dir's newest; `load_from` alone gives weights to a new run.
+/// `resume` takes `load_from`'s checkpoint or the work dir's newest; `load_from` alone gives weights to a new run. Which
+/// checkpoint is the newest, rank 0 says: file systems do not show all machines the same at the same moment.
 fn starting_point(setting: &Setting) -> anyhow::Result<Option<Start>> {
     let Experiment { resume, load_from, .. } = &setting.experiment;
     if let Some(path) = load_from {
@@ -279,15 +298,24 @@ fn starting_point(setting: &Setting) -> anyhow::Result<Option<Start>> {
         return Ok(None);
     }
     let folder = setting.experiment.checkpoint_hook().out_dir.as_deref().unwrap_or(setting.rundir.work_dir());
-    let Some(found) = checkpoint::newest(folder)? else {
+    let found = if setting.group.is_main() { checkpoint::newest(folder)? } else { None };
+    let name = found.as_ref().and_then(|it| it.path.file_name()).map_or_else(String::new, |it| it.to_string_lossy().into_owned());
+    let name = setting.group.broadcast_text(&name).map_err(Failure::from)?;
+    if name.is_empty() {
         tracing::warn!("--resume: no checkpoint in {}, starting from the beginning", folder.display());
         return Ok(None);
-    };
-    for problem in &found.skipped {
-        tracing::warn!("skipped: {problem}");
     }
-    tracing::info!("resuming from {}", found.path.display());
-    Ok(Some(Start { path: found.path, checkpoint: found.checkpoint, resume: true }))
+    if let Some(found) = found {
+        for problem in &found.skipped {
+            tracing::warn!("skipped: {problem}");
+        }
+        tracing::info!("resuming from {}", found.path.display());
+        return Ok(Some(Start { path: found.path, checkpoint: found.checkpoint, resume: true }));
+    }
+    let path = folder.join(name);
+    let checkpoint = Checkpoint::read(&path)
+        .with_context(|| "rank 0 resumes from this checkpoint; every rank needs the work dir, on a file system that all share")?;
+    Ok(Some(Start { path, checkpoint, resume: true }))
 }
 
 /// Copies a checkpoint's tensors into the model and lists what only one side has.

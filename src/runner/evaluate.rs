@@ -14,7 +14,7 @@ use indicatif::ProgressBar;
 use super::interrupt::Interrupt;
 use super::journal::Timing;
 use crate::data::{Batch, DataloaderConfig, Dataset, FlipDirection, Loader, LoaderOptions, Sample};
-use crate::dist::{Group, Reduce};
+use crate::dist::{Answer, Group, Reduce};
 use crate::exit::{Exit, Failure};
 use crate::metrics::{Counts, IoUMetricConfig, Metrics};
 use crate::models::{self, Forward, Geometry, Pixels, SegDataPreProcessor, Segmentation, Segmentor};
@@ -90,8 +90,11 @@ impl Evaluation {
                 }
                 Ok(counts)
             });
+            // All ranks have at least so many batches. With each they ask each other whether to stop, and hear it with the next.
+            let common = self.dataset.len() / group.world() / self.loader.batch_size;
+            let mut answer: Option<Answer> = None;
             let mut asked = Instant::now();
-            for batch in loader {
+            for (number, batch) in loader.enumerate() {
                 let batch = batch?;
                 waited += asked.elapsed().as_secs_f64();
                 images += batch.samples.len();
@@ -101,11 +104,16 @@ impl Evaluation {
                     break;
                 }
                 if let Some(bar) = &bar {
-                    bar.set_position(images as u64);
+                    bar.set_position((images * group.world()) as u64);
                 }
-                if interrupt.asked() && group.world() == 1 {
+                if let Some(answer) = answer.take()
+                    && answer.wait()?
+                {
                     stopped = true;
                     break;
+                }
+                if number < common {
+                    answer = Some(interrupt.agree(group)?);
                 }
                 asked = Instant::now();
             }

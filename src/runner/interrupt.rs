@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
-use crate::dist::{DistError, Group};
+use crate::dist::{Answer, DistError, Group};
 use crate::exit::Exit;
 
 /// Whether somebody asked this process to save and stop.
@@ -40,9 +40,9 @@ impl Interrupt {
         self.signal.load(Ordering::Relaxed) != 0
     }
 
-    /// Whether any rank was asked: the same answer on all of them.
-    pub fn agreed(&self, group: &Group) -> Result<bool, DistError> {
-        group.any(self.asked())
+    /// Asks whether any rank was asked: the same answer on all of them. Nobody waits until it is wanted.
+    pub fn agree(&self, group: &Group) -> Result<Answer, DistError> {
+        group.any_async(self.asked())
     }
 
     /// The name of the signal that came to this process.

@@ -25,8 +25,17 @@ pub struct Step {
     pub time: Duration,
     /// The part of it that waited for data.
     pub data_time: Duration,
-    /// The part of it that waited for other ranks; `None` for one rank.
-    pub comm_time: Option<Duration>,
+    /// `None` for one rank.
+    pub communication: Option<Communication>,
+}
+
+/// A step's exchange with other ranks.
+#[derive(Debug, Clone, Copy)]
+pub struct Communication {
+    /// How long this rank stood still for it.
+    pub waited: Duration,
+    /// What this rank gave to collectives.
+    pub bytes: u64,
 }
 
 /// Writes for one run. Ranks other than 0 have a silent one.
@@ -78,8 +87,9 @@ impl Journal {
         for (name, value) in &step.losses {
             self.window.push(name, *value);
         }
-        if let Some(comm_time) = step.comm_time {
-            self.window.push("comm_time", comm_time.as_secs_f64());
+        if let Some(Communication { waited, bytes }) = step.communication {
+            self.window.push("comm_time", waited.as_secs_f64());
+            self.window.push("comm_mb", bytes as f64 / 1e6);
         }
         self.window.push("time", step.time.as_secs_f64());
         if let Some(bar) = &self.bar {
@@ -111,7 +121,7 @@ impl Journal {
     fn log(&mut self, iteration: u64, step: &Step) -> Result<(), Failure> {
         let memory = memory_in_use();
         let times: Vec<_> =
-            ["time", "data_time", "comm_time"].into_iter().filter(|name| self.window.mean(name).is_some()).collect();
+            ["time", "data_time", "comm_time", "comm_mb"].into_iter().filter(|name| self.window.mean(name).is_some()).collect();
         let losses: Vec<_> = self.window.names().filter(|name| !times.contains(name)).map(ToOwned::to_owned).collect();
 
         let mut parts = vec![format!("base_lr: {:.4e}", Python(step.base_lr)), format!("lr: {:.4e}", Python(step.lr))];

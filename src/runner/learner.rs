@@ -1,10 +1,14 @@
 //! One step: forward, backward, reduce over ranks, clip, update.
+//!
+//! With several ranks the gradients that reach the optimizer are averages, the same bits on every rank: what clipping and
+//! mixed precision's overflow check decide from them, all ranks decide alike.
 
 use anyhow::{Context, bail};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor};
 
 use crate::data::Batch;
+use crate::ddp::{self, Ddp, WrapperConfig};
 use crate::dist::Group;
 use crate::exit::{Exit, Failure};
 use crate::models::{
@@ -20,11 +24,13 @@ pub struct Learner {
     pub preprocessor: SegDataPreProcessor,
     pub device: Device,
     pub group: Group,
+    /// Averages gradients over the ranks; `None` for one rank.
+    pub ddp: Option<Ddp>,
     /// Seeds dropout; every rank has its own.
     pub seed: u64,
     /// Over how many batches gradients are summed before an update.
     pub accumulation: Accumulation,
-    /// The sums so far.
+    /// The sums so far, for one rank: with several they wait in `ddp`.
     pub pending: Vec<Option<tch::Tensor>>,
 }
 
@@ -47,13 +53,32 @@ impl Learner {
             preprocessor: model.preprocessor()?,
             device: device.clone(),
             group: group.clone(),
+            ddp: None,
             seed: dropout_seed(seed, group),
             accumulation: Accumulation::new(optim_wrapper.accumulative_counts(), max_iterations as usize),
             pending: Vec::new(),
         })
     }
 
-    /// Trains on one batch; `iteration` counts the steps before it. Returns the losses by name, `loss` first.
+    /// Makes one model of all ranks': they are checked to be the same, then filled with rank 0's weights, and from then on
+    /// gradients are averaged. All ranks come here together, once their weights are loaded; one rank alone has nothing to do.
+    pub fn join_ranks(&mut self, wrapper: &WrapperConfig) -> anyhow::Result<()> {
+        if self.group.world() == 1 {
+            return Ok(());
+        }
+        let tensors = named_tensors(&self.segmentor);
+        let told = ddp::describe(tensors.iter().map(|it| (it.name.as_str(), &it.tensor)));
+        self.group.agree(&[("the model's tensors", told)]).map_err(Failure::from)?;
+        let all: Vec<_> = tensors.iter().map(|it| it.tensor.shallow_clone()).collect();
+        ddp::broadcast(&self.group, &all).map_err(Failure::from)?;
+        let trained = tensors.into_iter().filter(|it| it.kind == TensorKind::Parameter && it.requires_grad);
+        let parameters = trained.map(|it| ddp::Parameter { name: it.name, id: it.param_id, tensor: it.tensor }).collect();
+        self.ddp = Some(Ddp::new(&self.group, &self.segmentor, parameters, wrapper.options()).map_err(Failure::from)?);
+        Ok(())
+    }
+
+    /// Trains on one batch; `iteration` counts the steps before it. Returns the losses by name, `loss` first, as means over
+    /// the ranks.
     pub fn step(&mut self, batch: &Batch, iteration: u64, rates: &[f64]) -> anyhow::Result<Vec<(String, f64)>> {
         let images: Vec<_> = batch.samples.iter().map(|it| pixels(it.image.height, it.image.width, &it.image.data)).collect();
         let mut labels = Vec::with_capacity(images.len());
@@ -74,21 +99,55 @@ impl Learner {
             names.push(name.clone());
             values.push(ops::to_tch(value));
         }
-        // One copy to the host for all of them.
+        // One exchange between ranks and one copy to the host for all of them, while the backward pass goes on.
         let values = tch::Tensor::stack(&values.iter().map(|it| it.reshape([])).collect::<Vec<_>>(), 0);
+        let values = self.group.all_gather_async(&values.to_kind(tch::Kind::Double)).map_err(Failure::from)?;
 
         let divisor = self.accumulation.divisor(iteration as usize);
         let total = if divisor > 1 { losses.total / divisor as f64 } else { losses.total };
-        let grads = gradients(&self.segmentor, total.backward());
-        let losses: Vec<(String, f64)> =
-            names.into_iter().zip(Vec::<f64>::try_from(values.to_kind(tch::Kind::Double))?).collect();
-        refuse_infinite(&losses, iteration, batch)?;
-        accumulate(&mut self.pending, grads)?;
-        if self.accumulation.steps(iteration as usize) {
-            let grads = std::mem::take(&mut self.pending);
+        let grads = self.backward(&total, self.accumulation.steps(iteration as usize))?;
+        let values = Vec::<Vec<f64>>::try_from(values.wait().map_err(Failure::from)?.to_device(tch::Device::Cpu))?;
+        self.refuse_infinite(&names, &values, iteration, batch)?;
+        if let Some(grads) = grads {
             self.optimizer.step(&grads, rates, None).context("the optimizer's step failed")?;
         }
-        Ok(losses)
+        let mean = |place: usize| values.iter().map(|it| it[place]).sum::<f64>() / values.len() as f64;
+        Ok(names.into_iter().enumerate().map(|(place, name)| (name, mean(place))).collect())
+    }
+
+    /// The backward pass; with `last` the gradients for the update that follows. Between updates nothing is sent.
+    fn backward(&mut self, total: &Tensor<1>, last: bool) -> anyhow::Result<Option<Vec<Option<tch::Tensor>>>> {
+        if let Some(ddp) = &self.ddp {
+            ddp.backward(&self.segmentor, total, last).map_err(Failure::from)?;
+            return Ok(if last { Some(ddp.finish().map_err(Failure::from)?) } else { None });
+        }
+        accumulate(&mut self.pending, gradients(&self.segmentor, total.backward()))?;
+        Ok(last.then(|| std::mem::take(&mut self.pending)))
+    }
+
+    /// A loss that is not finite, on any rank, ends the run on all of them: weights that it has reached are lost.
+    fn refuse_infinite(&self, names: &[String], values: &[Vec<f64>], iteration: u64, batch: &Batch) -> anyhow::Result<()> {
+        let finite = |values: &[f64]| names.iter().zip(values).all(|(name, it)| !name.contains("loss") || it.is_finite());
+        let bad: Vec<usize> = (0..values.len()).filter(|&rank| !finite(&values[rank])).collect();
+        if bad.is_empty() {
+            return Ok(());
+        }
+        let files: Vec<_> = batch.samples.iter().map(|it| it.meta.img_path.display().to_string()).collect();
+        let files = self.group.all_gather_text(&files.join(", ")).map_err(Failure::from)?;
+        let told = bad.iter().map(|&rank| {
+            let losses: Vec<_> = names.iter().zip(&values[rank]).map(|(name, value)| format!("{name} {value}")).collect();
+            let who = if values.len() > 1 { format!("on {}: ", self.group.name(rank)) } else { String::new() };
+            format!("{who}{}; the batch was {}", losses.join(", "), files[rank])
+        });
+        bail!(Failure::new(
+            Exit::Data,
+            format!(
+                "the loss is not finite at iteration {}: {}; lower the learning rate, clip gradients (optim_wrapper.clip_grad), \
+                 or look at these files",
+                iteration + 1,
+                told.collect::<Vec<_>>().join("; "),
+            )
+        ))
     }
 }
 
@@ -113,25 +172,6 @@ fn parameters(tensors: &[NamedTensor]) -> Vec<Parameter> {
 
 fn pixels(height: usize, width: usize, data: &[u8]) -> Pixels<'_> {
     Pixels { height, width, data }
-}
-
-/// A loss that is not finite ends the run: weights that it has reached are lost.
-fn refuse_infinite(losses: &[(String, f64)], iteration: u64, batch: &Batch) -> anyhow::Result<()> {
-    if losses.iter().filter(|(name, _)| name.contains("loss")).all(|(_, value)| value.is_finite()) {
-        return Ok(());
-    }
-    let values: Vec<_> = losses.iter().map(|(name, value)| format!("{name} {value}")).collect();
-    let files: Vec<_> = batch.samples.iter().map(|it| it.meta.img_path.display().to_string()).collect();
-    bail!(Failure::new(
-        Exit::Data,
-        format!(
-            "the loss is not finite at iteration {}: {}; the batch was {}; lower the learning rate, clip gradients \
-             (optim_wrapper.clip_grad), or look at these files",
-            iteration + 1,
-            values.join(", "),
-            files.join(", ")
-        )
-    ))
 }
 
 /// The gradient of every parameter that training changes, in the order of `named_tensors`; `None` where none arrived.

@@ -16,6 +16,7 @@ pub fn train(run: &mut Training) -> anyhow::Result<Outcome> {
         let started = Instant::now();
         let batch = run.batches.next().context("the data loader ended before the training")??;
         let data_time = started.elapsed();
+        let interrupted = run.interrupt.agree(&run.group)?;
 
         let rates = run.schedule.rates(run.progress.iteration);
         let losses = run.learner.step(&batch, run.progress.iteration, &rates)?;
@@ -23,8 +24,7 @@ pub fn train(run: &mut Training) -> anyhow::Result<Outcome> {
         run.log(&losses, &rates, started.elapsed(), data_time)?;
 
         run.progress.validation_due = run.plan.validation_due(run.progress.iteration);
-        let interrupted = run.interrupt.agreed(&run.group)?;
-        if interrupted {
+        if interrupted.wait()? {
             return run.leave();
         }
         if run.plan.checkpoint_due(run.progress.iteration) {
