@@ -16,7 +16,10 @@ pub(crate) fn segslurm() -> Command {
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if ["SLURM_", "OMPI_", "PMI", "GPUS"].iter().any(|prefix| text.starts_with(prefix)) {
+        if ["SLURM_", "OMPI_", "PMI", "GPUS", "NNODES", "NODE_RANK", "MASTER_", "PORT", "RANK", "WORLD_SIZE", "LOCAL_"]
+            .iter()
+            .any(|prefix| text.starts_with(prefix))
+        {
             command.env_remove(&name);
         }
     }
@@ -106,9 +109,17 @@ fn scalar_files(work_dir: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port()
+}
+
+/// Logged steps by iteration, with their values by name.
+pub(crate) type Steps = Vec<(u64, Vec<(String, Value)>)>;
+
 /// The parts of a logged step that must not depend on the machine's speed.
-pub(crate) fn exact(steps: &[(u64, Map<String, Value>)]) -> Vec<(u64, Vec<(String, Value)>)> {
-    let timing = ["time", "data_time", "comm_time", "memory"];
+pub(crate) fn exact(steps: &[(u64, Map<String, Value>)]) -> Steps {
+    let timing = ["time", "data_time", "comm_time", "comm_mb", "memory"];
     let keep = |step: &Map<String, Value>| {
         let mut values: Vec<_> = step.clone().into_iter().filter(|(name, _)| !timing.contains(&name.as_str())).collect();
         values.sort_by(|left, right| left.0.cmp(&right.0));

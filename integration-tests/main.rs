@@ -2,6 +2,9 @@
 
 mod architecture;
 mod bad_input;
+mod group;
 mod harness;
+mod launchers;
+mod ranks;
 mod resume;
 mod training;

@@ -8,12 +8,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{self, ends_in, exact, steps, text};
+use crate::harness::{self, Steps, ends_in, exact, steps, text};
 
 const ITERATIONS: u32 = 10;
-
-/// Logged steps by iteration, with their values by name.
-type Steps = Vec<(u64, Vec<(String, serde_json::Value)>)>;
 
 /// The losses of a run that was never stopped.
 fn unbroken() -> &'static Steps {
