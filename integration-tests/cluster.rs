@@ -136,7 +136,7 @@ fn a_cluster_ends_with_the_process_it_was_started_for_and_leaves_nothing() {
     assert!(processes(&folder) >= 3, "munged, slurmctld and a slurmd");
     owner.kill().expect("it is there");
     owner.wait().expect("it ends");
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while folder.exists() || processes(&folder) > 0 {
         assert!(Instant::now() < deadline, "{} processes of {} are left", processes(&folder), folder.display());
         std::thread::sleep(Duration::from_millis(50));

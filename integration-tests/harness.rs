@@ -23,9 +23,24 @@ pub(crate) fn program(name: impl AsRef<OsStr>) -> Command {
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if ["SLURM", "SBATCH_", "SRUN_", "SALLOC_", "OMPI_", "PMI", "GPUS", "NNODES", "NODE_RANK", "MASTER_", "PORT", "RANK", "WORLD_SIZE", "LOCAL_"]
-            .iter()
-            .any(|prefix| text.starts_with(prefix))
+        if [
+            "SLURM",
+            "SBATCH_",
+            "SRUN_",
+            "SALLOC_",
+            "OMPI_",
+            "PMI",
+            "GPUS",
+            "NNODES",
+            "NODE_RANK",
+            "MASTER_",
+            "PORT",
+            "RANK",
+            "WORLD_SIZE",
+            "LOCAL_",
+        ]
+        .iter()
+        .any(|prefix| text.starts_with(prefix))
         {
             command.env_remove(&name);
         }

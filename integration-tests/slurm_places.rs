@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::cluster::cluster;
 use crate::harness::{CONFIG, ends_in, program, text};
 
-/// What `segslurm env` and `segslurm train --launcher slurm` on a config that does not exist say, in every place where [`Asking::shell`] ran.
+/// What `segslurm env` says, in every place where it was asked.
 struct Asking {
     folder: TempDir,
 }
@@ -40,7 +40,7 @@ impl Asking {
         Self { folder: tempfile::tempdir().expect("a temporary folder") }
     }
 
-    /// `command`, which is to end in a shell of its own making, asks there.
+    /// Adds to `command`, which starts processes, the shell that asks.
     fn ask<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         self.told(command).args(["bash", "-c", ASK])
     }
@@ -110,7 +110,10 @@ fn tasks_of_srun_know_their_ranks() {
     let two = srun(&["-N2", "-n2"], 2);
     assert_eq!((two[0].place(), two[1].place()), ([0, 2, 0, 1, 0], [1, 2, 0, 1, 1]));
     assert!(two.iter().all(|it| it.value("address") == "n1" && it.value("hosts") == &json!(["n1", "n2"])), "{two:?}");
-    assert_eq!((two[0].value("port"), two[0].value("node"), two[1].value("node")), (two[1].value("port"), &json!("n1"), &json!("n2")));
+    assert_eq!(
+        (two[0].value("port"), two[0].value("node"), two[1].value("node")),
+        (two[1].value("port"), &json!("n1"), &json!("n2"))
+    );
 
     let uneven = srun(&["-N2", "-n4"], 4);
     let places: Vec<[u64; 5]> = uneven.iter().map(Answer::place).collect();
@@ -173,7 +176,8 @@ fn shells_of_an_allocation_are_no_ranks_and_srun_in_them_makes_some() {
 
     // Steps that overlap in time meet on different ports.
     let asking = Asking::new();
-    let both = format!("srun -n1 --overlap bash -c {0} & srun -n1 --overlap bash -c {0} & wait", shlex::try_quote(ASK).expect("text"));
+    let both =
+        format!("srun -n1 --overlap bash -c {0} & srun -n1 --overlap bash -c {0} & wait", shlex::try_quote(ASK).expect("text"));
     ends_in(asking.told(cluster.command("salloc").args(["-n2"])).args(["bash", "-c", &both]), 0);
     let steps = asking.answers(2);
     assert_ne!(steps[0].value("step"), steps[1].value("step"));
@@ -200,14 +204,11 @@ fn script(before: &str) -> String {
 fn batch_shells_steps_arrays_and_nested_jobs_are_told_apart() {
     let Some(cluster) = cluster() else { return };
     let submit = |options: &[&str], script: &str, asking: &Asking| {
-        let export = format!(
-            "--export=ALL,ASK_FOLDER={},ASK_PROGRAM={}",
-            asking.folder.path().display(),
-            env!("CARGO_BIN_EXE_segslurm")
-        );
+        let export =
+            format!("--export=ALL,ASK_FOLDER={},ASK_PROGRAM={}", asking.folder.path().display(), env!("CARGO_BIN_EXE_segslurm"));
         let options = [&["-o", "/dev/null", &export], options].concat();
         let job = cluster.submit(&options, script);
-        assert_eq!(cluster.ended(job, Duration::from_secs(60)), "COMPLETED");
+        assert_eq!(cluster.ended(job, Duration::from_mins(1)), "COMPLETED");
         job
     };
 

@@ -63,17 +63,20 @@ fn two_jobs_on_a_node_find_ports_of_their_own_and_a_port_said_twice_ends_the_sec
     wait_for_steps(&first, 1);
     let since = Instant::now();
     let second = start(srun(cluster, &node, &folder.path().join("second"), 2).env("MASTER_PORT", &port));
-    let (code, said) = outcome(second, Duration::from_secs(60));
+    let (code, said) = outcome(second, Duration::from_mins(1));
     assert_eq!(code, Some(69), "{said}");
     assert!(since.elapsed() < Duration::from_secs(30), "after {:?}", since.elapsed());
     assert_eq!(said.matches("error: Address already in use").count(), 2, "both ranks say so: {said}");
-    for part in
-        [&format!("port {port}"), "set by MASTER_PORT", "--cfg-options env_cfg.dist_cfg.port=", "env_cfg.dist_cfg.port in the config"]
-    {
+    for part in [
+        &format!("port {port}"),
+        "set by MASTER_PORT",
+        "--cfg-options env_cfg.dist_cfg.port=",
+        "env_cfg.dist_cfg.port in the config",
+    ] {
         assert!(said.contains(part), "{part} is not in: {said}");
     }
     ends_in(cluster.command("scancel").args(["-n", &name]), 0);
-    outcome(running, Duration::from_secs(60));
+    outcome(running, Duration::from_mins(1));
 }
 
 /// The process of this rank.
@@ -96,7 +99,7 @@ fn a_rank_that_is_killed_in_a_step_is_named_and_the_others_stop() {
     wait_for_steps(folder.path(), 1);
     kill(process(folder.path(), 2).expect("rank 2 runs"), Signal::SIGKILL).expect("it is there");
     let since = Instant::now();
-    let (code, said) = outcome(running, Duration::from_secs(60));
+    let (code, said) = outcome(running, Duration::from_mins(1));
     assert!(since.elapsed() < Duration::from_secs(10), "after {:?}: {said}", since.elapsed());
     assert_ne!(code, Some(0));
     assert!(said.contains("rank 2 (host n2) died"), "{said}");
@@ -119,7 +122,7 @@ fn a_requeued_job_goes_on_from_its_checkpoint() {
     let job = cluster.submit(&["-N2", "-n2", "--requeue", "--open-mode=append", "-o", &log], &script);
     wait_for_steps(&broken, 3);
     ends_in(cluster.command("scontrol").args(["requeue", &job.to_string()]), 0);
-    cluster.wait_for(job, &["PENDING"], Duration::from_secs(60));
+    cluster.wait_for(job, &["PENDING"], Duration::from_mins(1));
     let done = steps(&broken).len();
     assert!(done < 40, "it was stopped before its end");
     cluster.ended(job, Duration::from_mins(2));

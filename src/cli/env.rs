@@ -71,7 +71,7 @@ impl<'a> Report<'a> {
             Self { variables, context: None, sentence: String::new(), facts: Vec::new(), stale: Vec::new(), errors: Vec::new() };
         match Place::derive(variables, daemon) {
             Err(error) => {
-                report.sentence = "the variables of Slurm do not fit together".to_owned();
+                "the variables of Slurm do not fit together".clone_into(&mut report.sentence);
                 report.errors.push(error.to_string());
             }
             Ok(place) => {
@@ -266,7 +266,10 @@ mod tests {
     #[test]
     fn scripts_read_json() {
         let value: Value = serde_json::from_str(&report(STEP, "", |it| it.json().to_string())).expect("JSON");
-        assert_eq!((&value["context"], &value["rank"]["value"], &value["device"]["value"]), (&json!("step"), &json!(1), &json!(1)));
+        assert_eq!(
+            (&value["context"], &value["rank"]["value"], &value["device"]["value"]),
+            (&json!("step"), &json!(1), &json!(1))
+        );
         assert_eq!(value["end"]["value"], "2023-11-14T22:13:20Z");
     }
 }

@@ -225,7 +225,7 @@ impl Variables<'_> {
         let refused = |error: crate::slurm::EnvError| DistError::Launcher(error.to_string());
         let step = Place::derive(self.var, daemon).and_then(Place::step).map_err(refused)?;
         let port = Port::choose(self.config.port, (self.var)("MASTER_PORT").as_deref(), &step).map_err(refused)?;
-        let hosts = step.host_of_each().map_or_else(|| vec![""; step.world], |hosts| hosts);
+        let hosts = step.host_of_each().unwrap_or_else(|| vec![""; step.world]);
         Ok(Launched {
             rank: step.rank,
             world: step.world,
@@ -335,7 +335,10 @@ mod tests {
     #[test]
     fn what_is_no_task_of_a_step_is_refused_in_a_sentence() {
         let batch = slurm("", None, Some("slurmstepd: [7.batch]")).expect_err("a batch shell");
-        assert!(batch.starts_with("--launcher slurm, but this is the batch shell of job 7, not a step of it: put srun"), "{batch}");
+        assert!(
+            batch.starts_with("--launcher slurm, but this is the batch shell of job 7, not a step of it: put srun"),
+            "{batch}"
+        );
         let stale = slurm("SLURM_PROCID=5", None, None).expect_err("a contradiction");
         assert!(stale.starts_with("SLURM_PROCID=5 contradicts SLURM_STEP_NUM_TASKS=3"), "{stale}");
     }

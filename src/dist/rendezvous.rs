@@ -132,7 +132,9 @@ fn open(launched: &Launched, deadline: Instant, patience: Duration) -> Result<(S
         let run = run.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         return match run {
             Ok(run) if run == launched.id => Ok((store, from, Some(to.ip()))),
-            Ok(run) => Err(taken(launched, &format!("{place} is the meeting place of another run ({run}, and this is {})", launched.id))),
+            Ok(run) => {
+                Err(taken(launched, &format!("{place} is the meeting place of another run ({run}, and this is {})", launched.id)))
+            }
             Err(_) => Err(taken(launched, &format!("{place} is the meeting place of something else"))),
         };
     }

@@ -202,13 +202,9 @@ impl Place {
             Some(daemon) if job.is(daemon.job) && daemon.step.is_none() => {
                 Ok(Self { context: Context::BatchShell(allocation(job)?), stale: set(&STEP_VARIABLES) })
             }
-            Some(daemon) if job.is(daemon.job) => {
-                Ok(Self { context: Context::Step(Box::new(step_says()?)), stale: Vec::new() })
-            }
+            Some(daemon) if job.is(daemon.job) => Ok(Self { context: Context::Step(Box::new(step_says()?)), stale: Vec::new() }),
             // A shell of salloc, itself started inside a step of another job.
-            Some(_) => {
-                Ok(Self { context: Context::AllocationShell(allocation(job)?), stale: task_and_step() })
-            }
+            Some(_) => Ok(Self { context: Context::AllocationShell(allocation(job)?), stale: task_and_step() }),
             _ if read("SLURM_PROCID").is_none() => {
                 Ok(Self { context: Context::AllocationShell(allocation(job)?), stale: set(&STEP_VARIABLES) })
             }
@@ -434,7 +430,11 @@ impl Step {
                 let address = &self.hosts[first];
                 if self.ranks_here.contains(&0) != (*address == self.host) && !self.ranks_here.is_empty() {
                     let (host, ranks) = (&self.host, &self.ranks_here);
-                    return Err(EnvError::NoAddress { why: format!("SLURM_GTIDS lists ranks {ranks:?} for {host}, and SLURM_STEP_NODELIST begins with {address}") });
+                    return Err(EnvError::NoAddress {
+                        why: format!(
+                            "SLURM_GTIDS lists ranks {ranks:?} for {host}, and SLURM_STEP_NODELIST begins with {address}"
+                        ),
+                    });
                 }
                 Ok(address.clone())
             }

@@ -43,7 +43,8 @@ mod tests {
 
     #[test]
     fn the_address_is_read_from_the_nodes_line() {
-        let said = "NodeName=n1 Arch=x86_64 Gres=gpu:8 NodeAddr=10.0.0.7 NodeHostName=gpu7 Port=16576 Version=22.05.8 State=IDLE\n";
+        let said =
+            "NodeName=n1 Arch=x86_64 Gres=gpu:8 NodeAddr=10.0.0.7 NodeHostName=gpu7 Port=16576 Version=22.05.8 State=IDLE\n";
         assert_eq!(parse(said).as_deref(), Some("10.0.0.7"));
         assert_eq!(parse("Node zz not found"), None);
     }
