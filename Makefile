@@ -2,7 +2,7 @@
 CARGO ?= cargo
 SHELL := /bin/bash
 
-.PHONY: help libtorch build demo test check bench cluster cluster-down docs
+.PHONY: help libtorch build demo test check parity bench cluster cluster-down docs
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -25,6 +25,9 @@ check: libtorch ## rustfmt, clippy and rustdoc, warnings denied, and shellcheck
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 	shellcheck scripts/*.sh .ci/run
+
+parity: libtorch ## our numbers beside mmsegmentation's, on the same weights and pixels (5 GB and 10 minutes the first time)
+	@scripts/parity.sh
 
 bench: libtorch ## speed and memory beside mmsegmentation's on this machine, medians and ratios (about 10 minutes)
 	@scripts/bench.sh

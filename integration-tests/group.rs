@@ -1,42 +1,11 @@
 //! What two ranks compute together, inside the library: each test starts itself again, once a rank, over real Gloo.
 
-use std::process::{Command, Stdio};
-
 use burn::tensor::{Device, Tensor};
-use segslurm::dist::{Backend, DistConfig, Group, Launched, Launcher, Reduce, join};
+use segslurm::dist::{Group, Reduce};
 use segslurm::ops::{self, Activation, BatchNorm, batch_norm};
 use tch::Kind;
 
-use crate::harness::{free_port, text};
-
-/// Runs `work` on two ranks. `test` is the test's own path, as `group::name`.
-fn on_two_ranks(test: &str, work: impl FnOnce(&Group)) {
-    let variable = |name: &str| std::env::var(format!("SEGSLURM_TEST_{name}")).ok();
-    if variable("RANK").is_none() {
-        let port = free_port().to_string();
-        let ranks = ["0", "1"].map(|rank| {
-            let mut command = Command::new(std::env::current_exe().expect("this test"));
-            command.args(["--exact", test, "--nocapture"]).env("OMP_NUM_THREADS", "1").env("CUDA_VISIBLE_DEVICES", "-1");
-            for (name, value) in
-                [("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port)]
-            {
-                command.env(format!("SEGSLURM_TEST_{name}"), value);
-            }
-            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the test starts")
-        });
-        for (rank, child) in ranks.into_iter().enumerate() {
-            let output = child.wait_with_output().expect("it ends");
-            assert!(output.status.success(), "rank {rank}: {}{}", text(&output.stdout), text(&output.stderr));
-            assert!(text(&output.stdout).contains("1 passed"), "rank {rank} ran the test: {}", text(&output.stdout));
-        }
-        return;
-    }
-    let config = DistConfig { backend: Some(Backend::Gloo), rendezvous_timeout: 30.0, ..DistConfig::default() };
-    let launched = Launched::read(Launcher::Pytorch, &variable, None, &config).expect("complete");
-    let group = join(&launched, &config, None).expect("the ranks meet");
-    work(&group);
-    group.finish().expect("all are done");
-}
+use crate::two_ranks::on_two_ranks;
 
 fn constant(values: &tch::Tensor, device: &Device) -> Tensor<4> {
     ops::from_tch(values.shallow_clone(), device)

@@ -2,12 +2,13 @@
 
 mod architecture;
 mod bad_input;
-mod cluster;
+mod convert;
+mod golden;
 mod group;
 mod harness;
 mod launchers;
+mod learning;
 mod ranks;
 mod resume;
-mod slurm_places;
-mod slurm_training;
 mod training;
+mod two_ranks;

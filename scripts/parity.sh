@@ -6,5 +6,6 @@ set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 scripts/parity/data.sh
-SEGSLURM_PEER_PYTHON=$(scripts/peer.sh) SEGSLURM_PARITY_DATA=$root/target/parity/data CUDA_VISIBLE_DEVICES=-1 \
-    cargo test --release --test parity -- --nocapture --test-threads=1 "$@"
+python=$(scripts/peer.sh)
+SEGSLURM_PEER_PYTHON=$python SEGSLURM_PARITY_DATA=$root/target/parity/data CUDA_VISIBLE_DEVICES=-1 \
+    "${CARGO:-cargo}" test --test parity -- --ignored --nocapture --test-threads=1 "$@"

@@ -2,12 +2,11 @@
 
     "$(scripts/peer.sh)" integration-tests/golden/make.py
 
-Weights, images and labels are formulas of their names (see `numbers`), which golden.rs repeats, so a case is a few kB.
+Weights, images and labels are formulas of their names (see formulas.py), so a case is a few kB.
 """
 
 import os
 import sys
-import zlib
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(here, "..", "..", "scripts", "parity"))
@@ -17,21 +16,11 @@ import torch
 from mmengine.registry import PARAM_SCHEDULERS
 
 import peer
+from formulas import numbers
 
 STRIDE = 307  # every so-manyth logit is kept
 STEPS = 3
 HEIGHT, WIDTH, CLASSES = 49, 65, 7
-
-
-def numbers(name, n):
-    """n numbers in [0, 1) with 24 bits each: splitmix64 of the name's CRC-32 and the place."""
-    with np.errstate(over="ignore"):
-        z = (np.uint64(zlib.crc32(name.encode())) << np.uint64(32)) + np.arange(n, dtype=np.uint64)
-        z = z + np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-    return (z >> np.uint64(40)).astype(np.float64) / 2.0**24
 
 
 def weights(model):

@@ -47,6 +47,16 @@ pub struct Meta {
     pub run: serde_json::Map<String, Value>,
 }
 
+/// Where a run's state says how far it is.
+const PROGRESS: &str = "progress";
+
+impl Meta {
+    /// Finished iterations of the run that wrote this, where a run did.
+    fn iteration(&self) -> Option<i64> {
+        self.run.get(PROGRESS)?.get("iteration")?.as_i64()
+    }
+}
+
 /// Classes and palette of a dataset.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatasetMeta {
@@ -64,6 +74,14 @@ impl Checkpoint {
             return pth::read(path);
         }
         safetensors::read(path)
+    }
+
+    /// What is left for use without going on: weights, classes, config, and the number of iterations behind them.
+    #[must_use]
+    pub fn into_weights(mut self) -> Self {
+        self.optimizer.clear();
+        self.meta.run.retain(|key, _| key == PROGRESS);
+        self
     }
 
     /// Writes a checkpoint of ours, whole or not at all.

@@ -115,8 +115,8 @@ fn archive(checkpoint: &Checkpoint, sink: impl Write + Seek) -> io::Result<()> {
     zip.finish()?.flush()
 }
 
-/// `{'meta': {'dataset_meta': {…}}, 'state_dict': {name: tensor, …}}` in pickle's protocol 2, with no class but torch's own
-/// storages and the function that rebuilds a tensor on one: what the default `torch.load` allows.
+/// `{'meta': {'dataset_meta': {…}, 'epoch': 0, 'iter': n}, 'state_dict': {name: tensor, …}}` in pickle's protocol 2, with no class
+/// but torch's own storages and the function that rebuilds a tensor on one: what the default `torch.load` allows.
 fn pickle(checkpoint: &Checkpoint) -> io::Result<Vec<u8>> {
     let mut pickle = Pickle(vec![0x80, 2]);
     let DatasetMeta { classes, palette } = &checkpoint.meta.dataset_meta;
@@ -130,6 +130,13 @@ fn pickle(checkpoint: &Checkpoint) -> io::Result<Vec<u8>> {
                 pickle.text("palette");
                 pickle.list(palette, |pickle, colour| pickle.list(colour, |pickle, &part| pickle.int(i64::from(part))));
             });
+            // mmengine's own have both; runs here count in iterations.
+            if let Some(iteration) = checkpoint.meta.iteration() {
+                for (name, value) in [("epoch", 0), ("iter", iteration)] {
+                    pickle.text(name);
+                    pickle.int(value);
+                }
+            }
         });
         pickle.text("state_dict");
         pickle.dict(|pickle| {

@@ -2,10 +2,10 @@
 
 mod args;
 mod config;
+mod convert;
 mod demo_data;
 mod dist_test;
 mod dist_train;
-mod env;
 mod failure;
 mod launch_args;
 mod machines;
@@ -36,7 +36,7 @@ enum Command {
     #[command(name = "dist_test", alias = "dist-test")]
     DistTest(dist_test::Args),
     Config(config::Args),
-    Env(env::Args),
+    Convert(convert::Args),
     DemoData(demo_data::Args),
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::DistTrain(args) => dist_train::run(&args, &variables),
         Command::DistTest(args) => dist_test::run(&args, &variables),
         Command::Config(args) => config::run(&args),
-        Command::Env(args) => env::run(&args, &variables),
+        Command::Convert(args) => convert::run(&args),
         Command::DemoData(args) => demo_data::run(&args),
     };
     match failure::caught(work) {

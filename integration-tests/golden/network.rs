@@ -1,0 +1,144 @@
+//! Small networks with weights that are formulas of their names (`make.py`): logits, losses, gradients, statistics, names.
+
+use burn::module::Module;
+use segslurm::checkpoint::StateDict;
+use segslurm::config;
+use segslurm::data::{Batch, Raster};
+use segslurm::models::{Forward, Segmentor, SegmentorConfig, named_tensors};
+use segslurm::ops;
+use segslurm::optim::OptimWrapperConfig;
+use segslurm::runner::Learner;
+use serde_json::Value;
+
+use super::{close, golden, noise, number, numbers, squares};
+use crate::learning::{batch, cpu, gradients, learner, load, pixels};
+
+const SIZE: (usize, usize) = (49, 65);
+const CLASSES: u8 = 7;
+
+/// The weights of a model, by what a name ends in and its shape.
+fn weights(segmentor: &Segmentor) -> StateDict {
+    let value = |name: &str, tensor: &tch::Tensor| {
+        let size = tensor.size();
+        let count = tensor.numel();
+        let leaf = name.rsplit('.').next().unwrap_or(name);
+        let of = |u: f64| match leaf {
+            _ if size.len() == 4 => (2.0 * u - 1.0) * (6.0 / (count as f64 / size[0] as f64)).sqrt(),
+            "weight" => 0.6 + 0.8 * u,
+            "running_var" => 0.5 + u,
+            _ => 0.4 * u - 0.2,
+        };
+        let values: Vec<f32> = numbers(name, count).map(|u| of(u) as f32).collect();
+        tch::Tensor::from_slice(&values).view(&size[..])
+    };
+    let counter = |name: &str| name.ends_with("num_batches_tracked").then(|| tch::Tensor::from(0_i64));
+    let filled = named_tensors(segmentor).into_iter().map(|it| {
+        let tensor = counter(&it.name).unwrap_or_else(|| value(&it.name, &it.tensor));
+        (it.name, tensor)
+    });
+    filled.collect()
+}
+
+fn pictures() -> [Raster<3>; 2] {
+    ["image.0", "image.1"].map(|name| noise(name, SIZE.0, SIZE.1))
+}
+
+fn training_batch() -> Batch {
+    let labels = ["label.0", "label.1"].map(|name| squares(name, SIZE.0, SIZE.1, CLASSES));
+    batch(pictures().into(), labels.into())
+}
+
+fn logits_are(golden: &Value) {
+    for mode in ["whole", "slide"] {
+        let mut section = golden["model"].clone();
+        section["test_cfg"]["mode"] = mode.into();
+        let model: SegmentorConfig = config::parse_str(&section.to_string()).expect("a model");
+        let segmentor = model.init(&cpu(), 0).expect("builds");
+        load(&segmentor, &weights(&segmentor));
+        let pictures = pictures();
+        let images = model.preprocessor().expect("builds").testing(&pictures.each_ref().map(pixels), &cpu()).expect("a batch");
+        let logits = ops::to_tch(&segmentor.valid().infer(images, &Forward::default())).flatten(0, -1);
+        let logits = Vec::<f32>::try_from(logits).expect("numbers");
+        let stride = golden["stride"].as_u64().expect("a stride") as usize;
+        let kept: Vec<f64> = logits.iter().step_by(stride).map(|&it| f64::from(it)).collect();
+        let expected: Vec<f64> = golden[mode].as_array().expect("logits").iter().map(number).collect();
+        assert_eq!(kept.len(), expected.len());
+        let scale = expected.iter().fold(0.0_f64, |most, it| most.max(it.abs()));
+        for (place, (ours, golden)) in kept.iter().zip(&expected).enumerate() {
+            assert!((ours - golden).abs() <= 1e-3 * scale, "{mode} logit {}: {ours}, expected {golden}", place * stride);
+        }
+    }
+}
+
+fn training_is(golden: &Value) {
+    let model: SegmentorConfig = config::parse_str(&golden["model"].to_string()).expect("a model");
+    let sgd = "{type: OptimWrapper, optimizer: {type: SGD, lr: 0.01, momentum: 0.9, weight_decay: 0.0005}}";
+    let wrapper: OptimWrapperConfig = config::parse_str(sgd).expect("an optimizer");
+    let state = weights(&model.init(&cpu(), 0).expect("builds"));
+    let batch = training_batch();
+
+    let found = gradients(&learner(&model, &wrapper, &state, 3), &batch);
+    let norms = golden["gradient_norms"].as_object().expect("norms");
+    assert_eq!(found.keys().collect::<Vec<_>>(), {
+        let mut names: Vec<_> = norms.keys().collect();
+        names.sort();
+        names
+    });
+    for (name, norm) in norms {
+        close(&format!("the norm of {name}'s gradient"), found[name].norm().double_value(&[]), number(norm), 1e-3);
+    }
+
+    let mut learner: Learner = learner(&model, &wrapper, &state, 3);
+    for (step, expected) in golden["losses"].as_array().expect("losses").iter().enumerate() {
+        let losses = learner.step(&batch, step as u64, &[0.01; 2]).expect("a step");
+        let expected = expected.as_object().expect("losses by name");
+        assert_eq!(losses.iter().map(|it| &it.0).collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+        // Pooled to one pixel, a norm sees two values a channel: steps amplify rounding.
+        let tolerance = if step < 2 { 1e-3 } else { 3e-3 };
+        for (name, value) in losses {
+            close(&format!("{name} of step {step}"), value, number(&expected[&name]), tolerance);
+        }
+    }
+    for kind in ["running_mean", "running_var"] {
+        let all = named_tensors(&learner.segmentor).into_iter().filter(|it| it.name.ends_with(kind));
+        let all: Vec<_> = all.map(|it| it.tensor.flatten(0, -1)).collect();
+        close(kind, tch::Tensor::cat(&all, 0).norm().double_value(&[]), number(&golden[kind]), 1e-3);
+    }
+}
+
+#[test]
+fn a_pspnet_of_basic_blocks_computes_what_mmseg_computed() {
+    let golden = golden!("pspnet_r18.json");
+    logits_are(&golden);
+    training_is(&golden);
+}
+
+#[test]
+fn a_pspnet_of_bottlenecks_with_aligned_corners_computes_what_mmseg_computed() {
+    let golden = golden!("pspnet_r50_v1d.json");
+    logits_are(&golden);
+    training_is(&golden);
+}
+
+#[test]
+fn dice_and_hard_pixels_cost_what_mmseg_computed() {
+    let golden = golden!("fcn_r18_dice_ohem.json");
+    logits_are(&golden);
+    training_is(&golden);
+}
+
+#[test]
+fn schedules_have_mmengines_rates() {
+    use segslurm::optim::{Horizon, ParamSchedulerConfig, Schedule};
+    for (name, case) in golden!("schedules.json").as_object().expect("cases") {
+        let configs: Vec<ParamSchedulerConfig> = config::parse_str(&case["param_scheduler"].to_string()).expect("schedulers");
+        let samples = case["samples"].as_array().expect("samples");
+        let max_iters = samples.last().expect("one")[0].as_u64().expect("an iteration") + 1;
+        let horizon = Horizon { max_iters, epoch_length: max_iters, max_epochs: None };
+        let mut schedule = Schedule::new(&configs, &[number(&case["lr"])], horizon).expect("a schedule");
+        for sample in samples {
+            let iteration = sample[0].as_u64().expect("an iteration");
+            close(&format!("{name} at {iteration}"), schedule.rates(iteration)[0], number(&sample[1]), 1e-9);
+        }
+    }
+}
