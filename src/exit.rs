@@ -2,30 +2,33 @@
 
 use std::process::ExitCode;
 
-/// Why the process ended. The number is the exit code.
+/// Why the process ended. [`Exit::code`] is the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Exit {
     /// Done.
-    Done = 0,
+    Done,
     /// The command line is wrong: an unknown flag, a missing value.
-    Usage = 2,
+    Usage,
     /// Input is wrong: an unreadable image, a label out of range, a checkpoint of another model.
-    Data = 65,
+    Data,
     /// A file or folder that the run needs does not exist.
-    NoInput = 66,
+    NoInput,
     /// Something that the run needs does not answer: a rank, a Slurm controller, a taken port.
-    Unavailable = 69,
+    Unavailable,
     /// A worker failed, or a fault of segslurm's own.
-    Software = 70,
+    Software,
     /// An output cannot be created or written: a read-only work dir, a full disk.
-    CannotWrite = 73,
+    CannotWrite,
     /// Interrupted by a signal after a checkpoint was written: start again with `--resume`, or requeue.
-    Interrupted = 75,
+    Interrupted,
+    /// Slurm refuses the job: an unknown partition, a limit, more GPUs than a node has. Nothing was submitted.
+    Refused,
     /// The config is wrong: it does not parse, has an unknown key, or its parts contradict each other.
-    Config = 78,
+    Config,
     /// A second interrupt: stopped at once, without a checkpoint (128 + SIGINT).
-    Killed = 130,
+    Killed,
+    /// The exit code of a Slurm job, passed on as it is.
+    Job(u8),
 }
 
 impl Exit {
@@ -40,16 +43,35 @@ impl Exit {
             Self::Software,
             Self::CannotWrite,
             Self::Interrupted,
+            Self::Refused,
             Self::Config,
             Self::Killed,
         ];
-        all.into_iter().find(|it| *it as i32 == code)
+        all.into_iter().find(|it| i32::from(it.code()) == code)
+    }
+
+    /// The number that the process ends in.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Usage => 2,
+            Self::Data => 65,
+            Self::NoInput => 66,
+            Self::Unavailable => 69,
+            Self::Software => 70,
+            Self::CannotWrite => 73,
+            Self::Interrupted => 75,
+            Self::Refused => 77,
+            Self::Config => 78,
+            Self::Killed => 130,
+            Self::Job(code) => code,
+        }
     }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
+        Self::from(exit.code())
     }
 }
 

@@ -218,7 +218,7 @@ impl Shared {
         } else if let Some(verdict) = &*locked(&self.verdict) {
             eprintln!("error: {verdict}");
         }
-        exit_now(Exit::Unavailable as u8)
+        exit_now(Exit::Unavailable.code())
     }
 }
 

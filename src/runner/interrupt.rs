@@ -22,7 +22,7 @@ impl Interrupt {
         let interrupt = Self::never();
         let asked = Arc::new(AtomicBool::new(false));
         // The order matters: the shutdown looks at the flag before this SIGINT sets it.
-        signal_hook::flag::register_conditional_shutdown(SIGINT, i32::from(Exit::Killed as u8), Arc::clone(&asked))?;
+        signal_hook::flag::register_conditional_shutdown(SIGINT, i32::from(Exit::Killed.code()), Arc::clone(&asked))?;
         signal_hook::flag::register(SIGINT, asked)?;
         for signal in [SIGINT, SIGTERM, SIGUSR1] {
             signal_hook::flag::register_usize(signal, Arc::clone(&interrupt.signal), signal as usize)?;

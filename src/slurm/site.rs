@@ -1,0 +1,260 @@
+//! Site profiles: what one cluster wants, kept in YAML, so that command lines are the same on every cluster.
+//!
+//! A profile is chosen by name, or by the ClusterName that the controller reports. Profiles lie in the user's folder and in
+//! `slurm/sites/` of the current one; of two with the same name the user's wins.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// Why a profile cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SiteError {
+    #[error("no site profile {name:?}: {}", if .known.is_empty() {
+        format!("there is none at all in {}", list(.folders))
+    } else {
+        format!("found {} in {}", .known.join(", "), list(.folders))
+    })]
+    Unknown { name: String, known: Vec<String>, folders: Vec<PathBuf> },
+    #[error("cannot read the site profile {}: {source}", .path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{}: {message}", .path.display())]
+    Wrong { path: PathBuf, message: String },
+}
+
+fn list(folders: &[PathBuf]) -> String {
+    folders.iter().map(|it| it.display().to_string()).collect::<Vec<_>>().join(" or ")
+}
+
+/// How a cluster wants GPUs to be asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dialect {
+    /// `--gres=gpu:8`, on every node.
+    #[default]
+    Gres,
+    /// `--gpus-per-node=8`.
+    GpusPerNode,
+    /// `--gpus-per-task=1`.
+    GpusPerTask,
+    /// Not at all: the cluster does not manage its GPUs, CUDA_VISIBLE_DEVICES says which to use.
+    None,
+}
+
+/// How GPUs are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GpuRequest {
+    pub dialect: Dialect,
+    /// The kind of GPU, as in `--gres=gpu:a100:8`.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+}
+
+/// One profile. Every key is optional; those that have a flag mean what the flag means.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Site {
+    /// Where it was read from.
+    #[serde(skip)]
+    pub path: PathBuf,
+    /// ClusterNames that this profile is for, besides the file's own name.
+    pub clusters: Vec<String>,
+    pub gpu: GpuRequest,
+    /// The partition that `-` on the command line stands for.
+    pub partition: Option<String>,
+    pub account: Option<String>,
+    pub qos: Option<String>,
+    pub time: Option<String>,
+    pub reservation: Option<String>,
+    pub constraint: Option<String>,
+    pub nodelist: Option<String>,
+    pub exclude: Option<String>,
+    pub exclusive: Option<bool>,
+    pub mem: Option<String>,
+    pub mail_type: Option<String>,
+    pub mail_user: Option<String>,
+    pub comment: Option<String>,
+    pub requeue: Option<bool>,
+    pub signal: Option<String>,
+    /// GPUs that a node has.
+    pub gpus_per_node: Option<usize>,
+    pub cpus_per_task: Option<usize>,
+    pub srun_args: Option<String>,
+    pub sbatch_args: Option<String>,
+    /// Any other option of Slurm's, by its long name.
+    pub slurm: BTreeMap<String, String>,
+    /// Shell lines before the ranks start, such as `module load cuda`.
+    pub setup: Vec<String>,
+    pub container_image: Option<String>,
+    pub container_mounts: Option<String>,
+    /// The segslurm that the ranks run, where it is another one than that which submits.
+    pub program: Option<PathBuf>,
+    /// The network interface between nodes, for Gloo and NCCL.
+    pub network_interface: Option<String>,
+    /// Ports that nodes may use among each other, `20000-20999`.
+    pub ports: Option<String>,
+    pub template: Templates,
+}
+
+/// Templates of the site's own, relative to the profile.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Templates {
+    pub train: Option<PathBuf>,
+    pub test: Option<PathBuf>,
+}
+
+impl Site {
+    /// Reads a profile; a wrong or unknown key is an error with its line.
+    pub fn load(path: &Path) -> Result<Self, SiteError> {
+        let text = fs::read_to_string(path).map_err(|source| SiteError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// The profile in `text`, which was read from `path`.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, SiteError> {
+        let wrong = |message: String| SiteError::Wrong { path: path.to_owned(), message };
+        // A file of comments only is an empty profile.
+        let site: Option<Self> = serde_yaml::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        let mut site = Self { path: path.to_owned(), ..site.unwrap_or_default() };
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for template in [&mut site.template.train, &mut site.template.test].into_iter().flatten() {
+            *template = folder.join(&template);
+        }
+        if let Some(ports) = &site.ports {
+            port_range(ports).map_err(|why| wrong(format!("ports: {why}")))?;
+        }
+        Ok(site)
+    }
+
+    /// The profile called `name`, which may also be the path of a file.
+    pub fn named(name: &str, folders: &[PathBuf]) -> Result<Self, SiteError> {
+        if name.contains('/') || name.ends_with(".yaml") {
+            return Self::load(Path::new(name));
+        }
+        let candidates = profiles(folders);
+        match candidates.iter().find(|(known, _)| known == name) {
+            Some((_, path)) => Self::load(path),
+            None => {
+                let known = candidates.into_iter().map(|(known, _)| known).collect();
+                Err(SiteError::Unknown { name: name.to_owned(), known, folders: folders.to_vec() })
+            }
+        }
+    }
+
+    /// The profile for a cluster: the one that lists its ClusterName, or is called so.
+    pub fn of_cluster(cluster: &str, folders: &[PathBuf]) -> Result<Option<Self>, SiteError> {
+        for (name, path) in profiles(folders) {
+            let site = Self::load(&path)?;
+            if name == cluster || site.clusters.iter().any(|it| it == cluster) {
+                return Ok(Some(site));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The value of the option with this flag, as the flag would have it.
+    pub(super) fn option(&self, flag: &str) -> Option<String> {
+        let switch = |value: Option<bool>| value.filter(|it| *it).map(|_| String::new());
+        match flag {
+            "account" => self.account.clone(),
+            "qos" => self.qos.clone(),
+            "time" => self.time.clone(),
+            "reservation" => self.reservation.clone(),
+            "constraint" => self.constraint.clone(),
+            "nodelist" => self.nodelist.clone(),
+            "exclude" => self.exclude.clone(),
+            "exclusive" => switch(self.exclusive),
+            "mem" => self.mem.clone(),
+            "mail-type" => self.mail_type.clone(),
+            "mail-user" => self.mail_user.clone(),
+            "comment" => self.comment.clone(),
+            "requeue" => switch(self.requeue),
+            "no-requeue" => switch(self.requeue.map(|it| !it)),
+            "signal" => self.signal.clone(),
+            "gpus-per-node" => self.gpus_per_node.map(|it| it.to_string()),
+            "cpus-per-task" => self.cpus_per_task.map(|it| it.to_string()),
+            "srun-args" => self.srun_args.clone(),
+            "sbatch-args" => self.sbatch_args.clone(),
+            "container-image" => self.container_image.clone(),
+            "container-mounts" => self.container_mounts.clone(),
+            _ => None,
+        }
+    }
+}
+
+/// Whether any folder holds a profile, so that it is worth asking for the cluster's name.
+pub fn any(folders: &[PathBuf]) -> bool {
+    !profiles(folders).is_empty()
+}
+
+/// Names and files of all profiles; `example.yaml` shows the keys and is none.
+fn profiles(folders: &[PathBuf]) -> Vec<(String, PathBuf)> {
+    let mut found: Vec<(String, PathBuf)> = Vec::new();
+    for folder in folders {
+        let mut paths: Vec<PathBuf> = fs::read_dir(folder).into_iter().flatten().flatten().map(|it| it.path()).collect();
+        paths.sort();
+        for path in paths.into_iter().filter(|it| it.extension().is_some_and(|it| it == "yaml")) {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            if name != "example" && !found.iter().any(|(known, _)| *known == name) {
+                found.push((name, path));
+            }
+        }
+    }
+    found
+}
+
+/// First and last port of `20000-20999`.
+pub fn port_range(text: &str) -> Result<(u16, u16), String> {
+    let ends = text.split_once('-').and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
+    match ends {
+        Some((first, last)) if first > 0 && first <= last => Ok((first, last)),
+        _ => Err(format!("{text:?} is no range of ports: expected FIRST-LAST, such as 20000-20999")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROFILE: &str = "clusters: [big]\ngpu: {dialect: gpus-per-node, type: a100}\naccount: vision\ntime: 1-00:00:00\n\
+                           setup: [module load cuda]\nrequeue: false\nports: 20000-20999\ntemplate: {train: mine.j2}\n";
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).expect("writes");
+        }
+        folder
+    }
+
+    #[test]
+    fn a_profile_is_found_by_its_name_its_clusters_and_its_path() {
+        let folder = folder(&[("one.yaml", PROFILE), ("example.yaml", "nonsense: ["), ("two.yaml", "# nothing\n")]);
+        let folders = [PathBuf::from("/does/not/exist"), folder.path().to_owned()];
+        let site = Site::named("one", &folders).expect("there");
+        assert_eq!(site.gpu, GpuRequest { dialect: Dialect::GpusPerNode, kind: Some("a100".to_owned()) });
+        assert_eq!(site.option("account"), Some("vision".to_owned()));
+        assert_eq!((site.option("requeue"), site.option("no-requeue")), (None, Some(String::new())));
+        assert_eq!(site.template.train, Some(folder.path().join("mine.j2")));
+        assert_eq!(Site::of_cluster("big", &folders).expect("reads"), Some(site));
+        assert!(Site::of_cluster("two", &folders).expect("reads").is_some());
+        assert_eq!(Site::of_cluster("three", &folders).expect("reads"), None);
+        assert!(Site::named(&folder.path().join("two.yaml").to_string_lossy(), &[]).is_ok());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_file_and_line() {
+        let parse = |text: &str| Site::parse(text, Path::new("x.yaml")).expect_err("wrong").to_string();
+        let error = parse("account: a\npartion: dev\n");
+        assert!(error.contains("x.yaml: unknown field `partion`") && error.contains("line 2"), "{error}");
+        assert!(parse("gpu: {dialect: gress}").contains("unknown variant `gress`"));
+        assert!(parse("ports: 5-1").contains("expected FIRST-LAST"));
+        let folder = folder(&[("one.yaml", "")]);
+        let error = Site::named("other", &[folder.path().to_owned()]).expect_err("unknown").to_string();
+        assert!(error.starts_with("no site profile \"other\": found one in "), "{error}");
+    }
+}
