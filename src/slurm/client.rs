@@ -11,7 +11,7 @@ use super::time::TimeLimit;
 /// How long the controller may take to answer before it counts as absent.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a submission may take: busy controllers answer late, and a submission that was given up may still happen.
-const SUBMISSION: Duration = Duration::from_secs(120);
+const SUBMISSION: Duration = Duration::from_mins(2);
 
 /// Whether there is a Slurm to talk to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +81,13 @@ pub fn command(program: &str) -> Command {
 }
 
 /// Runs a program with `input`, for at most `limit`.
-fn ask(program: &str, arguments: &[&str], input: &str, exports: &[(String, String)], limit: Duration) -> Result<Answer, SlurmError> {
+fn ask(
+    program: &str,
+    arguments: &[&str],
+    input: &str,
+    exports: &[(String, String)],
+    limit: Duration,
+) -> Result<Answer, SlurmError> {
     let start = |error: std::io::Error| SlurmError::Start { program: program.to_owned(), reason: error.to_string() };
     let mut command = command(program);
     command.args(arguments).envs(exports.iter().map(|(name, value)| (name, value)));
@@ -129,7 +135,8 @@ pub fn reach() -> Reach {
         return Reach::NotInstalled(missing);
     }
     // The lightest question there is; sinfo where scontrol is missing.
-    let (program, arguments): (_, &[&str]) = if installed("scontrol") { ("scontrol", &["ping"]) } else { ("sinfo", &["-h", "-s"]) };
+    let (program, arguments): (_, &[&str]) =
+        if installed("scontrol") { ("scontrol", &["ping"]) } else { ("sinfo", &["-h", "-s"]) };
     match ask(program, arguments, "", &[], PATIENCE) {
         Ok(answer) if answer.success => Reach::Answers,
         Ok(answer) => Reach::Silent(first_line(&(answer.stdout + &answer.stderr))),
@@ -240,7 +247,8 @@ fn partition_fix(wanted: &str, partitions: &[Partition]) -> String {
 
 /// Slurm's own message, with what to do about it.
 fn refused(spec: &JobSpec, said: &str) -> SlurmError {
-    let line = said.lines().map(str::trim).rfind(|it| it.contains("rror") || it.contains("ailure")).unwrap_or_else(|| said.trim());
+    let line =
+        said.lines().map(str::trim).rfind(|it| it.contains("rror") || it.contains("ailure")).unwrap_or_else(|| said.trim());
     let line = ["sbatch: error: ", "srun: error: ", "Batch job submission failed: ", "allocation failure: "]
         .iter()
         .fold(line, |line, prefix| line.strip_prefix(prefix).unwrap_or(line));
@@ -278,7 +286,8 @@ fn refused(spec: &JobSpec, said: &str) -> SlurmError {
 /// `sbatch: Job 4 to start at 2026-… using 8 processors on nodes n1 in partition dev`, without the number, which nobody has.
 fn estimate(said: &str) -> String {
     let line = said.lines().find(|it| it.contains("to start at")).unwrap_or_default();
-    line.split_once("to start at").map_or_else(|| "Slurm would take the job".to_owned(), |(_, rest)| format!("would start at{rest}"))
+    line.split_once("to start at")
+        .map_or_else(|| "Slurm would take the job".to_owned(), |(_, rest)| format!("would start at{rest}"))
 }
 
 fn first_line(text: &str) -> String {
@@ -333,9 +342,15 @@ mod tests {
 
     #[test]
     fn slurms_own_words_come_with_a_fix() {
-        let error = refused(&spec(&[]), "sbatch: error: invalid partition specified: dve\nsbatch: error: Batch job submission failed: Invalid partition name specified\n");
+        let error = refused(
+            &spec(&[]),
+            "sbatch: error: invalid partition specified: dve\nsbatch: error: Batch job submission failed: Invalid partition name specified\n",
+        );
         let error = error.to_string();
         assert!(error.starts_with("Slurm refuses the job: Invalid partition name specified; `sinfo` lists"), "{error}");
-        assert_eq!(estimate("sbatch: Job 4 to start at 2026-11-25T11:08:32 using 1 processors on nodes n1 in partition dev"), "would start at 2026-11-25T11:08:32 using 1 processors on nodes n1 in partition dev");
+        assert_eq!(
+            estimate("sbatch: Job 4 to start at 2026-11-25T11:08:32 using 1 processors on nodes n1 in partition dev"),
+            "would start at 2026-11-25T11:08:32 using 1 processors on nodes n1 in partition dev"
+        );
     }
 }

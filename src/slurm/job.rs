@@ -241,7 +241,12 @@ impl Resolver<'_> {
     }
 
     /// A number; an empty variable is a mistake here (`GPUS= segslurm …`).
-    fn number(&mut self, name: &'static str, variable: Option<&'static str>, default: usize) -> Result<(usize, Setting), JobError> {
+    fn number(
+        &mut self,
+        name: &'static str,
+        variable: Option<&'static str>,
+        default: usize,
+    ) -> Result<(usize, Setting), JobError> {
         let setting = self.choose(name, variable, Some(default.to_string()));
         let setting = setting.unwrap_or(Setting { name, value: default.to_string(), origin: Origin::Default });
         let digits = setting.value.trim();
@@ -298,7 +303,10 @@ impl JobSpec {
         if gpus == 0 {
             for (place, args) in [("SRUN_ARGS", &srun_args), ("SBATCH_ARGS", &sbatch_args)] {
                 if let Some(request) = args.iter().find(|it| asks_for_gpus(it)) {
-                    return Err(JobError::at(&gpus_from, format!("a CPU job, but {place} asks for GPUs with {request}: drop one of them")));
+                    return Err(JobError::at(
+                        &gpus_from,
+                        format!("a CPU job, but {place} asks for GPUs with {request}: drop one of them"),
+                    ));
                 }
             }
         }
@@ -362,11 +370,8 @@ impl JobSpec {
     /// `--kill-on-bad-exit` stays off, whatever the site's default: the ranks watch each other and stop together, and killing
     /// the slower ones of those that end with 75 would turn "saved, go on later" into a failure. `--wait` ends what is left.
     pub fn step(&self) -> Vec<SlurmOption> {
-        let mut all = vec![
-            SlurmOption::new("export", "ALL"),
-            SlurmOption::new("kill-on-bad-exit", "0"),
-            SlurmOption::new("wait", "60"),
-        ];
+        let mut all =
+            vec![SlurmOption::new("export", "ALL"), SlurmOption::new("kill-on-bad-exit", "0"), SlurmOption::new("wait", "60")];
         if self.gpu.dialect == Dialect::GpusPerTask && self.shape.gpus_per_node > 0 {
             // Ranks that see each other's GPUs can copy between them directly.
             all.push(SlurmOption::new("gpu-bind", "none"));
@@ -412,12 +417,10 @@ impl Resolver<'_> {
             if ranks == 0 {
                 return Err(JobError::at(&from, "a job needs at least one rank"));
             }
-            for (flag, variable) in [("gpus-per-node", "GPUS_PER_NODE")] {
-                let by_flag = self.flags.values.get(flag).map(|it| format!("--{flag}={it}"));
-                let asked = by_flag.or_else(|| (self.var)(variable).map(|it| format!("{variable}={it}")));
-                if let Some(asked) = asked.filter(|it| !it.ends_with("=0") && !it.ends_with('=')) {
-                    return Err(JobError::at(gpus_from, format!("a CPU job, but {asked} asks for GPUs: drop one of them")));
-                }
+            let by_flag = self.flags.values.get("gpus-per-node").map(|it| format!("--gpus-per-node={it}"));
+            let asked = by_flag.or_else(|| (self.var)("GPUS_PER_NODE").map(|it| format!("GPUS_PER_NODE={it}")));
+            if let Some(asked) = asked.filter(|it| !it.ends_with("=0") && !it.ends_with('=')) {
+                return Err(JobError::at(gpus_from, format!("a CPU job, but {asked} asks for GPUs: drop one of them")));
             }
             return Ok((Shape::of_cpus(ranks), Vec::new()));
         }
@@ -520,7 +523,9 @@ impl Resolver<'_> {
                 return fail(format!("segslurm has --{name} itself: use that"));
             }
             if OWN.contains(&name) && !free {
-                return fail(format!("segslurm decides --{name} itself, from PARTITION, JOB_NAME, GPUS, GPUS_PER_NODE and CPUS_PER_TASK"));
+                return fail(format!(
+                    "segslurm decides --{name} itself, from PARTITION, JOB_NAME, GPUS, GPUS_PER_NODE and CPUS_PER_TASK"
+                ));
             }
         }
         for (option, origin) in &all {
@@ -542,7 +547,7 @@ impl Resolver<'_> {
         let mut export = |name: &str, value: &str| exports.push((name.to_owned(), value.to_owned()));
         let set = |it: &Setting| !it.value.is_empty();
         if let Some(port) = self.choose("master-port", Some("MASTER_PORT"), None).filter(set) {
-            if port.value.trim().parse::<u16>().ok().filter(|it| *it > 0).is_none() {
+            if port.value.trim().parse::<u16>().unwrap_or(0) == 0 {
                 return Err(JobError::at(&port, "expected a port, 1 to 65535"));
             }
             export("MASTER_PORT", port.value.trim());
@@ -606,11 +611,18 @@ fn text(value: &str) -> Result<(), String> {
 }
 
 fn word(value: &str) -> Result<(), String> {
-    if value.is_empty() || value.contains(char::is_whitespace) { Err("expected a name without blanks".to_owned()) } else { Ok(()) }
+    if value.is_empty() || value.contains(char::is_whitespace) {
+        Err("expected a name without blanks".to_owned())
+    } else {
+        Ok(())
+    }
 }
 
 fn time(value: &str) -> Result<(), String> {
-    value.parse::<TimeLimit>().map(drop).map_err(|_| "expected minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS or UNLIMITED".to_owned())
+    value
+        .parse::<TimeLimit>()
+        .map(drop)
+        .map_err(|_| "expected minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS or UNLIMITED".to_owned())
 }
 
 fn hosts(value: &str) -> Result<(), String> {
@@ -655,8 +667,14 @@ mod tests {
 
     use super::*;
 
-    fn spec(kind: Kind, flags: &[(&'static str, &str)], variables: &[(&str, &str)], site: Option<&Site>) -> Result<JobSpec, String> {
-        let values = flags.iter().filter(|(name, _)| *name != "slurm").map(|(name, value)| (*name, (*value).to_owned())).collect();
+    fn spec(
+        kind: Kind,
+        flags: &[(&'static str, &str)],
+        variables: &[(&str, &str)],
+        site: Option<&Site>,
+    ) -> Result<JobSpec, String> {
+        let values =
+            flags.iter().filter(|(name, _)| *name != "slurm").map(|(name, value)| (*name, (*value).to_owned())).collect();
         let slurm = flags.iter().filter(|(name, _)| *name == "slurm").map(|(_, value)| (*value).to_owned()).collect();
         let var = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         JobSpec::resolve(kind, "dev", "pspnet", &Flags { values, slurm }, &var, site).map_err(|error| error.to_string())
@@ -690,9 +708,15 @@ mod tests {
 
     #[test]
     fn a_flag_wins_over_a_variable_over_the_site_over_the_default() {
-        let site = Site::parse("account: s\nqos: s\ntime: '10'\ngpus_per_node: 4\ncpus_per_task: 7\n", Path::new("s.yaml")).expect("a site");
-        let spec = spec(Kind::Train, &[("qos", "f"), ("gpus", "16")], &[("SBATCH_QOS", "v"), ("GPUS", "2"), ("SBATCH_ACCOUNT", "v")], Some(&site))
-            .expect("a job");
+        let site = Site::parse("account: s\nqos: s\ntime: '10'\ngpus_per_node: 4\ncpus_per_task: 7\n", Path::new("s.yaml"))
+            .expect("a site");
+        let spec = spec(
+            Kind::Train,
+            &[("qos", "f"), ("gpus", "16")],
+            &[("SBATCH_QOS", "v"), ("GPUS", "2"), ("SBATCH_ACCOUNT", "v")],
+            Some(&site),
+        )
+        .expect("a job");
         let said: Vec<String> = spec.settings.iter().map(|it| format!("{} {} {}", it.name, it.value, it.origin)).collect();
         for line in [
             "qos f --qos",

@@ -184,11 +184,7 @@ mod tests {
     #[test]
     fn every_value_is_quoted_for_its_place() {
         let text = rendered(&Template::batch(Kind::Train)).expect("renders");
-        for line in [
-            "#SBATCH --job-name=a\\ b",
-            "#SBATCH --chdir=/data/\\#1\\ \\$x",
-            "#SBATCH --output=w/50%%/slurm/%j.log",
-        ] {
+        for line in ["#SBATCH --job-name=a\\ b", "#SBATCH --chdir=/data/\\#1\\ \\$x", "#SBATCH --output=w/50%%/slurm/%j.log"] {
             assert!(text.lines().any(|it| it == line), "{line}\nis not in\n{text}");
         }
         let command = text.lines().find(|it| it.contains("a b.yaml")).expect("the command").trim_end_matches('\\');
@@ -197,7 +193,10 @@ mod tests {
         assert!(text.contains("scontrol requeue"));
         assert!(rendered(&Template::batch(Kind::Test)).expect("renders").contains("#SBATCH --no-requeue"));
         let srun = rendered(&Template::srun()).expect("renders");
-        assert!(srun.contains("srun '--job-name=a b' --partition=dev --nodes=1") && srun.ends_with("--launcher slurm\n"), "{srun}");
+        assert!(
+            srun.contains("srun '--job-name=a b' --partition=dev --nodes=1") && srun.ends_with("--launcher slurm\n"),
+            "{srun}"
+        );
     }
 
     #[test]
