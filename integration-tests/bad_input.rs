@@ -31,6 +31,11 @@ fn refuses(data: &Path, extra: &[&str], code: i32, words: &[&str]) {
     }
     assert!(!message.contains("panicked"), "{message}");
     if work_dir.exists() {
+        // Whoever finds only the log file later finds the error there.
+        if let Some(log) = harness::log(&work_dir) {
+            let error = message.lines().last().and_then(|it| it.strip_prefix("error: ")).expect("an error").to_owned();
+            assert!(log.contains(&error), "{error} is not in the log file:\n{log}");
+        }
         let checkpoints = fs::read_dir(&work_dir).expect("the work dir").flatten();
         let left: Vec<_> =
             checkpoints.map(|it| it.path()).filter(|it| it.is_file() && it.extension().is_some_and(|it| it != "yaml")).collect();

@@ -109,6 +109,13 @@ fn scalar_files(work_dir: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// The text of rank 0's log file of the only start in a work dir; `None` where none was opened.
+pub(crate) fn log(work_dir: &Path) -> Option<String> {
+    let runs = std::fs::read_dir(work_dir).expect("a work dir").flatten().map(|entry| entry.path());
+    let mut logs = runs.filter_map(|run| std::fs::read_to_string(run.join(run.file_name()?).with_extension("log")).ok());
+    logs.next()
+}
+
 /// A port that was free a moment ago.
 pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port()

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rand::{Rng, RngCore, SeedableRng};
 
 use crate::harness::{self, Steps, ends_in, exact, steps, text};
 
@@ -83,6 +84,27 @@ fn a_killed_run_goes_on_from_its_newest_whole_checkpoint() {
     let torn = torn.file_name().expect("a name").to_string_lossy().into_owned();
     assert!(text(&output.stdout).contains(&torn), "the torn checkpoint is named:\n{}", text(&output.stdout));
     assert_eq!(&exact(&steps(folder.path())), unbroken());
+}
+
+#[test]
+fn a_run_killed_again_and_again_at_any_moment_has_the_losses_of_one_never_stopped() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let seed = rand::rngs::StdRng::from_os_rng().next_u64();
+    let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+    // How long an undisturbed start takes decides where moments can be; the first kill may hit it before anything is written.
+    let began = Instant::now();
+    unbroken();
+    let whole = began.elapsed().max(Duration::from_millis(800));
+    for attempt in 0..8 {
+        let mut command = harness::train(folder.path(), ITERATIONS);
+        let mut child = start(command.arg("--resume"));
+        std::thread::sleep(whole.mul_f64(random.random_range(0.05..0.9)));
+        child.kill().expect("it was not waited for");
+        let status = child.wait().expect("it ends");
+        assert!(matches!(status.code(), None | Some(0)), "attempt {attempt} (seed {seed}) ended by itself: {status}");
+    }
+    ends_in(harness::train(folder.path(), ITERATIONS).arg("--resume"), 0);
+    assert_eq!(&exact(&steps(folder.path())), unbroken(), "seed {seed}");
 }
 
 #[test]

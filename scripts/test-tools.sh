@@ -3,7 +3,7 @@
 # Without root nothing is installed: the tests that need a missing program say that they were skipped and why.
 set -euo pipefail
 
-declare -A package=([slurmctld]=slurm-wlm [munged]=munge [mpirun]=openmpi-bin [ip]=iproute2 [shellcheck]=shellcheck [torchrun]=python3-torch)
+declare -A package=([slurmctld]=slurm-wlm [munged]=munge [mpirun]=openmpi-bin [ip]=iproute2 [shellcheck]=shellcheck [torchrun]=python3-torch [openssl]=openssl)
 missing=()
 for program in "${!package[@]}"; do
     PATH="$PATH:/usr/sbin:/sbin" command -v "$program" >/dev/null 2>&1 || missing+=("${package[$program]}")

@@ -34,10 +34,17 @@ impl Console {
     /// `log_level`, which `SEGSLURM_LOG` (a `tracing` filter such as `debug`) overrides.
     pub fn start(level: &str, filter: Option<&str>, speaks: bool) -> Self {
         let console = Self { progress: MultiProgress::new(), file: Arc::default(), speaks };
-        let filter = EnvFilter::try_new(filter.unwrap_or(level)).unwrap_or_else(|_| EnvFilter::new("info"));
+        let asked = filter.unwrap_or(level);
+        let (filter, problem) = match EnvFilter::try_new(asked) {
+            Ok(valid) => (valid, None),
+            Err(error) => (EnvFilter::new("info"), Some(error)),
+        };
         let layer = tracing_subscriber::fmt::layer().event_format(Line).with_writer(console.clone());
         // A second start in one process (tests) keeps the first.
         let _ = tracing_subscriber::registry().with(filter).with(layer).try_init();
+        if let Some(problem) = problem {
+            tracing::warn!("the log filter {asked:?} (SEGSLURM_LOG, else log_level) is not one ({problem}); logging at info");
+        }
         console
     }
 
@@ -50,6 +57,16 @@ impl Console {
             *place = Some(file);
         }
         Ok(())
+    }
+
+    /// Writes the error that ends this process into the log file; the terminal gets it from whoever ends the process.
+    pub fn keep(&self, error: &anyhow::Error) {
+        let line = line_start("ERROR").map(|start| format!("{start}{error:#}\n")).unwrap_or_default();
+        if let Ok(mut file) = self.file.lock()
+            && let Some(file) = file.as_mut()
+        {
+            let _ = file.write_all(line.as_bytes());
+        }
     }
 
     /// Where progress bars are drawn, and `None` where nobody would see them.
@@ -99,6 +116,12 @@ impl<'a> MakeWriter<'a> for Console {
     }
 }
 
+/// What stands before every message.
+fn line_start(level: &str) -> Result<String, fmt::Error> {
+    let time = rundir::now().format(format_description!("[year]/[month]/[day] [hour]:[minute]:[second]"));
+    Ok(format!("{} - segslurm - {level} - ", time.map_err(|_| fmt::Error)?))
+}
+
 /// `2026/01/31 23:59:59 - segslurm - INFO - message`, as mmengine's logger prints.
 struct Line;
 
@@ -108,14 +131,13 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let time = rundir::now().format(format_description!("[year]/[month]/[day] [hour]:[minute]:[second]"));
         let level = match *event.metadata().level() {
             Level::ERROR => "ERROR",
             Level::WARN => "WARNING",
             Level::INFO => "INFO",
             Level::DEBUG | Level::TRACE => "DEBUG",
         };
-        write!(out, "{} - segslurm - {level} - ", time.map_err(|_| fmt::Error)?)?;
+        out.write_str(&line_start(level)?)?;
         context.format_fields(out.by_ref(), event)?;
         writeln!(out)
     }

@@ -17,8 +17,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use tempfile::NamedTempFile;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
@@ -108,10 +111,35 @@ pub(crate) fn now() -> OffsetDateTime {
     OffsetDateTime::now_local().unwrap_or_else(|_| OffsetDateTime::now_utc())
 }
 
+/// How the names of files begin that are being written.
+const UNFINISHED: &str = ".writing-";
+
+/// A file in `folder` that is gone when it is dropped, to be written and then persisted under its name. Others may read it as
+/// far as the umask lets them.
+pub fn unfinished(folder: &Path) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new().prefix(UNFINISHED).permissions(fs::Permissions::from_mode(0o666)).tempfile_in(folder)
+}
+
+/// Removes the parts of files that killed processes left in `folder`: those in which nothing was written for an hour, since a
+/// younger one may be growing right now. Returns how many.
+pub fn sweep(folder: &Path) -> io::Result<usize> {
+    let hour = Duration::from_hours(1);
+    let mut removed = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let age = entry.metadata().and_then(|it| it.modified()).ok().and_then(|it| it.elapsed().ok());
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) && age.is_some_and(|age| age > hour) {
+            fs::remove_file(entry.path())?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
 /// Writes a file so that a reader sees the old contents or the new ones, never a part: a temporary file beside it, fsync, rename.
 pub fn write_atomically(path: &Path, contents: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder)?;
+    let mut file = unfinished(folder)?;
     file.write_all(contents)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
@@ -148,5 +176,27 @@ mod tests {
         write_atomically(&path, b"two").expect("second write");
         assert_eq!(fs::read(&path).expect("the file"), b"two");
         assert_eq!(fs::read_dir(folder.path()).expect("the folder").count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_swept_and_what_another_writes_is_not() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let growing = unfinished(folder.path()).expect("a file");
+        let old = folder.path().join(".writing-abcdef");
+        let file = File::create(&old).expect("a file");
+        file.set_modified(std::time::SystemTime::now() - Duration::from_hours(2)).expect("another date");
+        assert_eq!(sweep(folder.path()).expect("sweeps"), 1);
+        assert!(growing.path().exists() && !old.exists());
+    }
+
+    #[test]
+    fn a_finished_file_is_for_others_to_read() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let plain = folder.path().join("plain");
+        fs::write(&plain, "").expect("writes");
+        let ours = folder.path().join("ours");
+        write_atomically(&ours, b"").expect("writes");
+        let mode = |path: &Path| fs::metadata(path).expect("a file").permissions().mode();
+        assert_eq!(mode(&ours), mode(&plain));
     }
 }

@@ -35,9 +35,9 @@ pub fn train(task: &Task, variables: Variables) -> anyhow::Result<Exit> {
     let interrupt = Interrupt::listen()?;
     let config = load(task)?;
     let setting = prepare(task, &config, variables)?;
-    let group = setting.group.clone();
+    let (group, console) = (setting.group.clone(), setting.console.clone());
     let result = Training::new(setting, interrupt).and_then(|mut training| runner::train(&mut training));
-    let outcome = leave(&group, result)?;
+    let outcome = leave(&group, &console, result)?;
     Ok(match outcome {
         Outcome::Finished => Exit::Done,
         Outcome::Interrupted => Exit::Interrupted,
@@ -53,17 +53,20 @@ pub fn test(task: &Task, options: &TestOptions, variables: Variables) -> anyhow:
         return Err(Failure::new(Exit::NoInput, format!("the checkpoint {} does not exist", options.checkpoint.display())).into());
     }
     let setting = prepare(task, &config, variables)?;
-    let group = setting.group.clone();
+    let (group, console) = (setting.group.clone(), setting.console.clone());
     let rundir = setting.rundir.clone();
-    leave(&group, runner::test(&setting, options))?;
+    leave(&group, &console, runner::test(&setting, options))?;
     Ok(group.is_main().then_some(rundir))
 }
 
-/// Tells the other ranks how this one ended, so that none waits for it.
-fn leave<T>(group: &Group, result: anyhow::Result<T>) -> anyhow::Result<T> {
+/// Tells the other ranks how this one ended, so that none waits for it, and the log file.
+fn leave<T>(group: &Group, console: &Console, result: anyhow::Result<T>) -> anyhow::Result<T> {
     match &result {
         Ok(_) => group.finish().map_err(Failure::from)?,
-        Err(error) => group.fail(&format!("{error:#}")),
+        Err(error) => {
+            console.keep(error);
+            group.fail(&format!("{error:#}"));
+        }
     }
     result
 }

@@ -9,6 +9,8 @@ use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 use zip::write::SimpleFileOptions;
 
+use crate::rundir;
+
 use super::{Checkpoint, CheckpointError, DatasetMeta, Meta, StateDict};
 
 /// Keys under which a checkpoint's weights may be, tried in this order; a bare state dict has none.
@@ -87,7 +89,7 @@ pub(super) fn write(checkpoint: &Checkpoint, path: &Path) -> Result<(), Checkpoi
 
 fn store(checkpoint: &Checkpoint, path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let file = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder)?;
+    let file = rundir::unfinished(folder)?;
     archive(checkpoint, BufWriter::new(file.as_file()))?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;

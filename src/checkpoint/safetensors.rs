@@ -1,4 +1,4 @@
-//! Our own checkpoints: safetensors, with the run's state in the header and a checksum over every tensor's bytes.
+//! Our own checkpoints: safetensors, with the run's state in the header and a checksum over all that the file says.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -8,6 +8,8 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize_to_file};
 use tch::{Device, Kind, Tensor};
+
+use crate::rundir;
 
 use super::{Checkpoint, CheckpointError, Meta, StateDict};
 
@@ -47,13 +49,26 @@ fn encode(name: String, tensor: &Tensor) -> io::Result<Encoded> {
     Ok(Encoded { name, dtype, shape, bytes })
 }
 
-/// A checksum over names and contents, in the order of names.
-fn checksum<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
-    let mut sorted: Vec<_> = tensors.collect();
-    sorted.sort_unstable_by_key(|(name, _)| *name);
+/// A tensor as the checksum sees it.
+struct Content<'a> {
+    name: &'a str,
+    dtype: Dtype,
+    shape: &'a [usize],
+    bytes: &'a [u8],
+}
+
+/// A checksum over the metadata (but itself) and over every tensor's name, type, shape and bytes, in the order of names.
+fn checksum(metadata: &HashMap<String, String>, mut tensors: Vec<Content<'_>>) -> String {
     let mut hasher = crc32fast::Hasher::new();
-    for (name, bytes) in sorted {
-        hasher.update(name.as_bytes());
+    let mut entries: Vec<_> = metadata.iter().filter(|(key, _)| *key != CHECKSUM).collect();
+    entries.sort_unstable();
+    for text in entries.into_iter().flat_map(|(key, value)| [key, value]) {
+        hasher.update(&text.len().to_le_bytes());
+        hasher.update(text.as_bytes());
+    }
+    tensors.sort_unstable_by_key(|it| it.name);
+    for Content { name, dtype, shape, bytes } in tensors {
+        hasher.update(format!("{name} {dtype:?} {shape:?}").as_bytes());
         hasher.update(bytes);
     }
     format!("{:08x}", hasher.finalize())
@@ -69,8 +84,10 @@ fn store(checkpoint: &Checkpoint, path: &Path) -> io::Result<()> {
     let tensors: Vec<_> = model.chain(optimizer).collect::<io::Result<_>>()?;
 
     let meta = serde_json::to_string(&checkpoint.meta)?;
-    let sum = checksum(tensors.iter().map(|it| (it.name.as_str(), &it.bytes[..])));
-    let metadata = HashMap::from([(META.to_owned(), meta), (CHECKSUM.to_owned(), sum), ("format".to_owned(), "pt".to_owned())]);
+    let mut metadata = HashMap::from([(META.to_owned(), meta), ("format".to_owned(), "pt".to_owned())]);
+    let contents =
+        tensors.iter().map(|it| Content { name: &it.name, dtype: it.dtype, shape: &it.shape, bytes: &it.bytes }).collect();
+    metadata.insert(CHECKSUM.to_owned(), checksum(&metadata, contents));
     let views: Vec<_> = tensors
         .iter()
         .map(|it| TensorView::new(it.dtype, it.shape.clone(), &it.bytes).map(|view| (it.name.as_str(), view)))
@@ -79,7 +96,7 @@ fn store(checkpoint: &Checkpoint, path: &Path) -> io::Result<()> {
 
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Dropped on every error below, and the file with it.
-    let file = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder)?;
+    let file = rundir::unfinished(folder)?;
     serialize_to_file(views, Some(metadata), file.path()).map_err(|error| match error {
         safetensors::SafeTensorError::IoError(error) => error,
         other => io::Error::other(other),
@@ -98,11 +115,17 @@ pub(super) fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
         SafeTensors::deserialize(&bytes).map_err(|error| damaged(format!("a part of it is missing or changed ({error})")))?;
     let metadata = header.metadata().clone().unwrap_or_default();
 
-    if let Some(expected) = metadata.get(CHECKSUM) {
+    // A file of another program's has neither; one of ours with one of them was changed.
+    if metadata.contains_key(META) || metadata.contains_key(CHECKSUM) {
         let list = tensors.tensors();
-        let found = checksum(list.iter().map(|(name, view)| (name.as_str(), view.data())));
-        if found != *expected {
-            return Err(damaged(format!("its checksum is {found}, not {expected}: its content was changed or torn")));
+        let contents = list
+            .iter()
+            .map(|(name, view)| Content { name, dtype: view.dtype(), shape: view.shape(), bytes: view.data() })
+            .collect();
+        let found = checksum(&metadata, contents);
+        let expected = metadata.get(CHECKSUM).map_or("missing", String::as_str);
+        if found != expected {
+            return Err(damaged(format!("its checksum is {expected}, its content's {found}: it was changed or torn")));
         }
     }
     let meta = match metadata.get(META) {
@@ -162,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_and_every_flipped_byte_is_found() {
+    fn every_cut_and_every_flipped_bit_is_found() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("whole.safetensors");
         example().write(&path).expect("writes");
@@ -172,12 +195,22 @@ mod tests {
             std::fs::write(&spoilt, &whole[..length]).expect("writes");
             assert!(Checkpoint::read(&spoilt).is_err(), "cut to {length} of {} bytes", whole.len());
         }
-        let header = 8 + u64::from_le_bytes(whole[..8].try_into().expect("eight bytes")) as usize;
-        for place in header..whole.len() {
+        for bit in 0..whole.len() * 8 {
             let mut bytes = whole.clone();
-            bytes[place] ^= 0x10;
-            std::fs::write(&spoilt, bytes).expect("writes");
-            assert!(matches!(Checkpoint::read(&spoilt), Err(CheckpointError::Damaged { .. })), "byte {place}");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&spoilt, &bytes).expect("writes");
+            let result = Checkpoint::read(&spoilt);
+            assert!(matches!(result, Err(CheckpointError::Damaged { .. })), "bit {bit}: {}", String::from_utf8_lossy(&bytes));
         }
+    }
+
+    #[test]
+    fn a_file_of_another_program_needs_no_checksum() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("foreign.safetensors");
+        let bytes: Vec<u8> = [1.0_f32, 2.0].iter().flat_map(|it| it.to_le_bytes()).collect();
+        let view = TensorView::new(Dtype::F32, vec![2], &bytes).expect("a view");
+        serialize_to_file([("w", view)], None, &path).expect("writes");
+        assert_eq!(Checkpoint::read(&path).expect("reads").model["w"].double_value(&[1]), 2.0);
     }
 }

@@ -20,6 +20,9 @@ mod seed;
 mod size;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 pub use batch::{Batch, FlipDirection, Meta, Sample};
 pub use codec::{read_image, read_label};
 pub use dataset::{Dataset, DatasetConfig, MetaInfo};

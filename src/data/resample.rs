@@ -305,3 +305,78 @@ fn gather_row<const C: usize>(row: &[u8], columns: &[u32], to: &mut [u8], swap: 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn resized<const C: usize>(source: &Raster<C>, scaled: (usize, usize), interpolation: Interpolation) -> Raster<C> {
+        let window = Rect::whole(scaled);
+        let plan =
+            Plan { source: source.shape(), scaled, window, flip_horizontal: false, flip_vertical: false, interpolation };
+        let mut resampler = Resampler::new(plan, Order::Same);
+        plan.rows().for_each(|y| resampler.push(y, source.row(y)));
+        resampler.finish()
+    }
+
+    /// The definition, in `f64`: pixel centres at halves, no antialiasing, edges repeated.
+    fn bilinear(source: &Raster<1>, (height, width): (usize, usize), y: usize, x: usize) -> f64 {
+        let place = |index: usize, from: usize, to: usize| {
+            let at = ((index as f64 + 0.5) * from as f64 / to as f64 - 0.5).clamp(0.0, from as f64 - 1.0);
+            (at.floor() as usize, (at.floor() as usize + 1).min(from - 1), at.fract())
+        };
+        let (top, bottom, down) = place(y, source.height, height);
+        let (left, right, along) = place(x, source.width, width);
+        let value = |y, x| f64::from(source.pixel(y, x)[0]);
+        let row = |y| value(y, left) * (1.0 - along) + value(y, right) * along;
+        row(top) * (1.0 - down) + row(bottom) * down
+    }
+
+    fn label() -> impl Strategy<Value = Raster<1>> {
+        (1..40_usize, 1..40_usize).prop_flat_map(|(height, width)| {
+            proptest::collection::vec(any::<u8>(), height * width).prop_map(move |data| Raster { height, width, data })
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn bilinear_is_the_definition_to_one_grey_level(source in label(), height in 1..60_usize, width in 1..60_usize) {
+            let result = resized(&source, (height, width), Interpolation::Bilinear);
+            for y in 0..height {
+                for x in 0..width {
+                    let (found, exact) = (f64::from(result.pixel(y, x)[0]), bilinear(&source, (height, width), y, x));
+                    prop_assert!((found - exact).abs() <= 1.0, "({y}, {x}): {found} for {exact}");
+                }
+            }
+        }
+
+        #[test]
+        fn nearest_takes_the_pixel_that_the_rounded_down_place_is_in(source in label(), height in 1..60_usize, width in 1..60_usize) {
+            let result = resized(&source, (height, width), Interpolation::Nearest);
+            // Whole numbers where the place is exact; a place within rounding of a border may be on either side of it.
+            let candidates = |index: usize, from: usize, to: usize| {
+                let exact = index * from / to;
+                let on_border = index * from % to == 0;
+                (exact.saturating_sub(usize::from(on_border)), exact)
+            };
+            for y in 0..height {
+                for x in 0..width {
+                    let (rows, columns) = (candidates(y, source.height, height), candidates(x, source.width, width));
+                    let found = result.pixel(y, x);
+                    let known = [(rows.0, columns.0), (rows.0, columns.1), (rows.1, columns.0), (rows.1, columns.1)];
+                    prop_assert!(known.iter().any(|(y, x)| source.pixel(*y, *x) == found), "({y}, {x})");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_picture_of_one_value_keeps_it() {
+        let source = Raster::<3>::filled(7, 5, 131);
+        for shape in [(1, 1), (7, 5), (50, 3), (3, 50)] {
+            assert_eq!(resized(&source, shape, Interpolation::Bilinear), Raster::filled(shape.0, shape.1, 131));
+        }
+    }
+}

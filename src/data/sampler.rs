@@ -127,3 +127,68 @@ impl Sampler {
         entry
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn default(shuffle: bool, round_up: bool) -> SamplerConfig {
+        SamplerConfig::DefaultSampler(DefaultSampler { shuffle, seed: None, round_up })
+    }
+
+    fn infinite() -> SamplerConfig {
+        SamplerConfig::InfiniteSampler(InfiniteSampler { shuffle: true, seed: None })
+    }
+
+    proptest! {
+        #[test]
+        fn an_epoch_over_all_ranks_has_every_entry_once_but_for_marked_padding(
+            size in 1..60_usize, world in 1..9_usize, seed: u64, epoch in 0..4_u64, shuffle: bool, round_up: bool,
+        ) {
+            let mut entries = Vec::new();
+            let mut lengths = BTreeSet::new();
+            for rank in 0..world {
+                let sampler = Sampler::new(&default(shuffle, round_up), size, rank, world, seed);
+                let length = sampler.len().expect("an end");
+                lengths.insert(length);
+                let draws = (0..length as u64).map(|nth| sampler.get(epoch, nth));
+                entries.extend(draws.filter(|draw| !draw.padding).map(|draw| draw.index));
+            }
+            entries.sort_unstable();
+            prop_assert_eq!(entries, (0..size).collect::<Vec<_>>());
+            prop_assert!(!round_up || lengths.len() == 1, "ranks of different lengths: {lengths:?}");
+        }
+
+        #[test]
+        fn the_ranks_of_an_endless_sampler_share_every_pass(size in 1..40_usize, world in 1..7_usize, seed: u64) {
+            let samplers: Vec<_> = (0..world).map(|rank| Sampler::new(&infinite(), size, rank, world, seed)).collect();
+            // As one rank alone would draw them.
+            let alone = Sampler::new(&infinite(), size, 0, 1, seed);
+            for position in 0..3 * size as u64 {
+                let (rank, nth) = (position as usize % world, position / world as u64);
+                prop_assert_eq!(samplers[rank].get(0, nth), alone.get(0, position));
+            }
+            for pass in 0..3 {
+                let entries: BTreeSet<_> = (0..size as u64).map(|it| alone.get(0, pass * size as u64 + it).index).collect();
+                prop_assert_eq!(entries.len(), size);
+            }
+        }
+    }
+
+    #[test]
+    fn epochs_and_seeds_have_different_orders_and_no_shuffle_has_the_files() {
+        let order = |config: &SamplerConfig, seed, epoch| {
+            let sampler = Sampler::new(config, 30, 0, 1, seed);
+            (0..30).map(|nth| sampler.get(epoch, nth).index).collect::<Vec<_>>()
+        };
+        let shuffled = default(true, true);
+        assert_ne!(order(&shuffled, 1, 0), order(&shuffled, 1, 1));
+        assert_ne!(order(&shuffled, 1, 0), order(&shuffled, 2, 0));
+        assert_eq!(order(&shuffled, 1, 1), order(&shuffled, 1, 1));
+        assert_eq!(order(&default(false, true), 1, 0), (0..30).collect::<Vec<_>>());
+    }
+}

@@ -135,3 +135,82 @@ impl<const C: usize> View<C> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// One step that a transform may ask for.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Resize((usize, usize), Interpolation),
+        Crop(Rect),
+        Flip(FlipDirection),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let interpolation = prop_oneof![Just(Interpolation::Bilinear), Just(Interpolation::Nearest)];
+        let direction =
+            prop_oneof![Just(FlipDirection::Horizontal), Just(FlipDirection::Vertical), Just(FlipDirection::Diagonal)];
+        let rect = (0..20_usize, 0..20_usize, 1..24_usize, 1..24_usize);
+        let step = prop_oneof![
+            ((1..24_usize, 1..24_usize), interpolation).prop_map(|(shape, how)| Step::Resize(shape, how)),
+            rect.prop_map(|(top, left, height, width)| Step::Crop(Rect { top, left, height, width })),
+            direction.prop_map(Step::Flip),
+        ];
+        proptest::collection::vec(step, 0..6)
+    }
+
+    fn apply<const C: usize>(view: &mut View<C>, step: &Step) {
+        match step {
+            Step::Resize(shape, how) => view.resize(*shape, *how).expect("nothing to decode"),
+            Step::Crop(rect) => {
+                // Transforms keep at least a pixel.
+                let (height, width) = view.shape();
+                view.crop(Rect { top: rect.top.min(height - 1), left: rect.left.min(width - 1), ..*rect });
+            }
+            Step::Flip(direction) => view.flip(*direction),
+        }
+    }
+
+    fn raster<const C: usize>() -> impl Strategy<Value = Raster<C>> {
+        (1..16_usize, 1..16_usize).prop_flat_map(|(height, width)| {
+            proptest::collection::vec(any::<u8>(), height * width * C).prop_map(move |data| Raster { height, width, data })
+        })
+    }
+
+    fn planned_equals_carried_out<const C: usize>(raster: Raster<C>, steps: &[Step]) {
+        let mut planned = View::from(raster.clone());
+        let mut carried_out = raster;
+        for step in steps {
+            apply(&mut planned, step);
+            let mut view = View::from(carried_out);
+            apply(&mut view, step);
+            carried_out = view.into_raster().expect("nothing to decode");
+        }
+        assert_eq!(planned.shape(), carried_out.shape());
+        assert_eq!(planned.render().expect("nothing to decode"), carried_out);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_planned_and_rendered_once_equals_every_step_carried_out(image in raster::<3>(), steps in steps()) {
+            planned_equals_carried_out(image, &steps);
+        }
+
+        #[test]
+        fn label_maps_too(label in raster::<1>(), steps in steps()) {
+            planned_equals_carried_out(label, &steps);
+        }
+    }
+
+    #[test]
+    fn a_flip_mirrors_and_a_crop_counts_from_the_flipped_corner() {
+        let mut view = View::from(Raster::<1> { height: 2, width: 3, data: vec![1, 2, 3, 4, 5, 6] });
+        view.flip(FlipDirection::Horizontal);
+        view.crop(Rect { top: 0, left: 0, height: 2, width: 2 });
+        assert_eq!(view.render().expect("nothing to decode").data, [3, 2, 6, 5]);
+    }
+}

@@ -3,8 +3,10 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use ureq::tls::{RootCerts, TlsConfig};
 
 use super::ModelError;
 
@@ -126,7 +128,7 @@ impl PretrainedSource {
         let mut part = tempfile::NamedTempFile::new_in(folder)
             .map_err(|it| failed(format!("cannot write to {}: {it}", folder.display())))?;
         tracing::info!("fetching {} to {}", remote.address, path.display());
-        let mut answer = ureq::get(&remote.address).call().map_err(|it| failed(format!("cannot be fetched: {it}")))?;
+        let mut answer = agent().get(&remote.address).call().map_err(|it| failed(format!("cannot be fetched: {it}")))?;
         io::copy(&mut answer.body_mut().as_reader(), &mut part).map_err(|it| failed(format!("broke off: {it}")))?;
         part.as_file().sync_all().map_err(|it| failed(format!("cannot be written: {it}")))?;
         check_hash(part.path(), &remote.file).map_err(|it| match it {
@@ -136,6 +138,12 @@ impl PretrainedSource {
         part.persist(path).map_err(|it| failed(format!("cannot be put in place: {}", it.error)))?;
         Ok(())
     }
+}
+
+/// Trusts whom the machine trusts (`SSL_CERT_FILE` included), so that a site's own authority serves too.
+fn agent() -> ureq::Agent {
+    let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+    ureq::Agent::config_builder().tls_config(tls).timeout_connect(Some(Duration::from_secs(30))).build().into()
 }
 
 /// Compares the file's sha256 with the start of it that torch's naming puts into `name` (`resnet18-f37072fd.pth`); a name

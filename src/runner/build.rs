@@ -23,7 +23,7 @@ use crate::logging::Console;
 use crate::metrics::{Metrics, Sink};
 use crate::models::{Segmentor, named_tensors};
 use crate::optim::{Horizon, Schedule};
-use crate::rundir::RunDir;
+use crate::rundir::{self, RunDir};
 
 /// Where a run takes place: everything about it that is not in its config.
 pub struct Setting {
@@ -141,6 +141,13 @@ impl Training {
         }
         learner.seed = dropout_seed(seed, &group);
         learner.join_ranks(&experiment.model_wrapper())?;
+        if group.is_main() {
+            match rundir::sweep(setting.rundir.work_dir()) {
+                Ok(0) => {}
+                Ok(count) => tracing::info!("removed {count} unfinished files that a killed run left"),
+                Err(error) => tracing::warn!("cannot look for unfinished files of killed runs: {error}"),
+            }
+        }
         let setting = Setting { seed, ..setting };
         let traffic = group.traffic();
         Ok(Self {
