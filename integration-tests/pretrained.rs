@@ -76,8 +76,7 @@ fn weights_are_fetched_once_checked_and_named_where_they_cannot_be_had() {
     fs::copy(&weights, served.join(&file)).expect("copies");
     fs::copy(&weights, served.join("resnet18-00000000.safetensors")).expect("copies");
     let address = |file: &str| format!("https://localhost:{}/{file}", server.port);
-    let start =
-        |work: &str, home: &str, file: &str| train(&place(work), &place(home), &server.authority, &address(file));
+    let start = |work: &str, home: &str, file: &str| train(&place(work), &place(home), &server.authority, &address(file));
 
     let first = text(&ends_in(&mut start("first", "home", &file), 0).stdout);
     assert!(first.contains("fetching https://localhost"), "{first}");
@@ -93,9 +92,8 @@ fn weights_are_fetched_once_checked_and_named_where_they_cannot_be_had() {
     let port = server.port;
     let authority = server.authority.clone();
     drop(server);
-    let offline = |work: &str, home: &str| {
-        train(&place(work), &place(home), &authority, &format!("https://localhost:{port}/{file}"))
-    };
+    let offline =
+        |work: &str, home: &str| train(&place(work), &place(home), &authority, &format!("https://localhost:{port}/{file}"));
     let second = text(&ends_in(&mut offline("second", "home"), 0).stdout);
     assert!(!second.contains("fetching"), "{second}");
     let message = text(&ends_in(&mut offline("nowhere", "empty"), 66).stderr);

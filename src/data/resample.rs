@@ -314,8 +314,7 @@ mod tests {
 
     fn resized<const C: usize>(source: &Raster<C>, scaled: (usize, usize), interpolation: Interpolation) -> Raster<C> {
         let window = Rect::whole(scaled);
-        let plan =
-            Plan { source: source.shape(), scaled, window, flip_horizontal: false, flip_vertical: false, interpolation };
+        let plan = Plan { source: source.shape(), scaled, window, flip_horizontal: false, flip_vertical: false, interpolation };
         let mut resampler = Resampler::new(plan, Order::Same);
         plan.rows().for_each(|y| resampler.push(y, source.row(y)));
         resampler.finish()
@@ -358,7 +357,7 @@ mod tests {
             // Whole numbers where the place is exact; a place within rounding of a border may be on either side of it.
             let candidates = |index: usize, from: usize, to: usize| {
                 let exact = index * from / to;
-                let on_border = index * from % to == 0;
+                let on_border = (index * from).is_multiple_of(to);
                 (exact.saturating_sub(usize::from(on_border)), exact)
             };
             for y in 0..height {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use super::{Batch, DataError, Dataset, DatasetConfig, DataloaderConfig, Loader, LoaderOptions, Position};
+use super::{Batch, DataError, DataloaderConfig, Dataset, DatasetConfig, Loader, LoaderOptions, Position};
 use crate::config::parse_str;
 
 const HEIGHT: usize = 24;
@@ -127,7 +127,11 @@ fn a_crop_avoids_parts_that_one_class_fills_and_takes_what_there_is_after_ten_tr
 #[test]
 fn padding_fills_image_and_label_map_with_their_own_values() {
     let folder = folder();
-    let config = loader(folder.path(), "{type: Pad, size: [40, 30], pad_val: {img: 9, seg: 255}},", "sampler: {type: DefaultSampler, shuffle: false}");
+    let config = loader(
+        folder.path(),
+        "{type: Pad, size: [40, 30], pad_val: {img: 9, seg: 255}},",
+        "sampler: {type: DefaultSampler, shuffle: false}",
+    );
     let sample = &batches(&config, &LoaderOptions::default(), 1)[0].samples[0];
     let label = sample.label.as_ref().expect("a label map");
     assert_eq!((sample.image.shape(), label.shape()), ((30, 40), (30, 40)));
@@ -163,8 +167,13 @@ fn an_error_of_a_worker_names_the_file_and_ends_the_loader() {
 fn datasets_are_repeated_and_joined_and_must_agree_on_classes() {
     let folder = folder();
     let DataloaderConfig { dataset: part, .. } = loader(folder.path(), "", "");
-    let twice = DatasetConfig::RepeatDataset(super::dataset::RepeatDataset { dataset: Box::new(part.clone()), times: 2, lazy_init: false });
-    let joined = DatasetConfig::ConcatDataset(super::dataset::ConcatDataset { datasets: vec![part.clone(), twice], lazy_init: false });
+    let twice = DatasetConfig::RepeatDataset(super::dataset::RepeatDataset {
+        dataset: Box::new(part.clone()),
+        times: 2,
+        lazy_init: false,
+    });
+    let joined =
+        DatasetConfig::ConcatDataset(super::dataset::ConcatDataset { datasets: vec![part.clone(), twice], lazy_init: false });
     let joined = joined.init().expect("a dataset");
     assert_eq!(joined.len(), 21);
     assert_eq!(joined.paths(20).0.file_name(), joined.paths(6).0.file_name());
