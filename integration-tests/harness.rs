@@ -1,5 +1,7 @@
 //! What every test needs: the program, a temporary place, a small dataset, and a config that trains in a second or two.
 
+use std::ffi::OsStr;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -12,13 +14,33 @@ pub(crate) const CONFIG: &str = "configs/demo/pspnet_r18-d8_demo-128x128.yaml";
 
 /// The program, in the project's root, on the CPU, without a launcher's variables around it.
 pub(crate) fn segslurm() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_segslurm"));
+    program(env!("CARGO_BIN_EXE_segslurm"))
+}
+
+/// Any program, likewise.
+pub(crate) fn program(name: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(name);
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if ["SLURM_", "OMPI_", "PMI", "GPUS", "NNODES", "NODE_RANK", "MASTER_", "PORT", "RANK", "WORLD_SIZE", "LOCAL_"]
-            .iter()
-            .any(|prefix| text.starts_with(prefix))
+        if [
+            "SLURM",
+            "SBATCH_",
+            "SRUN_",
+            "SALLOC_",
+            "OMPI_",
+            "PMI",
+            "GPUS",
+            "NNODES",
+            "NODE_RANK",
+            "MASTER_",
+            "PORT",
+            "RANK",
+            "WORLD_SIZE",
+            "LOCAL_",
+        ]
+        .iter()
+        .any(|prefix| text.starts_with(prefix))
         {
             command.env_remove(&name);
         }
@@ -43,6 +65,16 @@ pub(crate) fn ends_in(command: &mut Command, code: i32) -> Output {
 
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Says that the running test is skipped and why, past the capture of a passing test's output. Where everything is to be
+/// there (`CI`, and SEGSLURM_REQUIRE_TOOLS, which `.ci/run` sets), it is a failure.
+#[track_caller]
+pub(crate) fn skip(why: &str) {
+    let required = ["CI", "SEGSLURM_REQUIRE_TOOLS"].iter().any(|name| std::env::var_os(name).is_some_and(|it| !it.is_empty()));
+    assert!(!required, "skipping is not allowed here: {why}");
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
 }
 
 /// A small dataset in ADE20K's layout, made once for all tests.

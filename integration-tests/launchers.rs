@@ -9,13 +9,14 @@ use crate::ranks::dist_train;
 
 /// Where a program is. An absent one fails the test: as root `scripts/test-tools.sh` installs it. Only where nobody could
 /// install it, the test is skipped, and says so.
+#[track_caller]
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     let found = folders.map(|it| it.join(name)).find(|it| it.is_file());
     assert!(found.is_some() || !nix::unistd::geteuid().is_root(), "{name} is missing: run scripts/test-tools.sh");
     if found.is_none() {
-        eprintln!("SKIPPED: {name} is not installed and we are not root: scripts/test-tools.sh installs it");
+        harness::skip(&format!("{name} is not installed; as root, scripts/test-tools.sh installs it"));
     }
     found
 }
@@ -93,10 +94,10 @@ impl Cable {
         for (name, number) in cable.names.iter().zip(1..) {
             let output = run(&format!("netns add {name}"));
             if !output.status.success() {
-                eprintln!(
-                    "SKIPPED: no network namespace can be made here ({}): machine {number} of 2 is this one, over loopback",
+                harness::skip(&format!(
+                    "no network namespace can be made here ({}): machine {number} of 2 is this one, over loopback",
                     text(&output.stderr).trim()
-                );
+                ));
                 return None;
             }
         }

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod bad_input;
+mod cluster;
 mod convert;
 mod golden;
 mod group;
@@ -12,6 +13,8 @@ mod pretrained;
 mod ranks;
 mod readme;
 mod resume;
+mod slurm_places;
+mod slurm_training;
 mod training;
 mod two_ranks;
 mod viewer;

@@ -89,7 +89,8 @@ fn prepare(task: &Task, config: &Config, variables: Variables) -> anyhow::Result
     let level = experiment.log_level.as_deref().unwrap_or("INFO");
     let console = Console::start(level, variables("SEGSLURM_LOG").as_deref(), launched.rank == 0);
     let group = dist::join(&launched, dist_config, variables("GLOO_SOCKET_IFNAME").as_deref()).map_err(Failure::from)?;
-    let settled = settle(task, config, experiment, console, &group, variables);
+    let device = ops::device_for_rank(launched.gpu_index());
+    let settled = settle(task, config, experiment, console, &group, device, variables);
     settled.inspect_err(|error| group.fail(&format!("{error:#}")))
 }
 
@@ -100,6 +101,7 @@ fn settle(
     experiment: Experiment,
     console: Console,
     group: &Group,
+    device: burn::tensor::Device,
     variables: Variables,
 ) -> anyhow::Result<Setting> {
     let config_text = config.to_yaml();
@@ -110,7 +112,6 @@ fn settle(
     ];
     group.agree(&facts).map_err(Failure::from)?;
 
-    let device = ops::device_for_rank(group.local_rank());
     let work_dir = RunDir::choose(task.work_dir.as_deref(), experiment.work_dir.as_deref(), &task.config);
     let stamp = group.broadcast_text(&stamp_now()).map_err(Failure::from)?;
     let rundir = RunDir::create(&work_dir, &stamp)?;

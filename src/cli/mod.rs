@@ -6,6 +6,7 @@ mod convert;
 mod demo_data;
 mod dist_test;
 mod dist_train;
+mod env;
 mod failure;
 mod launch_args;
 mod machines;
@@ -37,6 +38,7 @@ enum Command {
     DistTest(dist_test::Args),
     Config(config::Args),
     Convert(convert::Args),
+    Env(env::Args),
     DemoData(demo_data::Args),
 }
 
@@ -59,6 +61,7 @@ pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::DistTest(args) => dist_test::run(&args, &variables),
         Command::Config(args) => config::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Env(args) => env::run(&args, &variables),
         Command::DemoData(args) => demo_data::run(&args),
     };
     match failure::caught(work) {

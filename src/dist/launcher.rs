@@ -4,6 +4,8 @@
 //! variables come in through a closure, so that every case is a test.
 
 use super::{DistConfig, DistError};
+use crate::slurm::env::{Place, StepDaemon};
+use crate::slurm::port::Port;
 
 /// The port that torch, mmengine and most scripts meet at.
 const USUAL_PORT: u16 = 29500;
@@ -44,6 +46,10 @@ pub struct Launched {
     pub id: String,
     /// The machine of each rank, as far as the launcher knows it before the ranks come; else empty.
     pub hosts: Vec<String>,
+    /// Slurm's name of this machine. Where it is set, `address` is such a name too unless somebody chose another.
+    pub node: Option<String>,
+    /// This rank's GPU among those that CUDA shows it, where the launcher settles that.
+    pub gpu: Option<usize>,
 }
 
 impl Launched {
@@ -61,7 +67,14 @@ impl Launched {
             served: false,
             id: String::new(),
             hosts: Vec::new(),
+            node: None,
+            gpu: None,
         }
+    }
+
+    /// The index of this rank's GPU among those that CUDA shows it, if it shows as many.
+    pub fn gpu_index(&self) -> usize {
+        self.gpu.unwrap_or(self.local_rank)
     }
 
     /// Reads the variables of `launcher` through `var`. `local_rank` is the flag that old launchers pass.
@@ -76,7 +89,7 @@ impl Launched {
             Launcher::None => return Ok(Self::alone()),
             Launcher::Pytorch => variables.pytorch(local_rank)?,
             Launcher::Mpi => variables.mpi()?,
-            Launcher::Slurm => variables.slurm()?,
+            Launcher::Slurm => variables.slurm(StepDaemon::of_this_process().as_ref())?,
         };
         let Self { rank, world, local_rank, local_world, .. } = launched;
         if rank >= world {
@@ -92,6 +105,11 @@ impl Launched {
         }
         Ok(launched)
     }
+}
+
+/// GPUs that CUDA shows this process.
+pub(super) fn visible_gpus() -> usize {
+    if tch::Cuda::is_available() { usize::try_from(tch::Cuda::device_count()).unwrap_or(0) } else { 0 }
 }
 
 struct Variables<'a> {
@@ -158,6 +176,8 @@ impl Variables<'_> {
             served: (self.var)("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|it| it.eq_ignore_ascii_case("true")),
             id: format!("{}/{attempt}", (self.var)("TORCHELASTIC_RUN_ID").unwrap_or_default()),
             hosts: Vec::new(),
+            node: None,
+            gpu: None,
         })
     }
 
@@ -196,11 +216,31 @@ impl Variables<'_> {
             served: false,
             id: (self.var)("PMIX_NAMESPACE").unwrap_or_default(),
             hosts: Vec::new(),
+            node: None,
+            gpu: None,
         })
     }
 
-    fn slurm(&self) -> Result<Launched, DistError> {
-        Err(DistError::Launcher("--launcher slurm reads a job step that this build does not know yet".into()))
+    fn slurm(&self, daemon: Option<&StepDaemon>) -> Result<Launched, DistError> {
+        let refused = |error: crate::slurm::EnvError| DistError::Launcher(error.to_string());
+        let step = Place::derive(self.var, daemon).and_then(Place::step).map_err(refused)?;
+        let port = Port::choose(self.config.port, (self.var)("MASTER_PORT").as_deref(), &step).map_err(refused)?;
+        let hosts = step.host_of_each().unwrap_or_else(|| vec![""; step.world]);
+        Ok(Launched {
+            rank: step.rank,
+            world: step.world,
+            local_rank: step.local_rank,
+            local_world: step.local_world,
+            address: step.address().map_err(refused)?,
+            port: port.number,
+            port_from: port.origin.to_string(),
+            listening: None,
+            served: false,
+            id: format!("{}.{}.{}", step.job.id, step.step, step.job.restart),
+            hosts: hosts.into_iter().map(str::to_owned).collect(),
+            gpu: step.device(visible_gpus()).map_err(refused)?,
+            node: Some(step.host),
+        })
     }
 }
 
@@ -258,6 +298,49 @@ mod tests {
         assert!(error.contains("MASTER_ADDR is not set, and the 4 ranks are on several machines"), "{error}");
         let error = read(Launcher::Mpi, &[], None).expect_err("no mpirun");
         assert!(error.contains("OMPI_COMM_WORLD_RANK, PMI_RANK, PMIX_RANK"), "{error}");
+    }
+
+    /// Rank 1 of 3, alone on the second of two nodes, in the first run of job 7.
+    const STEP: &str = "SLURM_JOB_ID=7 SLURM_STEP_ID=0 SLURM_PROCID=2 SLURM_LOCALID=0 SLURM_NODEID=1 SLURM_STEP_NUM_TASKS=3 \
+        SLURM_STEP_NODELIST=n[1-2] SLURM_STEP_TASKS_PER_NODE=2,1 SLURM_GTIDS=2 SLURMD_NODENAME=n2 MASTER_PORT=";
+
+    fn slurm(changes: &str, port: Option<u16>, daemon: Option<&str>) -> Result<Launched, String> {
+        let find = |text: &str, name: &str| {
+            text.split(' ').find_map(|it| it.split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()))
+        };
+        let var = |name: &str| find(changes, name).or_else(|| find(STEP, name));
+        let config = DistConfig { port, ..DistConfig::default() };
+        let daemon = daemon.and_then(StepDaemon::parse);
+        Variables { var: &var, config: &config }.slurm(daemon.as_ref()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_job_step_says_rank_world_and_meeting_place() {
+        let launched = slurm("", None, Some("slurmstepd: [7.0]")).expect("a step");
+        assert_eq!((launched.rank, launched.world, launched.local_rank, launched.local_world), (2, 3, 0, 1));
+        assert_eq!((launched.address.as_str(), launched.port_from.as_str()), ("n1", "the ids of job and step"));
+        assert_eq!((launched.hosts.join(" ").as_str(), launched.node.as_deref()), ("n1 n1 n2", Some("n2")));
+        assert_eq!(launched.id, "7.0.0");
+        assert_eq!(slurm("SLURM_RESTART_COUNT=2", None, None).expect("a step").id, "7.0.2", "a requeued job meets itself alone");
+    }
+
+    #[test]
+    fn the_port_is_the_configs_then_the_variables_then_the_jobs() {
+        let port = |changes: &str, port| slurm(changes, port, None).map(|it| (it.port, it.port_from)).expect("a step");
+        assert_eq!(port("MASTER_PORT=1234", Some(4242)), (4242, "env_cfg.dist_cfg.port".to_owned()));
+        assert_eq!(port("MASTER_PORT=1234", None), (1234, "MASTER_PORT".to_owned()));
+        assert_ne!(port("", None).0, port("SLURM_JOB_ID=8", None).0);
+    }
+
+    #[test]
+    fn what_is_no_task_of_a_step_is_refused_in_a_sentence() {
+        let batch = slurm("", None, Some("slurmstepd: [7.batch]")).expect_err("a batch shell");
+        assert!(
+            batch.starts_with("--launcher slurm, but this is the batch shell of job 7, not a step of it: put srun"),
+            "{batch}"
+        );
+        let stale = slurm("SLURM_PROCID=5", None, None).expect_err("a contradiction");
+        assert!(stale.starts_with("SLURM_PROCID=5 contradicts SLURM_STEP_NUM_TASKS=3"), "{stale}");
     }
 
     #[test]

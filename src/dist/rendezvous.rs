@@ -12,9 +12,15 @@ use segslurm_native::collective::{Store, has_nccl};
 use serde::{Deserialize, Serialize};
 
 use super::group::{Device, Meeting};
-use super::launcher::Launched;
+use super::launcher::{Launched, visible_gpus};
 use super::lifeline::{Lifeline, name, own_address};
 use super::{Backend, DistConfig, DistError, Group};
+use crate::slurm::node;
+
+/// Under which key rank 0 says which run its store serves.
+const RUN: &str = "segslurm/run";
+/// How long a node's name may fail to resolve before the ranks give up.
+const UNRESOLVED: Duration = Duration::from_secs(5);
 
 /// What a rank says when it comes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -44,13 +50,14 @@ pub fn join(launched: &Launched, config: &DistConfig, interface: Option<&str>) -
     if launched.world == 1 {
         return Ok(Group::alone());
     }
-    let host = nix::unistd::gethostname().map_or_else(|_| "?".into(), |it| it.to_string_lossy().into_owned());
+    let hostname = || nix::unistd::gethostname().map_or_else(|_| "?".into(), |it| it.to_string_lossy().into_owned());
+    let host = launched.node.clone().unwrap_or_else(hostname);
     let patience = config.rendezvous_timeout();
     let deadline = Instant::now() + patience;
     let place = format!("{}:{}", launched.address, launched.port);
     let lost = |error: segslurm_native::NativeError| DistError::Rendezvous(format!("the meeting at {place} broke up: {error}"));
 
-    let (store, address) = open(launched, deadline, patience)?;
+    let (store, address, zero) = open(launched, deadline, patience)?;
     let store = store.prefixed(&format!("segslurm/{}", launched.id)).map_err(lost)?;
     let arrival = Arrival { host, address, world: launched.world, gpu: has_gpu(launched) };
     announce(&store, launched.rank, &arrival).map_err(lost)?;
@@ -80,13 +87,13 @@ pub fn join(launched: &Launched, config: &DistConfig, interface: Option<&str>) -
     let lifeline = match listener {
         Some(listener) => Lifeline::serve(listener, hosts.clone(), timeout, patience),
         None => {
-            let to = SocketAddr::new(reachable(&word.arrivals, launched.rank), word.lifeline);
+            let to = SocketAddr::new(zero.unwrap_or_else(|| reachable(&word.arrivals, launched.rank)), word.lifeline);
             Lifeline::connect(launched.rank, to, hosts.clone(), timeout, patience)
         }
     };
     let lifeline = lifeline.map_err(DistError::Rendezvous)?;
     let device = match word.backend {
-        Backend::Nccl => Device::Nccl(launched.local_rank),
+        Backend::Nccl => Device::Nccl(launched.gpu_index()),
         Backend::Gloo => match interface {
             Some(name) => Device::GlooInterface(name.to_owned()),
             None => Device::GlooAddress(addresses[launched.rank].to_string()),
@@ -107,28 +114,39 @@ pub fn join(launched: &Launched, config: &DistConfig, interface: Option<&str>) -
 
 /// Whether a CUDA device is there for this rank and no other.
 fn has_gpu(launched: &Launched) -> bool {
-    let devices = if tch::Cuda::is_available() { tch::Cuda::device_count() } else { 0 };
-    // A launcher may show every rank its own device only, which then is number 0 for each of them.
-    devices as usize > launched.local_rank
+    visible_gpus() > launched.gpu_index()
 }
 
-/// The store, and the address that this machine has on the way to rank 0.
-fn open(launched: &Launched, deadline: Instant, patience: Duration) -> Result<(Store, IpAddr), DistError> {
+/// The store, the address that this machine has on the way to rank 0, and the one at which rank 0 was reached.
+fn open(launched: &Launched, deadline: Instant, patience: Duration) -> Result<(Store, IpAddr, Option<IpAddr>), DistError> {
     let place = format!("{}:{}", launched.address, launched.port);
     if launched.rank != 0 || launched.served {
         let (to, from) = reach(launched, deadline, patience)?;
         let store = Store::connect(&to.ip().to_string(), to.port(), patience)
             .map_err(|error| DistError::Rendezvous(format!("{place} answers, but is no meeting place of ours: {error}")))?;
-        return Ok((store, from));
+        if launched.served {
+            return Ok((store, from, None));
+        }
+        // Another run's rank 0 may sit there; ours then has met a taken port, and nobody should wait for it.
+        let run = store.get(RUN, patience.min(Duration::from_secs(10)));
+        let run = run.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        return match run {
+            Ok(run) if run == launched.id => Ok((store, from, Some(to.ip()))),
+            Ok(run) => {
+                Err(taken(launched, &format!("{place} is the meeting place of another run ({run}, and this is {})", launched.id)))
+            }
+            Err(_) => Err(taken(launched, &format!("{place} is the meeting place of something else"))),
+        };
     }
     let listening = match launched.listening {
         Some(inherited) => inherited,
         None => listen(launched.port, &launched.port_from)?.into_raw_fd(),
     };
     let store = Store::serve(listening, launched.port, patience)
+        .and_then(|store| store.set(RUN, launched.id.as_bytes()).map(|()| store))
         .map_err(|error| DistError::Rendezvous(format!("rank 0 cannot serve at {place}: {error}")))?;
     let own = resolve(launched).ok().and_then(|all| all.into_iter().find_map(own_address));
-    Ok((store, own.unwrap_or(IpAddr::from([127, 0, 0, 1]))))
+    Ok((store, own.unwrap_or(IpAddr::from([127, 0, 0, 1])), None))
 }
 
 /// Listens on the port, on all addresses of this machine; 0 for any free one. `from` is who chose it, for the message.
@@ -145,24 +163,52 @@ pub fn listen(port: u16, from: &str) -> Result<TcpListener, DistError> {
             _ => error.to_string(),
         };
         DistError::Rendezvous(format!(
-            "{what}: rank 0 cannot listen on port {port} (set by {from}); another run may be using it. Choose another port: set \
-             PORT for `segslurm dist_train`, MASTER_PORT (or torchrun's --master-port) for a launcher, or \
-             env_cfg.dist_cfg.port in the config; `segslurm dist_train` on one machine finds a free one itself when none is set"
+            "{what}: rank 0 cannot listen on port {port} (set by {from}); another run may be using it. {WAYS}"
         ))
     })
 }
 
-fn resolve(launched: &Launched) -> std::io::Result<Vec<SocketAddr>> {
-    Ok((launched.address.as_str(), launched.port).to_socket_addrs()?.collect())
+/// The ways to set a port.
+const WAYS: &str = "Choose another port with --cfg-options env_cfg.dist_cfg.port=PORT, with env_cfg.dist_cfg.port in the config, or \
+    with MASTER_PORT=PORT (torchrun: --master-port; `segslurm dist_train`: PORT=PORT, or none on one machine for a free one)";
+
+/// What a rank says that came to another run's port.
+fn taken(launched: &Launched, what: &str) -> DistError {
+    let Launched { port, port_from, .. } = launched;
+    DistError::Rendezvous(format!("Address already in use: {what}; port {port} was set by {port_from}. {WAYS}"))
+}
+
+/// The addresses of rank 0's machine: as the system resolves its name, else, for a node of Slurm's, as slurmctld knows it. This
+/// very node needs no name.
+fn resolve(launched: &Launched) -> Result<Vec<SocketAddr>, String> {
+    let Launched { address, port, node, .. } = launched;
+    if node.as_ref() == Some(address) {
+        return Ok(vec![SocketAddr::from(([127, 0, 0, 1], *port))]);
+    }
+    let named = (address.as_str(), *port).to_socket_addrs();
+    let unknown = match named {
+        Ok(addresses) => return Ok(addresses.collect()),
+        Err(error) => format!("the name {address} cannot be resolved ({error})"),
+    };
+    if node.is_none() {
+        return Err(unknown);
+    }
+    let known = node::address(address).and_then(|known| {
+        let addresses = (known.as_str(), *port).to_socket_addrs();
+        addresses.map(Iterator::collect).map_err(|error| format!("NodeAddr={known} does not resolve: {error}"))
+    });
+    known.map_err(|why| format!("{unknown}, and Slurm does not help ({why}); name rank 0's machine with MASTER_ADDR=ADDRESS"))
 }
 
 /// Connects to the store's port once, trying until the deadline: gives the address that works, and ours on that way.
 fn reach(launched: &Launched, deadline: Instant, patience: Duration) -> Result<(SocketAddr, IpAddr), DistError> {
-    let mut last = String::new();
+    let (mut last, start) = (String::new(), Instant::now());
     let mut pause = Duration::from_millis(20);
     loop {
         match resolve(launched) {
-            Err(error) => last = format!("the name {} cannot be resolved ({error})", launched.address),
+            // A name that Slurm gave does not become known by waiting.
+            Err(error) if launched.node.is_some() && start.elapsed() > UNRESOLVED => return Err(DistError::Rendezvous(error)),
+            Err(error) => last = error,
             Ok(addresses) => {
                 for to in addresses {
                     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));

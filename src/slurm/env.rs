@@ -33,9 +33,10 @@ pub enum EnvError {
     #[error("{ranks} ranks on {host} share {devices} GPU{}: give every rank its own with --gpus-per-node={ranks} (or gres), or start fewer tasks", if *.devices == 1 { "" } else { "s" })]
     SharedDevice { host: String, ranks: usize, devices: usize },
     #[error(
-        "the address of rank 0 cannot be told from SLURM_STEP_NODELIST under SLURM_DISTRIBUTION=arbitrary; name it with MASTER_ADDR"
+        "which node runs rank 0 cannot be told: {why}; name it with MASTER_ADDR=NODE (the first line of SLURM_HOSTFILE), or \
+         leave the layout to Slurm"
     )]
-    Arbitrary,
+    NoAddress { why: String },
 }
 
 /// Where a process stands.
@@ -66,6 +67,8 @@ pub struct Job {
     /// How Slurm's programs are to be told of it: `12`, or `10_3` for an element of an array (whose bare id means all of it).
     pub address: String,
     pub array: Option<ArrayElement>,
+    /// Ids of the parts of a heterogeneous job, whose tasks all have the first one's in SLURM_JOB_ID.
+    pub parts: Vec<u64>,
     /// How often the job was started before: 0 on the first run.
     pub restart: u64,
     /// When Slurm will end it, if it says so (it does from 23.02 on).
@@ -104,7 +107,9 @@ pub struct Step {
     pub tasks_per_node: Vec<usize>,
     /// This node.
     pub host: String,
-    pub arbitrary: bool,
+    /// The ranks on this node, by local rank (SLURM_GTIDS), where Slurm lists them.
+    pub ranks_here: Vec<usize>,
+    pub layout: Layout,
     /// CUDA_VISIBLE_DEVICES, entry by entry; `None` where it is not set.
     pub visible_devices: Option<Vec<String>>,
     /// GPUs that the job holds on this node.
@@ -115,6 +120,19 @@ pub struct Step {
     pub pty: bool,
     /// MASTER_ADDR, if the user set it.
     pub named_address: Option<String>,
+}
+
+/// How Slurm lays ranks out over the step's nodes (`--distribution`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// A node is filled before the next one. Also what Slurm does where nothing is said.
+    Block,
+    /// Round robin.
+    Cyclic,
+    /// Blocks of a size that the environment does not tell.
+    Plane,
+    /// As a file on the submitting machine says.
+    Arbitrary,
 }
 
 /// The `slurmstepd` that a process descends from.
@@ -181,16 +199,12 @@ impl Place {
         let allocation = |job| Allocation::derive(read, job);
         let step_says = || Step::derive(read, job.clone());
         match daemon {
-            Some(daemon) if daemon.job == job.id && daemon.step.is_none() => {
+            Some(daemon) if job.is(daemon.job) && daemon.step.is_none() => {
                 Ok(Self { context: Context::BatchShell(allocation(job)?), stale: set(&STEP_VARIABLES) })
             }
-            Some(daemon) if daemon.job == job.id => {
-                Ok(Self { context: Context::Step(Box::new(step_says()?)), stale: Vec::new() })
-            }
+            Some(daemon) if job.is(daemon.job) => Ok(Self { context: Context::Step(Box::new(step_says()?)), stale: Vec::new() }),
             // A shell of salloc, itself started inside a step of another job.
-            Some(_) if !is_element(daemon, &job) => {
-                Ok(Self { context: Context::AllocationShell(allocation(job)?), stale: task_and_step() })
-            }
+            Some(_) => Ok(Self { context: Context::AllocationShell(allocation(job)?), stale: task_and_step() }),
             _ if read("SLURM_PROCID").is_none() => {
                 Ok(Self { context: Context::AllocationShell(allocation(job)?), stale: set(&STEP_VARIABLES) })
             }
@@ -229,11 +243,6 @@ impl Place {
     }
 }
 
-/// Whether the daemon belongs to this job by the array's id.
-fn is_element(daemon: Option<&StepDaemon>, job: &Job) -> bool {
-    daemon.zip(job.array.as_ref()).is_some_and(|(daemon, array)| daemon.job == array.job)
-}
-
 impl Job {
     fn derive(read: Variables<'_>) -> Result<Option<Self>, EnvError> {
         let Some(id) = optional(read, "SLURM_JOB_ID")? else { return Ok(None) };
@@ -244,7 +253,14 @@ impl Job {
         let end = optional(read, "SLURM_JOB_END_TIME")?.map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds.min(1 << 40)));
         let address = array.as_ref().map_or_else(|| id.to_string(), |it| format!("{}_{}", it.job, it.task));
         let restart = optional(read, "SLURM_RESTART_COUNT")?.unwrap_or(0);
-        Ok(Some(Self { id, name: read("SLURM_JOB_NAME"), address, array, restart, end }))
+        let size = optional(read, "SLURM_HET_SIZE")?.unwrap_or(0).min(1024);
+        let parts = (0..size).filter_map(|part| read(&format!("SLURM_JOB_ID_HET_GROUP_{part}"))?.parse().ok()).collect();
+        Ok(Some(Self { id, name: read("SLURM_JOB_NAME"), address, array, parts, restart, end }))
+    }
+
+    /// Whether `id` is this job's, or that of a part of it.
+    fn is(&self, id: u64) -> bool {
+        self.id == id || self.parts.contains(&id)
     }
 }
 
@@ -322,6 +338,7 @@ impl Step {
                 );
             }
         }
+        let mut ranks_here = Vec::new();
         if let Some(global) = read("SLURM_GTIDS") {
             let ranks: Option<Vec<usize>> = global.split(',').map(|text| text.parse().ok()).collect();
             let Some(ranks) = ranks else { return Err(EnvError::NotANumber { name: "SLURM_GTIDS", text: global }) };
@@ -333,6 +350,7 @@ impl Step {
             if ranks.get(local_rank) != Some(&rank) {
                 return contradiction("SLURM_GTIDS", "SLURM_PROCID", format!("local rank {local_rank} has another rank there"));
             }
+            ranks_here = ranks;
         }
         // torchrun's names, when something exported them, must say the same.
         for (name, value, ours) in [
@@ -358,8 +376,15 @@ impl Step {
             local_rank,
             local_world,
             node_rank,
-            arbitrary: read("SLURM_DISTRIBUTION").is_some_and(|it| it.starts_with("arbitrary"))
-                || read("SLURM_HOSTFILE").is_some(),
+            ranks_here,
+            layout: match read("SLURM_DISTRIBUTION") {
+                // srun takes a host file for `arbitrary` where no distribution is named.
+                None if read("SLURM_HOSTFILE").is_some() => Layout::Arbitrary,
+                Some(it) if it.starts_with("arbitrary") => Layout::Arbitrary,
+                Some(it) if it.starts_with("cyclic") => Layout::Cyclic,
+                Some(it) if it.starts_with("plane") => Layout::Plane,
+                _ => Layout::Block,
+            },
             hosts: hosts_of_step,
             tasks_per_node,
             host,
@@ -371,16 +396,47 @@ impl Step {
         })
     }
 
-    /// Where the ranks meet: MASTER_ADDR, else the node that runs rank 0.
+    /// The node of each rank, from layout and counts; `None` where they do not tell, or where they disagree with the ranks
+    /// that Slurm lists for this node.
+    pub fn host_of_each(&self) -> Option<Vec<&str>> {
+        let nodes = self.hosts.iter().map(String::as_str).zip(self.tasks_per_node.iter().copied());
+        let hosts: Vec<&str> = match self.layout {
+            _ if self.local_world == self.world => vec![&self.host; self.world],
+            Layout::Block => nodes.flat_map(|(host, tasks)| std::iter::repeat_n(host, tasks)).collect(),
+            Layout::Cyclic => {
+                let mut turns: Vec<_> = nodes.flat_map(|(host, tasks)| (0..tasks).map(move |turn| (turn, host))).collect();
+                turns.sort_by_key(|(turn, _)| *turn);
+                turns.into_iter().map(|(_, host)| host).collect()
+            }
+            Layout::Plane | Layout::Arbitrary => return None,
+        };
+        let here = |rank: usize| hosts.get(rank) == Some(&self.host.as_str());
+        (here(self.rank) && self.ranks_here.iter().all(|&rank| here(rank))).then_some(hosts)
+    }
+
+    /// Where the ranks meet: MASTER_ADDR, else the node that runs rank 0. All ranks give the same answer, or all the same error.
     pub fn address(&self) -> Result<String, EnvError> {
-        match &self.named_address {
-            Some(address) => Ok(address.clone()),
-            None if self.world == self.local_world || self.rank == 0 => Ok(self.host.clone()),
-            None if self.arbitrary => Err(EnvError::Arbitrary),
-            // Block, cyclic and plane all start on the first node that has a task.
-            None => {
+        if let Some(address) = &self.named_address {
+            return Ok(address.clone());
+        }
+        match self.layout {
+            _ if self.world == self.local_world => Ok(self.host.clone()),
+            Layout::Arbitrary => Err(EnvError::NoAddress {
+                why: "SLURM_DISTRIBUTION is arbitrary, so the order of SLURM_STEP_NODELIST is not that of the ranks".to_owned(),
+            }),
+            // All others start on the first node that has a task.
+            _ => {
                 let first = self.tasks_per_node.iter().position(|tasks| *tasks > 0).unwrap_or(0);
-                Ok(self.hosts[first].clone())
+                let address = &self.hosts[first];
+                if self.ranks_here.contains(&0) != (*address == self.host) && !self.ranks_here.is_empty() {
+                    let (host, ranks) = (&self.host, &self.ranks_here);
+                    return Err(EnvError::NoAddress {
+                        why: format!(
+                            "SLURM_GTIDS lists ranks {ranks:?} for {host}, and SLURM_STEP_NODELIST begins with {address}"
+                        ),
+                    });
+                }
+                Ok(address.clone())
             }
         }
     }
@@ -549,9 +605,31 @@ mod tests {
 
     #[test]
     fn an_arbitrary_layout_needs_the_address_said() {
-        let far = "SLURM_DISTRIBUTION=arbitrary";
-        assert_eq!(step(far).address(), Err(EnvError::Arbitrary));
+        for far in ["SLURM_DISTRIBUTION=arbitrary", "SLURM_HOSTFILE=hosts", "SLURM_GTIDS=0,1 SLURMD_NODENAME=n2"] {
+            assert!(matches!(step(far).address(), Err(EnvError::NoAddress { .. })), "{far}");
+            // Rank 0 as well: it would wait for the others.
+            assert!(matches!(step(&format!("SLURM_PROCID=0 SLURM_LOCALID=0 {far}")).address(), Err(EnvError::NoAddress { .. })));
+        }
         assert_eq!(step("SLURM_DISTRIBUTION=arbitrary MASTER_ADDR=n2").address().as_deref(), Ok("n2"));
+    }
+
+    #[test]
+    fn ranks_are_placed_as_slurm_lays_them_out() {
+        let uneven = "SLURM_STEP_TASKS_PER_NODE=3,1";
+        let hosts = |changes: &str| step(changes).host_of_each().map(|it| it.join(" "));
+        assert_eq!(hosts("").as_deref(), Some("n1 n1 n2 n2"));
+        assert_eq!(hosts(&format!("{uneven} SLURM_GTIDS=0,1,2")).as_deref(), Some("n1 n1 n1 n2"));
+        let cyclic = format!("{uneven} SLURM_DISTRIBUTION=cyclic SLURM_PROCID=2 SLURM_GTIDS=0,2,3");
+        assert_eq!(hosts(&cyclic).as_deref(), Some("n1 n2 n1 n1"));
+        assert_eq!(hosts("SLURM_DISTRIBUTION=plane"), None);
+        assert_eq!(hosts("SLURM_GTIDS=0,1 SLURMD_NODENAME=n2"), None);
+    }
+
+    #[test]
+    fn a_task_of_a_heterogeneous_job_belongs_to_it_by_its_parts_id() {
+        let parts = "SLURM_HET_SIZE=2 SLURM_JOB_ID_HET_GROUP_0=7 SLURM_JOB_ID_HET_GROUP_1=8";
+        let place = place(STEP, parts, Some("slurmstepd: [8.0]")).expect("a place");
+        assert!(matches!(place.context, Context::Step(_)), "{place}");
     }
 
     #[test]

@@ -47,24 +47,16 @@ impl Port {
         let number = FIRST + (step.job.id + step.step * 4099) % COUNT;
         Ok(Self { number: number as u16, origin: PortOrigin::Job })
     }
-
-    /// What to say when another process listens there.
-    pub fn taken(&self, host: &str) -> String {
-        format!(
-            "Address already in use: port {} on {host}, {}; choose another with --cfg-options env_cfg.dist_cfg.port=PORT, \
-             with env_cfg.dist_cfg.port in the config, or with MASTER_PORT=PORT",
-            self.number, self.origin
-        )
-    }
 }
 
 impl fmt::Display for PortOrigin {
+    /// To be read after `set by`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Config => "set by env_cfg.dist_cfg.port",
-            Self::MasterPort => "set by MASTER_PORT",
-            Self::Reserved => "reserved by Slurm in SLURM_STEP_RESV_PORTS",
-            Self::Job => "computed from the job's id",
+            Self::Config => "env_cfg.dist_cfg.port",
+            Self::MasterPort => "MASTER_PORT",
+            Self::Reserved => "SLURM_STEP_RESV_PORTS",
+            Self::Job => "the ids of job and step",
         })
     }
 }
@@ -110,13 +102,5 @@ mod tests {
             }
         }
         assert!(ports.iter().all(|port| (20_000..32_768).contains(port)));
-    }
-
-    #[test]
-    fn a_taken_port_says_who_set_it_and_the_ways_out() {
-        let text = Port { number: 29500, origin: PortOrigin::MasterPort }.taken("n1");
-        for part in ["Address already in use", "29500", "set by MASTER_PORT", "env_cfg.dist_cfg.port=PORT"] {
-            assert!(text.contains(part), "{text}");
-        }
     }
 }
