@@ -142,3 +142,53 @@ fn a_cluster_ends_with_the_process_it_was_started_for_and_leaves_nothing() {
         std::thread::sleep(Duration::from_millis(50));
     }
 }
+
+/// A host list of the grammar that every version of Slurm reads: no text after the last bracket.
+fn host_list(random: &mut impl rand::Rng) -> String {
+    let mut list = String::new();
+    for item in 0..random.random_range(1..5) {
+        if item > 0 {
+            list.push(',');
+        }
+        for _ in 0..random.random_range(1..3) {
+            list.push_str(["n", "gpu-", "rack", "a0b", "dgx-a-", "x.y", "N_"][random.random_range(0..7)]);
+            let ranges: Vec<String> = (0..random.random_range(1..4))
+                .map(|_| {
+                    let (first, more, width) = (random.random_range(0..200_u32), random.random_range(0..6), random.random_range(0..5));
+                    let low = format!("{first:0width$}");
+                    if more == 0 { low } else { format!("{low}-{}", first + more) }
+                })
+                .collect();
+            list.push_str(&format!("[{}]", ranges.join(",")));
+        }
+        if random.random_range(0..4) == 0 {
+            list.push_str(",login");
+            list.push_str(&random.random_range(0..30_u32).to_string());
+        }
+    }
+    list
+}
+
+#[test]
+fn host_lists_expand_as_scontrol_expands_them() {
+    use rand::{RngCore, SeedableRng};
+    let Some(cluster) = cluster() else { return };
+    let seed = rand::rngs::StdRng::from_os_rng().next_u64();
+    let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+    let lists: Vec<String> = (0..3000).map(|_| host_list(&mut random)).collect();
+    // One scontrol for all: it reads orders line by line, and a host named `@` ends each answer.
+    let orders = lists.iter().map(|list| format!("show hostnames {list}\nshow hostnames @\n")).collect::<String>();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("orders");
+    std::fs::write(&file, orders).expect("writes");
+    let mut command = cluster.command("scontrol");
+    let output = ends_in(command.stdin(std::fs::File::open(&file).expect("opens")), 0);
+    let said = text(&output.stdout);
+    let lines: Vec<&str> = said.lines().filter(|line| !line.starts_with("scontrol:")).collect();
+    let answers: Vec<&[&str]> = lines.split(|line| *line == "@").collect();
+    assert_eq!(answers.len(), lists.len() + 1, "an answer to each list, seed {seed}: {}", text(&output.stderr));
+    for (list, answer) in lists.iter().zip(answers) {
+        let ours = segslurm::slurm::hostlist::expand(list).unwrap_or_else(|error| panic!("{error}, seed {seed}"));
+        assert_eq!(ours, answer, "{list}, seed {seed}");
+    }
+}

@@ -79,6 +79,19 @@ fn two_jobs_on_a_node_find_ports_of_their_own_and_a_port_said_twice_ends_the_sec
     outcome(running, Duration::from_mins(1));
 }
 
+#[test]
+fn tasks_without_a_launcher_are_warned_that_each_trains_alone() {
+    let Some(cluster) = cluster() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let apart = format!("cd {} && exec \"$@\" --work-dir $PWD/$SLURM_PROCID", folder.path().display());
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join(CONFIG);
+    let mut command = cluster.command("srun");
+    command.args(["-N1", "-n2", "bash", "-c", &apart, "bash", env!("CARGO_BIN_EXE_segslurm"), "train"]).arg(config);
+    let output = ends_in(command.args(small(dataset(), 1)), 0);
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert!(said.contains("task 1 of 2 in step") && said.contains("without --launcher slurm"), "{said}");
+}
+
 /// The process of this rank.
 fn process(work_dir: &Path, rank: usize) -> Option<Pid> {
     let wanted = work_dir.to_string_lossy().into_owned();

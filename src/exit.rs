@@ -7,7 +7,8 @@ use std::process::ExitCode;
 pub enum Exit {
     /// Done.
     Done,
-    /// The command line is wrong: an unknown flag, a missing value.
+    /// The command line is wrong: an unknown flag, a missing value; or the launcher that it names did not start this process, or
+    /// says things that contradict each other.
     Usage,
     /// Input is wrong: an unreadable image, a label out of range, a checkpoint of another model.
     Data,

@@ -14,6 +14,7 @@ use crate::models::hub_checkpoints;
 use crate::ops;
 use crate::rundir::{RunDir, stamp_now, write_atomically};
 use crate::runner::{self, Interrupt, Outcome, Setting, TestOptions, Training};
+use crate::slurm::env::{Context, Place, StepDaemon};
 
 /// What a rank was asked to do, and by whom it was started.
 #[derive(Debug, Clone)]
@@ -88,10 +89,29 @@ fn prepare(task: &Task, config: &Config, variables: Variables) -> anyhow::Result
     let launched = Launched::read(task.launcher, variables, task.local_rank, dist_config).map_err(Failure::from)?;
     let level = experiment.log_level.as_deref().unwrap_or("INFO");
     let console = Console::start(level, variables("SEGSLURM_LOG").as_deref(), launched.rank == 0);
+    if task.launcher == Launcher::None {
+        warn_of_a_step(variables);
+    }
     let group = dist::join(&launched, dist_config, variables("GLOO_SOCKET_IFNAME").as_deref()).map_err(Failure::from)?;
     let device = ops::device_for_rank(launched.gpu_index());
     let settled = settle(task, config, experiment, console, &group, device, variables);
     settled.inspect_err(|error| group.fail(&format!("{error:#}")))
+}
+
+/// Without `--launcher` every task of a step is a run of its own. That is rarely meant.
+fn warn_of_a_step(variables: Variables) {
+    let place = Place::derive(variables, StepDaemon::of_this_process().as_ref());
+    if let Ok(Place { context: Context::Step(step), .. }) = place
+        && step.world > 1
+    {
+        tracing::warn!(
+            "this is task {} of {} in step {}.{} of Slurm, and without --launcher slurm each of them is a run of its own",
+            step.rank,
+            step.world,
+            step.job.address,
+            step.step
+        );
+    }
 }
 
 /// What comes once the ranks have met.
