@@ -154,7 +154,8 @@ fn host_list(random: &mut impl rand::Rng) -> String {
             list.push_str(["n", "gpu-", "rack", "a0b", "dgx-a-", "x.y", "N_"][random.random_range(0..7)]);
             let ranges: Vec<String> = (0..random.random_range(1..4))
                 .map(|_| {
-                    let (first, more, width) = (random.random_range(0..200_u32), random.random_range(0..6), random.random_range(0..5));
+                    let (first, more, width) =
+                        (random.random_range(0..200_u32), random.random_range(0..6), random.random_range(0..5));
                     let low = format!("{first:0width$}");
                     if more == 0 { low } else { format!("{low}-{}", first + more) }
                 })
