@@ -168,6 +168,7 @@ fn checkpoints_that_are_none_are_refused() {
 }
 
 #[test]
-fn mixed_precision_is_refused_and_not_ignored() {
-    refuses(dataset(), &["--amp"], 78, &["AmpOptimWrapper"]);
+fn half_precision_that_the_cpu_lacks_is_named() {
+    let options = ["optim_wrapper.type=AmpOptimWrapper", "optim_wrapper.dtype=float16"];
+    refuses(dataset(), &options, 78, &["optim_wrapper.dtype", "float16", "bfloat16"]);
 }

@@ -19,7 +19,7 @@ pub(crate) struct Args {
     /// The config file
     config: PathBuf,
 
-    /// Automatic mixed precision
+    /// Automatic mixed precision: fp16 on CUDA, bf16 on the CPU, unless the config's AmpOptimWrapper says more
     #[arg(long)]
     amp: bool,
 
@@ -39,7 +39,7 @@ impl Args {
             more.push("resume=true".to_owned());
         }
         if self.amp {
-            more.extend(["optim_wrapper.type=AmpOptimWrapper".to_owned(), "optim_wrapper.loss_scale=dynamic".to_owned()]);
+            more.push("optim_wrapper.type=AmpOptimWrapper".to_owned());
         }
         self.launch.task(self.config.clone(), more)
     }

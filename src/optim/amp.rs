@@ -20,6 +20,25 @@ pub enum AmpDtype {
     Bfloat16,
 }
 
+impl AmpDtype {
+    /// The type of activations.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Float16 => Kind::Half,
+            Self::Bfloat16 => Kind::BFloat16,
+        }
+    }
+}
+
+impl fmt::Display for AmpDtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Float16 => "float16",
+            Self::Bfloat16 => "bfloat16",
+        })
+    }
+}
+
 /// `loss_scale`: `dynamic`, a fixed number, or the keys of torch's `GradScaler`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum LossScale {

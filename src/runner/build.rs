@@ -22,7 +22,7 @@ use crate::experiment::{EvaluatorConfig, Experiment, Rule};
 use crate::logging::Console;
 use crate::metrics::{Metrics, Sink};
 use crate::models::{Segmentor, named_tensors};
-use crate::optim::{Horizon, Schedule};
+use crate::optim::{GradScaler, Horizon, Schedule};
 use crate::rundir::{self, RunDir};
 
 /// Where a run takes place: everything about it that is not in its config.
@@ -57,6 +57,8 @@ pub struct Training {
     best: Option<(f64, String)>,
     /// What had been communicated before the step that is logged next.
     traffic: Traffic,
+    /// Overflowed steps that were told already.
+    skipped: i64,
 }
 
 impl Training {
@@ -69,10 +71,6 @@ impl Training {
         let loop_config = experiment.train_cfg.as_ref().ok_or_else(|| missing("train_cfg"))?;
         let optim_wrapper = experiment.optim_wrapper.as_ref().ok_or_else(|| missing("optim_wrapper"))?;
 
-        if optim_wrapper.amp().is_some() {
-            let message = "AmpOptimWrapper (--amp): mixed precision is not in this version; train with OptimWrapper";
-            return Err(Failure::new(Exit::Config, message).into());
-        }
         let num_classes = experiment.model.num_classes();
         let dataset = Arc::new(loader.dataset.init()?.with_num_classes(num_classes));
         let evaluation = validation(&experiment, &setting.rundir)?;
@@ -86,6 +84,10 @@ impl Training {
 
         let device = setting.device.clone().autodiff();
         let mut learner = Learner::new(&experiment.model, optim_wrapper, &device, &group, setting.seed, plan.max_iterations)?;
+        if let Some(dtype) = learner.half {
+            let scaled = if learner.scaler.is_some() { "with" } else { "without" };
+            tracing::info!("mixed precision: {dtype}, {scaled} a loss scale");
+        }
         let found = starting_point(&setting)?;
         match &found {
             Some(Start { path, checkpoint, .. }) => load_weights(&learner.segmentor, &checkpoint.model, path)?,
@@ -97,7 +99,11 @@ impl Training {
         let state = match &found {
             Some(start) if start.resume => {
                 learner.optimizer.load_state(&start.checkpoint.optimizer)?;
-                Some(RunState::from_map(&start.checkpoint.meta.run, &start.path)?)
+                let state = RunState::from_map(&start.checkpoint.meta.run, &start.path)?;
+                if let (Some(scaler), Some(saved)) = (&mut learner.scaler, &state.scaler) {
+                    scaler.load_state(saved);
+                }
+                Some(state)
             }
             _ => None,
         };
@@ -135,6 +141,7 @@ impl Training {
             progress.iteration,
         );
         let mut best = None;
+        let skipped = state.as_ref().and_then(|it| it.scaler).map_or(0, |it| it.skipped);
         if let Some(state) = state {
             journal.restore(state.window);
             best = state.best;
@@ -164,6 +171,7 @@ impl Training {
             dataset,
             best,
             traffic,
+            skipped,
         })
     }
 
@@ -183,7 +191,23 @@ impl Training {
             communication,
         };
         self.journal.step(self.progress.iteration, &step)?;
+        if self.journal.log_due(self.progress.iteration) {
+            self.tell_overflows();
+        }
         Ok(())
+    }
+
+    /// Steps that mixed precision skipped since the last time. Reading them waits for the device, so this is for log lines.
+    fn tell_overflows(&mut self) {
+        let Some(state) = self.learner.scaler.as_ref().map(GradScaler::state) else { return };
+        if state.skipped > self.skipped {
+            let count = state.skipped - self.skipped;
+            tracing::warn!(
+                "{count} step(s) overflowed in half precision and were skipped; the loss scale is now {}",
+                state.scale
+            );
+        }
+        self.skipped = state.skipped;
     }
 
     /// Validates the weights as they are, and keeps the best checkpoint.
@@ -250,6 +274,7 @@ impl Training {
             world: self.group.world(),
             window: self.journal.window().clone(),
             best: self.best.clone(),
+            scaler: self.learner.scaler.as_ref().map(GradScaler::state),
         };
         let dataset_meta = DatasetMeta { classes: metainfo.classes.clone(), palette: metainfo.palette.clone() };
         let meta = Meta { dataset_meta, config: Some(self.setting.config_text.clone()), run: state.to_map() };

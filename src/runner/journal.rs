@@ -99,7 +99,8 @@ impl Journal {
         if self.log_due(iteration) { self.log(iteration, step) } else { Ok(()) }
     }
 
-    fn log_due(&self, iteration: u64) -> bool {
+    /// Whether the numbers of this iteration are logged.
+    pub fn log_due(&self, iteration: u64) -> bool {
         let interval = self.logger.interval.max(1);
         if self.plan.by_epoch {
             let within = (iteration - 1) % self.plan.epoch_length + 1;

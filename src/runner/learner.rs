@@ -15,7 +15,7 @@ use crate::models::{
     Forward, LayerKind, NamedTensor, Pixels, SegDataPreProcessor, Segmentor, SegmentorConfig, TensorKind, named_tensors,
 };
 use crate::ops;
-use crate::optim::{Accumulation, Layer, OptimWrapperConfig, Optimizer, Parameter, accumulate};
+use crate::optim::{Accumulation, AmpDtype, GradScaler, Layer, OptimWrapperConfig, Optimizer, Parameter, accumulate};
 
 /// The model in training, and what changes it.
 pub struct Learner {
@@ -30,6 +30,10 @@ pub struct Learner {
     pub seed: u64,
     /// Over how many batches gradients are summed before an update.
     pub accumulation: Accumulation,
+    /// What activations are computed in, where not in full precision. Weights, statistics and losses always are.
+    pub half: Option<AmpDtype>,
+    /// Keeps small gradients of half precision from vanishing, and skips steps that overflowed.
+    pub scaler: Option<GradScaler>,
     /// The sums so far, for one rank: with several they wait in `ddp`.
     pub pending: Vec<Option<tch::Tensor>>,
 }
@@ -46,7 +50,15 @@ impl Learner {
         max_iterations: u64,
     ) -> anyhow::Result<Self> {
         let segmentor = model.init(device, seed)?;
-        let optimizer = Optimizer::new(optim_wrapper, parameters(&named_tensors(&segmentor)))?;
+        let tensors = named_tensors(&segmentor);
+        let place = tensors.first().map_or(tch::Device::Cpu, |it| it.tensor.device());
+        let amp = optim_wrapper.amp();
+        let half = amp.as_ref().map(|it| it.dtype(place));
+        if half == Some(AmpDtype::Float16) && !place.is_cuda() {
+            let message = "optim_wrapper.dtype is float16, which needs CUDA; on the CPU leave it out or write bfloat16";
+            bail!(Failure::new(Exit::Config, message));
+        }
+        let optimizer = Optimizer::new(optim_wrapper, parameters(&tensors))?;
         Ok(Self {
             segmentor,
             optimizer,
@@ -56,6 +68,8 @@ impl Learner {
             ddp: None,
             seed: dropout_seed(seed, group),
             accumulation: Accumulation::new(optim_wrapper.accumulative_counts(), max_iterations as usize),
+            half,
+            scaler: amp.and_then(|it| it.scaler(place)),
             pending: Vec::new(),
         })
     }
@@ -89,6 +103,10 @@ impl Learner {
             labels.push(pixels(label.height, label.width, &label.data));
         }
         let (images, labels) = self.preprocessor.training(&images, &labels, &self.device)?;
+        let images = match self.half {
+            Some(dtype) => ops::from_tch(ops::to_tch(&images).to_kind(dtype.kind()), &self.device),
+            None => images,
+        };
 
         let seed = splitmix(self.seed ^ splitmix(iteration));
         let group = (self.group.world() > 1).then_some(&self.group);
@@ -105,11 +123,15 @@ impl Learner {
 
         let divisor = self.accumulation.divisor(iteration as usize);
         let total = if divisor > 1 { losses.total / divisor as f64 } else { losses.total };
+        let total = match &self.scaler {
+            Some(scaler) => total * ops::from_tch(scaler.scale().copy().reshape([1]), &self.device),
+            None => total,
+        };
         let grads = self.backward(&total, self.accumulation.steps(iteration as usize))?;
         let values = Vec::<Vec<f64>>::try_from(values.wait().map_err(Failure::from)?.to_device(tch::Device::Cpu))?;
         self.refuse_infinite(&names, &values, iteration, batch)?;
         if let Some(grads) = grads {
-            self.optimizer.step(&grads, rates, None).context("the optimizer's step failed")?;
+            self.optimizer.step(&grads, rates, self.scaler.as_mut()).context("the optimizer's step failed")?;
         }
         let mean = |place: usize| values.iter().map(|it| it[place]).sum::<f64>() / values.len() as f64;
         Ok(names.into_iter().enumerate().map(|(place, name)| (name, mean(place))).collect())

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::progress::Progress;
 use crate::exit::{Exit, Failure};
 use crate::metrics::Window;
+use crate::optim::ScalerState;
 
 /// The state of a run between two iterations.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,6 +18,9 @@ pub(super) struct RunState {
     pub(super) window: Window,
     /// The best value so far of the metric that `save_best` names, and its checkpoint's file name.
     pub(super) best: Option<(f64, String)>,
+    /// The loss scale of mixed precision.
+    #[serde(default)]
+    pub(super) scaler: Option<ScalerState>,
 }
 
 impl RunState {
