@@ -68,9 +68,11 @@ impl Checkpoint {
     /// Reads a checkpoint of ours or of mmseg's; the content decides which it is, not the name.
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
         let start = error::first_bytes(path)?;
+        // The length of a safetensors header may look like the start of anything; the brace after it does not.
+        let ours = start.get(6..9) == Some(b"\0\0{");
         // A zip archive, and the two formats of torch before it: a pickle, and a tar.
-        if start.starts_with(b"PK") || start.starts_with(&[0x80]) || path.extension().is_some_and(|it| it == "pth" || it == "pt")
-        {
+        let torchs = start.starts_with(b"PK") || start.starts_with(&[0x80]);
+        if !ours && (torchs || path.extension().is_some_and(|it| it == "pth" || it == "pt")) {
             return pth::read(path);
         }
         safetensors::read(path)

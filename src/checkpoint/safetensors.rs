@@ -185,6 +185,22 @@ mod tests {
     }
 
     #[test]
+    fn a_header_of_any_length_is_told_from_torchs_formats() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("iter_3.safetensors");
+        let mut checkpoint = example();
+        let mut lengths = std::collections::BTreeSet::new();
+        // Headers are padded to eight bytes: 32 texts of growing length meet every low byte that a length can have.
+        for size in (0..256).step_by(8) {
+            checkpoint.meta.config = Some("x".repeat(size));
+            checkpoint.write(&path).expect("writes");
+            lengths.insert(std::fs::read(&path).expect("the file")[0]);
+            assert_eq!(Checkpoint::read(&path).expect("reads").meta, checkpoint.meta);
+        }
+        assert!(lengths.contains(&0x80), "{lengths:?}");
+    }
+
+    #[test]
     fn every_cut_and_every_flipped_bit_is_found() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("whole.safetensors");
