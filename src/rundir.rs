@@ -13,6 +13,8 @@
 //!     vis_data/scalars.json         one line of JSON a logged step
 //!   launch_20260131_235959/         what ranks print that do not print to the terminal, while a launcher of ours runs
 //!     rank1.txt                     kept where a rank printed anything
+//!   slurm/                          what batch jobs print
+//!     123.log                       named by the job's number; a requeued job goes on in it
 //! ```
 
 use std::fs::{self, File};
@@ -49,6 +51,11 @@ impl RunDir {
     /// Where a launcher of several ranks puts what they print.
     pub fn output(work_dir: &Path, stamp: &str) -> PathBuf {
         work_dir.join(format!("launch_{stamp}"))
+    }
+
+    /// Where the logs of Slurm jobs go, one file a job.
+    pub fn job_logs(work_dir: &Path) -> PathBuf {
+        work_dir.join("slurm")
     }
 
     /// Makes the folders of a start; an error says which folder cannot be written and why.

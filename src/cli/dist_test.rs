@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser};
 
 use super::machines::{ENVIRONMENT, Ranks};
-use super::test;
+use super::test::Testing;
 use crate::exit::Exit;
 use crate::worker::Variables;
 
@@ -28,14 +28,14 @@ pub(crate) struct Args {
 #[command(name = "segslurm dist_test", override_usage = "segslurm dist_test CONFIG CHECKPOINT GPUS [OPTIONS of segslurm test]")]
 struct Rank {
     #[command(flatten)]
-    test: test::Args,
+    testing: Testing,
 }
 
 pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
     let mut line = vec!["test".into(), args.config.clone().into_os_string(), args.checkpoint.clone().into_os_string()];
     line.extend(args.ranks.options.iter().cloned());
     match Rank::try_parse_from(&line) {
-        Ok(rank) => args.ranks.start(line, &rank.test.task(), variables),
+        Ok(rank) => args.ranks.start(line, &rank.testing.here()?.0, variables),
         Err(error) => Ok(super::refused(&error)),
     }
 }

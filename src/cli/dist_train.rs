@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser};
 
 use super::machines::{ENVIRONMENT, Ranks};
-use super::train;
+use super::train::Training;
 use crate::exit::Exit;
 use crate::worker::Variables;
 
@@ -25,14 +25,14 @@ pub(crate) struct Args {
 #[command(name = "segslurm dist_train", override_usage = "segslurm dist_train CONFIG GPUS [OPTIONS of segslurm train]")]
 struct Rank {
     #[command(flatten)]
-    train: train::Args,
+    training: Training,
 }
 
 pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
     let mut line = vec!["train".into(), args.config.clone().into_os_string()];
     line.extend(args.ranks.options.iter().cloned());
     match Rank::try_parse_from(&line) {
-        Ok(rank) => args.ranks.start(line, &rank.train.task(), variables),
+        Ok(rank) => args.ranks.start(line, &rank.training.here()?, variables),
         Err(error) => Ok(super::refused(&error)),
     }
 }

@@ -1,10 +1,12 @@
 //! Options that `train` and `test` share: the config's changes, the work dir, and who started this process.
 
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
 use crate::dist::Launcher;
+use crate::exit::{Exit, Failure};
 use crate::worker::Task;
 
 /// Who started this process, as mmengine's `--launcher` has it.
@@ -52,4 +54,32 @@ impl LaunchArgs {
         let overrides = [self.cfg_options.clone(), more].concat();
         Task { config, overrides, work_dir: self.work_dir.clone(), launcher, local_rank: self.local_rank }
     }
+
+    /// These options again, for the ranks of a job; `--launcher` and `--local_rank` are each rank's own.
+    pub(crate) fn rank_options(&self) -> Vec<OsString> {
+        let Self { work_dir, cfg_options, launcher: _, local_rank: _ } = self;
+        let mut options = Vec::new();
+        if let Some(folder) = work_dir {
+            options.extend(["--work-dir".into(), folder.clone().into_os_string()]);
+        }
+        if !cfg_options.is_empty() {
+            options.push("--cfg-options".into());
+            options.extend(cfg_options.iter().map(OsString::from));
+        }
+        options
+    }
+}
+
+/// The error for a number of positional arguments that has no meaning.
+pub(super) fn positionals(expected: &str, given: &[OsString]) -> Failure {
+    let said: Vec<String> = given.iter().map(|it| it.to_string_lossy().into_owned()).collect();
+    let message =
+        format!("expected {expected}, but got {}: {} (a work dir is given as --work-dir DIR)", said.len(), said.join(" "));
+    Failure::new(Exit::Usage, message)
+}
+
+/// A positional argument that Slurm has to read.
+pub(super) fn utf8<'a>(name: &str, text: &'a OsStr) -> Result<&'a str, Failure> {
+    let refuse = || Failure::new(Exit::Usage, format!("{name} {} is not UTF-8", text.display()));
+    text.to_str().ok_or_else(refuse)
 }

@@ -8,8 +8,12 @@ mod dist_test;
 mod dist_train;
 mod env;
 mod failure;
+mod job;
 mod launch_args;
 mod machines;
+mod slurm_args;
+mod slurm_test;
+mod slurm_train;
 mod test;
 mod train;
 
@@ -36,6 +40,10 @@ enum Command {
     DistTrain(dist_train::Args),
     #[command(name = "dist_test", alias = "dist-test")]
     DistTest(dist_test::Args),
+    #[command(name = "slurm_train", alias = "slurm-train")]
+    SlurmTrain(slurm_train::Args),
+    #[command(name = "slurm_test", alias = "slurm-test")]
+    SlurmTest(slurm_test::Args),
     Config(config::Args),
     Convert(convert::Args),
     Env(env::Args),
@@ -59,6 +67,8 @@ pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Test(args) => test::run(&args, &variables),
         Command::DistTrain(args) => dist_train::run(&args, &variables),
         Command::DistTest(args) => dist_test::run(&args, &variables),
+        Command::SlurmTrain(args) => slurm_train::run(&args, &variables),
+        Command::SlurmTest(args) => slurm_test::run(&args, &variables),
         Command::Config(args) => config::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Env(args) => env::run(&args, &variables),

@@ -1,29 +1,47 @@
-//! `segslurm test`: test a checkpoint.
+//! `segslurm test`: test a checkpoint, here or on Slurm.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
 
-use super::launch_args::LaunchArgs;
-use crate::exit::Exit;
+use super::job::Order;
+use super::launch_args::{LaunchArgs, positionals, utf8};
+use super::slurm_args::{SlurmArgs, SubmitArgs, help_end};
+use crate::exit::{Exit, Failure};
 use crate::launch::viewer;
 use crate::runner::TestOptions;
+use crate::slurm::job::Kind;
 use crate::worker::{self, Task, Variables};
 
 /// Test a checkpoint: on this machine with CONFIG CHECKPOINT, on Slurm with PARTITION JOB_NAME CONFIG CHECKPOINT
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "Environment:
+#[command(
+    override_usage = "segslurm test CONFIG CHECKPOINT [OPTIONS]\n       segslurm test PARTITION JOB_NAME CONFIG CHECKPOINT [OPTIONS]",
+    after_help = help_end(ENVIRONMENT)
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    testing: Testing,
+
+    #[command(flatten)]
+    submit: SubmitArgs,
+}
+
+const ENVIRONMENT: &str = "Environment:
   CUDA_VISIBLE_DEVICES  the GPUs to use; -1 for none
   OMP_NUM_THREADS       threads of one process on the CPU
   DISPLAY, WAYLAND_DISPLAY  the desktop that --show opens pictures on
-  SEGSLURM_LOG          what to log, such as `debug`; wins over the config's log_level")]
-pub(crate) struct Args {
-    /// The config file
-    config: PathBuf,
+  SEGSLURM_LOG          what to log, such as `debug`; wins over the config's log_level";
 
-    /// A checkpoint of segslurm's or a .pth of mmseg's
-    checkpoint: PathBuf,
+/// A test, wherever it runs.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Testing {
+    /// The config file and a checkpoint of segslurm's or a .pth of mmseg's; for a job on Slurm behind its partition (`-` for the
+    /// default one) and its name
+    #[arg(value_name = "[PARTITION JOB_NAME] CONFIG CHECKPOINT", required = true, num_args = 1..)]
+    positionals: Vec<OsString>,
 
     /// Write label maps as PNG into this folder
     #[arg(long, value_name = "DIR")]
@@ -47,20 +65,61 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     launch: LaunchArgs,
+
+    #[command(flatten)]
+    slurm: SlurmArgs,
 }
 
-impl Args {
-    /// What a rank with this command line does.
-    pub(super) fn task(&self) -> Task {
-        self.launch.task(self.config.clone(), Vec::new())
+const FORMS: &str = "CONFIG CHECKPOINT to test here, or PARTITION JOB_NAME CONFIG CHECKPOINT to test on Slurm";
+
+impl Testing {
+    /// What a rank with this command line does, and its checkpoint, if it has CONFIG and CHECKPOINT alone.
+    pub(super) fn here(&self) -> Result<(Task, PathBuf), Failure> {
+        match &self.positionals[..] {
+            [config, checkpoint] => {
+                self.slurm.refuse(&SubmitArgs::default())?;
+                Ok((self.launch.task(config.into(), Vec::new()), checkpoint.into()))
+            }
+            given => Err(positionals("CONFIG CHECKPOINT", given)),
+        }
+    }
+
+    /// The job that PARTITION JOB_NAME CONFIG CHECKPOINT orders.
+    pub(super) fn order(&self, forms: &str) -> Result<Order<'_>, Failure> {
+        // Exhaustive on purpose: an option that is not passed on to the ranks would be lost.
+        let Self { positionals: given, out, show_dir, show, wait_time, tta, launch, slurm } = self;
+        let [partition, name, config, checkpoint] = &given[..] else { return Err(positionals(forms, given)) };
+        let mut arguments: Vec<OsString> = vec!["test".into(), config.clone(), checkpoint.clone()];
+        for (flag, folder) in [("--out", out), ("--show-dir", show_dir)] {
+            arguments.extend(folder.iter().flat_map(|it| [flag.into(), it.clone().into_os_string()]));
+        }
+        if *show {
+            arguments.extend(["--show".into(), "--wait-time".into(), wait_time.to_string().into()]);
+        }
+        arguments.extend(tta.then(|| "--tta".into()));
+        arguments.extend(launch.rank_options());
+        Ok(Order {
+            kind: Kind::Test,
+            partition: utf8("PARTITION", partition)?,
+            name: utf8("JOB_NAME", name)?,
+            task: launch.task(config.into(), Vec::new()),
+            checkpoint: Some(checkpoint.into()),
+            arguments,
+            slurm,
+        })
     }
 }
 
 pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
+    let Args { testing: args, submit } = args;
+    if args.positionals.len() != 2 {
+        return args.order(FORMS)?.run(submit, variables);
+    }
+    args.slurm.refuse(submit)?;
+    let (task, checkpoint) = args.here()?;
     let show_dir = args.show_dir.clone().or_else(|| args.show.then(|| PathBuf::from("vis_data/vis_image")));
-    let options =
-        TestOptions { checkpoint: args.checkpoint.clone(), out_dir: args.out.clone(), show_dir: show_dir.clone(), tta: args.tta };
-    let rundir = worker::test(&args.task(), &options, variables)?;
+    let options = TestOptions { checkpoint, out_dir: args.out.clone(), show_dir: show_dir.clone(), tta: args.tta };
+    let rundir = worker::test(&task, &options, variables)?;
     // Rank 0's desktop, if any.
     if let Some(rundir) = rundir.filter(|_| args.show) {
         let folder = rundir.show_dir(show_dir.as_deref().unwrap_or(Path::new("")));

@@ -1,23 +1,43 @@
-//! `segslurm train`: train a model.
+//! `segslurm train`: train a model, here or on Slurm.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::launch_args::LaunchArgs;
-use crate::exit::Exit;
+use super::job::Order;
+use super::launch_args::{LaunchArgs, positionals, utf8};
+use super::slurm_args::{SlurmArgs, SubmitArgs, help_end};
+use crate::exit::{Exit, Failure};
+use crate::slurm::job::Kind;
 use crate::worker::{self, Task, Variables};
 
 /// Train a model: on this machine with CONFIG, on Slurm with PARTITION JOB_NAME CONFIG
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "Environment:
+#[command(
+    override_usage = "segslurm train CONFIG [OPTIONS]\n       segslurm train PARTITION JOB_NAME CONFIG [OPTIONS]",
+    after_help = help_end(ENVIRONMENT)
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    training: Training,
+
+    #[command(flatten)]
+    submit: SubmitArgs,
+}
+
+const ENVIRONMENT: &str = "Environment:
   CUDA_VISIBLE_DEVICES  the GPUs to use; -1 for none
   OMP_NUM_THREADS       threads of one process on the CPU
   TORCH_HOME            where pretrained weights are looked for (hub/checkpoints below it)
-  SEGSLURM_LOG          what to log, such as `debug`; wins over the config's log_level")]
-pub(crate) struct Args {
-    /// The config file
-    config: PathBuf,
+  SEGSLURM_LOG          what to log, such as `debug`; wins over the config's log_level";
+
+/// A training, wherever it runs.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Training {
+    /// The config file; for a job on Slurm behind its partition (`-` for the default one) and its name
+    #[arg(value_name = "[PARTITION JOB_NAME] CONFIG", required = true, num_args = 1..)]
+    positionals: Vec<OsString>,
 
     /// Automatic mixed precision: fp16 on CUDA, bf16 on the CPU, unless the config's AmpOptimWrapper says more
     #[arg(long)]
@@ -29,11 +49,26 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     launch: LaunchArgs,
+
+    #[command(flatten)]
+    slurm: SlurmArgs,
 }
 
-impl Args {
-    /// What a rank with this command line does.
-    pub(super) fn task(&self) -> Task {
+const FORMS: &str = "CONFIG to train here, or PARTITION JOB_NAME CONFIG to train on Slurm";
+
+impl Training {
+    /// What a rank with this command line does, if it has CONFIG alone.
+    pub(super) fn here(&self) -> Result<Task, Failure> {
+        match &self.positionals[..] {
+            [config] => {
+                self.slurm.refuse(&SubmitArgs::default())?;
+                Ok(self.task(config.into()))
+            }
+            given => Err(positionals("CONFIG", given)),
+        }
+    }
+
+    fn task(&self, config: PathBuf) -> Task {
         let mut more = Vec::new();
         if self.resume {
             more.push("resume=true".to_owned());
@@ -41,10 +76,34 @@ impl Args {
         if self.amp {
             more.push("optim_wrapper.type=AmpOptimWrapper".to_owned());
         }
-        self.launch.task(self.config.clone(), more)
+        self.launch.task(config, more)
+    }
+
+    /// The job that PARTITION JOB_NAME CONFIG orders.
+    pub(super) fn order(&self, forms: &str) -> Result<Order<'_>, Failure> {
+        // Exhaustive on purpose: an option that is not passed on to the ranks would be lost.
+        let Self { positionals: given, amp, resume, launch, slurm } = self;
+        let [partition, name, config] = &given[..] else { return Err(positionals(forms, given)) };
+        let mut arguments: Vec<OsString> = vec!["train".into(), config.clone()];
+        arguments.extend(amp.then(|| "--amp".into()));
+        arguments.extend(resume.then(|| "--resume".into()));
+        arguments.extend(launch.rank_options());
+        Ok(Order {
+            kind: Kind::Train,
+            partition: utf8("PARTITION", partition)?,
+            name: utf8("JOB_NAME", name)?,
+            task: self.task(config.into()),
+            checkpoint: None,
+            arguments,
+            slurm,
+        })
     }
 }
 
 pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
-    worker::train(&args.task(), variables)
+    if args.training.positionals.len() == 1 {
+        args.training.slurm.refuse(&args.submit)?;
+        return worker::train(&args.training.here()?, variables);
+    }
+    args.training.order(FORMS)?.run(&args.submit, variables)
 }

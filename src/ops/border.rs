@@ -48,10 +48,15 @@ pub fn default_device() -> Device {
 /// The device of the rank that is `local_rank`th on its machine: the CUDA device of that number, starting over when there
 /// are fewer devices than ranks; the CPU when none is visible.
 pub fn device_for_rank(local_rank: usize) -> Device {
-    match usize::try_from(tch::Cuda::device_count()) {
-        Ok(count) if count > 0 && tch::Cuda::is_available() => Device::libtorch_cuda(local_rank % count),
-        _ => Device::libtorch(),
+    match visible_gpus() {
+        0 => Device::libtorch(),
+        count => Device::libtorch_cuda(local_rank % count),
     }
+}
+
+/// CUDA devices that this process may use.
+pub fn visible_gpus() -> usize {
+    if tch::Cuda::is_available() { usize::try_from(tch::Cuda::device_count()).unwrap_or(0) } else { 0 }
 }
 
 #[cfg(test)]

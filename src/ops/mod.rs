@@ -40,7 +40,7 @@ mod reference;
 
 pub use batch_norm::{Activation, BatchNorm, batch_norm};
 pub use binary_cross_entropy::{BinaryCrossEntropy, binary_cross_entropy, binary_cross_entropy_per_element};
-pub use border::{default_device, device_for_rank, from_tch, gradient, to_tch};
+pub use border::{default_device, device_for_rank, from_tch, gradient, to_tch, visible_gpus};
 pub use convolution::{Conv, conv2d};
 pub use cross_entropy::{CrossEntropy, Reduction, cross_entropy, cross_entropy_per_pixel, cross_entropy_weighted};
 pub use dropout::dropout2d;

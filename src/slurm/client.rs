@@ -255,15 +255,16 @@ fn refused(spec: &JobSpec, said: &str) -> SlurmError {
     let text = said.to_ascii_lowercase();
     let fixes: [(&str, String); 15] = [
         ("partition name", format!("`sinfo` lists the partitions; PARTITION is {:?}", spec.partition.as_deref().unwrap_or("-"))),
-        ("node configuration is not available", {
-            let Some(asked) = Some(spec.shape.gpus_per_node).filter(|it| *it > 0) else {
-                return SlurmError::Refused { said: line.to_owned(), fix: "lower --ntasks, CPUS_PER_TASK or --mem".to_owned() };
-            };
-            format!(
-                "no node has {asked} GPUs with {} CPUs: lower GPUS_PER_NODE or CPUS_PER_TASK (`sinfo -o '%P %G %c %m'` shows the nodes)",
-                spec.shape.ranks_per_node * spec.cpus_per_task
-            )
-        }),
+        (
+            "node configuration is not available",
+            match spec.shape.gpus_per_node {
+                0 => "lower --ntasks, CPUS_PER_TASK or --mem (`sinfo -o '%P %c %m'` shows the nodes)".to_owned(),
+                asked => format!(
+                    "no node has {asked} GPUs with {} CPUs: lower GPUS_PER_NODE or CPUS_PER_TASK (`sinfo -o '%P %G %c %m'` shows the nodes)",
+                    spec.shape.ranks_per_node * spec.cpus_per_task
+                ),
+            },
+        ),
         ("invalid account", "name one of yours with --account (`sacctmgr show associations user=$USER` lists them)".to_owned()),
         ("invalid qos", "name one of yours with --qos (`sacctmgr show qos` lists them)".to_owned()),
         ("time limit", "lower --time (`sinfo -o '%P %l'` shows the limits)".to_owned()),

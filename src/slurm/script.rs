@@ -154,10 +154,19 @@ fn quote(text: &str) -> Result<String, minijinja::Error> {
     shlex::try_quote(text).map(|it| it.into_owned()).map_err(refused)
 }
 
-/// Escapes for a `#SBATCH` line, where a `#` ends the line even inside quotes, but not after a backslash.
+/// Quotes for a `#SBATCH` line, which sbatch reads by rules of its own: blanks only inside quotes, a backslash before a quote, and
+/// before `#`, which else may end the line.
 fn directive(text: &str) -> String {
-    let plain = |it: char| it.is_alphanumeric() || "-_=./,:@%+".contains(it);
-    text.chars().flat_map(|it| if plain(it) { vec![it] } else { vec!['\\', it] }).collect()
+    let plain = |it: char| it.is_alphanumeric() || "-_=./,:@%+[]".contains(it);
+    if text.chars().all(plain) {
+        return text.to_owned();
+    }
+    let escape = |it: char| if "\\\"#".contains(it) { vec!['\\', it] } else { vec![it] };
+    let quoted = |text: &str| format!("\"{}\"", text.chars().flat_map(escape).collect::<String>());
+    match text.split_once('=') {
+        Some((name, value)) if name.chars().all(plain) => format!("{name}={}", quoted(value)),
+        _ => quoted(text),
+    }
 }
 
 #[cfg(test)]
@@ -184,7 +193,7 @@ mod tests {
     #[test]
     fn every_value_is_quoted_for_its_place() {
         let text = rendered(&Template::batch(Kind::Train)).expect("renders");
-        for line in ["#SBATCH --job-name=a\\ b", "#SBATCH --chdir=/data/\\#1\\ \\$x", "#SBATCH --output=w/50%%/slurm/%j.log"] {
+        for line in ["#SBATCH --job-name=\"a b\"", "#SBATCH --chdir=\"/data/\\#1 $x\"", "#SBATCH --output=w/50%%/slurm/%j.log"] {
             assert!(text.lines().any(|it| it == line), "{line}\nis not in\n{text}");
         }
         let command = text.lines().find(|it| it.contains("a b.yaml")).expect("the command").trim_end_matches('\\');

@@ -1,0 +1,327 @@
+//! From a command line with PARTITION and JOB_NAME to a job: resolved, checked, then shown, submitted, run, or run here.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use super::args::config_failure;
+use super::slurm_args::{SlurmArgs, SubmitArgs};
+use crate::checkpoint::Checkpoint;
+use crate::config;
+use crate::exit::{Exit, Failure};
+use crate::experiment::Experiment;
+use crate::launch::local::{Local, Machines};
+use crate::launch::slurm::Foreground;
+use crate::ops;
+use crate::rundir::{RunDir, stamp_now, write_atomically};
+use crate::slurm::client::{self, Reach, SlurmError};
+use crate::slurm::job::{JobSpec, Kind};
+use crate::slurm::script::{RankCommand, ScriptError, Template};
+use crate::slurm::site::{self, Site, SiteError};
+use crate::worker::{Task, Variables};
+
+/// What was asked for on the command line.
+pub(super) struct Order<'a> {
+    pub kind: Kind,
+    pub partition: &'a str,
+    pub name: &'a str,
+    pub task: Task,
+    pub checkpoint: Option<PathBuf>,
+    /// What every rank is told, without `--launcher`.
+    pub arguments: Vec<OsString>,
+    pub slurm: &'a SlurmArgs,
+}
+
+/// An order with everything resolved; nothing was submitted yet.
+struct Plan {
+    spec: JobSpec,
+    command: RankCommand,
+    experiment: Experiment,
+    work_dir: PathBuf,
+    reach: Reach,
+    site: Option<Site>,
+}
+
+fn usage(message: impl Into<String>) -> anyhow::Error {
+    Failure::new(Exit::Usage, message).into()
+}
+
+fn slurm_failure(error: SlurmError) -> Failure {
+    let exit = match &error {
+        SlurmError::Refused { said, .. } if said.contains("ontact") => Exit::Unavailable,
+        SlurmError::Refused { .. } => Exit::Refused,
+        SlurmError::Start { .. } | SlurmError::Silent { .. } => Exit::Unavailable,
+        SlurmError::NoJobId { .. } => Exit::Software,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+fn script_failure(error: ScriptError) -> Failure {
+    let exit = match &error {
+        ScriptError::Read { .. } => Exit::NoInput,
+        ScriptError::Template { .. } => Exit::Config,
+        ScriptError::Text { .. } => Exit::Usage,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+fn site_failure(error: SiteError) -> Failure {
+    let exit = if matches!(error, SiteError::Wrong { .. }) { Exit::Config } else { Exit::NoInput };
+    Failure::new(exit, error.to_string())
+}
+
+impl Order<'_> {
+    fn plan(self, variables: Variables) -> anyhow::Result<(Self, Plan)> {
+        let folders: Vec<PathBuf> =
+            dirs::config_dir().map(|it| it.join("segslurm/sites")).into_iter().chain(["slurm/sites".into()]).collect();
+        let named = self.slurm.site.clone().or_else(|| variables("SEGSLURM_SITE").filter(|it| !it.is_empty()));
+        let reach = client::reach();
+        let site = match named {
+            Some(name) => Some(Site::named(&name, &folders).map_err(site_failure)?),
+            None if reach == Reach::Answers && site::any(&folders) => {
+                let cluster = client::cluster_name();
+                cluster.map(|it| Site::of_cluster(&it, &folders).map_err(site_failure)).transpose()?.flatten()
+            }
+            None => None,
+        };
+        let flags = self.slurm.flags();
+        let spec = JobSpec::resolve(self.kind, self.partition, self.name, &flags, variables, site.as_ref());
+        let spec = spec.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+        if self.task.launcher != crate::dist::Launcher::None || self.task.local_rank.is_some() {
+            return Err(usage("--launcher and --local_rank are for the ranks, which the job starts: leave them away"));
+        }
+        // Read here first: a mistake in the config is told before anything waits in a queue.
+        let config = config::load(&self.task.config, &self.task.overrides).map_err(|error| config_failure(&error))?;
+        let experiment = Experiment::from_config(&config)?;
+        if let Some(checkpoint) = self.checkpoint.as_deref().filter(|it| !it.is_file()) {
+            let message = format!("the checkpoint {} does not exist", checkpoint.display());
+            return Err(Failure::new(Exit::NoInput, message).into());
+        }
+        let work_dir = RunDir::choose(self.task.work_dir.as_deref(), experiment.work_dir.as_deref(), &self.task.config);
+        let directory = std::env::current_dir().context("the current folder is gone")?;
+        let text = |path: &Path| {
+            let refuse = || usage(format!("{} is not UTF-8: a script cannot hold it", path.display()));
+            path.to_str().map(str::to_owned).ok_or_else(refuse)
+        };
+        let program = match site.as_ref().and_then(|it| it.program.clone()) {
+            Some(program) => program,
+            None => std::env::current_exe().context("this program's own path is not known")?,
+        };
+        let arguments = self.arguments.iter().map(|it| text(Path::new(it))).collect::<Result<_, _>>()?;
+        let command = RankCommand {
+            program: text(&program)?,
+            arguments,
+            log_dir: text(&directory.join(RunDir::job_logs(&work_dir)))?,
+            directory: text(&directory)?,
+            work_dir: text(&work_dir)?,
+        };
+        Ok((self, Plan { spec, command, experiment, work_dir, reach, site }))
+    }
+
+    /// The template for the batch script: the user's, the site's, or ours.
+    fn template(&self, plan: &Plan) -> Result<Template, Failure> {
+        let by_site = plan.site.as_ref().and_then(|it| match self.kind {
+            Kind::Train => it.template.train.clone(),
+            Kind::Test => it.template.test.clone(),
+        });
+        match self.slurm.template.clone().or(by_site) {
+            Some(path) => Template::load(path).map_err(script_failure),
+            None => Ok(Template::batch(self.kind)),
+        }
+    }
+
+    /// Runs the job: in the foreground, with `--batch` in the queue, without a Slurm here.
+    pub(super) fn run(self, submit: &SubmitArgs, variables: Variables) -> anyhow::Result<Exit> {
+        let (order, plan) = self.plan(variables)?;
+        let script = plan.command.render(&plan.spec, &order.template(&plan)?).map_err(script_failure)?;
+        if plan.spec.array && !submit.batch {
+            return Err(usage("--array makes several jobs at once: give --batch as well"));
+        }
+        if submit.dry_run {
+            return order.dry_run(&plan, submit, &script);
+        }
+        if let Some(without) = plan.without_slurm() {
+            return order.here(&plan, submit, &without);
+        }
+        for note in &plan.spec.notes {
+            eprintln!("segslurm: {note}");
+        }
+        plan.log_folder()?;
+        if submit.batch {
+            return plan.submit(&script);
+        }
+        if !plan.spec.sbatch_args.is_empty() {
+            eprintln!("segslurm: SBATCH_ARGS are for --batch; srun in the foreground takes SRUN_ARGS");
+        }
+        plan.accepted(&script)?;
+        let partition = plan.spec.partition.as_deref().unwrap_or("Slurm's default");
+        eprintln!("segslurm: {} on partition {partition}", plan.spec.shape.describe());
+        let line = plan.command.srun(&plan.spec);
+        Ok(Foreground { line, exports: plan.spec.exports.clone(), saves: order.kind == Kind::Train }.execute()?)
+    }
+
+    /// Prints or submits the script alone.
+    pub(super) fn script(self, output: Option<&Path>, srun: bool, submit: bool, variables: Variables) -> anyhow::Result<Exit> {
+        let (order, plan) = self.plan(variables)?;
+        let template = if srun && order.slurm.template.is_none() { Template::srun() } else { order.template(&plan)? };
+        let text = plan.command.render(&plan.spec, &template).map_err(script_failure)?;
+        for note in &plan.spec.notes {
+            eprintln!("segslurm: {note}");
+        }
+        // Without the folder Slurm ends the job at its start, without a word.
+        plan.log_folder()?;
+        match output {
+            Some(path) => {
+                let refuse = |error| Failure::new(Exit::CannotWrite, format!("cannot write {}: {error}", path.display()));
+                write_atomically(path, text.as_bytes()).map_err(refuse)?;
+            }
+            None => print!("{text}"),
+        }
+        if !submit {
+            return Ok(Exit::Done);
+        }
+        match plan.without_slurm() {
+            Some(without) => Err(Failure::new(Exit::Unavailable, format!("cannot submit: {without}")).into()),
+            None => plan.submit(&text),
+        }
+    }
+
+    /// Runs the ranks on this machine, where there is no Slurm.
+    fn here(&self, plan: &Plan, submit: &SubmitArgs, without: &str) -> anyhow::Result<Exit> {
+        if submit.no_fallback {
+            let message = format!("{without}; without --no-fallback the same command runs here");
+            return Err(Failure::new(Exit::Unavailable, message).into());
+        }
+        let ranks = plan.ranks_here(submit);
+        eprintln!("segslurm: {without}: running here, {}", plan.describe_here(self.kind, ranks));
+        let output = RunDir::output(&plan.work_dir, &stamp_now());
+        let port = plan.port_here();
+        let local = Local { arguments: self.arguments.clone(), ranks, machines: Machines::default(), port, output };
+        Ok(local.execute()?)
+    }
+
+    fn dry_run(&self, plan: &Plan, submit: &SubmitArgs, script: &str) -> anyhow::Result<Exit> {
+        let loaders = match self.kind {
+            Kind::Train => [&plan.experiment.train_dataloader, &plan.experiment.val_dataloader],
+            Kind::Test => [&plan.experiment.test_dataloader, &None],
+        };
+        for loader in loaders.into_iter().flatten() {
+            loader.dataset.init()?;
+        }
+        for path in self.checkpoint.iter().chain(plan.experiment.load_from.iter()) {
+            Checkpoint::read(path)?;
+        }
+        let mut text = String::new();
+        for setting in &plan.spec.settings {
+            let _ = writeln!(text, "{:<16} {:<24} {}", setting.name, setting.value, setting.origin);
+        }
+        let _ = writeln!(text, "\n{}", plan.spec.shape.describe());
+        for note in &plan.spec.notes {
+            let _ = writeln!(text, "{note}");
+        }
+        plan.log_folder()?;
+        match plan.without_slurm() {
+            Some(without) if submit.no_fallback => {
+                return Err(Failure::new(Exit::Unavailable, without).into());
+            }
+            Some(without) => {
+                let here = plan.describe_here(self.kind, plan.ranks_here(submit));
+                let _ = writeln!(text, "{without}: it would run here, {here}");
+            }
+            None => {
+                let estimate = plan.accepted(script)?;
+                let _ = writeln!(text, "{estimate}");
+                if submit.batch {
+                    let _ = write!(text, "\n{script}");
+                } else {
+                    let line = plan.command.render(&plan.spec, &Template::srun()).map_err(script_failure)?;
+                    let _ = write!(text, "\n{line}");
+                }
+            }
+        }
+        print!("{text}");
+        Ok(Exit::Done)
+    }
+}
+
+impl Plan {
+    fn log_folder(&self) -> Result<(), Failure> {
+        fs::create_dir_all(&self.command.log_dir).map_err(|error| {
+            let message =
+                format!("cannot write the folder of the job's log, {}: {error}; choose --work-dir", self.command.log_dir);
+            Failure::new(Exit::CannotWrite, message)
+        })
+    }
+
+    /// Why there is no Slurm here, if there is none.
+    fn without_slurm(&self) -> Option<String> {
+        match &self.reach {
+            Reach::Answers => None,
+            Reach::NotInstalled(programs) => Some(format!("no Slurm here ({} not on PATH)", programs.join(", "))),
+            Reach::Silent(said) => Some(format!("no Slurm controller answers ({said})")),
+        }
+    }
+
+    /// Whether Slurm would take the job; its estimate of the start.
+    fn accepted(&self, script: &str) -> Result<String, Failure> {
+        if let Some(error) = client::misfit(&self.spec, &client::partitions()) {
+            return Err(slurm_failure(error));
+        }
+        client::test_only(&self.spec, script).map_err(slurm_failure)
+    }
+
+    fn submit(&self, script: &str) -> anyhow::Result<Exit> {
+        if let Some(error) = client::misfit(&self.spec, &client::partitions()) {
+            return Err(slurm_failure(error).into());
+        }
+        let job = client::submit(&self.spec, script).map_err(slurm_failure)?;
+        let on = job.cluster.map(|it| format!(" on cluster {it}")).unwrap_or_default();
+        let log = self.command.log(&self.spec).replace("%j", &job.id.to_string()).replace("%A", &job.id.to_string());
+        let log = log.replace("%%", "%");
+        eprintln!("segslurm: submitted job {}{on}: {}", job.id, self.spec.shape.describe());
+        eprintln!("  log     {log}");
+        eprintln!("  follow  tail -F {}", shlex::try_quote(&log).unwrap_or_default());
+        eprintln!("  state   squeue -j {}", job.id);
+        if self.spec.kind == Kind::Train {
+            eprintln!("  stop    scancel --batch --signal=INT {}    (saves first)", job.id);
+        }
+        eprintln!("  cancel  scancel {}", job.id);
+        Ok(Exit::Done)
+    }
+
+    fn ranks_here(&self, submit: &SubmitArgs) -> usize {
+        let visible = ops::visible_gpus();
+        let asked = self.spec.shape.ranks;
+        submit.nproc.map_or_else(|| if visible == 0 { 1 } else { asked.min(visible) }, std::num::NonZeroUsize::get)
+    }
+
+    fn port_here(&self) -> Option<crate::launch::local::Port> {
+        let port = |number, from: &str| Some(crate::launch::local::Port { number, from: from.to_owned() });
+        let named = self.spec.exports.iter().find(|it| it.0 == "MASTER_PORT").and_then(|it| it.1.parse().ok());
+        match (self.experiment.env_cfg.dist_cfg.port, named) {
+            (Some(number), _) => port(number, "env_cfg.dist_cfg.port"),
+            (None, Some(number)) => port(number, "MASTER_PORT"),
+            (None, None) => None,
+        }
+    }
+
+    /// How many ranks run here, and what that changes.
+    fn describe_here(&self, kind: Kind, ranks: usize) -> String {
+        let on = if ops::visible_gpus() == 0 { "on the CPU" } else { "with one GPU each" };
+        let mut text = format!("{ranks} rank{} {on}", if ranks == 1 { "" } else { "s" });
+        let asked = self.spec.shape.ranks;
+        let batch = self.experiment.train_dataloader.as_ref().map(|it| it.batch_size);
+        if let (Kind::Train, Some(batch), true) = (kind, batch, asked != ranks) {
+            let _ = write!(
+                text,
+                "; a step sees {} images instead of {} ({asked} ranks with {batch} each), which may want another learning rate",
+                ranks * batch,
+                asked * batch
+            );
+        }
+        text
+    }
+}

@@ -1,0 +1,26 @@
+//! `segslurm slurm_test`: the batch script of a test.
+
+use clap::Args as ClapArgs;
+
+use super::slurm_train::ScriptArgs;
+use super::test::Testing;
+use crate::exit::Exit;
+use crate::worker::Variables;
+
+/// Print the batch script of a test: PARTITION JOB_NAME CONFIG CHECKPOINT, and options of `segslurm test`
+#[derive(Debug, ClapArgs)]
+#[command(override_usage = "segslurm slurm_test PARTITION JOB_NAME CONFIG CHECKPOINT [OPTIONS]")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    testing: Testing,
+
+    #[command(flatten)]
+    script: ScriptArgs,
+}
+
+const FORM: &str = "PARTITION JOB_NAME CONFIG CHECKPOINT";
+
+pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
+    let ScriptArgs { output, srun, submit } = &args.script;
+    args.testing.order(FORM)?.script(output.as_deref(), *srun, *submit, variables)
+}
