@@ -2,7 +2,7 @@
 CARGO ?= cargo
 SHELL := /bin/bash
 
-.PHONY: help libtorch build demo test check parity bench cluster cluster-down docs
+.PHONY: help libtorch build demo test check check-cuda gpu-check parity bench cluster cluster-down docs
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -25,6 +25,14 @@ check: libtorch ## rustfmt, clippy and rustdoc, warnings denied, and shellcheck
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 	shellcheck scripts/*.sh .ci/run
+
+check-cuda: ## compile and link the NCCL code against PyTorch's full CUDA wheels (5 GB the first time)
+	@scripts/libtorch.sh cuda
+	LIBTORCH=$${LIBTORCH:-$(CURDIR)/.libtorch-cuda} CARGO_TARGET_DIR=target/cuda \
+		$(CARGO) test --package segslurm-native --features cuda --no-run
+
+gpu-check: ## on a machine with a GPU: correctness against the CPU, NCCL, speed beside mmsegmentation's model
+	@scripts/gpu-check.sh
 
 parity: libtorch ## our numbers beside mmsegmentation's, on the same weights and pixels (5 GB and 10 minutes the first time)
 	@scripts/parity.sh

@@ -50,6 +50,8 @@ fn main() {
         for library in ["torch_cuda", "c10_cuda"] {
             println!("cargo:rustc-link-lib={library}");
         }
+        // libtorch_cuda finds NVIDIA's libraries by its own rpath, which the linker does not follow.
+        println!("cargo:rustc-link-arg=-Wl,--allow-shlib-undefined");
     }
     println!("cargo:LIBDIR={}", libtorch.libraries.display());
     // For this package's own tests; the program gets its rpath from the root's build script.

@@ -1,9 +1,11 @@
 //! Our side of `make bench`: one case a process, its figures one line of JSON at the end, as the peer's scripts in
 //! `scripts/bench/` print theirs. `scripts/bench/compare.py` runs both and makes the table.
 
+mod gpu;
 mod ground;
 mod loader;
 mod model;
+mod ranks;
 mod report;
 mod startup;
 mod train_step;
@@ -12,7 +14,8 @@ mod transforms;
 use anyhow::bail;
 
 const USAGE: &str = "usage: bench train-step MODEL STEPS | startup MODEL | transforms RECIPE FOLDER IMAGES | \
-                     loader RECIPE FOLDER IMAGES | ground FOLDER";
+                     loader RECIPE FOLDER IMAGES | ground FOLDER | ranks STEPS overlap|after | \
+                     gpu-check | gpu-speed IMAGES fp32|amp STEPS";
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -22,6 +25,11 @@ fn main() -> anyhow::Result<()> {
         ["startup", model] => startup::run(model),
         ["transforms", recipe, folder, images] => transforms::run(recipe, folder.as_ref(), images.parse()?),
         ["loader", recipe, folder, images] => loader::run(recipe, folder.as_ref(), images.parse()?),
+        ["ranks", steps, overlap] => ranks::run(steps, overlap),
+        // What `ranks` starts twice.
+        ["rank", steps, overlap] => ranks::rank(steps.parse()?, overlap),
+        ["gpu-check"] => gpu::check(),
+        ["gpu-speed", images, precision, steps] => gpu::speed(images.parse()?, precision, steps.parse()?),
         ["ground", folder] => ground::run(folder.as_ref()),
         _ => bail!(USAGE),
     }

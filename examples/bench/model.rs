@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
+use burn::tensor::Device;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use segslurm::config;
@@ -23,16 +24,27 @@ fn shape(model: &str) -> anyhow::Result<(usize, usize, usize)> {
 
 /// The config's model, its optimizer, and what else takes part in a step.
 pub(crate) fn learner(model: &str, group: Group) -> anyhow::Result<Learner> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/bench/{model}.yaml"));
-    let experiment = Experiment::from_config(&config::load(&path, &[])?)?;
-    let optim_wrapper = experiment.optim_wrapper.as_ref().context("the config has no optim_wrapper")?;
     let device = ops::device_for_rank(group.local_rank()).autodiff();
-    Learner::new(&experiment.model, optim_wrapper, &device, &group, 1, 80_000)
+    learner_with(model, group, &device, &[])
+}
+
+/// The same on an autodiff device of one's choice, with changes of the config.
+pub(crate) fn learner_with(model: &str, group: Group, device: &Device, changes: &[&str]) -> anyhow::Result<Learner> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/bench/{model}.yaml"));
+    let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    let experiment = Experiment::from_config(&config::load(&path, &changes)?)?;
+    let optim_wrapper = experiment.optim_wrapper.as_ref().context("the config has no optim_wrapper")?;
+    Learner::new(&experiment.model, optim_wrapper, device, &group, 1, 80_000)
 }
 
 /// Bytes that training images could have, and labels of every class. `images` in place of the model's own number.
 pub(crate) fn batch(model: &str, images: Option<usize>) -> anyhow::Result<Batch> {
     let (n, height, width) = shape(model)?;
+    batch_of(model, images.unwrap_or(n), (height, width))
+}
+
+/// The same of any size.
+pub(crate) fn batch_of(model: &str, images: usize, (height, width): (usize, usize)) -> anyhow::Result<Batch> {
     let classes = if model == "pspnet_r50" { 150 } else { 19 };
     let mut random = StdRng::seed_from_u64(5);
     let sample = |sample_idx| {
@@ -59,5 +71,5 @@ pub(crate) fn batch(model: &str, images: Option<usize>) -> anyhow::Result<Batch>
             },
         }
     };
-    Ok(Batch { samples: (0..images.unwrap_or(n)).map(sample).collect() })
+    Ok(Batch { samples: (0..images).map(sample).collect() })
 }

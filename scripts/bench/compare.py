@@ -91,13 +91,20 @@ def inference():
 
 
 def ranks(n):
-    def figures(out):
-        return {"ms a step": 1000 * statistics.median(out["seconds"])}
+    def ours(_):
+        sent = {how: run([OURS, "ranks", n, how]) for how in ["overlap", "after"]}
+        milliseconds = {how: 1000 * statistics.median(out["seconds"]) for how, out in sent.items()}
+        return {
+            "ms a step": milliseconds["overlap"],
+            "ms a step, gradients sent after backward": milliseconds["after"],
+            "ms a step waiting for the other rank": 1000 * sent["overlap"]["waited"],
+            "MB sent a step": sent["overlap"]["megabytes"],
+        }
 
-    return dict(
-        ours=lambda _: figures(run([OURS, "ranks", n])),
-        theirs=lambda python: figures(run([python, BENCH / "ranks.py", n])),
-    )
+    def theirs(python):
+        return {"ms a step": 1000 * statistics.median(run([python, BENCH / "ranks.py", n])["seconds"])}
+
+    return dict(ours=ours, theirs=theirs)
 
 
 CASES = {

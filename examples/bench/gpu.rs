@@ -1,0 +1,194 @@
+//! The GPU against the CPU: every fused operation, forward and backward, and whole train steps. Without a GPU it is the CPU against
+//! itself, which at least shows that the check runs. And the train step that `make gpu-check` times.
+
+use std::net::TcpListener;
+use std::os::fd::IntoRawFd;
+use std::time::Duration;
+
+use anyhow::{bail, ensure};
+use burn::tensor::{Device, Int, Tensor};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use segslurm::dist::Group;
+use segslurm::ops::{
+    self, Activation, BatchNorm, BinaryCrossEntropy, Conv, CrossEntropy, Reduction, from_tch, gradient, to_tch,
+};
+use segslurm_native::collective::{self, ProcessGroup, Store};
+use serde_json::json;
+
+use crate::{model, report};
+
+/// Single precision, sums of a few thousand terms, in another order.
+const OPERATION: f64 = 1e-3;
+/// Three steps of a whole network, TF32 convolutions among them.
+const LOSS: f64 = 1e-2;
+
+/// An operation on flat inputs; its output is flattened too.
+struct Case {
+    name: &'static str,
+    inputs: Vec<usize>,
+    run: fn(&[Tensor<1>]) -> Tensor<1>,
+}
+
+const N: [usize; 4] = [2, 8, 12, 10];
+const SIZE: usize = N[0] * N[1] * N[2] * N[3];
+
+fn cases() -> Vec<Case> {
+    let case = |name, inputs: &[usize], run| Case { name, inputs: inputs.to_vec(), run };
+    let conv: fn(&[Tensor<1>]) -> Tensor<1> = |x| {
+        let conv = Conv { padding: [2, 2], dilation: [2, 2], ..Conv::default() };
+        flat(ops::conv2d(image(&x[0]), x[1].clone().reshape([6, N[1], 3, 3]), Some(x[2].clone()), conv))
+    };
+    vec![
+        case("conv2d", &[SIZE, 6 * N[1] * 9, 6], conv),
+        case("batch_norm, training, relu", &[SIZE, N[1], N[1]], |x| norm(x, true)),
+        case("batch_norm, running statistics, relu", &[SIZE, N[1], N[1]], |x| norm(x, false)),
+        case("relu", &[SIZE], |x| flat(ops::relu(image(&x[0])))),
+        case("add_relu", &[SIZE, SIZE], |x| flat(ops::add_relu(image(&x[0]), image(&x[1])))),
+        case("max_pool2d", &[SIZE], |x| flat(ops::max_pool2d(image(&x[0]), [3, 3], [2, 2], [1, 1]))),
+        case("avg_pool2d", &[SIZE], |x| flat(ops::avg_pool2d(image(&x[0]), [2, 2], [2, 2], [0, 0], true, false))),
+        case("adaptive_avg_pool2d", &[SIZE], |x| flat(ops::adaptive_avg_pool2d(image(&x[0]), [3, 3]))),
+        case("resize_bilinear", &[SIZE], |x| flat(ops::resize_bilinear(image(&x[0]), [17, 23], false))),
+        case("cross_entropy", &[SIZE], |x| {
+            let weighted = CrossEntropy {
+                class_weight: Some((1..=8).map(|it| 0.25 * it as f32).collect()),
+                reduction: Reduction::MeanNonIgnored,
+                ..CrossEntropy::default()
+            };
+            ops::cross_entropy(image(&x[0]), labels([N[2], N[3]], &x[0].device()), &weighted)
+        }),
+        case("resized_cross_entropy", &[SIZE], |x| {
+            let target = labels([2 * N[2], 2 * N[3]], &x[0].device());
+            let (loss, accuracy) = ops::resized_cross_entropy(image(&x[0]), target, &CrossEntropy::default(), false);
+            Tensor::cat(vec![loss, accuracy.detach() / 100.0], 0)
+        }),
+        case("binary_cross_entropy", &[SIZE], |x| {
+            let options = BinaryCrossEntropy { class_weight: None, ignore_index: 255, reduction: Reduction::Mean };
+            ops::binary_cross_entropy(image(&x[0]), labels([N[2], N[3]], &x[0].device()), &options)
+        }),
+        case("label_map", &[SIZE], |x| {
+            let map = to_tch(&ops::resized_label_map(&image(&x[0]), [30, 31], false)).to_kind(tch::Kind::Float);
+            from_tch(map.view(-1), &x[0].device())
+        }),
+    ]
+}
+
+fn image(x: &Tensor<1>) -> Tensor<4> {
+    x.clone().reshape(N)
+}
+
+fn flat(x: Tensor<4>) -> Tensor<1> {
+    let count = x.shape().num_elements();
+    x.reshape([count])
+}
+
+fn norm(x: &[Tensor<1>], training: bool) -> Tensor<1> {
+    let device = x[0].device();
+    let (mean, var) = (Tensor::zeros([N[1]], &device), Tensor::ones([N[1]], &device));
+    let options = BatchNorm { training, activation: Activation::ReLU, ..BatchNorm::default() };
+    flat(ops::batch_norm(image(&x[0]), x[1].clone(), x[2].clone(), &mean, &var, options))
+}
+
+/// Labels of all eight classes, some of them ignored.
+fn labels([height, width]: [usize; 2], device: &Device) -> Tensor<3, Int> {
+    let label = |at: usize| if at % 11 == 0 { 255 } else { (at * 7 % 8) as i64 };
+    let values: Vec<i64> = (0..N[0] * height * width).map(label).collect();
+    let labels = tch::Tensor::from_slice(&values).view([N[0] as i64, height as i64, width as i64]);
+    from_tch(labels.to_device(place(device)), device)
+}
+
+fn place(device: &Device) -> tch::Device {
+    to_tch(&Tensor::<1>::zeros([1], device)).device()
+}
+
+/// The output and the gradient of every input, on the CPU.
+fn differentiate(case: &Case, device: &Device) -> anyhow::Result<Vec<tch::Tensor>> {
+    let mut random = StdRng::seed_from_u64(3);
+    let mut drawn = |count: usize| {
+        let values: Vec<f32> = (0..count).map(|_| random.random_range(-2.0..2.0)).collect();
+        tch::Tensor::from_slice(&values).to_device(place(device))
+    };
+    let inputs: Vec<Tensor<1>> = case.inputs.iter().map(|&count| from_tch(drawn(count), device).require_grad()).collect();
+    let output = (case.run)(&inputs);
+    let weights: Tensor<1> = from_tch(drawn(output.dims()[0]), device);
+    let mut found = vec![to_tch(&output).to_device(tch::Device::Cpu)];
+    if ops::leaf(&output).is_some() {
+        let mut grads = (output * weights).sum().backward();
+        let gradients = inputs.iter().filter_map(|it| gradient(it, &mut grads));
+        found.extend(gradients.map(|it| it.to_device(tch::Device::Cpu)));
+    }
+    Ok(found)
+}
+
+/// The largest difference, as a part of the largest value.
+fn apart(a: &tch::Tensor, b: &tch::Tensor) -> f64 {
+    (a - b).abs().max().double_value(&[]) / b.abs().max().double_value(&[]).max(1e-12)
+}
+
+/// Prints one line a check; an error where one is beyond its limit.
+pub(crate) fn check() -> anyhow::Result<()> {
+    let (gpu, cpu) = (ops::default_device().autodiff(), Device::libtorch().autodiff());
+    println!("{:<40} {:>12} {:>10}", format!("{:?} against the CPU", place(&gpu)), "apart", "limit");
+    let mut beyond = Vec::new();
+    let mut said = |name: &str, found: f64, limit: f64| {
+        println!("{name:<40} {found:>12.1e} {limit:>10.0e}");
+        if !(found <= limit) {
+            beyond.push(name.to_owned());
+        }
+    };
+    for case in cases() {
+        let (found, expected) = (differentiate(&case, &gpu)?, differentiate(&case, &cpu)?);
+        ensure!(found.len() == expected.len(), "{}: a gradient is missing on one side", case.name);
+        let worst = found.iter().zip(&expected).map(|(a, b)| apart(a, b)).fold(0.0, f64::max);
+        said(case.name, worst, OPERATION);
+    }
+    let batch = model::batch("pspnet_r18", None)?;
+    // What dropout drops differs from device to device.
+    let changes = ["model.decode_head.dropout_ratio=0", "model.auxiliary_head.dropout_ratio=0"];
+    let learner = |device| model::learner_with("pspnet_r18", Group::alone(), device, &changes);
+    let mut learners = [learner(&gpu)?, learner(&cpu)?];
+    for iteration in 0..3 {
+        let mut loss = |side: usize| learners[side].step(&batch, iteration, &[0.01]).map(|losses| losses[0].1);
+        let (found, expected) = (loss(0)?, loss(1)?);
+        said(&format!("PSPNet-R18, loss of step {}", iteration + 1), (found - expected).abs() / expected, LOSS);
+    }
+    if collective::has_nccl() && place(&gpu).is_cuda() {
+        said("NCCL, all_reduce of one rank", nccl()?, 0.0);
+    } else {
+        println!("NCCL: not run, {}", if collective::has_nccl() { "no GPU" } else { "this build has none (--features cuda)" });
+    }
+    if !beyond.is_empty() {
+        bail!("beyond the limit: {}", beyond.join(", "));
+    }
+    Ok(())
+}
+
+/// How far a sum over one rank is from its only part.
+fn nccl() -> anyhow::Result<f64> {
+    let timeout = Duration::from_secs(60);
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port();
+    let store = Store::serve(listener.into_raw_fd(), port, timeout)?;
+    let group = ProcessGroup::nccl(&store, 0, 1, timeout, 0)?;
+    let values = tch::Tensor::rand([1 << 20], (tch::Kind::Float, tch::Device::Cuda(0)));
+    let sum = group.all_reduce(values.copy(), collective::Reduce::Sum)?.wait()?;
+    Ok(apart(&sum, &values))
+}
+
+/// Times `steps` train steps of PSPNet-R50 on `images` images of 512×1024, in single or mixed precision.
+pub(crate) fn speed(images: usize, precision: &str, steps: usize) -> anyhow::Result<()> {
+    let changes: &[&str] = match precision {
+        "fp32" => &[],
+        "amp" => &["optim_wrapper.type=AmpOptimWrapper"],
+        other => bail!("{other}: expected fp32 or amp"),
+    };
+    let mut learner = model::learner_with("pspnet_r50", Group::alone(), &ops::default_device().autodiff(), changes)?;
+    let batch = model::batch_of("pspnet_r50", images, (512, 1024))?;
+    let mut iteration = 0;
+    let seconds = report::timed(steps, || {
+        learner.step(&batch, iteration, &[0.01])?;
+        iteration += 1;
+        Ok(())
+    })?;
+    report::print(json!({ "seconds": seconds, "images": images }))
+}
