@@ -10,9 +10,7 @@ use burn::tensor::{Device, Int, Tensor};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use segslurm::dist::Group;
-use segslurm::ops::{
-    self, Activation, BatchNorm, BinaryCrossEntropy, Conv, CrossEntropy, Reduction, from_tch, gradient, to_tch,
-};
+use segslurm::ops::{self, Activation, BatchNorm, BinaryCrossEntropy, Conv, CrossEntropy, Reduction, from_tch, gradient, to_tch};
 use segslurm_native::collective::{self, ProcessGroup, Store};
 use serde_json::json;
 
