@@ -89,7 +89,7 @@ fn norm(x: &[Tensor<1>], training: bool) -> Tensor<1> {
 
 /// Labels of all eight classes, some of them ignored.
 fn labels([height, width]: [usize; 2], device: &Device) -> Tensor<3, Int> {
-    let label = |at: usize| if at % 11 == 0 { 255 } else { (at * 7 % 8) as i64 };
+    let label = |at: usize| if at.is_multiple_of(11) { 255 } else { (at * 7 % 8) as i64 };
     let values: Vec<i64> = (0..N[0] * height * width).map(label).collect();
     let labels = tch::Tensor::from_slice(&values).view([N[0] as i64, height as i64, width as i64]);
     from_tch(labels.to_device(place(device)), device)
@@ -163,7 +163,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
 
 /// How far a sum over one rank is from its only part.
 fn nccl() -> anyhow::Result<f64> {
-    let timeout = Duration::from_secs(60);
+    let timeout = Duration::from_mins(1);
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
     let store = Store::serve(listener.into_raw_fd(), port, timeout)?;

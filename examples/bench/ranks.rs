@@ -58,7 +58,7 @@ pub(crate) fn rank(steps: usize, overlap: &str) -> anyhow::Result<()> {
     })?;
     let after = group.traffic();
     let a_step = |total: f64| total / iteration as f64;
-    let waited = a_step((after.waited - before.waited).as_secs_f64());
+    let waited = a_step(after.waited.saturating_sub(before.waited).as_secs_f64());
     let megabytes = a_step((after.bytes - before.bytes) as f64 / 1e6);
     report::print(json!({ "seconds": seconds, "waited": waited, "megabytes": megabytes }))?;
     group.finish()?;
