@@ -36,7 +36,11 @@ fn submitted(said: &str) -> u64 {
 }
 
 fn log(work_dir: &Path, job: u64) -> String {
-    std::fs::read_to_string(work_dir.join(format!("slurm/{job}.log"))).unwrap_or_default()
+    log_of(&work_dir.join(format!("slurm/{job}.log")))
+}
+
+fn log_of(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
 }
 
 #[test]
@@ -155,6 +159,19 @@ fn a_job_whose_time_ends_is_requeued_and_goes_on() {
     let text = log(folder.path(), job);
     ends_in(cluster.command("scancel").arg(job.to_string()), 0);
     assert!(text.contains("resumed at iteration") && text.contains("Iter(train)"), "{text}");
+}
+
+#[test]
+fn elements_of_an_array_train_in_folders_of_their_own() {
+    let Some(cluster) = cluster() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut command = train(cluster, &["--batch", "--array", "0-1"], folder.path(), 2);
+    let job = submitted(&text(&ends_in(&mut command, 0).stderr));
+    let deadline = std::time::Instant::now() + Duration::from_mins(2);
+    while !["0", "1"].iter().all(|it| folder.path().join(it).join("iter_2.safetensors").exists()) {
+        assert!(std::time::Instant::now() < deadline, "{}", log_of(&folder.path().join(format!("slurm/{job}_0.log"))));
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]

@@ -283,7 +283,12 @@ impl Plan {
         let log = log.replace("%%", "%");
         eprintln!("segslurm: submitted job {}{on}: {}", job.id, self.spec.shape.describe());
         eprintln!("  log     {log}");
-        eprintln!("  follow  tail -F {}", shlex::try_quote(&log).unwrap_or_default());
+        let quoted = shlex::try_quote(&log).unwrap_or_default();
+        // Every element of an array has a log of its own.
+        match log.strip_suffix("_%a.log") {
+            Some(stem) => eprintln!("  follow  tail -F {}_*.log", shlex::try_quote(stem).unwrap_or_default()),
+            None => eprintln!("  follow  tail -F {quoted}"),
+        }
         eprintln!("  state   squeue -j {}", job.id);
         if self.spec.kind == Kind::Train {
             eprintln!("  stop    scancel --batch --signal=INT {}    (saves first)", job.id);

@@ -26,7 +26,7 @@ pub(crate) enum LauncherName {
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct LaunchArgs {
     /// Where checkpoints, logs and results go; else the config's work_dir, else work_dirs/<config name>
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", overrides_with = "work_dir")]
     pub(crate) work_dir: Option<PathBuf>,
 
     /// Change settings of the config: `model.backbone.depth=101`, `train_pipeline.0.type=X`, `a.b=1,2` or `"a.b=[(1,2),(3,4)]"`

@@ -116,6 +116,8 @@ pub struct Step {
     pub gpus_on_node: Option<usize>,
     /// Ports that slurmctld set aside for this step (`MpiParams=ports=…`).
     pub reserved_ports: Vec<u16>,
+    /// First and last port that the site profile lets nodes use among each other (SEGSLURM_PORTS).
+    pub site_ports: Option<(u16, u16)>,
     /// Whether a terminal is attached (`srun --pty`).
     pub pty: bool,
     /// MASTER_ADDR, if the user set it.
@@ -391,6 +393,7 @@ impl Step {
             visible_devices,
             gpus_on_node: optional(read, "SLURM_GPUS_ON_NODE")?.map(|it| it as usize),
             reserved_ports: read("SLURM_STEP_RESV_PORTS").map_or_else(Vec::new, |text| reserved(&text)),
+            site_ports: read("SEGSLURM_PORTS").and_then(|text| super::site::port_range(&text).ok()),
             pty: read("SLURM_PTY_PORT").is_some(),
             named_address: read("MASTER_ADDR"),
         })

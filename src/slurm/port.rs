@@ -44,7 +44,11 @@ impl Port {
         if let Some(number) = step.reserved_ports.first() {
             return Ok(Self { number: *number, origin: PortOrigin::Reserved });
         }
-        let number = FIRST + (step.job.id + step.step * 4099) % COUNT;
+        let (first, count) = match step.site_ports {
+            Some((first, last)) => (u64::from(first), u64::from(last - first) + 1),
+            None => (FIRST, COUNT),
+        };
+        let number = first + (step.job.id + step.step * 4099) % count;
         Ok(Self { number: number as u16, origin: PortOrigin::Job })
     }
 }
@@ -77,6 +81,7 @@ mod tests {
                 "SLURM_STEP_NUM_TASKS" | "SLURM_STEP_TASKS_PER_NODE" => "1".to_owned(),
                 "SLURM_STEP_NODELIST" => "n1".to_owned(),
                 "SLURM_STEP_RESV_PORTS" => reserved.to_owned(),
+                "SEGSLURM_PORTS" if job == 8 => "30000-30009".to_owned(),
                 _ => return None,
             })
         };
@@ -91,6 +96,8 @@ mod tests {
         assert_eq!(choose(None, Some("5678")), Port { number: 5678, origin: PortOrigin::MasterPort });
         assert_eq!(choose(None, Some("")), Port { number: 12000, origin: PortOrigin::Reserved });
         assert!(Port::choose(None, Some("70000"), &step).is_err());
+        let of_site = Port::choose(None, None, &self::step(8, 0, "")).expect("a port");
+        assert_eq!(of_site, Port { number: 30_008, origin: PortOrigin::Job }, "a site's range holds the computed ones");
     }
 
     #[test]
