@@ -1,5 +1,6 @@
 //! The metric table of mmseg's own `tools/test.py`, for its checkpoint and for what `segslurm convert` makes of it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -30,12 +31,15 @@ fn compare(figures: &mut Figures, what: &str, ours: &Value, theirs: &Value) {
     }
     figures.at_most(&format!("{what}: {} values of the summary", summary.len()), worst, 0.01);
 
+    // ADE20K's list has a class "bed ", which the cells of the peer's printed table do not show.
+    let table = ours["classes"].as_object().expect("a table");
+    let table: BTreeMap<&str, &Value> = table.iter().map(|(class, row)| (class.trim(), row)).collect();
     let classes = theirs["classes"].as_object().expect("a table");
-    assert_eq!(ours["classes"].as_object().expect("a table").len(), classes.len());
+    assert!(table.keys().copied().eq(classes.keys().map(String::as_str).collect::<BTreeSet<_>>()));
     let mut worst = 0.0_f64;
     for (class, row) in classes {
         for (column, value) in row.as_object().expect("a row") {
-            let ours = &ours["classes"][class][column];
+            let ours = &table[class.as_str()][column];
             assert_eq!(ours.is_null(), value.is_null(), "{class}: {column}: {ours}, the peer has {value}");
             if let (Some(ours), Some(theirs)) = (ours.as_f64(), value.as_f64()) {
                 // The peer's table has two decimals.

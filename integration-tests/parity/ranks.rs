@@ -6,7 +6,7 @@ use segslurm::checkpoint::StateDict;
 use segslurm::data::Batch;
 use segslurm::ddp::WrapperConfig;
 use segslurm::dist::Group;
-use segslurm::models::{Forward, SegmentorConfig};
+use segslurm::models::{Forward, SegmentorConfig, named_tensors};
 use segslurm::optim::OptimWrapperConfig;
 use segslurm::runner::Learner;
 use serde_json::Value;
@@ -85,9 +85,22 @@ fn two_ranks_with_sync_bn_are_one_process_with_both_batches() {
         let text = peer::yaml("ranks/config.yaml")["model"].to_string().replace(r#""type":"BN""#, r#""type":"SyncBN""#);
         let config = serde_json::from_str(&text).expect("JSON");
         let batches = batches(&peer::tensors("ranks/batches.safetensors"), group.rank());
-        let ours = averaged(&joined(&config, group), &batches[0], group);
+        let learner = joined(&config, group);
+        let ours = averaged(&learner, &batches[0], group);
         let (worst, name) = worst_gradient(&ours, &peer::tensors("ranks/gradients.together.safetensors"));
-        figures.at_most(&format!("averaged gradients, at worst {name}'s"), worst, 1e-3);
+        // Statistics that are summed over ranks round differently, and behind them a few ReLUs flip. The peer's own gradients,
+        // in double precision, move by `spread` when the pixels change by 1e-7: no implementation can be held to less. That the
+        // operation itself is exact, to 1e-12, shows `group::sync_batch_norm_is_batch_norm_of_all_ranks_batches`.
+        let spread = peer::number(&peer::json("ranks/spread.json"));
+        figures.at_most(
+            &format!("averaged gradients, at worst {name}'s; the peer's spread is {spread:.2e}"),
+            worst,
+            2.0 * spread,
+        );
+        let buffers = peer::tensors("ranks/buffers.together.safetensors");
+        let tensors = named_tensors(&learner.segmentor);
+        let apart = tensors.iter().filter_map(|it| Some(peer::apart(&it.tensor, buffers.get(&it.name)?)));
+        figures.at_most("running statistics", apart.fold(0.0, f64::max), 1e-4);
         figures.done();
     });
 }

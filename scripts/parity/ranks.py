@@ -52,6 +52,26 @@ def work(rank, config):
     dist.destroy_process_group()
 
 
+def spread(config):
+    """How far the gradients of the whole batch move, relative to each one's norm, when its pixels change by 1e-7: in double
+    precision, so that this is the function's doing (a few ReLUs flip), not that of anybody's arithmetic."""
+
+    def gradients(noise):
+        model = peer.build(config)
+        model.load_state_dict(torch.load("checkpoint.pth", weights_only=False)["state_dict"])
+        model.double().train()
+        whole = batches()[0]
+        data = model.data_preprocessor(peer.packed(whole[0][0] + whole[1][0], whole[0][1] + whole[1][1]), True)
+        inputs = data["inputs"].double()
+        inputs = inputs * (1 + noise * torch.randn_like(inputs))
+        total, _ = model.parse_losses(model(inputs=inputs, data_samples=data["data_samples"], mode="loss"))
+        return torch.autograd.grad(total, list(model.parameters()))
+
+    peer.seed(502)
+    exact = gradients(0.0)
+    return max(float((moved - true).norm() / true.norm()) for _ in range(4) for moved, true in zip(gradients(1e-7), exact))
+
+
 def main():
     config = peer.segmentor("psp", 18, 19)
     config["data_preprocessor"]["size"] = list(SIZE)
@@ -71,6 +91,8 @@ def main():
     total.backward()
     peer.write_json("losses.together.json", {key: float(value) for key, value in log.items()})
     peer.write_tensors("gradients.together.safetensors", {n: p.grad for n, p in model.named_parameters()})
+    peer.write_tensors("buffers.together.safetensors", dict(model.named_buffers()))
+    peer.write_json("spread.json", spread(config))
     with torch.multiprocessing.get_context("spawn").Manager():
         import socket
 

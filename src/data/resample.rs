@@ -63,7 +63,7 @@ impl Plan {
         }
         match self.interpolation {
             Interpolation::Nearest => {
-                let step = self.source.0 as f64 / self.scaled.0 as f64;
+                let step = step(self.source.0, self.scaled.0);
                 nearest(top, step, self.source.0)..nearest(bottom, step, self.source.0) + 1
             }
             Interpolation::Bilinear => {
@@ -134,9 +134,9 @@ impl<const C: usize> Resampler<C> {
         let method = if plan.scaled == plan.source {
             Method::Copy
         } else if plan.interpolation == Interpolation::Nearest {
-            let step = (source_height as f64 / plan.scaled.0 as f64, source_width as f64 / plan.scaled.1 as f64);
-            let rows = (top..top + height).map(|y| nearest(y, step.0, source_height)).collect();
-            let mut columns: Vec<u32> = (left..left + width).map(|x| (nearest(x, step.1, source_width) * C) as u32).collect();
+            let steps = (step(source_height, plan.scaled.0), step(source_width, plan.scaled.1));
+            let rows = (top..top + height).map(|y| nearest(y, steps.0, source_height)).collect();
+            let mut columns: Vec<u32> = (left..left + width).map(|x| (nearest(x, steps.1, source_width) * C) as u32).collect();
             if plan.flip_horizontal {
                 columns.reverse();
             }
