@@ -93,9 +93,13 @@ fn training_is(golden: &Value) {
         let losses = learner.step(&batch, step as u64, &[0.01; 2]).expect("a step");
         let expected = expected.as_object().expect("losses by name");
         assert_eq!(losses.iter().map(|it| &it.0).collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
-        // Pooled to one pixel, a norm sees two values a channel: steps amplify rounding.
-        let tolerance = if step < 2 { 1e-3 } else { 3e-3 };
         for (name, value) in losses {
+            // Pooled to one pixel, a norm sees two values a channel: steps amplify rounding, and accuracy counts pixels that tip.
+            let tolerance = match step {
+                0 | 1 => 1e-3,
+                _ if name.contains("acc") => 1e-1,
+                _ => 3e-3,
+            };
             close(&format!("{name} of step {step}"), value, number(&expected[&name]), tolerance);
         }
     }
