@@ -78,6 +78,19 @@ fn a_missing_label_map_is_named() {
 }
 
 #[test]
+fn a_missing_image_and_one_that_is_no_image_are_named() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = folder.path().join("demo");
+    copied(&data);
+    fs::write(data.join("list.txt"), "never_drawn\n").expect("writes");
+    refuses(&data, &["train_dataloader.dataset.ann_file=list.txt"], 66, &["never_drawn.jpg"]);
+    for entry in fs::read_dir(data.join("images/training")).expect("images").flatten() {
+        fs::write(entry.path(), "no picture at all").expect("writes");
+    }
+    refuses(&data, &[], 65, &["images/training", ".jpg"]);
+}
+
+#[test]
 fn a_truncated_image_is_named() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let data = folder.path().join("demo");
