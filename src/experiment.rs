@@ -334,8 +334,6 @@ pub struct EnvConfig {
     pub cudnn_benchmark: bool,
     pub mp_cfg: Option<MpConfig>,
     pub dist_cfg: DistConfig,
-    /// TF32 on CUDA: convolutions have it as PyTorch's default does; `true` turns it on for matrix products too.
-    pub allow_tf32: Option<bool>,
 }
 
 /// Settings of Python's data workers. The loader's workers are threads: they are accepted and have no effect.
@@ -352,7 +350,9 @@ pub struct MpConfig {
 pub struct Randomness {
     /// Seeds weights, sampling, augmentation and dropout; drawn anew for each run when absent.
     pub seed: Option<u64>,
+    /// On the CPU a seed gives the same run in any case; on GPUs it is asked in vain, and the log says so.
     pub deterministic: bool,
+    /// Without effect: every rank draws its own images and dropout in any case.
     pub diff_rank_seed: bool,
 }
 

@@ -148,6 +148,9 @@ fn settle(
     }
     describe(group, &device, seed, &rundir);
     tch::Cuda::cudnn_set_benchmark(experiment.env_cfg.cudnn_benchmark);
+    if experiment.randomness.deterministic && tch::Cuda::is_available() {
+        tracing::warn!("randomness.deterministic: libtorch's GPU kernels are taken as they are, and some vary in the last bits");
+    }
     Ok(Setting { experiment, config_text, rundir, console, group: group.clone(), device, seed, hub: hub_checkpoints(variables) })
 }
 
