@@ -332,6 +332,8 @@ pub enum ModelWrapperConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct EnvConfig {
     pub cudnn_benchmark: bool,
+    /// TF32 on CUDA, in convolutions and matrix products alike. Left out it is as PyTorch has it: in convolutions alone.
+    pub allow_tf32: Option<bool>,
     pub mp_cfg: Option<MpConfig>,
     pub dist_cfg: DistConfig,
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rand::{RngCore, SeedableRng};
+use segslurm_native::device::allow_tf32;
 
 use crate::config;
 use crate::config::{Config, ConfigError};
@@ -148,6 +149,9 @@ fn settle(
     }
     describe(group, &device, seed, &rundir);
     tch::Cuda::cudnn_set_benchmark(experiment.env_cfg.cudnn_benchmark);
+    if let Some(allow) = experiment.env_cfg.allow_tf32 {
+        allow_tf32(allow)?;
+    }
     if experiment.randomness.deterministic && tch::Cuda::is_available() {
         tracing::warn!("randomness.deterministic: libtorch's GPU kernels are taken as they are, and some vary in the last bits");
     }

@@ -84,6 +84,9 @@ unsafe extern "C" {
         grad_bias: *mut *mut RawTensor,
     ) -> c_int;
 
+    pub(crate) fn segslurm_allow_tf32(allow: c_int) -> c_int;
+    pub(crate) fn segslurm_tf32(convolutions: *mut c_int, matmuls: *mut c_int) -> c_int;
+
     pub(crate) fn segslurm_exit_now(code: c_int) -> !;
     pub(crate) fn segslurm_libtorch_version() -> *const c_char;
     pub(crate) fn segslurm_quiet_c10d();

@@ -1,12 +1,13 @@
 //! The wall between segslurm and C++: every `unsafe` block and every foreign function of the project is in this crate.
 //!
 //! The other side of the wall is `cpp/`, a thin C interface over libtorch: the aten operations that `tch` does not expose,
-//! optimizer steps over lists of tensors, and the collectives of `c10d`. What this crate exports is safe.
+//! optimizer steps over lists of tensors, settings and queues of the device, and the collectives of `c10d`. What this crate exports is safe.
 
 mod ffi;
 
 pub mod aten;
 pub mod collective;
+pub mod device;
 pub mod optim;
 
 use thiserror::Error;
