@@ -1,5 +1,6 @@
 //! What mmseg, mmengine and OpenCV computed, kept in files beside the scripts that made them: a drift is seen without Python.
 
+mod decoding;
 mod network;
 mod transforms;
 
@@ -54,4 +55,17 @@ fn number(value: &Value) -> f64 {
 fn close(what: &str, ours: f64, golden: f64, tolerance: f64) {
     let apart = (ours - golden).abs() / golden.abs().max(1e-6);
     assert!(apart <= tolerance, "{what}: {ours}, expected {golden} ({apart:.1e} apart)");
+}
+
+fn bytes(hex: &Value) -> Vec<u8> {
+    let hex = hex.as_str().expect("hexadecimal digits");
+    (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).expect("two digits")).collect()
+}
+
+fn integer(value: &Value) -> usize {
+    value.as_u64().unwrap_or_else(|| panic!("{value} is no count")) as usize
+}
+
+fn shape(value: &Value) -> (usize, usize) {
+    (integer(&value[0]), integer(&value[1]))
 }

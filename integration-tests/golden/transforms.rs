@@ -6,21 +6,8 @@ use segslurm::data::{Interpolation, LabelMap, Raster, View};
 use segslurm::models::{SegmentorConfig, named_tensors};
 use serde_json::Value;
 
-use super::{golden, noise};
+use super::{bytes, golden, integer, noise, shape};
 use crate::learning::cpu;
-
-fn bytes(hex: &Value) -> Vec<u8> {
-    let hex = hex.as_str().expect("hexadecimal digits");
-    (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).expect("two digits")).collect()
-}
-
-fn integer(value: &Value) -> usize {
-    value.as_u64().unwrap_or_else(|| panic!("{value} is no count")) as usize
-}
-
-fn shape(value: &Value) -> (usize, usize) {
-    (integer(&value[0]), integer(&value[1]))
-}
 
 fn resized<const C: usize>(raster: Raster<C>, to: (usize, usize), interpolation: Interpolation) -> Raster<C> {
     let mut view = View::from(raster);

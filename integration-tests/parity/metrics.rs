@@ -23,18 +23,18 @@ fn tested(config: &str, checkpoint: &Path, work_dir: &Path, more: &[&str]) -> Va
 
 /// The largest difference in the summary and in the table, both in percent points.
 fn compare(figures: &mut Figures, what: &str, ours: &Value, theirs: &Value) {
-    summaries(figures, what, ours, theirs, 0.01);
+    summaries(figures, what, ours, theirs);
     tables(figures, what, ours, theirs);
 }
 
-fn summaries(figures: &mut Figures, what: &str, ours: &Value, theirs: &Value, limit: f64) {
+fn summaries(figures: &mut Figures, what: &str, ours: &Value, theirs: &Value) {
     let summary = theirs["summary"].as_object().expect("a summary");
     assert!(summary.len() >= 5, "{summary:?}");
     let mut worst = 0.0_f64;
     for (name, value) in summary {
         worst = worst.max((peer::number(&ours[name]) - peer::number(value)).abs());
     }
-    figures.at_most(&format!("{what}: {} values of the summary", summary.len()), worst, limit);
+    figures.at_most(&format!("{what}: {} values of the summary", summary.len()), worst, 0.01);
 }
 
 fn tables(figures: &mut Figures, what: &str, ours: &Value, theirs: &Value) {
@@ -66,12 +66,7 @@ fn metric_tables_are_those_of_mmsegs_test() {
     for (config, more) in [("whole", &[][..]), ("slide", &[]), ("jpeg", &[]), ("tta", &["--tta"])] {
         let ours = tested(config, &checkpoint, &folder.path().join(config), more);
         let theirs = peer::json(&format!("metrics/{config}.json"));
-        match config {
-            // Two JPEG decoders are up to four grey levels apart (`files_decode_to_opencvs_pixels`), and random weights decide by
-            // less on single pixels of small images.
-            "jpeg" => summaries(&mut figures, config, &ours, &theirs, 0.5),
-            _ => compare(&mut figures, config, &ours, &theirs),
-        }
+        compare(&mut figures, config, &ours, &theirs);
     }
     figures.done();
 }

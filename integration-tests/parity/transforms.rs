@@ -155,7 +155,7 @@ fn files_decode_to_opencvs_pixels() {
         let theirs: Image = peer::raster(theirs);
         assert_eq!(ours.shape(), theirs.shape(), "{name}");
         let levels = ours.data.iter().zip(&theirs.data).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0);
-        figures.at_most(&format!("{name}: grey levels apart"), f64::from(levels), if name.ends_with("png") { 0.0 } else { 4.0 });
+        figures.at_most(&format!("{name}: grey levels apart"), f64::from(levels), 0.0);
     }
     figures.done();
 }

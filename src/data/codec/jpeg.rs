@@ -1,87 +1,120 @@
-//! JPEG through zune-jpeg; a file that ends early is an error, not a grey lower half.
+//! JPEG through mozjpeg's build of libjpeg-turbo, which makes the very pixels that OpenCV makes; a file that ends early is an
+//! error, not a grey lower half.
 //!
-//! zune-jpeg decodes whole images. It is shown a header with fewer rows where only the upper part is wanted: a baseline image
-//! is coded in stripes from the top, so the decoder then stops early, and what it has made is the same.
+//! Rows come in stripes from the top, so decoding stops after the last row that is wanted. libjpeg reports its errors by
+//! unwinding: they are caught here.
 
+use std::any::Any;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::zune_core::bytestream::ZCursor;
-use zune_jpeg::zune_core::colorspace::ColorSpace;
-use zune_jpeg::zune_core::options::DecoderOptions;
+use mozjpeg::{ColorSpace, ColorSpaceExt, Decompress};
 
 use super::{Header, exif};
 use crate::data::scratch::Scratch;
 
+/// Rows that are decoded at once: the height of a block of the usual 4:2:0 sampling.
+const STRIPE: usize = 16;
+
 pub(super) fn header(bytes: &[u8]) -> Result<Header, String> {
-    let mut decoder = decoder(bytes, ColorSpace::BGR);
-    decoder.decode_headers().map_err(|error| error.to_string())?;
-    let (width, height) = decoder.dimensions().ok_or("it has no size")?;
+    let (width, height) = guarded(|| Ok(Decompress::new_mem(bytes)?.size()))?;
     if !is_whole(bytes) {
         return Err("it ends before the image does (no end-of-image marker): the file is truncated".into());
     }
-    let orientation = decoder.exif().map_or(1, |tiff| exif::orientation(tiff));
-    Ok(Header { shape: (height, width), orientation })
+    Ok(Header { shape: (height, width), orientation: exif(bytes).map_or(1, exif::orientation) })
 }
 
 pub(super) fn decode(bytes: &[u8], rows: Range<usize>, take: &mut dyn FnMut(usize, &[u8])) -> Result<(), String> {
-    let shortened = shortened(bytes, rows.end);
-    pixels(shortened.as_deref().map_or(bytes, |it| it.as_slice()), ColorSpace::BGR, |width, pixels| {
-        for (y, row) in pixels.chunks_exact(width * 3).enumerate().take(rows.end).skip(rows.start) {
-            take(y, row);
-        }
+    guarded(|| {
+        let decoder = Decompress::new_mem(bytes)?;
+        let width = decoder.width();
+        let inks = matches!(decoder.color_space(), ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK);
+        let colours = if inks { ColorSpace::JCS_CMYK } else { ColorSpace::JCS_EXT_BGR };
+        let mut mixed = Scratch::new();
+        stripes(decoder, colours, rows.end, |y, row| {
+            if y < rows.start {
+                return;
+            }
+            if inks {
+                mixed.clear();
+                row.chunks_exact(4).for_each(|it| mixed.extend_from_slice(&mixed_inks([it[0], it[1], it[2], it[3]])));
+                take(y, &mixed[..width * 3]);
+            } else {
+                take(y, row);
+            }
+        })
     })
 }
 
 /// Decodes a JPEG of one channel.
 pub(super) fn grey(bytes: &[u8]) -> Result<(usize, usize, Vec<u8>), String> {
-    let mut probe = decoder(bytes, ColorSpace::Luma);
-    probe.decode_headers().map_err(|error| error.to_string())?;
-    if probe.input_colorspace() != Some(ColorSpace::Luma) {
-        return Err("it is a colour JPEG; expected one channel of class indices".into());
-    }
-    let (width, height) = probe.dimensions().ok_or("it has no size")?;
-    let mut data = Vec::new();
-    pixels(bytes, ColorSpace::Luma, |_, pixels| data.extend_from_slice(pixels))?;
-    Ok((height, width, data))
+    guarded(|| {
+        let decoder = Decompress::new_mem(bytes)?;
+        if decoder.color_space() != ColorSpace::JCS_GRAYSCALE {
+            return Err("it is a colour JPEG; expected one channel of class indices".into());
+        }
+        let (width, height) = decoder.size();
+        let mut data = Vec::with_capacity(width * height);
+        stripes(decoder, ColorSpace::JCS_GRAYSCALE, height, |_, row| data.extend_from_slice(row))?;
+        Ok((height, width, data))
+    })
 }
 
-fn pixels(bytes: &[u8], colours: ColorSpace, use_them: impl FnOnce(usize, &[u8])) -> Result<(), String> {
-    let mut decoder = decoder(bytes, colours);
-    decoder.decode_headers().map_err(|error| error.to_string())?;
-    let (width, _) = decoder.dimensions().ok_or("it has no size")?;
-    let mut pixels = Scratch::sized(decoder.output_buffer_size().ok_or("it has no size")?);
-    decoder.decode_into(&mut pixels).map_err(|error| error.to_string())?;
-    use_them(width, &pixels);
+/// Hands the first `end` rows to `take`.
+fn stripes(
+    decoder: Decompress<&[u8]>,
+    colours: ColorSpace,
+    end: usize,
+    mut take: impl FnMut(usize, &[u8]),
+) -> Result<(), Refused> {
+    let mut started = decoder.to_colorspace(colours)?;
+    let row = started.width() * started.color_space().num_components();
+    let mut stripe = Scratch::sized(row * STRIPE);
+    let mut y = 0;
+    while y < end {
+        let rows = STRIPE.min(end - y);
+        for pixels in started.read_scanlines_into(&mut stripe[..rows * row])?.chunks_exact(row) {
+            take(y, pixels);
+            y += 1;
+        }
+    }
     Ok(())
 }
 
-fn decoder(bytes: &[u8], colours: ColorSpace) -> JpegDecoder<ZCursor<&[u8]>> {
-    let options = DecoderOptions::default().jpeg_set_out_colorspace(colours).set_max_width(1 << 16).set_max_height(1 << 16);
-    JpegDecoder::new_with_options(ZCursor::new(bytes), options)
+/// Four inks, as the files of image editors have them (inverted), to blue, green, red: OpenCV's integers.
+fn mixed_inks([cyan, magenta, yellow, key]: [u8; 4]) -> [u8; 3] {
+    let light = |ink: u8| key - ((u16::from(255 - ink) * u16::from(key)) >> 8) as u8;
+    [light(yellow), light(magenta), light(cyan)]
 }
 
-/// The file as one of a lower image: at least `rows` high, and those rows as in the whole image. `None` where nothing would be
-/// saved, and for files that are not coded in one pass from the top (progressive ones, one component after the other).
-fn shortened(bytes: &[u8], rows: usize) -> Option<Scratch> {
-    const BASELINE: [u8; 2] = [0xc0, 0xc1];
-    let (frame, frame_at) =
-        segments(bytes).find(|(marker, _)| matches!(marker, 0xc0..=0xcf if ![0xc4, 0xc8, 0xcc].contains(marker)))?;
-    let (_, scan_at) = segments(bytes).find(|&(marker, _)| marker == START_OF_SCAN)?;
-    // A frame's header: precision, height, width, and for each component its name, sampling factors and table.
-    let &[_, high, low, _, _, components, ref sampling @ ..] = bytes.get(frame_at..)? else { return None };
-    if !BASELINE.contains(&frame) || bytes.get(scan_at) != Some(&components) {
-        return None;
+/// Why an image was refused, in libjpeg's words or ours.
+struct Refused(String);
+
+impl From<std::io::Error> for Refused {
+    fn from(error: std::io::Error) -> Self {
+        Self(error.to_string())
     }
-    let vertical = sampling.chunks_exact(3).take(components.into()).map(|it| usize::from(it[1] & 15)).max()?;
-    let stripe = 8 * vertical;
-    // Colours of fewer rows than the brightness are blended with those of the next stripe.
-    let stripes = rows.div_ceil(stripe) + usize::from(vertical > 1);
-    let height = u16::try_from(stripes * stripe).ok().filter(|&it| it < u16::from_be_bytes([high, low]))?;
-    let mut lower = Scratch::new();
-    lower.extend_from_slice(bytes);
-    lower[frame_at + 1..frame_at + 3].copy_from_slice(&height.to_be_bytes());
-    Some(lower)
+}
+
+impl From<&str> for Refused {
+    fn from(reason: &str) -> Self {
+        Self(reason.to_owned())
+    }
+}
+
+fn guarded<T>(work: impl FnOnce() -> Result<T, Refused>) -> Result<T, String> {
+    let told = |payload: Box<dyn Any + Send>| match payload.downcast::<String>() {
+        Ok(message) => message.trim_start_matches("libjpeg fatal error: ").to_owned(),
+        Err(other) => std::panic::resume_unwind(other),
+    };
+    catch_unwind(AssertUnwindSafe(work)).map_err(told)?.map_err(|it| it.0)
+}
+
+/// The TIFF structure with the orientation in it.
+fn exif(bytes: &[u8]) -> Option<&[u8]> {
+    const APP1: u8 = 0xe1;
+    let mut found = segments(bytes).filter(|&(marker, _)| marker == APP1).filter_map(|(_, at)| bytes.get(at..));
+    found.find_map(|content| content.strip_prefix(b"Exif\0\0"))
 }
 
 const START_OF_SCAN: u8 = 0xda;
@@ -156,6 +189,5 @@ mod tests {
         damaged[lower].fill(0x55);
         assert!(rows(&damaged, 0..16) == whole);
         assert!(rows(&damaged, 0..HEIGHT)[..] != rows(&bytes, 0..HEIGHT)[..], "the damage shows where it is decoded");
-        assert!(shortened(&bytes, 16).is_some() && shortened(&bytes, 90).is_none());
     }
 }
