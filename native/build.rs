@@ -33,7 +33,7 @@ fn main() {
         build.flag("-isystem").flag(include.to_str().expect("libtorch's path is not UTF-8"));
     }
     if cuda {
-        build.define("USE_C10D_NCCL", None);
+        build.define("USE_C10D_NCCL", None).define("SEGSLURM_CUDA", None);
         for include in nvidia_includes(&libtorch) {
             build.flag("-isystem").flag(include.to_str().expect("the NVIDIA wheels' path is not UTF-8"));
         }

@@ -3,7 +3,30 @@
 
 #include <c10/util/Exception.h>
 
+#include <cstring>
+
+#ifdef SEGSLURM_CUDA
+#include <ATen/cuda/CUDAEvent.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#endif
+
+using at::Tensor;
 using segslurm::guarded;
+using segslurm::own;
+
+#ifdef SEGSLURM_CUDA
+struct SegslurmStream {
+  c10::cuda::CUDAStream stream;
+};
+struct SegslurmEvent {
+  at::cuda::CUDAEvent event;
+};
+#else
+struct SegslurmStream {};
+struct SegslurmEvent {};
+#endif
 
 namespace {
 
@@ -11,6 +34,12 @@ namespace {
 struct Quiet : c10::WarningHandler {
   void process(const c10::Warning&) override {}
 };
+
+#ifndef SEGSLURM_CUDA
+[[noreturn]] void no_streams() {
+  throw std::runtime_error("this segslurm was built without CUDA's streams: build it with `--features cuda`");
+}
+#endif
 
 }  // namespace
 
@@ -34,5 +63,153 @@ int segslurm_tf32(int* convolutions, int* matmuls) {
     *matmuls = at::globalContext().allowTF32CuBLAS() ? 1 : 0;
   });
 }
+
+// The parts one after the other, as bytes [sum of sizes] on the host; in pinned memory if so asked.
+int segslurm_pack(const uint8_t* const* parts, const size_t* sizes, size_t count, int pinned, Tensor** packed) {
+  return guarded([&] {
+    int64_t total = 0;
+    for (size_t i = 0; i < count; ++i) total += static_cast<int64_t>(sizes[i]);
+    const Tensor bytes = at::empty({total}, at::TensorOptions(at::kByte).pinned_memory(pinned != 0));
+    uint8_t* place = bytes.mutable_data_ptr<uint8_t>();
+    for (size_t i = 0; i < count; ++i) {
+      std::memcpy(place, parts[i], sizes[i]);
+      place += sizes[i];
+    }
+    *packed = own(bytes);
+  });
+}
+
+// A host tensor on a CUDA device, copied by its current stream from pinned memory.
+int segslurm_send(const Tensor* host, int device, Tensor** sent) {
+  return guarded([&] {
+    const at::Device place(at::kCUDA, static_cast<c10::DeviceIndex>(device));
+    const Tensor pinned = host->is_pinned() ? *host : host->pin_memory();
+    *sent = own(pinned.to(host->options().device(place), /*non_blocking=*/true));
+  });
+}
+
+int segslurm_has_streams() {
+#ifdef SEGSLURM_CUDA
+  return 1;
+#else
+  return 0;
+#endif
+}
+
+// With 1, operations that make the host wait for a CUDA device are errors (torch.cuda.set_sync_debug_mode). Events may wait.
+int segslurm_forbid_waiting(int forbid) {
+  return guarded([&] {
+#ifdef SEGSLURM_CUDA
+    using c10::cuda::SyncDebugMode;
+    c10::cuda::warning_state().set_sync_debug_mode(forbid != 0 ? SyncDebugMode::L_ERROR : SyncDebugMode::L_DISABLED);
+#else
+    (void)forbid;
+#endif
+  });
+}
+
+// One of the device's pool of streams; it stays the pool's.
+int segslurm_stream_new(int device, SegslurmStream** out) {
+  return guarded([&] {
+#ifdef SEGSLURM_CUDA
+    *out = new SegslurmStream{c10::cuda::getStreamFromPool(false, static_cast<c10::DeviceIndex>(device))};
+#else
+    (void)device, (void)out;
+    no_streams();
+#endif
+  });
+}
+
+void segslurm_stream_free(SegslurmStream* stream) { delete stream; }
+
+// Makes `stream` this thread's current one on its device; `previous` is the caller's to restore and free.
+int segslurm_stream_enter(const SegslurmStream* stream, SegslurmStream** previous) {
+  return guarded([&] {
+#ifdef SEGSLURM_CUDA
+    *previous = new SegslurmStream{c10::cuda::getCurrentCUDAStream(stream->stream.device_index())};
+    c10::cuda::setCurrentCUDAStream(stream->stream);
+#else
+    (void)stream, (void)previous;
+    no_streams();
+#endif
+  });
+}
+
+void segslurm_stream_restore(SegslurmStream* previous) {
+#ifdef SEGSLURM_CUDA
+  (void)guarded([&] { c10::cuda::setCurrentCUDAStream(previous->stream); });
+#endif
+  delete previous;
+}
+
+// Copies a device's tensor into pinned memory on `stream`, once the current stream has done what it was given so far.
+int segslurm_download(const SegslurmStream* stream, const Tensor* tensor, Tensor** host, SegslurmEvent** done) {
+  return guarded([&] {
+#ifdef SEGSLURM_CUDA
+    const c10::cuda::CUDAStream copies = stream->stream;
+    at::cuda::CUDAEvent ready;
+    ready.record(c10::cuda::getCurrentCUDAStream(copies.device_index()));
+    ready.block(copies);
+    const c10::cuda::CUDAStreamGuard guard(copies);
+    const Tensor dense = tensor->contiguous();
+    const Tensor place = at::empty(dense.sizes(), dense.options().device(at::kCPU).pinned_memory(true));
+    place.copy_(dense, /*non_blocking=*/true);
+    // The tensor may be freed before the copy has run: its memory is not to be given away until then.
+    tensor->record_stream(copies.unwrap());
+    auto event = std::make_unique<SegslurmEvent>();
+    event->event.record(copies);
+    *host = own(place);
+    *done = event.release();
+#else
+    (void)stream, (void)tensor, (void)host, (void)done;
+    no_streams();
+#endif
+  });
+}
+
+// Copies a host tensor (pinned, or the copy waits) to the stream's device on `stream`, which waits for nothing.
+int segslurm_upload(const SegslurmStream* stream, const Tensor* host, Tensor** tensor, SegslurmEvent** done) {
+  return guarded([&] {
+#ifdef SEGSLURM_CUDA
+    const c10::cuda::CUDAStreamGuard guard(stream->stream);
+    const Tensor place = host->to(host->options().device(stream->stream.device()), /*non_blocking=*/true);
+    auto event = std::make_unique<SegslurmEvent>();
+    event->event.record(stream->stream);
+    *tensor = own(place);
+    *done = event.release();
+#else
+    (void)stream, (void)host, (void)tensor, (void)done;
+    no_streams();
+#endif
+  });
+}
+
+// The host waits.
+int segslurm_event_wait(SegslurmEvent* event) {
+  return guarded([&] {
+#ifdef SEGSLURM_CUDA
+    event->event.synchronize();
+#else
+    (void)event;
+    no_streams();
+#endif
+  });
+}
+
+// The current stream of the tensor's device waits, and the tensor's memory stays its own until that stream is done with it.
+int segslurm_event_before(SegslurmEvent* event, const Tensor* tensor) {
+  return guarded([&] {
+#ifdef SEGSLURM_CUDA
+    const auto current = c10::cuda::getCurrentCUDAStream(tensor->device().index());
+    event->event.block(current);
+    tensor->record_stream(current.unwrap());
+#else
+    (void)event, (void)tensor;
+    no_streams();
+#endif
+  });
+}
+
+void segslurm_event_free(SegslurmEvent* event) { delete event; }
 
 }  // extern "C"

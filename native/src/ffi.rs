@@ -8,6 +8,9 @@ pub(crate) type RawTensor = c_void;
 pub(crate) type RawStore = c_void;
 pub(crate) type RawGroup = c_void;
 pub(crate) type RawWork = c_void;
+/// A `SegslurmStream` and `SegslurmEvent` of `device.cpp`.
+pub(crate) type RawStream = c_void;
+pub(crate) type RawEvent = c_void;
 
 unsafe extern "C" {
     pub(crate) fn segslurm_last_error() -> *const c_char;
@@ -86,6 +89,36 @@ unsafe extern "C" {
 
     pub(crate) fn segslurm_allow_tf32(allow: c_int) -> c_int;
     pub(crate) fn segslurm_tf32(convolutions: *mut c_int, matmuls: *mut c_int) -> c_int;
+
+    pub(crate) fn segslurm_pack(
+        parts: *const *const u8,
+        sizes: *const usize,
+        count: usize,
+        pinned: c_int,
+        packed: *mut *mut RawTensor,
+    ) -> c_int;
+    pub(crate) fn segslurm_send(host: *const RawTensor, device: c_int, sent: *mut *mut RawTensor) -> c_int;
+    pub(crate) fn segslurm_has_streams() -> c_int;
+    pub(crate) fn segslurm_forbid_waiting(forbid: c_int) -> c_int;
+    pub(crate) fn segslurm_stream_new(device: c_int, out: *mut *mut RawStream) -> c_int;
+    pub(crate) fn segslurm_stream_free(stream: *mut RawStream);
+    pub(crate) fn segslurm_stream_enter(stream: *const RawStream, previous: *mut *mut RawStream) -> c_int;
+    pub(crate) fn segslurm_stream_restore(previous: *mut RawStream);
+    pub(crate) fn segslurm_download(
+        stream: *const RawStream,
+        tensor: *const RawTensor,
+        host: *mut *mut RawTensor,
+        done: *mut *mut RawEvent,
+    ) -> c_int;
+    pub(crate) fn segslurm_upload(
+        stream: *const RawStream,
+        host: *const RawTensor,
+        tensor: *mut *mut RawTensor,
+        done: *mut *mut RawEvent,
+    ) -> c_int;
+    pub(crate) fn segslurm_event_wait(event: *mut RawEvent) -> c_int;
+    pub(crate) fn segslurm_event_before(event: *mut RawEvent, tensor: *const RawTensor) -> c_int;
+    pub(crate) fn segslurm_event_free(event: *mut RawEvent);
 
     pub(crate) fn segslurm_exit_now(code: c_int) -> !;
     pub(crate) fn segslurm_libtorch_version() -> *const c_char;

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use segslurm_native::NativeError;
 use segslurm_native::collective::{self, GlooDevice, ProcessGroup, Store};
-use tch::{Kind, Tensor};
+use segslurm_native::device::{self, CopyStream, Readback};
+use tch::Tensor;
 
 use super::DistError;
 use super::lifeline::{Lifeline, name};
@@ -30,6 +31,16 @@ pub(super) enum Device {
     Nccl(usize),
     GlooInterface(String),
     GlooAddress(String),
+}
+
+impl Device {
+    /// Where small tensors of control have to be: NCCL takes only its own device's.
+    fn of_tensors(&self) -> tch::Device {
+        match self {
+            Self::Nccl(index) => tch::Device::Cuda(index % tch::Cuda::device_count().max(1) as usize),
+            Self::GlooInterface(_) | Self::GlooAddress(_) => tch::Device::Cpu,
+        }
+    }
 }
 
 /// All that the rendezvous found out.
@@ -59,6 +70,8 @@ pub struct Traffic {
 /// Shared by a group and all groups split from it.
 struct Run {
     meeting: Meeting,
+    /// Brings answers to the host past what the device still has to compute.
+    copies: CopyStream,
     split: AtomicUsize,
     ended: AtomicBool,
     collectives: AtomicU64,
@@ -108,8 +121,10 @@ impl Group {
     }
 
     pub(super) fn meet(meeting: Meeting) -> Result<Self, DistError> {
+        let copies = CopyStream::new(meeting.device.of_tensors()).map_err(|error| refused("the set-up of a stream", error))?;
         let run = Run {
             meeting,
+            copies,
             split: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
             collectives: AtomicU64::new(0),
@@ -296,8 +311,11 @@ impl Group {
         if self.0.is_none() {
             return Ok(Answer::Known(value));
         }
-        let flag = self.small(&[f64::from(u8::from(value))]);
-        Ok(Answer::Asked(self.all_reduce_async(flag, Reduce::Max)?))
+        let asked = self.all_reduce_async(self.small(&[f64::from(u8::from(value))])?, Reduce::Max)?;
+        Ok(Answer::Asked(match &self.0 {
+            Some(inner) => asked.read_back(&inner.run.copies)?,
+            None => Arriving(Way::Due(asked)),
+        }))
     }
 
     /// Sums of numbers over the ranks; exact for whole numbers below 2^53.
@@ -305,7 +323,7 @@ impl Group {
         if self.0.is_none() {
             return Ok(values.to_vec());
         }
-        let summed = self.small(values);
+        let summed = self.small(values)?;
         self.all_reduce(&summed, Reduce::Sum)?;
         Vec::try_from(summed.to_device(tch::Device::Cpu)).map_err(|error| refused("all_reduce", error))
     }
@@ -315,7 +333,7 @@ impl Group {
         if self.0.is_none() {
             return Ok(vec![text.to_owned()]);
         }
-        let length = self.small(&[text.len() as f64]);
+        let length = self.small(&[text.len() as f64])?;
         let lengths = Vec::<f64>::try_from(self.all_gather(&length)?.flatten(0, -1).to_device(tch::Device::Cpu))
             .map_err(|error| refused("all_gather", error))?;
         let longest = lengths.iter().copied().fold(1.0, f64::max) as usize;
@@ -334,16 +352,12 @@ impl Group {
         Ok(all.swap_remove(0))
     }
 
-    /// Where small tensors of control have to be: NCCL takes only its own device's.
     fn control_device(&self) -> tch::Device {
-        match self.meeting().map(|it| &it.device) {
-            Some(Device::Nccl(index)) => tch::Device::Cuda(index % tch::Cuda::device_count().max(1) as usize),
-            _ => tch::Device::Cpu,
-        }
+        self.meeting().map_or(tch::Device::Cpu, |it| it.device.of_tensors())
     }
 
-    fn small(&self, values: &[f64]) -> Tensor {
-        Tensor::from_slice(values).to_kind(Kind::Double).to_device(self.control_device())
+    fn small(&self, values: &[f64]) -> Result<Tensor, DistError> {
+        device::send(&Tensor::from_slice(values), self.control_device()).map_err(|error| refused("a copy to the device", error))
     }
 
     /// The end of a run that went well: all ranks come here, and none leaves (and takes the store with it) before the last.
@@ -369,7 +383,7 @@ impl Group {
 #[must_use = "the answer is not there until `wait`"]
 pub enum Answer {
     Known(bool),
-    Asked(Pending),
+    Asked(Arriving),
 }
 
 impl Answer {
@@ -435,11 +449,72 @@ impl Pending {
         Ok(tensor)
     }
 
+    /// Starts to bring the result to the host by `copies`. On CUDA it comes as soon as the collective is done, whatever the
+    /// device has been given to compute since; elsewhere (and over Gloo) nothing starts before it is waited for.
+    pub fn read_back(self, copies: &CopyStream) -> Result<Arriving, DistError> {
+        let failed = |error: NativeError| refused("a copy to the host", error);
+        match &self.work {
+            Work::Done(tensor) => {
+                let readback = copies.download(tensor).map_err(failed)?;
+                Ok(Arriving(Way::Copied { readback, name: "a copy to the host", inner: None }))
+            }
+            Work::InFlight { name, .. } if self.queues() => {
+                let (name, inner) = (*name, self.inner.clone());
+                let readback = copies.on(|| copies.download(&self.wait()?).map_err(failed)).map_err(failed)??;
+                Ok(Arriving(Way::Copied { readback, name, inner }))
+            }
+            Work::InFlight { .. } => Ok(Arriving(Way::Due(self))),
+        }
+    }
+
+    /// Whether `wait` makes a queue of the device wait, not the caller.
+    fn queues(&self) -> bool {
+        self.inner.as_ref().is_some_and(|inner| matches!(inner.run.meeting.device, Device::Nccl(_)))
+    }
+
     /// Whether `wait` would return at once.
     pub fn is_done(&self) -> bool {
         match &self.work {
             Work::Done(_) => true,
             Work::InFlight { work, .. } => work.is_done(),
         }
+    }
+}
+
+/// What ranks computed together, on its way to the host; see [`Pending::read_back`].
+#[must_use = "the values are not there until `wait`"]
+pub struct Arriving(Way);
+
+enum Way {
+    Due(Pending),
+    Copied { readback: Readback, name: &'static str, inner: Option<Arc<Inner>> },
+}
+
+impl std::fmt::Debug for Arriving {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match &self.0 {
+            Way::Due(pending) => pending.fmt(f),
+            Way::Copied { name, .. } => write!(f, "Arriving({name})"),
+        }
+    }
+}
+
+impl Arriving {
+    /// The result on the host.
+    pub fn wait(self) -> Result<Tensor, DistError> {
+        let (readback, name, inner) = match self.0 {
+            Way::Due(pending) => return Ok(pending.wait()?.to_device(tch::Device::Cpu)),
+            Way::Copied { readback, name, inner } => (readback, name, inner),
+        };
+        let began = Instant::now();
+        if let Some(inner) = &inner {
+            inner.run.meeting.lifeline.enter(name);
+        }
+        let arrived = readback.wait().map_err(|error| refused(name, error))?;
+        if let Some(inner) = &inner {
+            inner.run.waited_ns.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
+            inner.run.meeting.lifeline.leave();
+        }
+        Ok(arrived)
     }
 }

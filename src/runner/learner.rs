@@ -6,6 +6,7 @@
 use anyhow::{Context, bail};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor};
+use segslurm_native::device::CopyStream;
 
 use crate::data::Batch;
 use crate::ddp::{self, Ddp, WrapperConfig};
@@ -23,6 +24,8 @@ pub struct Learner {
     pub optimizer: Optimizer,
     pub preprocessor: SegDataPreProcessor,
     pub device: Device,
+    /// Brings batches to the device and losses back, beside its computations.
+    pub copies: CopyStream,
     pub group: Group,
     /// Averages gradients over the ranks; `None` for one rank.
     pub ddp: Option<Ddp>,
@@ -64,6 +67,7 @@ impl Learner {
             optimizer,
             preprocessor: model.preprocessor()?,
             device: device.clone(),
+            copies: CopyStream::new(place)?,
             group: group.clone(),
             ddp: None,
             seed: dropout_seed(seed, group),
@@ -117,9 +121,11 @@ impl Learner {
             names.push(name.clone());
             values.push(ops::to_tch(value));
         }
-        // One exchange between ranks and one copy to the host for all of them, while the backward pass goes on.
+        // One exchange between ranks and one copy to the host for all of them, while the backward pass goes on. The copy waits
+        // for the forward pass alone, so the device still has the backward to compute when the host knows the losses.
         let values = tch::Tensor::stack(&values.iter().map(|it| it.reshape([])).collect::<Vec<_>>(), 0);
         let values = self.group.all_gather_async(&values.to_kind(tch::Kind::Double)).map_err(Failure::from)?;
+        let values = values.read_back(&self.copies).map_err(Failure::from)?;
 
         let divisor = self.accumulation.divisor(iteration as usize);
         let total = if divisor > 1 { losses.total / divisor as f64 } else { losses.total };
@@ -128,7 +134,7 @@ impl Learner {
             None => total,
         };
         let grads = self.backward(&total, self.accumulation.steps(iteration as usize))?;
-        let values = Vec::<Vec<f64>>::try_from(values.wait().map_err(Failure::from)?.to_device(tch::Device::Cpu))?;
+        let values = Vec::<Vec<f64>>::try_from(values.wait().map_err(Failure::from)?)?;
         self.refuse_infinite(&names, &values, iteration, batch)?;
         if let Some(grads) = grads {
             self.optimizer.step(&grads, rates, self.scaler.as_mut()).context("the optimizer's step failed")?;
