@@ -49,7 +49,7 @@ fn cases() -> Vec<Case> {
         case("resize_bilinear", &[SIZE], |x| flat(ops::resize_bilinear(image(&x[0]), [17, 23], false))),
         case("cross_entropy", &[SIZE], |x| {
             let weighted = CrossEntropy {
-                class_weight: Some((1..=8).map(|it| 0.25 * it as f32).collect()),
+                class_weight: Some(ops::Constant::from((1..=8).map(|it| 0.25 * it as f32).collect::<Vec<_>>())),
                 reduction: Reduction::MeanNonIgnored,
                 ..CrossEntropy::default()
             };

@@ -5,6 +5,7 @@
 //! gradients come; rank 0's order then becomes everybody's. Behind the gradients a bucket carries one number a parameter,
 //! saying whether it was used: so a parameter that a rank left out is told from one that all did, at no extra collective.
 
+use segslurm_native::device;
 use tch::{Kind, Tensor};
 
 use super::{DdpOptions, Parameter};
@@ -193,7 +194,10 @@ impl Buckets {
         if used.iter().all(|&it| it > 0.0) {
             let _ = flags.fill_(1.0);
         } else {
-            flags.copy_(&Tensor::from_slice(&used));
+            match device::send(&Tensor::from_slice(&used), flags.device()) {
+                Ok(used) => flags.copy_(&used),
+                Err(error) => drop(self.error.get_or_insert(DistError::Collective(format!("gradients: {error}")))),
+            }
             for &member in &bucket.members {
                 let slot = &mut self.slots[member];
                 if slot.since_update == 0 {

@@ -1,11 +1,15 @@
 //! mmseg's `SegDataPreProcessor`: images as bytes become normalised, padded batches on the device.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use burn::tensor::{Device, Int, Tensor};
+use segslurm_native::NativeError;
+use segslurm_native::device::{CopyStream, Upload};
 use serde::Deserialize;
 use tch::Kind;
 
 use super::ModelError;
-use crate::ops;
+use crate::ops::{self, Constant};
 
 /// The keys of `type: SegDataPreProcessor`.
 #[derive(Debug, Clone, Default, Deserialize, PartialEq)]
@@ -81,7 +85,9 @@ impl SegDataPreProcessorConfig {
         let test = self.test_cfg.clone().unwrap_or_default();
         let training = Padding::new(self.size, self.size_divisor)?;
         let testing = Padding::new(test.size, test.size_divisor).map_err(|it| it.within("test_cfg"))?;
-        Ok(SegDataPreProcessor { config: self.clone(), training, testing })
+        let constant = |values: &Vec<f64>| Constant::from(values.iter().map(|&it| it as f32).collect::<Vec<_>>());
+        let statistics = self.mean.as_ref().zip(self.std.as_ref()).map(|(mean, std)| [constant(mean), constant(std)]);
+        Ok(SegDataPreProcessor { config: self.clone(), training, testing, statistics, copies: Arc::default() })
     }
 }
 
@@ -136,12 +142,16 @@ pub struct SegDataPreProcessor {
     config: SegDataPreProcessorConfig,
     training: Padding,
     testing: Padding,
+    /// Mean and standard deviation of the channels.
+    statistics: Option<[Constant; 2]>,
+    /// The queue in which bytes go to the device that was fed last.
+    copies: Arc<Mutex<Option<Arc<CopyStream>>>>,
 }
 
 impl SegDataPreProcessor {
     /// A training batch: images `[n, 3, h, w]` and labels `[n, h, w]` in 64 bits, padded at the bottom and the right.
     ///
-    /// Each image needs labels of its own size.
+    /// Each image needs labels of its own size. To a GPU the bytes of a batch go in one copy, beside its computations.
     pub fn training(
         &self,
         images: &[Pixels],
@@ -158,54 +168,64 @@ impl SegDataPreProcessor {
                 image.height, image.width, label.height, label.width
             )));
         }
-        Ok((self.images(images, size, device)?, self.labels(labels, size, device)?))
+        let (pixels, classes) = (bytes(images, 3)?, bytes(labels, 1)?);
+        let all = self.upload(&[pixels.as_slice(), classes.as_slice()].concat(), device)?;
+        let split = pixels.iter().map(|it| it.len() as i64).sum();
+        let (pixels, classes) = (all.narrow(0, 0, split), all.narrow(0, split, all.size()[0] - split));
+        Ok((self.images(&pixels, images, size, device), self.labels(&classes, labels, size, device)))
     }
 
     /// A test batch: images `[n, 3, h, w]`, padded at the bottom and the right as `test_cfg` says.
     pub fn testing(&self, images: &[Pixels], device: &Device) -> Result<Tensor<4>, ModelError> {
         let size = self.testing.target(images)?;
-        self.images(images, size, device)
+        let pixels = self.upload(&bytes(images, 3)?, device)?;
+        Ok(self.images(&pixels, images, size, device))
     }
 
-    fn images(&self, images: &[Pixels], [height, width]: [usize; 2], device: &Device) -> Result<Tensor<4>, ModelError> {
+    /// All `parts`, one after the other, on the device.
+    fn upload(&self, parts: &[&[u8]], device: &Device) -> Result<tch::Tensor, ModelError> {
         let place = place(device);
+        let failed = |error: NativeError| ModelError::Input(format!("a batch cannot be copied to {place:?}: {error}"));
+        let copies = {
+            let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+            match copies.as_ref().filter(|it| it.device() == place) {
+                Some(it) => Arc::clone(it),
+                None => Arc::clone(copies.insert(Arc::new(CopyStream::new(place).map_err(failed)?))),
+            }
+        };
+        copies.upload(parts).and_then(Upload::ready).map_err(failed)
+    }
+
+    fn images(&self, bytes: &tch::Tensor, images: &[Pixels], [height, width]: [usize; 2], device: &Device) -> Tensor<4> {
         let size = [images.len(), 3, height, width].map(|it| it as i64);
-        let batch = tch::Tensor::empty(size, (Kind::Float, place));
+        let batch = tch::Tensor::empty(size, (Kind::Float, bytes.device()));
         let swap = self.config.bgr_to_rgb || self.config.rgb_to_bgr;
-        for (index, image) in images.iter().enumerate() {
-            // One pass: bytes to floats, channels first, at their place.
-            let bytes = upload(image, 3, place)?.view([image.height as i64, image.width as i64, 3]).permute([2, 0, 1]);
-            let target = batch.select(0, index as i64).narrow(1, 0, image.height as i64).narrow(2, 0, image.width as i64);
+        let runs = runs(images, 3);
+        for run in &runs {
+            // One pass a channel: bytes to floats, channels first, at their place.
+            let (from, into) = (run.of(bytes, &[3]), run.within(&batch));
             for channel in 0..3 {
-                let from = if swap { 2 - channel } else { channel };
-                target.select(0, channel).copy_(&bytes.select(0, from));
+                let source = if swap { 2 - channel } else { channel };
+                into.select(1, channel).copy_(&from.select(3, source));
             }
         }
-        if let (Some(mean), Some(std)) = (&self.config.mean, &self.config.std) {
-            let channels = |values: &[f64]| {
-                let values: Vec<f32> = values.iter().map(|&it| it as f32).collect();
-                tch::Tensor::from_slice(&values).view([1, 3, 1, 1]).to_device(place)
-            };
+        if let Some(statistics) = &self.statistics {
+            let [mean, std] = statistics.each_ref().map(|it| it.on(bytes.device()).view([1, 3, 1, 1]));
             let mut batch = batch.shallow_clone();
-            let _ = batch.g_sub_(&channels(mean)).g_div_(&channels(std));
+            let _ = batch.g_sub_(&mean).g_div_(&std);
         }
-        for (index, image) in images.iter().enumerate() {
-            pad(&batch.select(0, index as i64), image, [height, width], self.config.pad_val);
-        }
-        Ok(ops::from_tch(batch, device))
+        runs.iter().for_each(|run| run.pad(&batch, self.config.pad_val));
+        ops::from_tch(batch, device)
     }
 
-    fn labels(&self, labels: &[Pixels], [height, width]: [usize; 2], device: &Device) -> Result<Tensor<3, Int>, ModelError> {
-        let place = place(device);
+    fn labels(&self, bytes: &tch::Tensor, labels: &[Pixels], [height, width]: [usize; 2], device: &Device) -> Tensor<3, Int> {
         let size = [labels.len(), height, width].map(|it| it as i64);
-        let batch = tch::Tensor::empty(size, (Kind::Int64, place));
-        for (index, label) in labels.iter().enumerate() {
-            let bytes = upload(label, 1, place)?.view([label.height as i64, label.width as i64]);
-            let target = batch.select(0, index as i64);
-            target.narrow(0, 0, label.height as i64).narrow(1, 0, label.width as i64).copy_(&bytes);
-            pad(&target, label, [height, width], f64::from(self.config.seg_pad_val));
+        let batch = tch::Tensor::empty(size, (Kind::Int64, bytes.device()));
+        for run in runs(labels, 1) {
+            run.within(&batch).copy_(&run.of(bytes, &[]));
+            run.pad(&batch, f64::from(self.config.seg_pad_val));
         }
-        Ok(ops::from_tch(batch, device))
+        ops::from_tch(batch, device)
     }
 }
 
@@ -214,28 +234,120 @@ fn place(device: &Device) -> tch::Device {
     ops::to_tch(&Tensor::<1>::zeros([1], device)).device()
 }
 
-/// Bytes on the device; to a GPU from pinned memory, without waiting.
-fn upload(pixels: &Pixels, channels: usize, place: tch::Device) -> Result<tch::Tensor, ModelError> {
-    let expected = pixels.height * pixels.width * channels;
-    if pixels.data.len() != expected {
-        return Err(ModelError::Input(format!(
-            "{}x{} pixels with {} bytes, expected {expected}",
-            pixels.height,
-            pixels.width,
-            pixels.data.len()
-        )));
-    }
-    let bytes = tch::Tensor::from_slice(pixels.data);
-    Ok(if place.is_cuda() { bytes.pin_memory(place).to_device_(place, Kind::Uint8, true, false) } else { bytes })
+/// The bytes of each image or label map, as many as its size says.
+fn bytes<'a>(all: &[Pixels<'a>], channels: usize) -> Result<Vec<&'a [u8]>, ModelError> {
+    let checked = |it: &Pixels<'a>| {
+        let expected = it.height * it.width * channels;
+        if it.data.len() == expected {
+            return Ok(it.data);
+        }
+        let (height, width, found) = (it.height, it.width, it.data.len());
+        Err(ModelError::Input(format!("{height}x{width} pixels with {found} bytes, expected {expected}")))
+    };
+    all.iter().map(checked).collect()
 }
 
-/// Fills what `target` `[…, height, width]` has below and right of the image.
-fn pad(target: &tch::Tensor, image: &Pixels, [height, width]: [usize; 2], value: f64) {
-    let (below, right) = (height - image.height, width - image.width);
-    if below > 0 {
-        let _ = target.narrow(-2, image.height as i64, below as i64).fill_(value);
+/// Images of one size that follow each other in a batch: what one operation can treat.
+struct Run {
+    /// Of the first image in the batch, and of its first byte.
+    start: i64,
+    offset: i64,
+    /// Images, height and width.
+    size: [i64; 3],
+    bytes: i64,
+}
+
+/// All images as one run where they have one size, else each as its own.
+fn runs(images: &[Pixels], channels: usize) -> Vec<Run> {
+    let alike = images.windows(2).all(|pair| (pair[0].height, pair[0].width) == (pair[1].height, pair[1].width));
+    let (mut start, mut offset) = (0, 0);
+    let next = |group: &[Pixels]| {
+        let size = [group.len(), group[0].height, group[0].width].map(|it| it as i64);
+        let run = Run { start, offset, size, bytes: size.iter().product::<i64>() * channels as i64 };
+        (start, offset) = (start + size[0], offset + run.bytes);
+        run
+    };
+    images.chunks(if alike { images.len().max(1) } else { 1 }).map(next).collect()
+}
+
+impl Run {
+    /// These images among the bytes of all, `[n, height, width, …channels]`.
+    fn of(&self, bytes: &tch::Tensor, channels: &[i64]) -> tch::Tensor {
+        bytes.narrow(0, self.offset, self.bytes).view([&self.size, channels].concat().as_slice())
     }
-    if right > 0 {
-        let _ = target.narrow(-1, image.width as i64, right as i64).fill_(value);
+
+    /// Their place in `batch` `[n, …, height, width]`, without padding.
+    fn within(&self, batch: &tch::Tensor) -> tch::Tensor {
+        let [count, height, width] = self.size;
+        batch.narrow(0, self.start, count).narrow(-2, 0, height).narrow(-1, 0, width)
+    }
+
+    /// Fills what `batch` has below and right of them.
+    fn pad(&self, batch: &tch::Tensor, value: f64) {
+        let [count, height, width] = self.size;
+        let part = batch.narrow(0, self.start, count);
+        for (axis, from) in [(-2, height), (-1, width)] {
+            let rest = part.size()[(part.dim() as i64 + axis) as usize] - from;
+            if rest > 0 {
+                let _ = part.narrow(axis, from, rest).fill_(value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An image whose bytes count up from `first`.
+    fn counting(first: u8, height: usize, width: usize, channels: usize) -> Vec<u8> {
+        (0..height * width * channels).map(|it| first + it as u8).collect()
+    }
+
+    fn sized(all: &[Vec<u8>], sizes: [(usize, usize); 2]) -> Vec<Pixels<'_>> {
+        all.iter().zip(sizes).map(|(data, (height, width))| Pixels { height, width, data }).collect()
+    }
+
+    #[test]
+    fn images_of_one_size_and_of_several_land_in_their_places() {
+        let config = SegDataPreProcessorConfig {
+            mean: Some(vec![1.0, 2.0, 3.0]),
+            std: Some(vec![1.0, 2.0, 4.0]),
+            size: Some([3, 4]),
+            pad_val: -7.0,
+            seg_pad_val: 255,
+            bgr_to_rgb: true,
+            ..SegDataPreProcessorConfig::default()
+        };
+        let preprocessor = config.init().expect("a preprocessor");
+        for sizes in [[(3, 4), (3, 4)], [(2, 4), (2, 4)], [(2, 4), (3, 3)]] {
+            let made: Vec<_> = (0_u8..).step_by(100).zip(sizes).map(|(first, (h, w))| counting(first, h, w, 3)).collect();
+            let labelled: Vec<_> = (0_u8..).step_by(100).zip(sizes).map(|(first, (h, w))| counting(first, h, w, 1)).collect();
+            let (images, classes) = (sized(&made, sizes), sized(&labelled, sizes));
+            let (batch, target) = preprocessor.training(&images, &classes, &Device::libtorch()).expect("a batch");
+            let (batch, target) = (ops::to_tch(&batch), ops::to_tch(&target));
+            assert_eq!((batch.size(), target.size()), (vec![2, 3, 3, 4], vec![2, 3, 4]));
+            for (index, (height, width)) in sizes.into_iter().enumerate() {
+                for (y, x) in (0..3).flat_map(|y| (0..4).map(move |x| (y, x))) {
+                    let inside = y < height && x < width;
+                    for channel in 0..3 {
+                        let byte = || f64::from(made[index][(y * width + x) * 3 + 2 - channel]);
+                        let value = || (byte() - (channel + 1) as f64) / [1.0, 2.0, 4.0][channel];
+                        let expected = if inside { value() } else { -7.0 };
+                        assert_eq!(batch.double_value(&[index as i64, channel as i64, y as i64, x as i64]), expected);
+                    }
+                    let expected = if inside { i64::from(labelled[index][y * width + x]) } else { 255 };
+                    assert_eq!(target.int64_value(&[index as i64, y as i64, x as i64]), expected);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_that_do_not_fit_their_size_are_refused() {
+        let preprocessor = SegDataPreProcessorConfig::default().init().expect("a preprocessor");
+        let image = Pixels { height: 2, width: 2, data: &[0; 11] };
+        let error = preprocessor.testing(&[image], &Device::libtorch()).expect_err("too few bytes");
+        assert_eq!(error.to_string(), "2x2 pixels with 11 bytes, expected 12");
     }
 }

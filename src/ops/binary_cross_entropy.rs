@@ -5,6 +5,7 @@ use burn_tch::TchTensor;
 use tch::Kind;
 
 use super::border::{from_tch, to_tch};
+use super::constant::Constant;
 use super::cross_entropy::{Reduction, as_labels};
 use super::function::{Function, computed, unary};
 
@@ -12,7 +13,7 @@ use super::function::{Function, computed, unary};
 #[derive(Debug, Clone, PartialEq)]
 pub struct BinaryCrossEntropy {
     /// A factor for each class's positives.
-    pub class_weight: Option<Vec<f32>>,
+    pub class_weight: Option<Constant>,
     /// The label that counts nothing; labels below 0 never count.
     pub ignore_index: i64,
     /// `Mean` divides by all elements, `MeanNonIgnored` by those of pixels that count.
@@ -45,14 +46,12 @@ pub fn binary_cross_entropy_per_element(logits: Tensor<4>, target: Tensor<3, Int
         "binary_cross_entropy: logits of shape {:?} for labels of shape {labels:?}",
         logits.dims()
     );
-    if let Some(weights) = &options.class_weight {
+    if let Some(weights) = options.class_weight.as_ref().map(Constant::values) {
         assert_eq!(weights.len(), classes, "binary_cross_entropy: {} class weights for {classes} classes", weights.len());
     }
     let target = as_labels(target);
-    let class_weight = options
-        .class_weight
-        .as_deref()
-        .map(|it| TchTensor::new(tch::Tensor::from_slice(it).view([-1, 1, 1]).to_device(target.tensor.device())));
+    let place = target.tensor.device();
+    let class_weight = options.class_weight.as_ref().map(|it| TchTensor::new(it.on(place).view([-1, 1, 1])));
     unary(logits, PerElement { target, class_weight, ignore_index: options.ignore_index })
 }
 
@@ -132,7 +131,7 @@ mod tests {
     const LABELS: [i64; 6] = [0, 1, 255, 2, -1, 1];
 
     fn options(class_weight: Option<Vec<f32>>, reduction: Reduction) -> BinaryCrossEntropy {
-        BinaryCrossEntropy { class_weight, ignore_index: 255, reduction }
+        BinaryCrossEntropy { class_weight: class_weight.map(Constant::from), ignore_index: 255, reduction }
     }
 
     /// One-hot planes and which elements count, both `[1, classes, 2, 3]`.

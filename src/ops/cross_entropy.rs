@@ -6,6 +6,7 @@ use burn_tch::TchTensor;
 use tch::Kind;
 
 use super::border::{from_tch, primitive, to_tch};
+use super::constant::Constant;
 use super::function::{Function, computed, unary};
 
 /// How the losses of pixels become one number.
@@ -24,7 +25,7 @@ pub enum Reduction {
 #[derive(Debug, Clone, PartialEq)]
 pub struct CrossEntropy {
     /// A factor for each class.
-    pub class_weight: Option<Vec<f32>>,
+    pub class_weight: Option<Constant>,
     /// The label that counts nothing.
     pub ignore_index: i64,
     pub reduction: Reduction,
@@ -61,11 +62,11 @@ pub fn cross_entropy_weighted(
 pub fn cross_entropy_per_pixel(logits: Tensor<4>, target: Tensor<3, Int>, options: &CrossEntropy) -> Tensor<3> {
     let ([n, classes, height, width], labels) = (logits.dims(), target.dims());
     assert_eq!([n, height, width], labels, "cross_entropy: logits of shape {:?} for labels of shape {labels:?}", logits.dims());
-    if let Some(weights) = &options.class_weight {
+    if let Some(weights) = options.class_weight.as_ref().map(Constant::values) {
         assert_eq!(weights.len(), classes, "cross_entropy: {} class weights for {classes} classes", weights.len());
     }
     let target = as_labels(target);
-    let class_weight = options.class_weight.as_deref().map(|it| TchTensor::new(on(&target.tensor, it)));
+    let class_weight = options.class_weight.as_ref().map(|it| TchTensor::new(it.on(target.tensor.device())));
     unary(logits, PerPixel { target, class_weight, ignore_index: options.ignore_index })
 }
 
@@ -73,10 +74,6 @@ pub fn cross_entropy_per_pixel(logits: Tensor<4>, target: Tensor<3, Int>, option
 pub(super) fn as_labels(target: Tensor<3, Int>) -> TchTensor {
     let TchTensor { tensor, storage } = primitive(target);
     TchTensor::from_existing(tensor.to_kind(Kind::Int64), storage)
-}
-
-pub(super) fn on(like: &tch::Tensor, values: &[f32]) -> tch::Tensor {
-    tch::Tensor::from_slice(values).to_device(like.device())
 }
 
 pub(super) fn divided(sum: Tensor<1>, denominator: Denominator) -> Tensor<1> {
@@ -101,8 +98,8 @@ pub(super) fn denominator(logits: &Tensor<4>, target: &Tensor<3, Int>, options: 
         (_, Some(weights)) => {
             let labels = to_tch(target).to_kind(Kind::Int64);
             let valid = labels.not_equal(options.ignore_index);
-            let weights = on(&labels, weights);
             weights
+                .on(labels.device())
                 .index_select(0, &labels.where_scalarother(&valid, 0).flatten(0, -1))
                 .dot(&valid.flatten(0, -1).to_kind(Kind::Float))
         }
@@ -203,7 +200,7 @@ mod tests {
     }
 
     fn options(weighted: bool, reduction: Reduction) -> CrossEntropy {
-        CrossEntropy { class_weight: weighted.then(|| WEIGHTS.to_vec()), ignore_index: 255, reduction }
+        CrossEntropy { class_weight: weighted.then(|| WEIGHTS.into()), ignore_index: 255, reduction }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use burn::tensor::Tensor;
 use burn_tch::TchTensor;
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
+use segslurm_native::{NativeError, device};
 
 use super::function::{Function, computed, is_exclusive, unary};
 
@@ -28,12 +29,12 @@ struct Dropout {
 
 impl Dropout {
     /// `[n, c, 1, 1]`: 0, or the factor that keeps the expectation.
-    fn mask(self, like: &tch::Tensor) -> Result<tch::Tensor, tch::TchError> {
+    fn mask(self, like: &tch::Tensor) -> Result<tch::Tensor, NativeError> {
         let size = like.size();
         let mut random = Pcg64::seed_from_u64(self.seed);
         let kept = (1.0 / (1.0 - self.p)) as f32;
         let mask: Vec<f32> = (0..size[0] * size[1]).map(|_| if random.random::<f64>() < self.p { 0.0 } else { kept }).collect();
-        tch::Tensor::f_from_slice(&mask)?.f_view([size[0], size[1], 1, 1])?.f_to_device(like.device())?.f_to_kind(like.kind())
+        Ok(device::send(&tch::Tensor::from_slice(&mask), like.device())?.view([size[0], size[1], 1, 1]).to_kind(like.kind()))
     }
 }
 

@@ -22,6 +22,7 @@
 mod batch_norm;
 mod binary_cross_entropy;
 mod border;
+mod constant;
 mod convolution;
 mod cross_entropy;
 mod dropout;
@@ -41,6 +42,7 @@ mod reference;
 pub use batch_norm::{Activation, BatchNorm, batch_norm};
 pub use binary_cross_entropy::{BinaryCrossEntropy, binary_cross_entropy, binary_cross_entropy_per_element};
 pub use border::{default_device, device_for_rank, from_tch, gradient, to_tch, visible_gpus};
+pub use constant::Constant;
 pub use convolution::{Conv, conv2d};
 pub use cross_entropy::{CrossEntropy, Reduction, cross_entropy, cross_entropy_per_pixel, cross_entropy_weighted};
 pub use dropout::dropout2d;

@@ -9,7 +9,8 @@ use segslurm_native::aten::{self, PixelLoss};
 use tch::Kind;
 
 use super::border::{from_tch, to_tch};
-use super::cross_entropy::{CrossEntropy, as_labels, cross_entropy, denominator, divided, loss_kind, on};
+use super::constant::Constant;
+use super::cross_entropy::{CrossEntropy, as_labels, cross_entropy, denominator, divided, loss_kind};
 use super::function::{Function, computed, is_exclusive, unary};
 use super::grad_tap;
 use super::label_map::accuracy;
@@ -25,7 +26,7 @@ pub fn resized_cross_entropy(
 ) -> (Tensor<1>, Tensor<1>) {
     let ([n, classes, ..], [labelled, height, width]) = (logits.dims(), target.dims());
     assert_eq!(n, labelled, "cross_entropy: logits of {n} images for labels of {labelled}");
-    if let Some(weights) = &options.class_weight {
+    if let Some(weights) = options.class_weight.as_ref().map(Constant::values) {
         assert_eq!(weights.len(), classes, "cross_entropy: {} class weights for {classes} classes", weights.len());
     }
     let values = to_tch(&logits);
@@ -38,7 +39,7 @@ pub fn resized_cross_entropy(
     let denominator = denominator(&logits, &target, options);
     let target = as_labels(target);
     let values = values.to_kind(loss_kind(values.kind()));
-    let weight = options.class_weight.as_deref().map(|it| on(&values, it));
+    let weight = options.class_weight.as_ref().map(|it| it.on(values.device()));
     let with_grad = grad_tap::leaf(&logits).is_some();
     let found =
         aten::resized_cross_entropy(&values, &target.tensor, weight.as_ref(), options.ignore_index, align_corners, with_grad);
@@ -97,9 +98,9 @@ mod tests {
     }
 
     fn all_options() -> Vec<CrossEntropy> {
-        let weights = [None, Some(vec![0.5, 2.0, 1.25])];
+        let weights = [None, Some(Constant::from([0.5, 2.0, 1.25]))];
         let reductions = [Reduction::Mean, Reduction::MeanNonIgnored, Reduction::Sum];
-        let with = |weights: &Option<Vec<f32>>| {
+        let with = |weights: &Option<Constant>| {
             let class_weight = weights.clone();
             reductions.map(|reduction| CrossEntropy { class_weight: class_weight.clone(), ignore_index: 255, reduction })
         };

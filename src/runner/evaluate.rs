@@ -14,7 +14,7 @@ use indicatif::ProgressBar;
 use super::interrupt::Interrupt;
 use super::journal::Timing;
 use crate::data::{Batch, DataloaderConfig, Dataset, FlipDirection, Loader, LoaderOptions, Sample};
-use crate::dist::{Answer, Group, Reduce};
+use crate::dist::{Answer, Group};
 use crate::exit::{Exit, Failure};
 use crate::metrics::{Counts, IoUMetricConfig, Metrics};
 use crate::models::{self, Forward, Geometry, Pixels, SegDataPreProcessor, Segmentation, Segmentor};
@@ -266,7 +266,7 @@ fn geometry(sample: &Sample) -> Geometry {
 
 /// Counts of all ranks together.
 fn summed(counts: &Counts, group: &Group) -> anyhow::Result<Counts> {
-    let list = tch::Tensor::from_slice(&counts.to_list());
-    group.all_reduce(&list, Reduce::Sum).map_err(Failure::from)?;
-    Ok(Counts::from_list(&Vec::<i64>::try_from(list)?))
+    let list: Vec<f64> = counts.to_list().iter().map(|&it| it as f64).collect();
+    let sums = group.sums(&list).map_err(Failure::from)?;
+    Ok(Counts::from_list(&sums.iter().map(|&it| it as i64).collect::<Vec<_>>()))
 }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::{Compared, LossReduction};
 use crate::models::ModelError;
-use crate::ops::{self, BinaryCrossEntropy, CrossEntropy, Reduction};
+use crate::ops::{self, BinaryCrossEntropy, Constant, CrossEntropy, Reduction};
 
 /// The keys of `type: CrossEntropyLoss`.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
@@ -17,7 +17,7 @@ pub struct CrossEntropyLossConfig {
     pub use_mask: bool,
     pub reduction: LossReduction,
     /// A factor for each class.
-    pub class_weight: Option<Vec<f32>>,
+    pub class_weight: Option<Constant>,
     pub loss_weight: f64,
     pub loss_name: String,
     /// Divide by the number of pixels that count, not by all.
@@ -47,7 +47,7 @@ impl CrossEntropyLossConfig {
             let problem = "a softmax over one output channel is always 1; set use_sigmoid: true, or out_channels: 2";
             return Err(ModelError::config("use_sigmoid", problem));
         }
-        match &self.class_weight {
+        match self.class_weight.as_ref().map(Constant::values) {
             Some(weights) if weights.len() != out_channels => {
                 let problem = format!("expected {out_channels} weights, one for each output channel, got {}", weights.len());
                 Err(ModelError::config("class_weight", problem))

@@ -52,14 +52,13 @@ impl DiceLossConfig {
     /// One-hot planes `[n, c, h, w]` of labels `[n, h, w]`; a label that is no class is in none.
     fn planes(logits: &Tensor<4>, labels: &tch::Tensor) -> tch::Tensor {
         let [_, classes, ..] = logits.dims();
-        let values = if classes == 1 {
+        let labels = labels.unsqueeze(1);
+        if classes == 1 {
             // One channel is the foreground's: mmseg's expansion would score the background.
-            tch::Tensor::from_slice(&[1i64])
-        } else {
-            tch::Tensor::arange(classes as i64, (Kind::Int64, tch::Device::Cpu))
-        };
-        let values = values.view([1, -1, 1, 1]).to_device(labels.device());
-        labels.unsqueeze(1).eq_tensor(&values).to_kind(Kind::Float)
+            return labels.eq(1).to_kind(Kind::Float);
+        }
+        let values = tch::Tensor::arange(classes as i64, (Kind::Int64, labels.device())).view([1, -1, 1, 1]);
+        labels.eq_tensor(&values).to_kind(Kind::Float)
     }
 
     pub(super) fn forward(&self, compared: Compared) -> Tensor<1> {
@@ -76,8 +75,8 @@ impl DiceLossConfig {
             };
         }
         if let Some(ignored) = self.ignore_index.and_then(|it| usize::try_from(it).ok()).filter(|&it| it < classes) {
-            let kept: Vec<i64> = (0..classes).filter(|&it| it != ignored).map(|it| it as i64).collect();
-            let kept = tch::Tensor::from_slice(&kept).to_device(planes.device());
+            let classes = tch::Tensor::arange(classes as i64 - 1, (Kind::Int64, planes.device()));
+            let kept = &classes + classes.ge(ignored as i64).to_kind(Kind::Int64);
             planes = planes.index_select(1, &kept);
             predicted = predicted.select(1, ops::from_tch::<1, burn::tensor::Int>(kept, &device));
         }
