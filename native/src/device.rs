@@ -130,9 +130,7 @@ impl CopyStream {
         let pinned = index(self.device).is_some();
         let mut packed = null_mut();
         // SAFETY: the lists hold `parts.len()` places and lengths of slices that outlive the call; the output is a valid place.
-        check(unsafe {
-            ffi::segslurm_pack(starts.as_ptr(), sizes.as_ptr(), parts.len(), pinned.into(), &raw mut packed)
-        })?;
+        check(unsafe { ffi::segslurm_pack(starts.as_ptr(), sizes.as_ptr(), parts.len(), pinned.into(), &raw mut packed) })?;
         let packed = own(packed);
         if self.raw.is_null() {
             return Ok(Upload { tensor: send(&packed, self.device)?, done: None });

@@ -13,7 +13,7 @@ mod rendezvous;
 mod tether;
 
 pub use config::{Backend, DistConfig};
-pub use group::{Arriving, Answer, Group, Pending, Reduce, Traffic};
+pub use group::{Answer, Arriving, Group, Pending, Reduce, Traffic};
 pub use launcher::{Launched, Launcher};
 pub use rendezvous::{join, listen};
 pub use segslurm_native::collective::libtorch_version;
