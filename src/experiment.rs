@@ -334,8 +334,20 @@ pub struct EnvConfig {
     pub cudnn_benchmark: bool,
     /// TF32 on CUDA, in convolutions and matrix products alike. Left out it is as PyTorch has it: in convolutions alone.
     pub allow_tf32: Option<bool>,
+    pub memory_format: MemoryFormatChoice,
     pub mp_cfg: Option<MpConfig>,
     pub dist_cfg: DistConfig,
+}
+
+/// How images and convolution weights lie in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryFormatChoice {
+    /// The faster one: as measured when a run starts on a GPU, as known on the CPU.
+    #[default]
+    Auto,
+    Contiguous,
+    ChannelsLast,
 }
 
 /// Settings of Python's data workers. The loader's workers are threads: they are accepted and have no effect.

@@ -1,12 +1,21 @@
 //! The whole train step, from bytes to new weights. (The peer's step begins with normalised floats.)
 
+use anyhow::bail;
 use segslurm::dist::Group;
+use segslurm::ops::MemoryFormat;
 use serde_json::json;
 
 use crate::{model, report};
 
+/// `name` is a model, or one in a memory format: `pspnet_r18:channels_last`.
 pub(crate) fn run(name: &str, steps: usize) -> anyhow::Result<()> {
+    let (name, format) = name.split_once(':').unwrap_or((name, "contiguous"));
     let mut learner = model::learner(name, Group::alone())?;
+    learner.arrange(match format {
+        "contiguous" => MemoryFormat::Contiguous,
+        "channels_last" => MemoryFormat::ChannelsLast,
+        other => bail!("{other}: expected contiguous or channels_last"),
+    });
     let batch = model::batch(name, None)?;
     let mut iteration = 0;
     let seconds = report::timed(steps, || {

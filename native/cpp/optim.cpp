@@ -34,6 +34,14 @@ std::vector<Tensor> gather(List tensors, size_t count) {
   return list;
 }
 
+// Strides of dimensions that have one element say nothing about where elements are.
+bool same_places(const Tensor& a, const Tensor& b) {
+  for (int64_t i = 0; i < a.dim(); ++i) {
+    if (a.size(i) > 1 && a.stride(i) != b.stride(i)) return false;
+  }
+  return true;
+}
+
 // The fused kernels walk the storage of a parameter and of its gradient side by side, so both must be laid out alike; a
 // gradient that is not (channels-last against contiguous, or another float type) is copied into the parameter's layout.
 std::vector<Tensor> gather_like(List tensors, const std::vector<Tensor>& params) {
@@ -44,8 +52,12 @@ std::vector<Tensor> gather_like(List tensors, const std::vector<Tensor>& params)
     const Tensor& param = params[i];
     TORCH_CHECK(grad.sizes() == param.sizes(), "gradient ", i, " has shape ", grad.sizes(), ", its parameter ", param.sizes());
     TORCH_CHECK(param.is_non_overlapping_and_dense(), "parameter ", i, " is not dense in memory");
-    const bool alike = grad.strides() == param.strides() && grad.scalar_type() == param.scalar_type();
-    list.push_back(alike ? grad : at::empty_like(param).copy_(grad));
+    if (grad.scalar_type() != param.scalar_type() || !same_places(grad, param)) {
+      list.push_back(at::empty_like(param).copy_(grad));
+    } else {
+      // The kernels compare strides to the letter.
+      list.push_back(grad.strides() == param.strides() ? grad : grad.as_strided(param.sizes(), param.strides()));
+    }
   }
   return list;
 }

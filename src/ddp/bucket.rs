@@ -23,6 +23,8 @@ struct Bucket {
 struct Slot {
     name: String,
     shape: Vec<i64>,
+    /// The parameter's, so that gradients, averages and weights lie alike and the optimizer copies nothing.
+    strides: Vec<i64>,
     kind: Kind,
     device: tch::Device,
     numel: usize,
@@ -60,6 +62,12 @@ impl std::fmt::Debug for Buckets {
     }
 }
 
+/// The strides of a tensor that fills its memory, channels last or not; else those of its contiguous copy.
+fn strides(tensor: &Tensor) -> Vec<i64> {
+    let filled = tensor.is_contiguous() || tensor.dim() == 4 && tensor.permute([0, 2, 3, 1]).is_contiguous();
+    if filled { tensor.stride() } else { tensor.contiguous().stride() }
+}
+
 fn refused(error: &tch::TchError) -> DistError {
     DistError::Collective(format!("gradients: {error}"))
 }
@@ -68,6 +76,7 @@ impl Buckets {
     pub(super) fn new(group: Group, parameters: Vec<Parameter>, options: DdpOptions) -> Self {
         let slot = |it: Parameter| Slot {
             shape: it.tensor.size(),
+            strides: strides(&it.tensor),
             kind: it.tensor.kind(),
             device: it.tensor.device(),
             numel: it.tensor.numel(),
@@ -131,7 +140,7 @@ impl Buckets {
         for &member in &members {
             let slot = &mut self.slots[member];
             slot.bucket = self.buckets.len();
-            slot.view = flat.narrow(0, offset, slot.numel as i64).view(slot.shape.as_slice());
+            slot.view = flat.as_strided(slot.shape.as_slice(), slot.strides.as_slice(), offset);
             offset += slot.numel as i64;
         }
         self.buckets.push(Bucket { flat, members, ready: 0, pending: None });

@@ -121,9 +121,10 @@ pub fn broadcast(group: &Group, tensors: &[tch::Tensor]) -> Result<(), DistError
     Ok(())
 }
 
-/// Names, shapes and types as text, one a line: for [`Group::agree`].
+/// Names, shapes, strides and types as text, one a line: for [`Group::agree`].
 pub fn describe<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a tch::Tensor)>) -> String {
-    let lines = tensors.into_iter().map(|(name, tensor)| format!("{name} {:?} {:?}", tensor.size(), tensor.kind()));
+    let lines =
+        tensors.into_iter().map(|(name, tensor)| format!("{name} {:?} {:?} {:?}", tensor.size(), tensor.stride(), tensor.kind()));
     lines.collect::<Vec<_>>().join("\n")
 }
 

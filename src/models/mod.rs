@@ -23,7 +23,7 @@ pub use error::ModelError;
 pub use forward::{Forward, Losses};
 pub use inference::{FlipDirection, Geometry, InferenceConfig, Segmentation};
 pub use init::InitConfig;
-pub use named::{LayerKind, NamedTensor, TensorKind, named_tensors};
+pub use named::{LayerKind, NamedTensor, TensorKind, arrange, named_tensors};
 pub use preprocess::{Pixels, SegDataPreProcessor, SegDataPreProcessorConfig};
 pub use pretrained::{PretrainedSource, hub_checkpoints};
 pub use segmentor::{EncoderDecoderConfig, PreprocessorConfig, Segmentor, SegmentorConfig};

@@ -6,7 +6,7 @@
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Int, Tensor};
 
-use crate::ops;
+use crate::ops::{self, MemoryFormat};
 
 /// Whether an optimizer may touch a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +44,11 @@ pub fn named_tensors(module: &impl Module) -> Vec<NamedTensor> {
     let mut visitor = Visitor::default();
     module.visit(&mut visitor);
     visitor.found
+}
+
+/// Puts the convolution weights of `module` into a memory format, for all who have a handle to them.
+pub fn arrange(module: &impl Module, format: MemoryFormat) {
+    named_tensors(module).iter().filter(|it| it.tensor.dim() == 4).for_each(|it| format.arrange(&it.tensor));
 }
 
 #[derive(Default)]

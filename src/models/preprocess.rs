@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tch::Kind;
 
 use super::ModelError;
-use crate::ops::{self, Constant};
+use crate::ops::{self, Constant, MemoryFormat};
 
 /// The keys of `type: SegDataPreProcessor`.
 #[derive(Debug, Clone, Default, Deserialize, PartialEq)]
@@ -87,7 +87,8 @@ impl SegDataPreProcessorConfig {
         let testing = Padding::new(test.size, test.size_divisor).map_err(|it| it.within("test_cfg"))?;
         let constant = |values: &Vec<f64>| Constant::from(values.iter().map(|&it| it as f32).collect::<Vec<_>>());
         let statistics = self.mean.as_ref().zip(self.std.as_ref()).map(|(mean, std)| [constant(mean), constant(std)]);
-        Ok(SegDataPreProcessor { config: self.clone(), training, testing, statistics, copies: Arc::default() })
+        let (config, format, copies) = (self.clone(), MemoryFormat::default(), Arc::default());
+        Ok(SegDataPreProcessor { config, training, testing, statistics, format, copies })
     }
 }
 
@@ -144,11 +145,17 @@ pub struct SegDataPreProcessor {
     testing: Padding,
     /// Mean and standard deviation of the channels.
     statistics: Option<[Constant; 2]>,
+    format: MemoryFormat,
     /// The queue in which bytes go to the device that was fed last.
     copies: Arc<Mutex<Option<Arc<CopyStream>>>>,
 }
 
 impl SegDataPreProcessor {
+    /// How images are to lie in memory from now on.
+    pub fn set_memory_format(&mut self, format: MemoryFormat) {
+        self.format = format;
+    }
+
     /// A training batch: images `[n, 3, h, w]` and labels `[n, h, w]` in 64 bits, padded at the bottom and the right.
     ///
     /// Each image needs labels of its own size. To a GPU the bytes of a batch go in one copy, beside its computations.
@@ -184,7 +191,7 @@ impl SegDataPreProcessor {
 
     /// All `parts`, one after the other, on the device.
     fn upload(&self, parts: &[&[u8]], device: &Device) -> Result<tch::Tensor, ModelError> {
-        let place = place(device);
+        let place = ops::place(device);
         let failed = |error: NativeError| ModelError::Input(format!("a batch cannot be copied to {place:?}: {error}"));
         let copies = {
             let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
@@ -198,15 +205,23 @@ impl SegDataPreProcessor {
 
     fn images(&self, bytes: &tch::Tensor, images: &[Pixels], [height, width]: [usize; 2], device: &Device) -> Tensor<4> {
         let size = [images.len(), 3, height, width].map(|it| it as i64);
-        let batch = tch::Tensor::empty(size, (Kind::Float, bytes.device()));
+        let batch = self.format.empty(size, (Kind::Float, bytes.device()));
         let swap = self.config.bgr_to_rgb || self.config.rgb_to_bgr;
         let runs = runs(images, 3);
         for run in &runs {
-            // One pass a channel: bytes to floats, channels first, at their place.
-            let (from, into) = (run.of(bytes, &[3]), run.within(&batch));
-            for channel in 0..3 {
-                let source = if swap { 2 - channel } else { channel };
-                into.select(1, channel).copy_(&from.select(3, source));
+            let (from, mut into) = (run.of(bytes, &[3]), run.within(&batch));
+            match self.format {
+                // One pass a channel: bytes to floats at their place.
+                MemoryFormat::Contiguous => {
+                    for channel in 0..3 {
+                        let source = if swap { 2 - channel } else { channel };
+                        into.select(1, channel).copy_(&from.select(3, source));
+                    }
+                }
+                MemoryFormat::ChannelsLast => {
+                    let from = if swap { from.flip([3]) } else { from };
+                    into.copy_(&from.permute([0, 3, 1, 2]));
+                }
             }
         }
         if let Some(statistics) = &self.statistics {
@@ -227,11 +242,6 @@ impl SegDataPreProcessor {
         }
         ops::from_tch(batch, device)
     }
-}
-
-/// Where libtorch puts what Burn puts on `device`.
-fn place(device: &Device) -> tch::Device {
-    ops::to_tch(&Tensor::<1>::zeros([1], device)).device()
 }
 
 /// The bytes of each image or label map, as many as its size says.
@@ -319,14 +329,18 @@ mod tests {
             bgr_to_rgb: true,
             ..SegDataPreProcessorConfig::default()
         };
-        let preprocessor = config.init().expect("a preprocessor");
-        for sizes in [[(3, 4), (3, 4)], [(2, 4), (2, 4)], [(2, 4), (3, 3)]] {
+        let mut preprocessor = config.init().expect("a preprocessor");
+        let sizes = [[(3, 4), (3, 4)], [(2, 4), (2, 4)], [(2, 4), (3, 3)]].into_iter();
+        let formats = [MemoryFormat::Contiguous, MemoryFormat::ChannelsLast];
+        for (sizes, format) in sizes.flat_map(|sizes| formats.map(|format| (sizes, format))) {
+            preprocessor.set_memory_format(format);
             let made: Vec<_> = (0_u8..).step_by(100).zip(sizes).map(|(first, (h, w))| counting(first, h, w, 3)).collect();
             let labelled: Vec<_> = (0_u8..).step_by(100).zip(sizes).map(|(first, (h, w))| counting(first, h, w, 1)).collect();
             let (images, classes) = (sized(&made, sizes), sized(&labelled, sizes));
             let (batch, target) = preprocessor.training(&images, &classes, &Device::libtorch()).expect("a batch");
             let (batch, target) = (ops::to_tch(&batch), ops::to_tch(&target));
             assert_eq!((batch.size(), target.size()), (vec![2, 3, 3, 4], vec![2, 3, 4]));
+            assert_eq!(batch.is_contiguous(), format == MemoryFormat::Contiguous);
             for (index, (height, width)) in sizes.into_iter().enumerate() {
                 for (y, x) in (0..3).flat_map(|y| (0..4).map(move |x| (y, x))) {
                     let inside = y < height && x < width;

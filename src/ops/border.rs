@@ -40,6 +40,11 @@ pub fn gradient<const D: usize>(x: &Tensor<D>, grads: &mut Gradients) -> Option<
     x.grad_remove(grads).map(|grad| to_tch(&grad))
 }
 
+/// Where libtorch puts what Burn puts on `device`.
+pub fn place(device: &Device) -> tch::Device {
+    to_tch(&Tensor::<1>::zeros([1], device)).device()
+}
+
 /// The first CUDA device if libtorch has CUDA and one is visible (`CUDA_VISIBLE_DEVICES=-1` hides them all), else the CPU.
 pub fn default_device() -> Device {
     device_for_rank(0)

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use burn::tensor::Device;
+use tch::Kind;
 
 use super::evaluate::{Evaluation, Leaves};
 use super::interrupt::Interrupt;
 use super::journal::{Communication, Journal, Step};
 use super::learner::{Learner, dropout_seed};
+use super::memory_format;
 use super::outcome::Outcome;
 use super::progress::{Plan, Progress};
 use super::state::RunState;
@@ -22,7 +24,7 @@ use crate::experiment::{EvaluatorConfig, Experiment, Rule};
 use crate::logging::Console;
 use crate::metrics::{Metrics, Sink};
 use crate::models::{Segmentor, named_tensors};
-use crate::optim::{GradScaler, Horizon, Schedule};
+use crate::optim::{AmpDtype, GradScaler, Horizon, Schedule};
 use crate::rundir::{self, RunDir};
 
 /// Where a run takes place: everything about it that is not in its config.
@@ -88,6 +90,8 @@ impl Training {
             let scaled = if learner.scaler.is_some() { "with" } else { "without" };
             tracing::info!("mixed precision: {dtype}, {scaled} a loss scale");
         }
+        let kind = learner.half.map_or(Kind::Float, AmpDtype::kind);
+        learner.arrange(memory_format::decide(experiment.env_cfg.memory_format, &setting.device, kind, &group)?);
         let found = starting_point(&setting)?;
         match &found {
             Some(Start { path, checkpoint, .. }) => load_weights(&learner.segmentor, &checkpoint.model, path)?,

@@ -13,9 +13,9 @@ use crate::ddp::{self, Ddp, WrapperConfig};
 use crate::dist::Group;
 use crate::exit::{Exit, Failure};
 use crate::models::{
-    Forward, LayerKind, NamedTensor, Pixels, SegDataPreProcessor, Segmentor, SegmentorConfig, TensorKind, named_tensors,
+    Forward, LayerKind, NamedTensor, Pixels, SegDataPreProcessor, Segmentor, SegmentorConfig, TensorKind, arrange, named_tensors,
 };
-use crate::ops;
+use crate::ops::{self, MemoryFormat};
 use crate::optim::{Accumulation, AmpDtype, GradScaler, Layer, OptimWrapperConfig, Optimizer, Parameter, accumulate};
 
 /// The model in training, and what changes it.
@@ -76,6 +76,12 @@ impl Learner {
             scaler: amp.and_then(|it| it.scaler(place)),
             pending: Vec::new(),
         })
+    }
+
+    /// Puts convolution weights and images into a memory format. Before the ranks join and before the first step.
+    pub fn arrange(&mut self, format: MemoryFormat) {
+        arrange(&self.segmentor, format);
+        self.preprocessor.set_memory_format(format);
     }
 
     /// Makes one model of all ranks': they are checked to be the same, then filled with rank 0's weights, and from then on

@@ -7,6 +7,7 @@ mod evaluate;
 mod interrupt;
 mod journal;
 mod learner;
+mod memory_format;
 mod outcome;
 mod progress;
 mod state;

@@ -4,15 +4,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
+use tch::Kind;
 
 use super::build::{Setting, load_weights};
 use super::evaluate::{Evaluation, Leaves};
 use super::interrupt::Interrupt;
 use super::journal::{evaluation_bar, report};
+use super::memory_format;
 use crate::checkpoint::Checkpoint;
 use crate::data::{DatasetConfig, Transform};
 use crate::exit::{Exit, Failure};
 use crate::experiment::EvaluatorConfig;
+use crate::models::arrange;
 use crate::rundir::write_atomically;
 
 /// What `segslurm test` was asked for besides the metrics.
@@ -50,6 +53,8 @@ pub fn test(setting: &Setting, options: &TestOptions) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::read(&options.checkpoint)?;
     load_weights(&segmentor, &checkpoint.model, &options.checkpoint)?;
     tracing::info!("loaded {}", options.checkpoint.display());
+    let format = memory_format::decide(experiment.env_cfg.memory_format, &setting.device, Kind::Float, &setting.group)?;
+    arrange(&segmentor, format);
 
     let dataset = loader.dataset.init()?.with_num_classes(experiment.model.num_classes());
     let leaves = Leaves {
@@ -60,7 +65,8 @@ pub fn test(setting: &Setting, options: &TestOptions) -> anyhow::Result<()> {
     };
     let evaluation = Evaluation { dataset: Arc::new(dataset), loader, metric, leaves };
     let bar = evaluation_bar(&setting.console, evaluation.dataset.len());
-    let preprocessor = experiment.model.preprocessor()?;
+    let mut preprocessor = experiment.model.preprocessor()?;
+    preprocessor.set_memory_format(format);
     // A test has nothing to save: signals end it the usual way.
     let interrupt = Interrupt::never();
     let evaluated = evaluation
