@@ -14,7 +14,7 @@ mod transforms;
 use anyhow::bail;
 
 const USAGE: &str = "usage: bench train-step MODEL STEPS | startup MODEL | transforms RECIPE FOLDER IMAGES | \
-                     loader RECIPE FOLDER IMAGES | ground FOLDER | ranks STEPS overlap|after | \
+                     loader RECIPE FOLDER IMAGES | ground FOLDER | rank STEPS overlap|after | \
                      gpu-check | gpu-speed IMAGES fp32|amp STEPS";
 
 fn main() -> anyhow::Result<()> {
@@ -25,9 +25,7 @@ fn main() -> anyhow::Result<()> {
         ["startup", model] => startup::run(model),
         ["transforms", recipe, folder, images] => transforms::run(recipe, folder.as_ref(), images.parse()?),
         ["loader", recipe, folder, images] => loader::run(recipe, folder.as_ref(), images.parse()?),
-        ["ranks", steps, overlap] => ranks::run(steps, overlap),
-        // What `ranks` starts twice.
-        ["rank", steps, overlap] => ranks::rank(steps.parse()?, overlap),
+        ["rank", steps, overlap] => ranks::run(steps.parse()?, overlap),
         ["gpu-check"] => gpu::check(),
         ["gpu-speed", images, precision, steps] => gpu::speed(images.parse()?, precision, steps.parse()?),
         ["ground", folder] => ground::run(folder.as_ref()),

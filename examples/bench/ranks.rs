@@ -1,43 +1,15 @@
-//! Two ranks over Gloo on this machine, PSPNet-R18 with two images and one thread a rank: what `scripts/bench/ranks.py` does with
-//! torch's DistributedDataParallel.
+//! A rank over Gloo, PSPNet-R18 with two images, as RANK and the like say: what `scripts/bench/ranks.py` does with torch's
+//! DistributedDataParallel.
 
-use std::process::{Command, Stdio};
-
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use segslurm::ddp::WrapperConfig;
 use segslurm::dist::{DistConfig, Launched, Launcher, join};
 use serde_json::json;
 
 use crate::{model, report};
 
-const MODEL: &str = "pspnet_r18";
-const WORLD: usize = 2;
-
-/// Starts both ranks; rank 0 prints. Without `overlap` gradients are sent after the backward pass.
-pub(crate) fn run(steps: &str, overlap: &str) -> anyhow::Result<()> {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let program = std::env::current_exe()?;
-    let rank = |rank: usize| {
-        let mut command = Command::new(&program);
-        command.args(["rank", steps, overlap]).env("OMP_NUM_THREADS", "1").env("RANK", rank.to_string());
-        command.env("LOCAL_RANK", rank.to_string()).env("WORLD_SIZE", WORLD.to_string());
-        command.env("LOCAL_WORLD_SIZE", WORLD.to_string());
-        command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
-        if rank > 0 {
-            command.stdout(Stdio::null());
-        }
-        command.spawn()
-    };
-    let children: Vec<_> = (0..WORLD).map(rank).collect::<Result<_, _>>()?;
-    for mut child in children {
-        let status = child.wait()?;
-        ensure!(status.success(), "a rank ended with {status}");
-    }
-    Ok(())
-}
-
-/// One of the ranks.
-pub(crate) fn rank(steps: usize, overlap: &str) -> anyhow::Result<()> {
+/// Without `overlap` gradients are sent after the backward pass.
+pub(crate) fn run(steps: usize, overlap: &str) -> anyhow::Result<()> {
     let overlap = match overlap {
         "overlap" => true,
         "after" => false,
@@ -46,9 +18,9 @@ pub(crate) fn rank(steps: usize, overlap: &str) -> anyhow::Result<()> {
     let config = DistConfig::default();
     let launched = Launched::read(Launcher::Pytorch, &|name| std::env::var(name).ok(), None, &config)?;
     let group = join(&launched, &config, None)?;
-    let mut learner = model::learner(MODEL, group.clone())?;
+    let mut learner = model::learner("pspnet_r18", group.clone())?;
     learner.join_ranks(&WrapperConfig { overlap, ..WrapperConfig::default() }).context("the ranks do not agree")?;
-    let batch = model::batch(MODEL, Some(2))?;
+    let batch = model::batch("pspnet_r18", Some(2))?;
     let mut iteration = 0;
     let before = group.traffic();
     let seconds = report::timed(steps, || {

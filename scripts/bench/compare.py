@@ -8,10 +8,12 @@ steps counts. What is measured is printed as a table and kept in target/bench/re
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
 import platform
+import socket
 import statistics
 import subprocess
 import sys
@@ -90,9 +92,52 @@ def inference():
     return dict(ours=ours, theirs=theirs)
 
 
-def ranks(n):
+@contextlib.contextmanager
+def link(mbit):
+    """Two places that a rank can run in, and the first one's address: this machine twice, or two network namespaces joined by a
+    link of so many Mbit/s each way (for root)."""
+    if mbit is None:
+        yield [[], []], "127.0.0.1"
+        return
+    names = [f"segslurm-bench-{os.getpid()}-{end}" for end in range(2)]
+
+    def ip(*command):
+        subprocess.run(["ip", *command], check=True)
+
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip("link", "add", "bench", "netns", names[0], "type", "veth", "peer", "name", "bench", "netns", names[1])
+        for end, name in enumerate(names):
+            ip("-n", name, "link", "set", "lo", "up")
+            ip("-n", name, "address", "add", f"10.213.7.{end + 1}/24", "dev", "bench")
+            ip("-n", name, "link", "set", "bench", "up")
+            shaped = ["tc", "qdisc", "add", "dev", "bench", "root", "tbf", "rate", f"{mbit}mbit", "burst", "512k", "latency", "50ms"]
+            ip("netns", "exec", name, *shaped)
+        yield [["ip", "netns", "exec", name, "env", "GLOO_SOCKET_IFNAME=bench"] for name in names], "10.213.7.1"
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+def pair(command, mbit):
+    """Runs the command as two ranks of one thread each; rank 0's figures."""
+    with link(mbit) as (places, address), socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+        free.close()
+        common = dict(OMP_NUM_THREADS="1", WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR=address, MASTER_PORT=port)
+        second = [str(part) for part in places[1] + command]
+        other = subprocess.Popen(second, env={**ENVIRONMENT, **common, "RANK": "1", "LOCAL_RANK": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        out = run(places[0] + command, RANK="0", LOCAL_RANK="0", **common)
+        if other.wait():
+            sys.exit(f"{' '.join(second)} failed as rank 1")
+        return out
+
+
+def ranks(n, mbit=None):
     def ours(_):
-        sent = {how: run([OURS, "ranks", n, how]) for how in ["overlap", "after"]}
+        sent = {how: pair([OURS, "rank", n, how], mbit) for how in ["overlap", "after"]}
         milliseconds = {how: 1000 * statistics.median(out["seconds"]) for how, out in sent.items()}
         return {
             "ms a step": milliseconds["overlap"],
@@ -102,7 +147,7 @@ def ranks(n):
         }
 
     def theirs(python):
-        return {"ms a step": 1000 * statistics.median(run([python, BENCH / "ranks.py", n])["seconds"])}
+        return {"ms a step": 1000 * statistics.median(pair([python, BENCH / "ranks.py", n], mbit)["seconds"])}
 
     return dict(ours=ours, theirs=theirs)
 
@@ -116,6 +161,8 @@ CASES = {
     "inference": inference(),
     "startup": startup("pspnet_r18"),
     "ranks": ranks(9),
+    "ranks.2500mbit": ranks(9, 2500),
+    "ranks.1000mbit": ranks(9, 1000),
 }
 
 
