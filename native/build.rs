@@ -7,8 +7,15 @@ use std::process::{Command, exit};
 const OLDEST: (u32, u32) = (2, 9);
 const NEWEST: (u32, u32) = (2, 11);
 
-const SOURCES: [&str; 6] =
-    ["cpp/aten.cpp", "cpp/collective.cpp", "cpp/device.cpp", "cpp/label_map.cpp", "cpp/optim.cpp", "cpp/pixel_loss.cpp"];
+const SOURCES: [&str; 7] = [
+    "cpp/aten.cpp",
+    "cpp/collective.cpp",
+    "cpp/device.cpp",
+    "cpp/label_map.cpp",
+    "cpp/optim.cpp",
+    "cpp/pixel_loss.cpp",
+    "cpp/profile.cpp",
+];
 
 struct Libtorch {
     includes: Vec<PathBuf>,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# On a machine with a GPU: builds with CUDA, holds the GPU's numbers against the CPU's, runs NCCL, and times PSPNet-R50 at 512x1024
-# beside mmsegmentation's model where this Python has torch and mmsegmentation.
+# On a machine with a GPU: builds with CUDA, holds the GPU's numbers against the CPU's, runs steps in which waiting for the device is
+# forbidden, runs NCCL, and times PSPNet-R50 at 512x1024 beside mmsegmentation's model where this Python has torch and mmsegmentation.
 # SEGSLURM_BENCH and SEGSLURM name binaries that were built elsewhere against the same PyTorch, in place of building.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -43,17 +43,29 @@ measured() {
     wait $process
     echo "$peak"
 }
-images_a_second() {
-    python3 -c 'import json, statistics, sys; it = json.loads(open(sys.argv[1]).readlines()[-1]); print(round(it["images"] / statistics.median(it["seconds"]), 1))' "$work/out.json"
+# Images a second, and the share of a step's time in which at least one kernel runs on the card: kernels as CUPTI traces them, the
+# step's time as it is without a trace.
+figures() {
+    python3 - "$work/out.json" <<'PY'
+import json, statistics, sys
+it = json.loads(open(sys.argv[1]).readlines()[-1])
+step = statistics.median(it["seconds"])
+print(round(it["images"] / step, 1), f'{it["kernels"] / step:.0%}')
+PY
 }
-printf '\nPSPNet-R50, 512x1024, train step\n%-10s %5s %9s %12s %12s\n' side batch precision 'img/s' 'peak MiB'
+row() {
+    local speed share
+    read -r speed share < <(figures)
+    printf '%-10s %5s %9s %12s %12s %12s\n' "$1" "$batch" "$precision" "$speed" "$peak" "$share"
+}
+printf '\nPSPNet-R50, 512x1024, train step\n%-10s %5s %9s %12s %12s %12s\n' side batch precision 'img/s' 'peak MiB' 'in kernels'
 for batch in 2 8; do
     for precision in fp32 amp; do
         peak=$(measured "$bench" gpu-speed "$batch" "$precision" 20)
-        printf '%-10s %5s %9s %12s %12s\n' segslurm "$batch" "$precision" "$(images_a_second)" "$peak"
+        row segslurm
         if python3 -c 'import torch, mmseg' 2>/dev/null; then
             peak=$(measured python3 scripts/bench/gpu_step.py "$batch" "$precision" 20)
-            printf '%-10s %5s %9s %12s %12s\n' mmseg "$batch" "$precision" "$(images_a_second)" "$peak"
+            row mmseg
         fi
     done
 done

@@ -10,8 +10,15 @@ use burn::tensor::{Device, Int, Tensor};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use segslurm::dist::Group;
-use segslurm::ops::{self, Activation, BatchNorm, BinaryCrossEntropy, Conv, CrossEntropy, Reduction, from_tch, gradient, to_tch};
+use segslurm::experiment::MemoryFormatChoice;
+use segslurm::ops::{
+    self, Activation, BatchNorm, BinaryCrossEntropy, Conv, CrossEntropy, MemoryFormat, Reduction, from_tch, gradient, place,
+    to_tch,
+};
+use segslurm::optim::AmpDtype;
+use segslurm::runner::{Learner, decide_memory_format};
 use segslurm_native::collective::{self, ProcessGroup, Store};
+use segslurm_native::{device, profile};
 use serde_json::json;
 
 use crate::{model, report};
@@ -95,10 +102,6 @@ fn labels([height, width]: [usize; 2], device: &Device) -> Tensor<3, Int> {
     from_tch(labels.to_device(place(device)), device)
 }
 
-fn place(device: &Device) -> tch::Device {
-    to_tch(&Tensor::<1>::zeros([1], device)).device()
-}
-
 /// The output and the gradient of every input, on the CPU.
 fn differentiate(case: &Case, device: &Device) -> anyhow::Result<Vec<tch::Tensor>> {
     let mut random = StdRng::seed_from_u64(3);
@@ -144,11 +147,19 @@ pub(crate) fn check() -> anyhow::Result<()> {
     // What dropout drops differs from device to device.
     let changes = ["model.decode_head.dropout_ratio=0", "model.auxiliary_head.dropout_ratio=0"];
     let learner = |device| model::learner_with("pspnet_r18", Group::alone(), device, &changes);
-    let mut learners = [learner(&gpu)?, learner(&cpu)?];
+    let (mut plain, mut last, mut reference) = (learner(&gpu)?, learner(&gpu)?, learner(&cpu)?);
+    last.arrange(MemoryFormat::ChannelsLast);
     for iteration in 0..3 {
-        let mut loss = |side: usize| learners[side].step(&batch, iteration, &[0.01]).map(|losses| losses[0].1);
-        let (found, expected) = (loss(0)?, loss(1)?);
-        said(&format!("PSPNet-R18, loss of step {}", iteration + 1), (found - expected).abs() / expected, LOSS);
+        let loss = |learner: &mut Learner| learner.step(&batch, iteration, &[0.01]).map(|losses| losses[0].1);
+        let expected = loss(&mut reference)?;
+        for (found, format) in [(loss(&mut plain)?, "contiguous"), (loss(&mut last)?, "channels-last")] {
+            let what = format!("PSPNet-R18 {format}, loss of step {}", iteration + 1);
+            said(&what, (found - expected).abs() / expected, LOSS);
+        }
+    }
+    for precision in ["fp32", "amp"] {
+        never_waiting(precision, &gpu)?;
+        println!("{:<40} {:>12}", format!("a step in {precision}, with waiting forbidden"), "passes");
     }
     if collective::has_nccl() && place(&gpu).is_cuda() {
         said("NCCL, all_reduce of one rank", nccl()?, 0.0);
@@ -159,6 +170,28 @@ pub(crate) fn check() -> anyhow::Result<()> {
         bail!("beyond the limit: {}", beyond.join(", "));
     }
     Ok(())
+}
+
+/// Steps in which the host may wait for the device through an event alone; libtorch refuses any other wait, with the operation's name.
+fn never_waiting(precision: &str, device: &Device) -> anyhow::Result<()> {
+    let changes =
+        [precision_of(precision)?, &["optim_wrapper.clip_grad._delete_=true", "optim_wrapper.clip_grad.max_norm=35"]].concat();
+    let mut learner = model::learner_with("pspnet_r18", Group::alone(), device, &changes)?;
+    let batch = model::batch("pspnet_r18", None)?;
+    for iteration in 0..4 {
+        // What is kept on the device goes there in the first steps.
+        device::forbid_waiting(iteration >= 2)?;
+        learner.step(&batch, iteration, &[0.01])?;
+    }
+    Ok(device::forbid_waiting(false)?)
+}
+
+fn precision_of(name: &str) -> anyhow::Result<&'static [&'static str]> {
+    match name {
+        "fp32" => Ok(&[]),
+        "amp" => Ok(&["optim_wrapper.type=AmpOptimWrapper"]),
+        other => bail!("{other}: expected fp32 or amp"),
+    }
 }
 
 /// How far a sum over one rank is from its only part.
@@ -173,20 +206,23 @@ fn nccl() -> anyhow::Result<f64> {
     Ok(apart(&sum, &values))
 }
 
-/// Times `steps` train steps of PSPNet-R50 on `images` images of 512×1024, in single or mixed precision.
+/// Times `steps` train steps of PSPNet-R50 on `images` images of 512×1024, in single or mixed precision; then traces some more:
+/// `kernels` is for how many seconds of a step the device runs kernels. In the memory format that a training would take.
 pub(crate) fn speed(images: usize, precision: &str, steps: usize) -> anyhow::Result<()> {
-    let changes: &[&str] = match precision {
-        "fp32" => &[],
-        "amp" => &["optim_wrapper.type=AmpOptimWrapper"],
-        other => bail!("{other}: expected fp32 or amp"),
-    };
-    let mut learner = model::learner_with("pspnet_r50", Group::alone(), &ops::default_device().autodiff(), changes)?;
+    const TRACED: usize = 5;
+    let device = ops::default_device();
+    let mut learner = model::learner_with("pspnet_r50", Group::alone(), &device.clone().autodiff(), precision_of(precision)?)?;
+    let kind = learner.half.map_or(tch::Kind::Float, AmpDtype::kind);
+    learner.arrange(decide_memory_format(MemoryFormatChoice::Auto, &device, kind, &Group::alone())?);
     let batch = model::batch_of("pspnet_r50", images, (512, 1024))?;
     let mut iteration = 0;
-    let seconds = report::timed(steps, || {
+    let mut step = || {
         learner.step(&batch, iteration, &[0.01])?;
         iteration += 1;
-        Ok(())
-    })?;
-    report::print(json!({ "seconds": seconds, "images": images }))
+        anyhow::Ok(())
+    };
+    let seconds = report::timed(steps, &mut step)?;
+    let (traced, kernels) = profile::kernels(|| (0..TRACED).try_for_each(|_| step()))?;
+    traced?;
+    report::print(json!({ "seconds": seconds, "images": images, "kernels": kernels.busy.as_secs_f64() / TRACED as f64 }))
 }

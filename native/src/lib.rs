@@ -9,6 +9,7 @@ pub mod aten;
 pub mod collective;
 pub mod device;
 pub mod optim;
+pub mod profile;
 
 use thiserror::Error;
 

@@ -1,4 +1,6 @@
-"""gpu_step.py BATCH fp32|amp N: the train step of mmseg's PSPNet-R50 on 512x1024 images, on the first GPU."""
+"""gpu_step.py BATCH fp32|amp N: the train step of mmseg's PSPNet-R50 on 512x1024 images, on the first GPU.
+
+`kernels` is for how many seconds of a step the device runs kernels, traced after the timing."""
 
 import sys
 
@@ -23,4 +25,19 @@ def step():
     return total.item()
 
 
-side.report(seconds=side.timed(step, n), images=batch)
+def in_kernels(steps):
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as trace:
+        for _ in range(steps):
+            step()
+        torch.cuda.synchronize()
+    events = [it for it in trace.profiler.kineto_results.events() if it.device_type() == torch.autograd.DeviceType.CUDA]
+    kernels = [it for it in events if not it.name().startswith(("Memcpy", "Memset"))]
+    busy = until = 0
+    for start, end in sorted((it.start_ns(), it.start_ns() + it.duration_ns()) for it in kernels):
+        busy += max(0, end - max(start, until))
+        until = max(until, end)
+    return busy / 1e9 / steps
+
+
+seconds = side.timed(step, n)
+side.report(seconds=seconds, images=batch, kernels=in_kernels(5))

@@ -14,7 +14,7 @@ use crate::ops::{self, Activation, BatchNorm, Conv, MemoryFormat};
 const ON_THE_CPU: MemoryFormat = MemoryFormat::Contiguous;
 
 /// The same on all ranks: that of the config, else rank 0's.
-pub(super) fn decide(choice: MemoryFormatChoice, device: &Device, kind: Kind, group: &Group) -> anyhow::Result<MemoryFormat> {
+pub fn decide(choice: MemoryFormatChoice, device: &Device, kind: Kind, group: &Group) -> anyhow::Result<MemoryFormat> {
     match choice {
         MemoryFormatChoice::Contiguous => return Ok(MemoryFormat::Contiguous),
         MemoryFormatChoice::ChannelsLast => return Ok(MemoryFormat::ChannelsLast),

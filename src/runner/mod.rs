@@ -17,6 +17,7 @@ mod train;
 pub use build::{Setting, Training};
 pub use interrupt::Interrupt;
 pub use learner::Learner;
+pub use memory_format::decide as decide_memory_format;
 pub use outcome::Outcome;
 pub use progress::{Plan, Progress};
 pub use test::{TestOptions, test};
