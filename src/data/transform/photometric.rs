@@ -1,9 +1,9 @@
 //! `PhotoMetricDistortion`: brightness, contrast, saturation and hue, each changed with probability one half.
 //!
 //! Results are those of OpenCV's 8-bit conversions between BGR and HSV on x86-64 with AVX2, bit for bit, with 8 bits after each
-//! step as mmseg applies them. Brightness and contrast are tables; the rest works on pieces of a row that stay in the cache.
+//! step as mmseg applies them, on pieces of a row that stay in the cache.
 
-use pulp::Arch;
+use pulp::{Arch, NullaryFnOnce};
 use rand::Rng;
 use rand_pcg::Pcg64;
 use serde::Deserialize;
@@ -87,62 +87,90 @@ impl Distortion {
     /// Changes the image in place.
     pub fn apply(&self, image: &mut Image) {
         let (early, late) = if self.contrast_first { (self.contrast, None) } else { (None, self.contrast) };
-        let first = Table::identity().then(1.0, self.brightness.unwrap_or(0.0)).then(early.unwrap_or(1.0), 0.0);
-        let last = Table::identity().then(late.unwrap_or(1.0), 0.0);
-        let (first, last) = (first.unless_identity(), last.unless_identity());
-        let saturation = self.saturation.map(|factor| Table::identity().then(factor, 0.0));
+        let brightness = self.brightness.map(|offset| Scale { factor: 1.0, offset });
+        let [early, late, saturation] = [early, late, self.saturation].map(|it| it.map(|factor| Scale { factor, offset: 0.0 }));
         let arch = Arch::new();
         let mut planes = Planes::new();
         let width = image.width;
         for row in image.data.chunks_mut(3 * width.max(1)) {
             for (index, piece) in row.chunks_mut(3 * PIECE).enumerate() {
                 let rounded = (width - width % VECTOR).saturating_sub(index * PIECE);
-                if let Some(table) = &first {
-                    table.apply(piece);
+                for scale in [brightness, early].into_iter().flatten() {
+                    scale.bytes(arch, piece);
                 }
-                if let Some(table) = &saturation {
+                for change in
+                    [saturation.map(Change::Saturation), self.hue.map(|it| Change::Hue(it as f32))].into_iter().flatten()
+                {
                     planes.load(piece);
-                    arch.dispatch(|| planes.to_hsv());
-                    planes.saturation.iter_mut().for_each(|value| *value = f32::from(table.0[*value as usize]));
-                    arch.dispatch(|| planes.to_bgr(rounded));
+                    arch.dispatch(Recolour { planes: &mut planes, change, rounded });
                     planes.store(piece);
                 }
-                if let Some(hue) = self.hue {
-                    planes.load(piece);
-                    arch.dispatch(|| {
-                        planes.to_hsv();
-                        planes.turn(hue as f32);
-                        planes.to_bgr(rounded);
-                    });
-                    planes.store(piece);
-                }
-                if let Some(table) = &last {
-                    table.apply(piece);
+                if let Some(scale) = late {
+                    scale.bytes(arch, piece);
                 }
             }
         }
     }
 }
 
-/// What becomes of each of the 256 values.
-struct Table([u8; 256]);
+/// Multiply, add, and cut off to 8 bits, in single precision as mmseg does.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    factor: f32,
+    offset: f32,
+}
 
-impl Table {
-    fn identity() -> Self {
-        Self(std::array::from_fn(|value| value as u8))
+impl Scale {
+    #[inline(always)]
+    fn of(self, value: f32) -> f32 {
+        (value * self.factor + self.offset).clamp(0.0, 255.0).floor()
     }
 
-    /// Then multiply, add, and cut off to 8 bits, in single precision as mmseg does.
-    fn then(self, factor: f32, offset: f32) -> Self {
-        Self(self.0.map(|value| (f32::from(value) * factor + offset).clamp(0.0, 255.0) as u8))
+    fn bytes(self, arch: Arch, values: &mut [u8]) {
+        arch.dispatch(Rescale { scale: self, values });
     }
+}
 
-    fn unless_identity(self) -> Option<Self> {
-        (self.0 != Self::identity().0).then_some(self)
+// What `dispatch` is given is compiled for an instruction set only if it is inlined into it, which closures of this size are not.
+
+struct Rescale<'a> {
+    scale: Scale,
+    values: &'a mut [u8],
+}
+
+impl NullaryFnOnce for Rescale<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        self.values.iter_mut().for_each(|it| *it = whole(self.scale.of(f32::from(*it))) as u8);
     }
+}
 
-    fn apply(&self, values: &mut [u8]) {
-        values.iter_mut().for_each(|value| *value = self.0[usize::from(*value)]);
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Saturation(Scale),
+    /// To be added.
+    Hue(f32),
+}
+
+struct Recolour<'a> {
+    planes: &'a mut Planes,
+    change: Change,
+    rounded: usize,
+}
+
+impl NullaryFnOnce for Recolour<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        self.planes.to_hsv();
+        match self.change {
+            Change::Saturation(scale) => self.planes.saturation.iter_mut().for_each(|it| *it = scale.of(*it)),
+            Change::Hue(by) => self.planes.turn(by),
+        }
+        self.planes.to_bgr(self.rounded);
     }
 }
 
@@ -176,7 +204,7 @@ impl Planes {
 
     fn store(&self, pixels: &mut [u8]) {
         for (n, pixel) in pixels.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-            *pixel = [self.blue[n] as u8, self.green[n] as u8, self.red[n] as u8];
+            *pixel = [self.blue[n], self.green[n], self.red[n]].map(|it| whole(it) as u8);
         }
     }
 
@@ -188,10 +216,10 @@ impl Planes {
             let value = b.max(g).max(r);
             let range = value - b.min(g).min(r);
             // Exact: numerators are below 2^20, so no quotient lies close enough to a half to round the wrong way.
-            let per_value = round(1_044_480.0 / value.max(1.0));
-            let per_range = round(122_880.0 / range.max(1.0));
+            let per_value = whole(1_044_480.0 / value.max(1.0));
+            let per_range = whole(122_880.0 / range.max(1.0));
             // A single-precision product is exact up to 2^24: the two factors' is not, so it is made in whole numbers.
-            let saturation = (range as i32 * per_value as i32 + 2048) >> 12;
+            let saturation = (whole(range) * per_value + 2048) >> 12;
             let sector = if value == r {
                 g - b
             } else if value == g {
@@ -199,7 +227,7 @@ impl Planes {
             } else {
                 r - g + 4.0 * range
             };
-            let hue = (sector as i32 * per_range as i32 + 2048) >> 12;
+            let hue = (whole(sector) * per_range + 2048) >> 12;
             self.hue[n] = if hue < 0 { hue + 180 } else { hue } as f32;
             self.saturation[n] = saturation as f32;
             self.value[n] = value;
@@ -240,9 +268,16 @@ impl Planes {
     }
 }
 
-/// Rounds to a whole number, halves to even, for magnitudes below 2^22: adding 1.5 * 2^23 leaves no bit for a fraction.
+/// Added to a number of magnitude below 2^22, it leaves no bit for a fraction: the number is rounded, halves to even.
+const NO_FRACTION: f32 = 12_582_912.0;
+
 #[inline(always)]
 fn round(value: f32) -> f32 {
-    const NO_FRACTION: f32 = 12_582_912.0;
     (value + NO_FRACTION) - NO_FRACTION
+}
+
+/// The rounded number as an integer. (`as` cuts off at the ends of the range, which costs more than the conversion.)
+#[inline(always)]
+fn whole(value: f32) -> i32 {
+    (value + NO_FRACTION).to_bits().wrapping_sub(NO_FRACTION.to_bits()) as i32
 }
