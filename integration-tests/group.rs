@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 use segslurm::dist::{Group, Reduce};
-use segslurm::ops::{self, Activation, BatchNorm, batch_norm};
+use segslurm::ops::{self, Activation, BatchNorm, MemoryFormat, batch_norm};
 use tch::Kind;
 
 use crate::two_ranks::on_two_ranks;
@@ -64,9 +64,12 @@ fn sync_batch_norm_is_batch_norm_of_all_ranks_batches() {
         // Two images for rank 0, one for rank 1.
         let (start, length) = if group.is_main() { (0, 2) } else { (2, 1) };
         let part = |it: &tch::Tensor| it.narrow(0, start, length).contiguous();
-        for activation in [Activation::None, Activation::ReLU] {
+        let formats = [MemoryFormat::Contiguous, MemoryFormat::ChannelsLast];
+        let activations = [Activation::None, Activation::ReLU];
+        for (format, activation) in formats.into_iter().flat_map(|format| activations.map(|it| (format, it))) {
             let whole = norm(&x, &dy, activation, None, Kind::Double);
-            let mine = norm(&part(&x), &part(&dy), activation, Some(group), Kind::Double);
+            let (x, dy) = (format.copied(&part(&x)), format.copied(&part(&dy)));
+            let mine = norm(&x, &dy, activation, Some(group), Kind::Double);
             close("y", &mine.y, &part(&whole.y), 0.0, 1e-12);
             close("the input's gradient", &mine.grads[0], &part(&whole.grads[0]), 0.0, 1e-12);
             for place in [1, 2] {

@@ -64,3 +64,15 @@ fn two_ranks_lose_the_same_in_both_formats() {
     });
     close("four steps of two ranks", &last, &plain);
 }
+
+#[test]
+fn half_precision_loses_nearly_the_same_in_both_formats() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let [plain, last] = FORMATS.map(|format| {
+        let work_dir = folder.path().join(format);
+        ends_in(harness::train(&work_dir, 3).args([format, "--amp"]), 0);
+        losses(&work_dir)
+    });
+    let apart = last.iter().zip(&plain).map(|(a, b)| (a - b).abs() / b).fold(0.0, f64::max);
+    assert!(apart < 2e-2, "{last:?} against {plain:?}");
+}

@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::*;
 use crate::config::parse_str;
+use crate::ops::MemoryFormat;
 
 const GOLDEN: &str = include_str!("../../integration-tests/golden/optimizers.json");
 
@@ -153,6 +154,35 @@ fn a_gradient_of_another_layout_is_read_by_its_shape() {
     let mut optimizer = Optimizer::new(&config, vec![parameter]).expect("an optimizer");
     optimizer.step(&[Some(grad.shallow_clone())], &[1.0], None).expect("a step");
     assert!((weight + grad).abs().max().double_value(&[]) == 0.0);
+}
+
+#[test]
+fn the_memory_format_of_weights_and_of_gradients_changes_nothing() {
+    let formats = [MemoryFormat::Contiguous, MemoryFormat::ChannelsLast];
+    let made = |size: [i64; 4], scale: f64| {
+        (Tensor::arange(size.iter().product::<i64>(), (Kind::Float, Device::Cpu)) * scale).sin().view(size)
+    };
+    for (config, size) in
+        CASES.iter().flat_map(|(_, config)| [[3, 4, 2, 3], [3, 4, 1, 1], [3, 1, 2, 2]].map(|size| (config, size)))
+    {
+        let after = |weights: MemoryFormat, grads: MemoryFormat| {
+            let tensor = weights.copied(&made(size, 0.7));
+            let params = vec![Parameter { name: "weight".to_owned(), tensor: tensor.shallow_clone(), layer: Layer::Other }];
+            let config = parse_str(&format!("{{type: OptimWrapper, {config}}}")).expect("an optim_wrapper");
+            let mut optimizer = Optimizer::new(&config, params).expect("an optimizer");
+            for at in 1..4 {
+                let grad = grads.copied(&made(size, 0.3 * f64::from(at)));
+                let rates = optimizer.initial_rates();
+                optimizer.step(&[Some(grad)], &rates, None).expect("a step");
+            }
+            tensor
+        };
+        let expected = after(formats[0], formats[0]);
+        for (weights, grads) in [(0, 1), (1, 0), (1, 1)] {
+            let found = after(formats[weights], formats[grads]);
+            assert!(found.allclose(&expected, 1e-6, 1e-7, false), "{config}: {found} is not {expected}");
+        }
+    }
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl BatchNormConfig {
     fn init(&self, channels: usize, sync: bool, device: &Device) -> BatchNorm {
         let trained = |value: Tensor<1>| Param::from_tensor(value).set_require_grad(self.requires_grad);
         let buffer = |value: Tensor<1>| Param::initialized(ParamId::new(), value);
-        let counter = ops::from_tch(tch::Tensor::zeros([1], (tch::Kind::Int64, tch_device(device))), device);
+        let counter = ops::from_tch(tch::Tensor::zeros([1], (tch::Kind::Int64, ops::place(device))), device);
         BatchNorm {
             weight: trained(Tensor::ones([channels], device)),
             bias: trained(Tensor::zeros([channels], device)),
@@ -58,11 +58,6 @@ impl BatchNormConfig {
             options: Options { momentum: self.momentum, eps: self.eps, sync, frozen: false },
         }
     }
-}
-
-/// Where libtorch puts what Burn puts on `device`.
-fn tch_device(device: &Device) -> tch::Device {
-    ops::to_tch(&Tensor::<1>::zeros([1], device)).device()
 }
 
 /// torch's `BatchNorm2d`.
