@@ -10,6 +10,7 @@ mod group;
 mod harness;
 mod launchers;
 mod learning;
+mod losses;
 mod memory_format;
 mod pretrained;
 mod ranks;
