@@ -240,10 +240,10 @@ impl Group {
         }
         inner.run.collectives.fetch_add(1, Ordering::Relaxed);
         inner.run.bytes.fetch_add((input.numel() * input.kind().elt_size_in_bytes()) as u64, Ordering::Relaxed);
-        let shape = input.size();
+        let (shape, input) = (input.size(), input.shallow_clone());
         let work =
             start().map_err(|error| DistError::Collective(inner.run.meeting.lifeline.explain(&format!("{name}: {error}"))))?;
-        Ok(Pending { work: Work::InFlight { work, name, shape }, divide, inner: Some(Arc::clone(inner)) })
+        Ok(Pending { work: Work::InFlight { work, name, shape, input }, divide, inner: Some(Arc::clone(inner)) })
     }
 
     /// Reduces `tensor` in place on all ranks.
@@ -276,7 +276,8 @@ impl Group {
         let Some(inner) = &self.0 else {
             return Ok(Pending { work: Work::Done(tensor.unsqueeze(0)), divide: None, inner: None });
         };
-        Self::started("all_gather", inner, tensor, None, || inner.process_group.all_gather(tensor))
+        let tensor = tensor.contiguous();
+        Self::started("all_gather", inner, &tensor, None, || inner.process_group.all_gather(&tensor))
     }
 
     /// `[world, …]`: the tensors of all ranks, of one shape `[…]` and type.
@@ -397,7 +398,7 @@ impl Answer {
 
 enum Work {
     Done(Tensor),
-    InFlight { work: collective::Pending, name: &'static str, shape: Vec<i64> },
+    InFlight { work: collective::Pending, name: &'static str, shape: Vec<i64>, input: Tensor },
 }
 
 /// A collective in flight; it owns its tensor until [`Pending::wait`].
@@ -419,7 +420,7 @@ impl Pending {
     pub fn wait(self) -> Result<Tensor, DistError> {
         let (work, name, shape) = match self.work {
             Work::Done(tensor) => return Ok(tensor),
-            Work::InFlight { work, name, shape } => (work, name, shape),
+            Work::InFlight { work, name, shape, .. } => (work, name, shape),
         };
         let inner = self.inner.as_ref();
         let began = Instant::now();
@@ -456,12 +457,12 @@ impl Pending {
         match &self.work {
             Work::Done(tensor) => {
                 let readback = copies.download(tensor).map_err(failed)?;
-                Ok(Arriving(Way::Copied { readback, name: "a copy to the host", inner: None }))
+                Ok(Arriving(Way::Copied { readback, name: "a copy to the host", inner: None, input: None }))
             }
-            Work::InFlight { name, .. } if self.queues() => {
-                let (name, inner) = (*name, self.inner.clone());
+            Work::InFlight { name, input, .. } if self.queues() => {
+                let (name, inner, input) = (*name, self.inner.clone(), input.shallow_clone());
                 let readback = copies.on(|| copies.download(&self.wait()?).map_err(failed)).map_err(failed)??;
-                Ok(Arriving(Way::Copied { readback, name, inner }))
+                Ok(Arriving(Way::Copied { readback, name, inner, input: Some(input) }))
             }
             Work::InFlight { .. } => Ok(Arriving(Way::Due(self))),
         }
@@ -487,7 +488,13 @@ pub struct Arriving(Way);
 
 enum Way {
     Due(Pending),
-    Copied { readback: Readback, name: &'static str, inner: Option<Arc<Inner>> },
+    Copied {
+        readback: Readback,
+        name: &'static str,
+        inner: Option<Arc<Inner>>,
+        /// The computations do not wait for the collective, so what it reads must not become somebody else's memory meanwhile.
+        input: Option<Tensor>,
+    },
 }
 
 impl std::fmt::Debug for Arriving {
@@ -502,15 +509,16 @@ impl std::fmt::Debug for Arriving {
 impl Arriving {
     /// The result on the host.
     pub fn wait(self) -> Result<Tensor, DistError> {
-        let (readback, name, inner) = match self.0 {
+        let (readback, name, inner, input) = match self.0 {
             Way::Due(pending) => return Ok(pending.wait()?.to_device(tch::Device::Cpu)),
-            Way::Copied { readback, name, inner } => (readback, name, inner),
+            Way::Copied { readback, name, inner, input } => (readback, name, inner, input),
         };
         let began = Instant::now();
         if let Some(inner) = &inner {
             inner.run.meeting.lifeline.enter(name);
         }
         let arrived = readback.wait().map_err(|error| refused(name, error))?;
+        drop(input);
         if let Some(inner) = &inner {
             inner.run.waited_ns.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
             inner.run.meeting.lifeline.leave();
