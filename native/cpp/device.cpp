@@ -1,32 +1,28 @@
 // The device's own settings and queues: what PyTorch has in torch.backends and torch.cuda, and tch does not expose.
 #include "guard.h"
 
+#include <c10/core/Event.h>
+#include <c10/core/StreamGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/Exception.h>
 
 #include <cstring>
 
 #ifdef SEGSLURM_CUDA
-#include <ATen/cuda/CUDAEvent.h>
 #include <c10/cuda/CUDAFunctions.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
 #endif
 
 using at::Tensor;
 using segslurm::guarded;
 using segslurm::own;
 
-#ifdef SEGSLURM_CUDA
+// c10's own streams and events: they reach CUDA's runtime through libtorch, so that nothing of it is linked here.
 struct SegslurmStream {
-  c10::cuda::CUDAStream stream;
+  c10::Stream stream;
 };
 struct SegslurmEvent {
-  at::cuda::CUDAEvent event;
+  c10::Event event{c10::DeviceType::CUDA};
 };
-#else
-struct SegslurmStream {};
-struct SegslurmEvent {};
-#endif
 
 namespace {
 
@@ -35,11 +31,7 @@ struct Quiet : c10::WarningHandler {
   void process(const c10::Warning&) override {}
 };
 
-#ifndef SEGSLURM_CUDA
-[[noreturn]] void no_streams() {
-  throw std::runtime_error("this segslurm was built without CUDA's streams: build it with `--features cuda`");
-}
-#endif
+c10::impl::VirtualGuardImpl cuda() { return c10::impl::VirtualGuardImpl(c10::DeviceType::CUDA); }
 
 }  // namespace
 
@@ -84,16 +76,8 @@ int segslurm_send(const Tensor* host, int device, Tensor** sent) {
   return guarded([&] {
     const at::Device place(at::kCUDA, static_cast<c10::DeviceIndex>(device));
     const Tensor pinned = host->is_pinned() ? *host : host->pin_memory();
-    *sent = own(pinned.to(host->options().device(place), /*non_blocking=*/true));
+    *sent = own(pinned.to(host->options().device(place).pinned_memory(false), /*non_blocking=*/true));
   });
-}
-
-int segslurm_has_streams() {
-#ifdef SEGSLURM_CUDA
-  return 1;
-#else
-  return 0;
-#endif
 }
 
 // With 1, operations that make the host wait for a CUDA device are errors (torch.cuda.set_sync_debug_mode). Events may wait.
@@ -111,12 +95,8 @@ int segslurm_forbid_waiting(int forbid) {
 // One of the device's pool of streams; it stays the pool's.
 int segslurm_stream_new(int device, SegslurmStream** out) {
   return guarded([&] {
-#ifdef SEGSLURM_CUDA
-    *out = new SegslurmStream{c10::cuda::getStreamFromPool(false, static_cast<c10::DeviceIndex>(device))};
-#else
-    (void)device, (void)out;
-    no_streams();
-#endif
+    const c10::Device place(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(device));
+    *out = new SegslurmStream{cuda().getStreamFromGlobalPool(place, false)};
   });
 }
 
@@ -124,89 +104,57 @@ void segslurm_stream_free(SegslurmStream* stream) { delete stream; }
 
 // Makes `stream` this thread's current one on its device; `previous` is the caller's to restore and free.
 int segslurm_stream_enter(const SegslurmStream* stream, SegslurmStream** previous) {
-  return guarded([&] {
-#ifdef SEGSLURM_CUDA
-    *previous = new SegslurmStream{c10::cuda::getCurrentCUDAStream(stream->stream.device_index())};
-    c10::cuda::setCurrentCUDAStream(stream->stream);
-#else
-    (void)stream, (void)previous;
-    no_streams();
-#endif
-  });
+  return guarded([&] { *previous = new SegslurmStream{cuda().exchangeStream(stream->stream)}; });
 }
 
 void segslurm_stream_restore(SegslurmStream* previous) {
-#ifdef SEGSLURM_CUDA
-  (void)guarded([&] { c10::cuda::setCurrentCUDAStream(previous->stream); });
-#endif
+  (void)guarded([&] { cuda().exchangeStream(previous->stream); });
   delete previous;
 }
 
 // Copies a device's tensor into pinned memory on `stream`, once the current stream has done what it was given so far.
 int segslurm_download(const SegslurmStream* stream, const Tensor* tensor, Tensor** host, SegslurmEvent** done) {
   return guarded([&] {
-#ifdef SEGSLURM_CUDA
-    const c10::cuda::CUDAStream copies = stream->stream;
-    at::cuda::CUDAEvent ready;
-    ready.record(c10::cuda::getCurrentCUDAStream(copies.device_index()));
+    const c10::Stream copies = stream->stream;
+    c10::Event ready(c10::DeviceType::CUDA);
+    ready.record(cuda().getStream(copies.device()));
     ready.block(copies);
-    const c10::cuda::CUDAStreamGuard guard(copies);
+    const c10::StreamGuard guard(copies);
     const Tensor dense = tensor->contiguous();
     const Tensor place = at::empty(dense.sizes(), dense.options().device(at::kCPU).pinned_memory(true));
     place.copy_(dense, /*non_blocking=*/true);
     // The tensor may be freed before the copy has run: its memory is not to be given away until then.
-    tensor->record_stream(copies.unwrap());
+    tensor->record_stream(copies);
     auto event = std::make_unique<SegslurmEvent>();
     event->event.record(copies);
     *host = own(place);
     *done = event.release();
-#else
-    (void)stream, (void)tensor, (void)host, (void)done;
-    no_streams();
-#endif
   });
 }
 
 // Copies a host tensor (pinned, or the copy waits) to the stream's device on `stream`, which waits for nothing.
 int segslurm_upload(const SegslurmStream* stream, const Tensor* host, Tensor** tensor, SegslurmEvent** done) {
   return guarded([&] {
-#ifdef SEGSLURM_CUDA
-    const c10::cuda::CUDAStreamGuard guard(stream->stream);
-    const Tensor place = host->to(host->options().device(stream->stream.device()), /*non_blocking=*/true);
+    const c10::StreamGuard guard(stream->stream);
+    const Tensor place = host->to(host->options().device(stream->stream.device()).pinned_memory(false), /*non_blocking=*/true);
     auto event = std::make_unique<SegslurmEvent>();
     event->event.record(stream->stream);
     *tensor = own(place);
     *done = event.release();
-#else
-    (void)stream, (void)host, (void)tensor, (void)done;
-    no_streams();
-#endif
   });
 }
 
 // The host waits.
 int segslurm_event_wait(SegslurmEvent* event) {
-  return guarded([&] {
-#ifdef SEGSLURM_CUDA
-    event->event.synchronize();
-#else
-    (void)event;
-    no_streams();
-#endif
-  });
+  return guarded([&] { event->event.synchronize(); });
 }
 
 // The current stream of the tensor's device waits, and the tensor's memory stays its own until that stream is done with it.
 int segslurm_event_before(SegslurmEvent* event, const Tensor* tensor) {
   return guarded([&] {
-#ifdef SEGSLURM_CUDA
-    const auto current = c10::cuda::getCurrentCUDAStream(tensor->device().index());
+    const c10::Stream current = cuda().getStream(tensor->device());
     event->event.block(current);
-    tensor->record_stream(current.unwrap());
-#else
-    (void)event, (void)tensor;
-    no_streams();
-#endif
+    tensor->record_stream(current);
   });
 }
 

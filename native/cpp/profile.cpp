@@ -4,10 +4,6 @@
 #include <kineto/ActivityType.h>
 #include <torch/csrc/autograd/profiler_kineto.h>
 
-#ifdef SEGSLURM_CUDA
-#include <c10/cuda/CUDAFunctions.h>
-#endif
-
 #include <algorithm>
 #include <set>
 #include <vector>
@@ -34,12 +30,9 @@ int segslurm_profile_begin() {
   });
 }
 
-// Waits for the device. How many kernels have run, and the nanoseconds in which at least one of them did.
+// How many kernels have run, and the nanoseconds in which at least one of them did.
 int segslurm_profile_end(int64_t* kernels, int64_t* nanoseconds) {
   return guarded([&] {
-#ifdef SEGSLURM_CUDA
-    c10::cuda::device_synchronize();
-#endif
     const auto result = torch::autograd::profiler::disableProfiler();
     std::vector<std::pair<uint64_t, uint64_t>> spans;
     for (const auto& event : result->events()) {

@@ -1,8 +1,7 @@
 //! A device's settings and queues, which `tch` does not expose.
 //!
 //! CUDA works through queues (streams), one after the other within a queue. Computations have one; copies that must not wait
-//! for them have another, the [`CopyStream`]. On the CPU, and in a build without the `cuda` feature, it is no queue at all:
-//! the same calls then copy when they are made or waited for.
+//! for them have another, the [`CopyStream`]. On the CPU it is no queue at all: the same calls then copy at once.
 
 use std::ptr::null_mut;
 
@@ -82,8 +81,7 @@ unsafe impl Sync for CopyStream {}
 impl CopyStream {
     pub fn new(device: Device) -> Result<Self, NativeError> {
         let mut raw = null_mut();
-        // SAFETY: reads a constant.
-        if let (Some(index), true) = (index(device), unsafe { ffi::segslurm_has_streams() } != 0) {
+        if let Some(index) = index(device) {
             // SAFETY: the output is a valid place.
             check(unsafe { ffi::segslurm_stream_new(index, &raw mut raw) })?;
         }

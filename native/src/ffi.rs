@@ -98,7 +98,6 @@ unsafe extern "C" {
         packed: *mut *mut RawTensor,
     ) -> c_int;
     pub(crate) fn segslurm_send(host: *const RawTensor, device: c_int, sent: *mut *mut RawTensor) -> c_int;
-    pub(crate) fn segslurm_has_streams() -> c_int;
     pub(crate) fn segslurm_forbid_waiting(forbid: c_int) -> c_int;
     pub(crate) fn segslurm_stream_new(device: c_int, out: *mut *mut RawStream) -> c_int;
     pub(crate) fn segslurm_stream_free(stream: *mut RawStream);

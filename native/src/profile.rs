@@ -17,6 +17,10 @@ pub fn kernels<T>(work: impl FnOnce() -> T) -> Result<(T, Kernels), NativeError>
     // SAFETY: touches no memory of ours.
     check(unsafe { ffi::segslurm_profile_begin() })?;
     let done = work();
+    if tch::Cuda::is_available() {
+        // The current device.
+        tch::Cuda::synchronize(-1);
+    }
     let (mut count, mut nanoseconds) = (0, 0);
     // SAFETY: the outputs are valid places.
     check(unsafe { ffi::segslurm_profile_end(&raw mut count, &raw mut nanoseconds) })?;
