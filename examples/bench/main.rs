@@ -2,6 +2,7 @@
 //! `scripts/bench/` print theirs. `scripts/bench/compare.py` runs both and makes the table.
 
 mod gpu;
+mod gradients;
 mod ground;
 mod loader;
 mod model;
@@ -14,7 +15,7 @@ mod transforms;
 use anyhow::bail;
 
 const USAGE: &str = "usage: bench train-step MODEL STEPS | startup MODEL | transforms RECIPE FOLDER IMAGES | \
-                     loader RECIPE FOLDER IMAGES | ground FOLDER | rank STEPS overlap|after | \
+                     loader RECIPE FOLDER IMAGES | ground FOLDER | gradients MODEL [IMAGES] | rank STEPS overlap|after | \
                      gpu-check | gpu-speed IMAGES fp32|amp STEPS";
 
 fn main() -> anyhow::Result<()> {
@@ -25,6 +26,8 @@ fn main() -> anyhow::Result<()> {
         ["startup", model] => startup::run(model),
         ["transforms", recipe, folder, images] => transforms::run(recipe, folder.as_ref(), images.parse()?),
         ["loader", recipe, folder, images] => loader::run(recipe, folder.as_ref(), images.parse()?),
+        ["gradients", model] => gradients::run(model, None),
+        ["gradients", model, images] => gradients::run(model, Some(images.parse()?)),
         ["rank", steps, overlap] => ranks::run(steps.parse()?, overlap),
         ["gpu-check"] => gpu::check(),
         ["gpu-speed", images, precision, steps] => gpu::speed(images.parse()?, precision, steps.parse()?),

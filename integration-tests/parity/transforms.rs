@@ -11,9 +11,6 @@ use serde_json::{Value, json};
 
 use crate::peer::{self, Figures};
 
-/// Transforms of mmseg's that segslurm does not offer.
-const NOT_OFFERED: [&str; 2] = ["ResizeShortestEdge", "ResizeToMultiple"];
-
 #[test]
 #[ignore = "compares with the peer's results: make parity"]
 fn transforms_give_mmsegs_pixels() {
@@ -23,10 +20,6 @@ fn transforms_give_mmsegs_pixels() {
     for case in peer::list(&peer::json("transforms/index.json")) {
         let name = peer::text(&case["name"]);
         let kind = name.rsplit_once('.').map_or(name, |it| it.0).to_owned();
-        if let Some(missing) = NOT_OFFERED.iter().find(|missing| case.to_string().contains(*missing)) {
-            println!("transforms: {name}: {missing} is not offered");
-            continue;
-        }
         let raster = |when: &str| -> (Image, LabelMap) {
             (peer::raster(&tensors[&format!("{name}.{when}.image")]), peer::raster(&tensors[&format!("{name}.{when}.label")]))
         };

@@ -53,7 +53,9 @@ fn slurm_failure(error: SlurmError) -> Failure {
     let exit = match &error {
         SlurmError::Refused { said, .. } if said.contains("ontact") => Exit::Unavailable,
         SlurmError::Refused { .. } => Exit::Refused,
-        SlurmError::Start { .. } | SlurmError::Silent { .. } => Exit::Unavailable,
+        SlurmError::Start { .. } | SlurmError::Missing { .. } | SlurmError::Silent { .. } | SlurmError::NoNode(_) => {
+            Exit::Unavailable
+        }
         SlurmError::NoJobId { .. } => Exit::Software,
     };
     Failure::new(exit, error.to_string())

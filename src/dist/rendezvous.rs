@@ -15,7 +15,7 @@ use super::group::{Device, Meeting};
 use super::launcher::{Launched, visible_gpus};
 use super::lifeline::{Lifeline, name, own_address};
 use super::{Backend, DistConfig, DistError, Group};
-use crate::slurm::node;
+use crate::slurm::client;
 
 /// Under which key rank 0 says which run its store serves.
 const RUN: &str = "segslurm/run";
@@ -193,7 +193,7 @@ fn resolve(launched: &Launched) -> Result<Vec<SocketAddr>, String> {
     if node.is_none() {
         return Err(unknown);
     }
-    let known = node::address(address).and_then(|known| {
+    let known = client::node_address(address).map_err(|error| error.to_string()).and_then(|known| {
         let addresses = (known.as_str(), *port).to_socket_addrs();
         addresses.map(Iterator::collect).map_err(|error| format!("NodeAddr={known} does not resolve: {error}"))
     });

@@ -377,7 +377,7 @@ fn write(tensor: &NamedTensor, fill: Fill, seed: u64) {
     let values: Vec<f32> = match fill {
         Fill::Constant(value) => vec![value as f32; count],
         Fill::Uniform { a, b } => (0..count).map(|_| (a + (b - a) * random.random::<f64>()) as f32).collect(),
-        Fill::Normal { mean, std } => normals(&mut random).take(count).map(|it| (mean + std * it) as f32).collect(),
+        Fill::Normal { mean, std } => all_normals(&random, count, |it| (mean + std * it) as f32),
         Fill::TruncNormal { mean, std, a, b } => normals(&mut random)
             .map(|it| mean + std * it)
             .filter(|it| (a..=b).contains(it))
@@ -386,6 +386,32 @@ fn write(tensor: &NamedTensor, fill: Fill, seed: u64) {
             .collect(),
     };
     target.copy_(&tch::Tensor::from_slice(&values).view_as(&target).to_kind(Kind::Float));
+}
+
+/// `count` of [`normals`], each changed by `scale`: on all of libtorch's threads, the same numbers for any number of them.
+fn all_normals(random: &Pcg64, count: usize, scale: impl Fn(f64) -> f32 + Sync) -> Vec<f32> {
+    /// Fewer are not worth a thread.
+    const WORTH: usize = 1 << 15;
+    let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).clamp(1, count.div_ceil(WORTH).max(1));
+    let part = count.div_ceil(threads).next_multiple_of(2).max(2);
+    let mut values = vec![0.0; count];
+    std::thread::scope(|scope| {
+        for (index, values) in values.chunks_mut(part).enumerate() {
+            let mut random = random.clone();
+            let scale = &scale;
+            let mut fill = move || {
+                // A normal takes one number of the generator: two take two.
+                random.advance((index * part) as u128);
+                values.iter_mut().zip(normals(&mut random)).for_each(|(to, it)| *to = scale(it));
+            };
+            if threads == 1 {
+                fill();
+            } else {
+                scope.spawn(fill);
+            }
+        }
+    });
+    values
 }
 
 /// Standard normals, two from each pair of uniforms (Box and Muller 1958).
@@ -401,4 +427,18 @@ fn normals(random: &mut Pcg64) -> impl Iterator<Item = f64> + '_ {
 /// 64-bit FNV-1a.
 fn fingerprint(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_draw_what_one_would() {
+        for count in [0, 1, 7, (1 << 17) + 3] {
+            let random = Pcg64::seed_from_u64(5);
+            let expected: Vec<f32> = normals(&mut random.clone()).take(count).map(|it| it as f32).collect();
+            assert!(all_normals(&random, count, |it| it as f32) == expected, "{count}");
+        }
+    }
 }

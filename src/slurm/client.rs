@@ -10,6 +10,8 @@ use super::time::TimeLimit;
 
 /// How long the controller may take to answer before it counts as absent.
 pub const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it may take to say where a node is, which every rank of a large job asks at once.
+const LOOKUP: Duration = Duration::from_secs(5);
 /// How long a submission may take: busy controllers answer late, and a submission that was given up may still happen.
 const SUBMISSION: Duration = Duration::from_mins(2);
 
@@ -26,12 +28,16 @@ pub enum Reach {
 /// Why Slurm did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SlurmError {
+    #[error("{program} is not on PATH")]
+    Missing { program: String },
     #[error("cannot start {program}: {reason}")]
     Start { program: String, reason: String },
     #[error("{program} gave no answer within {} s", .after.as_secs())]
     Silent { program: String, after: Duration },
     #[error("Slurm refuses the job: {said}; {fix}")]
     Refused { said: String, fix: String },
+    #[error("scontrol knows no node {0}")]
+    NoNode(String),
     #[error("sbatch took the job, but printed no job id that can be read: {said:?}; look for the job with `squeue --me`")]
     NoJobId { said: String },
 }
@@ -88,7 +94,10 @@ fn ask(
     exports: &[(String, String)],
     limit: Duration,
 ) -> Result<Answer, SlurmError> {
-    let start = |error: std::io::Error| SlurmError::Start { program: program.to_owned(), reason: error.to_string() };
+    let start = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => SlurmError::Missing { program: program.to_owned() },
+        _ => SlurmError::Start { program: program.to_owned(), reason: error.to_string() },
+    };
     let mut command = command(program);
     command.args(arguments).envs(exports.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -149,6 +158,18 @@ pub fn cluster_name() -> Option<String> {
     let answer = ask("scontrol", &["show", "config"], "", &[], PATIENCE).ok()?;
     let line = answer.stdout.lines().find(|it| it.trim_start().starts_with("ClusterName"))?;
     Some(line.split_once('=')?.1.trim().to_owned())
+}
+
+/// Where a node is in the network: Slurm's name for it need not be one that resolves, and the controller knows its address.
+pub fn node_address(node: &str) -> Result<String, SlurmError> {
+    let answer = ask("scontrol", &["--oneliner", "show", "node", node], "", &[], LOOKUP)?;
+    address(&answer.stdout).ok_or_else(|| SlurmError::NoNode(node.to_owned()))
+}
+
+/// `NodeAddr` in a line of `scontrol --oneliner show node`.
+fn address(said: &str) -> Option<String> {
+    let address = said.split_whitespace().find_map(|word| word.strip_prefix("NodeAddr="))?;
+    (!address.is_empty()).then(|| address.to_owned())
 }
 
 /// The cluster's partitions; none where sinfo does not say.
@@ -303,6 +324,14 @@ mod tests {
     fn spec(flags: &[(&'static str, &str)]) -> JobSpec {
         let values = flags.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
         JobSpec::resolve(Kind::Train, "dve", "x", &Flags { values, slurm: Vec::new() }, &|_| None, None).expect("a job")
+    }
+
+    #[test]
+    fn a_nodes_address_is_read_from_its_line() {
+        let said =
+            "NodeName=n1 Arch=x86_64 Gres=gpu:8 NodeAddr=10.0.0.7 NodeHostName=gpu7 Port=16576 Version=22.05.8 State=IDLE\n";
+        assert_eq!(address(said).as_deref(), Some("10.0.0.7"));
+        assert_eq!(address("Node zz not found"), None);
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub use load::{BackendArgs, LoadAnnotations, LoadImageFromFile};
 pub use pack::PackSegInputs;
 pub use pad::Pad;
 pub use photometric::{Distortion, PhotoMetricDistortion};
-pub use resize::{RandomChoiceResize, RandomResize, Resize};
+pub use resize::{RandomChoiceResize, RandomResize, Resize, ResizeShortestEdge, ResizeToMultiple};
 pub use test_time_aug::TestTimeAug;
 
 use super::{DataError, Sample};
@@ -36,6 +36,8 @@ pub enum Transform {
     Resize(Resize),
     RandomResize(RandomResize),
     RandomChoiceResize(RandomChoiceResize),
+    ResizeShortestEdge(ResizeShortestEdge),
+    ResizeToMultiple(ResizeToMultiple),
     RandomCrop(RandomCrop),
     RandomFlip(RandomFlip),
     PhotoMetricDistortion(PhotoMetricDistortion),
@@ -53,6 +55,8 @@ impl Transform {
             Self::Resize(it) => it.check(),
             Self::RandomResize(it) => it.check(),
             Self::RandomChoiceResize(it) => it.check(),
+            Self::ResizeShortestEdge(it) => it.check(),
+            Self::ResizeToMultiple(it) => it.check(),
             Self::RandomCrop(it) => it.check(),
             Self::RandomFlip(it) => it.check(),
             Self::PhotoMetricDistortion(it) => it.check(),
@@ -69,6 +73,8 @@ impl Transform {
             Self::Resize(it) => it.apply(frame),
             Self::RandomResize(it) => it.apply(frame, rng),
             Self::RandomChoiceResize(it) => it.apply(frame, rng),
+            Self::ResizeShortestEdge(it) => it.apply(frame),
+            Self::ResizeToMultiple(it) => it.apply(frame),
             Self::RandomCrop(it) => it.apply(frame, rng),
             Self::RandomFlip(it) => it.apply(frame, rng),
             Self::PhotoMetricDistortion(it) => it.apply(frame, rng),

@@ -1,4 +1,4 @@
-//! `Resize`, `RandomResize` and `RandomChoiceResize`: images bilinear (or nearest), label maps nearest, as `cv2.resize`.
+//! `Resize` and its kin: images bilinear (or nearest), label maps nearest, as `cv2.resize`.
 
 use rand::Rng;
 use rand_pcg::Pcg64;
@@ -185,6 +185,68 @@ impl RandomChoiceResize {
     pub(super) fn apply(&self, frame: &mut Frame, rng: &mut Pcg64) -> Result<(), DataError> {
         let Pair([width, height]) = self.scales[rng.random_range(0..self.scales.len())];
         resize(frame, (width, height), self.keep_ratio, self.interpolation)
+    }
+}
+
+/// Resizes so that the shorter edge has `scale` pixels, or the longer one `max_size` where it would have more.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResizeShortestEdge {
+    /// Of two numbers the smaller counts.
+    pub scale: Pair<usize>,
+    pub max_size: usize,
+}
+
+impl ResizeShortestEdge {
+    pub(super) fn check(&self) -> Result<(), DataError> {
+        let Pair([a, b]) = self.scale;
+        if a.min(b).min(self.max_size) == 0 {
+            return Err(DataError::transform("ResizeShortestEdge", "scale and max_size have to be positive"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn apply(&self, frame: &mut Frame) -> Result<(), DataError> {
+        let (height, width) = frame.image("ResizeShortestEdge")?.shape();
+        let Pair([a, b]) = self.scale;
+        let (short, long) = (a.min(b) as f64, self.max_size as f64);
+        let factor = short / height.min(width) as f64;
+        let mut edges = if height < width { (factor * width as f64, short) } else { (short, factor * height as f64) };
+        let longest = edges.0.max(edges.1);
+        if longest > long {
+            edges = (edges.0 * (long / longest), edges.1 * (long / longest));
+        }
+        resize(frame, ((edges.0 + 0.5) as usize, (edges.1 + 0.5) as usize), true, Interpolation::Bilinear)
+    }
+}
+
+/// Resizes both edges up to the next multiple of a number.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResizeToMultiple {
+    pub size_divisor: usize,
+    /// Of the image; bilinear without it.
+    pub interpolation: Option<Interpolation>,
+}
+
+impl Default for ResizeToMultiple {
+    fn default() -> Self {
+        Self { size_divisor: 32, interpolation: None }
+    }
+}
+
+impl ResizeToMultiple {
+    pub(super) fn check(&self) -> Result<(), DataError> {
+        if self.size_divisor == 0 {
+            return Err(DataError::transform("ResizeToMultiple", "size_divisor has to be positive"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn apply(&self, frame: &mut Frame) -> Result<(), DataError> {
+        let (height, width) = frame.image("ResizeToMultiple")?.shape();
+        let [width, height] = [width, height].map(|it| it.next_multiple_of(self.size_divisor));
+        resize(frame, (width, height), false, self.interpolation.unwrap_or_default())
     }
 }
 
