@@ -10,7 +10,7 @@ use crate::exit::Failure;
 use crate::experiment::MemoryFormatChoice;
 use crate::ops::{self, Activation, BatchNorm, Conv, MemoryFormat};
 
-/// On the CPU the choice is fixed.
+/// On the CPU the choice is fixed: as fast for PSPNet-R18, a little faster for R50 (docs/benchmarks.md).
 const ON_THE_CPU: MemoryFormat = MemoryFormat::Contiguous;
 
 /// The same on all ranks: that of the config, else rank 0's.
