@@ -14,7 +14,7 @@ mod transforms;
 
 use anyhow::bail;
 
-const USAGE: &str = "usage: bench train-step MODEL STEPS | startup MODEL | transforms RECIPE FOLDER IMAGES | \
+const USAGE: &str = "usage: bench train-step MODEL[:channels_last] STEPS | startup MODEL | transforms RECIPE FOLDER IMAGES | \
                      loader RECIPE FOLDER IMAGES | ground FOLDER | gradients MODEL [IMAGES] | rank STEPS overlap|after | \
                      gpu-check | gpu-speed IMAGES fp32|amp STEPS";
 
