@@ -12,6 +12,11 @@ pub(crate) type RawWork = c_void;
 pub(crate) type RawStream = c_void;
 pub(crate) type RawEvent = c_void;
 
+// The C library's.
+unsafe extern "C" {
+    pub(crate) fn mallopt(parameter: c_int, value: c_int) -> c_int;
+}
+
 unsafe extern "C" {
     pub(crate) fn segslurm_last_error() -> *const c_char;
 

@@ -8,6 +8,7 @@ mod ffi;
 pub mod aten;
 pub mod collective;
 pub mod device;
+pub mod memory;
 pub mod optim;
 pub mod profile;
 

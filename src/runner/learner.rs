@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor};
 use segslurm_native::device::CopyStream;
+use segslurm_native::memory::keep_freed_pages;
 
 use crate::data::Batch;
 use crate::ddp::{self, Ddp, WrapperConfig};
@@ -62,6 +63,9 @@ impl Learner {
             bail!(Failure::new(Exit::Config, message));
         }
         let optimizer = Optimizer::new(optim_wrapper, parameters(&tensors))?;
+        if place == tch::Device::Cpu {
+            keep_freed_pages();
+        }
         Ok(Self {
             segmentor,
             optimizer,
