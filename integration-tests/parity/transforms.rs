@@ -80,6 +80,15 @@ fn transformed(case: &Value, (image, label): (Image, LabelMap)) -> (Image, Label
 fn one(transform: &Value, chosen: &Value, (image, label): (Image, LabelMap)) -> (Image, LabelMap) {
     match peer::text(&transform["type"]) {
         "RandomResize" => pipeline(json!({"type": "Resize", "scale": chosen["scale"], "keep_ratio": true}), &image, &label),
+        "RandomChoiceResize" => {
+            // What the peer tells is the size that it came to.
+            let shorter = peer::list(&chosen["scale"]).iter().map(peer::size).min();
+            pipeline(
+                json!({"type": "RandomChoiceResize", "scales": [shorter], "resize_type": transform["resize_type"], "max_size": transform["max_size"]}),
+                &image,
+                &label,
+            )
+        }
         "RandomCrop" => {
             let (mut image, mut label) = (View::from(image), View::from(label));
             image.crop(rect(chosen));

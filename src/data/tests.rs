@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use super::{Batch, DataError, DataloaderConfig, Dataset, DatasetConfig, Loader, LoaderOptions, Position};
+use super::transform::{Entry, LabelRule};
+use super::{Batch, DataError, DataloaderConfig, Dataset, DatasetConfig, Loader, LoaderOptions, Pipeline, Position, sample_rng};
 use crate::config::parse_str;
 
 const HEIGHT: usize = 24;
@@ -186,4 +187,42 @@ fn datasets_are_repeated_and_joined_and_must_agree_on_classes() {
     });
     let error = differing.init().expect_err("two lists of classes");
     assert!(matches!(error, DataError::Dataset { .. }) && error.to_string().contains("different classes"), "{error}");
+}
+
+/// What a pipeline of one transform after loading makes of an image of 24x32 pixels (height x width): its size, or why it is refused.
+fn resized(transform: &str) -> Result<(usize, usize), String> {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("a.png");
+    png(&path, png::ColorType::Grayscale, &[7; HEIGHT * WIDTH]);
+    let steps = parse_str(&format!("[{{type: LoadImageFromFile}}, {transform}, {{type: PackSegInputs}}]")).expect("a pipeline");
+    let rule = LabelRule { reduce_zero_label: false, label_map: None, ignore_index: 255, num_classes: None };
+    let pipeline = Pipeline::init(steps, &rule).map_err(|error| error.to_string())?;
+    let entry = Entry { index: 0, img_path: &path, seg_map_path: None, rule: &rule };
+    let sample = pipeline.run(entry, &mut sample_rng(0, 0, 0, 0)).expect("runs").remove(0);
+    assert_eq!(sample.image.shape(), sample.meta.img_shape);
+    Ok(sample.image.shape())
+}
+
+#[test]
+fn resizes_come_to_mmsegs_sizes_and_refuse_what_cannot_be() {
+    for (transform, size) in [
+        ("{type: ResizeToMultiple}", (32, 32)),
+        ("{type: ResizeToMultiple, size_divisor: 10}", (30, 40)),
+        ("{type: ResizeShortestEdge, scale: 12, max_size: 100}", (12, 16)),
+        ("{type: ResizeShortestEdge, scale: [500, 12], max_size: 8}", (6, 8)),
+        ("{type: RandomChoiceResize, scales: [12], resize_type: ResizeShortestEdge, max_size: 8}", (6, 8)),
+        ("{type: RandomChoiceResize, scales: [[64, 12]], keep_ratio: true}", (12, 16)),
+    ] {
+        assert_eq!(resized(transform), Ok(size), "{transform}");
+    }
+    for (transform, why) in [
+        ("{type: ResizeToMultiple, size_divisor: 0}", "size_divisor has to be positive"),
+        ("{type: ResizeShortestEdge, scale: 0, max_size: 40}", "scale and max_size have to be positive"),
+        ("{type: RandomChoiceResize, scales: [35], max_size: 40}", "max_size belongs to"),
+        ("{type: RandomChoiceResize, scales: [35], resize_type: ResizeShortestEdge}", "needs a positive max_size"),
+        ("{type: RandomResize, scale: [9, 9], ratio_range: [1, 2], resize_type: ResizeShortestEdge}", "has to be Resize"),
+    ] {
+        let error = resized(transform).expect_err(transform);
+        assert!(error.contains(why), "{transform}: {error}");
+    }
 }

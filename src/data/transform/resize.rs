@@ -39,6 +39,7 @@ pub enum ResizeBackend {
 pub enum ResizeType {
     #[default]
     Resize,
+    ResizeShortestEdge,
 }
 
 impl Default for Resize {
@@ -124,6 +125,9 @@ impl TryFrom<Pair<OneOrMany<usize>>> for ScaleRange {
 impl RandomResize {
     pub(super) fn check(&self) -> Result<(), DataError> {
         let refuse = |reason: &str| Err(DataError::transform("RandomResize", reason));
+        if self.resize_type != ResizeType::Resize {
+            return refuse("its resize_type has to be Resize");
+        }
         match (self.scale, self.ratio_range) {
             (ScaleRange::Base(..), None) => refuse("a scale [w, h] needs a ratio_range; or give two scales [[w, h], [w, h]]"),
             (ScaleRange::Base(..), Some((low, high))) if !(low > 0.0 && low <= high) => {
@@ -164,6 +168,9 @@ pub struct RandomChoiceResize {
     pub scales: Vec<Pair<usize>>,
     #[serde(default)]
     pub resize_type: ResizeType,
+    /// Of `resize_type: ResizeShortestEdge`.
+    #[serde(default)]
+    pub max_size: Option<usize>,
     #[serde(default)]
     pub keep_ratio: bool,
     #[serde(default = "yes")]
@@ -179,12 +186,23 @@ impl RandomChoiceResize {
         if self.scales.is_empty() || self.scales.iter().any(|&Pair([width, height])| width == 0 || height == 0) {
             return Err(DataError::transform("RandomChoiceResize", "needs at least one scale, and positive ones"));
         }
-        Ok(())
+        match (self.resize_type, self.max_size) {
+            (ResizeType::Resize, None) | (ResizeType::ResizeShortestEdge, Some(1..)) => Ok(()),
+            (ResizeType::Resize, Some(_)) => {
+                Err(DataError::transform("RandomChoiceResize", "max_size belongs to resize_type: ResizeShortestEdge"))
+            }
+            (ResizeType::ResizeShortestEdge, _) => {
+                Err(DataError::transform("RandomChoiceResize", "resize_type: ResizeShortestEdge needs a positive max_size"))
+            }
+        }
     }
 
     pub(super) fn apply(&self, frame: &mut Frame, rng: &mut Pcg64) -> Result<(), DataError> {
-        let Pair([width, height]) = self.scales[rng.random_range(0..self.scales.len())];
-        resize(frame, (width, height), self.keep_ratio, self.interpolation)
+        let scale = self.scales[rng.random_range(0..self.scales.len())];
+        match self.max_size {
+            Some(max_size) => ResizeShortestEdge { scale, max_size }.apply(frame),
+            None => resize(frame, (scale.0[0], scale.0[1]), self.keep_ratio, self.interpolation),
+        }
     }
 }
 
