@@ -37,7 +37,7 @@ gpu-check: ## on a machine with a GPU: correctness against the CPU, NCCL, speed 
 parity: libtorch ## our numbers beside mmsegmentation's, on the same weights and pixels (5 GB and 10 minutes the first time)
 	@scripts/parity.sh
 
-bench: libtorch ## speed and memory beside mmsegmentation's on this machine, medians and ratios (about 10 minutes)
+bench: libtorch ## speed and memory beside mmsegmentation's on this machine, medians and ratios (about 20 minutes)
 	@scripts/bench.sh
 
 cluster: ## start a throwaway two-node Slurm cluster on this machine

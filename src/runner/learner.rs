@@ -25,7 +25,7 @@ pub struct Learner {
     pub optimizer: Optimizer,
     pub preprocessor: SegDataPreProcessor,
     pub device: Device,
-    /// Brings batches to the device and losses back, beside its computations.
+    /// Brings losses back beside the device's computations. (Batches go up on the preprocessor's.)
     pub copies: CopyStream,
     pub group: Group,
     /// Averages gradients over the ranks; `None` for one rank.
