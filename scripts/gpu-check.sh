@@ -1,71 +1,165 @@
 #!/usr/bin/env bash
-# On a machine with a GPU: builds with CUDA, holds the GPU's numbers against the CPU's, runs steps in which waiting for the device is
-# forbidden, runs NCCL, and times PSPNet-R50 at 512x1024 beside mmsegmentation's model where this Python has torch and mmsegmentation.
-# SEGSLURM_BENCH and SEGSLURM name binaries that were built elsewhere against the same PyTorch, in place of building.
-set -euo pipefail
+# On a machine with a GPU: the GPU's numbers against the CPU's, steps in which waiting for the device is forbidden, NCCL, whole runs of
+# the program, and PSPNet-R50 at 512x1024 beside mmsegmentation's model. Every part runs, whatever became of those before it; the
+# exit code is 1 if one failed.
+#
+# What is checked is the kit of `make gpu-kit` where there is one (then PyTorch's own libraries are used), else a build made here.
+# Parts by name: scripts/gpu-check.sh operations runs memory speed; OUT names a folder for the full figures.
+set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 nvidia-smi -L >/dev/null 2>&1 || { echo "no GPU here: nvidia-smi -L finds none; nothing was checked" >&2; exit 69; }
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 
-if [ -z "${SEGSLURM_BENCH:-}" ]; then
-    scripts/libtorch.sh cuda
+kit=target/gpu-kit
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+out=${OUT:-$work/out}
+mkdir -p "$out"
+if [ -x "$kit/segslurm" ]; then
+    segslurm=$PWD/$kit/segslurm bench=$PWD/$kit/bench
+    libraries=$(python3 -c 'import torch; print(torch.__path__[0] + "/lib")') || exit 69
+    export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    # mmsegmentation from its wheels, and a stand-in for mmcv's compiled operators, which PSPNet never calls.
+    if python3 -m pip install --quiet --no-index --no-deps --no-compile --target "$work/site" "$kit"/wheels/*.whl; then
+        cp scripts/parity/compiled_operators.py "$work/site/mmcv/_ext.py"
+        export PYTHONPATH=$work/site${PYTHONPATH:+:$PYTHONPATH}
+    fi
+else
+    scripts/libtorch.sh cuda || exit
     if [ -z "${LIBTORCH:-}" ] && [ "${LIBTORCH_USE_PYTORCH:-0}" != 1 ]; then
         export LIBTORCH=$PWD/.libtorch-cuda
     fi
-    CARGO_TARGET_DIR=target/cuda cargo build --release --features cuda --bin segslurm --example bench
+    CARGO_TARGET_DIR=target/cuda cargo build --release --features cuda --bin segslurm --example bench || exit
+    segslurm=$PWD/target/cuda/release/segslurm bench=$PWD/target/cuda/release/examples/bench
 fi
-bench=${SEGSLURM_BENCH:-target/cuda/release/examples/bench}
-segslurm=${SEGSLURM:-target/cuda/release/segslurm}
 
-"$bench" gpu-check
+failed=()
+# check NAME SECONDS COMMAND...: runs it, and says how it went.
+check() {
+    local name=$1 seconds=$2 started=$SECONDS code=0
+    shift 2
+    if [ "$(type -t "$1")" = function ]; then "$@"; else timeout "$seconds" "$@"; fi >"$out/$name.txt" 2>&1 || code=$?
+    if [ $code = 0 ]; then
+        printf '%-28s passes  %3d s\n' "$name" $((SECONDS - started))
+    else
+        printf '%-28s FAILS   %3d s, exit code %d; its last lines:\n' "$name" $((SECONDS - started)) "$code"
+        tail -n 12 "$out/$name.txt" | cut -c1-400 | sed 's/^/    /'
+        failed+=("$name")
+    fi
+    return $code
+}
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-"$segslurm" demo-data "$work/demo" --images 12 --size 96x64
-small=(train_dataloader.batch_size=2 train_cfg.max_iters=4 "crop_size=[64,64]")
-small+=(train_dataloader.dataset.data_root="$work/demo" val_dataloader.dataset.data_root="$work/demo")
-small+=(test_dataloader.dataset.data_root="$work/demo")
+operations() {
+    check operations 200 "$bench" gpu-check
+    cat "$out/operations.txt"
+}
+
 config=configs/demo/pspnet_r18-d8_demo-128x128.yaml
-"$segslurm" dist_train "$config" 2 --work-dir "$work/gloo" --cfg-options "${small[@]}" env_cfg.dist_cfg.backend=gloo >"$work/gloo.txt"
-echo "two ranks, Gloo: $(tail -n 1 "$work/gloo.txt")"
+options() {
+    printf '%s\n' "train_dataloader.dataset.data_root=$work/demo" "val_dataloader.dataset.data_root=$work/demo" \
+        "test_dataloader.dataset.data_root=$work/demo" randomness.seed=7 default_hooks.logger.interval=1 \
+        "crop_size=[64,64]" train_dataloader.batch_size=4 default_hooks.checkpoint.interval=5 train_cfg.val_interval=10 \
+        train_cfg.max_iters=10 model.decode_head.dropout_ratio=0 model.auxiliary_head.dropout_ratio=0 \
+        default_hooks.checkpoint.max_keep_ckpts=9 optimizer.lr=0.005
+}
+losses() { python3 -c 'import glob, json, sys
+file = min(glob.glob(sys.argv[1] + "/*/vis_data/scalars.json"))
+print(*(round(it["loss"], 4) for it in map(json.loads, open(file)) if "loss" in it))' "$1"; }
+miou() { python3 -c 'import glob, json, sys
+file = max(glob.glob(sys.argv[1] + "/*/*.json"))
+print(json.load(open(file)).get("mIoU"))' "$1"; }
+close() { python3 -c 'import sys
+limit, a, b = float(sys.argv[1]), *([float(it) for it in text.split()] for text in sys.argv[2:])
+apart = max(abs(x - y) / abs(y) for x, y in zip(a, b, strict=True))
+print(f"apart {apart:.1e}, limit {limit:.0e}")
+sys.exit(not apart <= limit)' "$@"; }
+
+runs() {
+    mapfile -t small < <(options)
+    check demo-data 30 "$segslurm" demo-data "$work/demo" --images 40 --size 96x64 --seed 3
+    check train-cpu 120 env CUDA_VISIBLE_DEVICES=-1 "$segslurm" train $config --work-dir "$work/cpu" --cfg-options "${small[@]}"
+    check train-gpu 120 "$segslurm" train $config --work-dir "$work/gpu" --cfg-options "${small[@]}"
+    check losses-gpu-cpu 20 close 2e-2 "$(losses "$work/gpu")" "$(losses "$work/cpu")"
+    check resume-gpu 60 "$segslurm" train $config --work-dir "$work/gpu" --resume --cfg-options "${small[@]}" train_cfg.max_iters=14
+    check amp-gpu 60 "$segslurm" train $config --work-dir "$work/amp" --amp --cfg-options "${small[@]}"
+    check losses-amp-cpu 20 close 5e-2 "$(losses "$work/amp")" "$(losses "$work/cpu")"
+    check gloo-two-ranks 90 "$segslurm" dist_train $config 2 --work-dir "$work/gloo" --cfg-options "${small[@]}" env_cfg.dist_cfg.backend=gloo
+    check test-gpu 60 "$segslurm" test $config "$work/gpu/iter_10.safetensors" --work-dir "$work/test-gpu" --cfg-options "${small[@]}"
+    check test-cpu 60 env CUDA_VISIBLE_DEVICES=-1 "$segslurm" test $config "$work/gpu/iter_10.safetensors" --work-dir "$work/test-cpu" --cfg-options "${small[@]}"
+    check miou-gpu-cpu 20 close 1e-2 "$(miou "$work/test-gpu")" "$(miou "$work/test-cpu")"
+    head -n 12 "$out/train-gpu.txt"
+    echo "losses on the GPU: $(losses "$work/gpu")"
+    echo "losses on the CPU: $(losses "$work/cpu")"
+    echo "losses in AMP:     $(losses "$work/amp")"
+}
+
+# A batch that no card holds ends in an error that names it, not in a trace.
+memory() {
+    mapfile -t small < <(options)
+    timeout 120 "$segslurm" train $config --work-dir "$work/huge" --cfg-options "${small[@]}" "crop_size=[4096,4096]" \
+        train_dataloader.batch_size=64 >"$out/memory.txt" 2>&1
+    echo "out of memory: exit code $?, its last lines:"
+    tail -n 4 "$out/memory.txt" | cut -c1-1500 | sed 's/^/    /'
+}
 
 # Peak memory of the card, sampled: what nvidia-smi says of the whole card, so nobody else should use it.
 measured() {
     local peak=0 used
-    "$@" >"$work/out.json" &
+    timeout 100 "$@" >"$work/out.json" 2>"$work/err.txt" &
     local process=$!
     while kill -0 $process 2>/dev/null; do
         used=$(nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits | head -n 1)
         [ "$used" -gt "$peak" ] && peak=$used
         sleep 0.2
     done
-    wait $process
     echo "$peak"
+    wait $process
 }
-# Images a second, and the share of a step's time in which at least one kernel runs on the card: kernels as CUPTI traces them, the
-# step's time as it is without a trace.
+# Images a second, the share of a step's time in which at least one kernel runs on the card (kernels as CUPTI traces them, the
+# step's time as it is without a trace), kernels a step, and the memory format.
 figures() {
     python3 - "$work/out.json" <<'PY'
 import json, statistics, sys
 it = json.loads(open(sys.argv[1]).readlines()[-1])
 step = statistics.median(it["seconds"])
-print(round(it["images"] / step, 1), f'{it["kernels"] / step:.0%}')
+print(round(it["images"] / step, 1), f'{it["kernels"] / step:.0%}', f'{it["kernels"] * 1e3:.1f}', round(it["launches"]), it.get("memory_format", "-"))
 PY
 }
 row() {
-    local speed share
-    read -r speed share < <(figures)
-    printf '%-10s %5s %9s %12s %12s %12s\n' "$1" "$batch" "$precision" "$speed" "$peak" "$share"
+    local name=$1 batch=$2 mode=$3 peak speed share kernels launches format
+    shift 3
+    if ! peak=$(measured "$@"); then
+        printf '%-10s %5s %-20s failed: %s\n' "$name" "$batch" "$mode" "$(tail -n 1 "$work/err.txt" | cut -c1-300)"
+        cp "$work/err.txt" "$out/speed-$name-$batch-$mode.err"
+        failed+=("speed-$name-$batch-$mode")
+        return
+    fi
+    cp "$work/out.json" "$out/speed-$name-$batch-${mode/:/-}.json"
+    read -r speed share kernels launches format < <(figures)
+    printf '%-10s %5s %-20s %9s %10s %10s %10s %8s  %s\n' "$name" "$batch" "$mode" "$speed" "$peak" "$share" "$kernels" "$launches" "$format"
 }
-printf '\nPSPNet-R50, 512x1024, train step\n%-10s %5s %9s %12s %12s %12s\n' side batch precision 'img/s' 'peak MiB' 'in kernels'
-for batch in 2 8; do
-    for precision in fp32 amp; do
-        peak=$(measured "$bench" gpu-speed "$batch" "$precision" 20)
-        row segslurm
-        if python3 -c 'import torch, mmseg' 2>/dev/null; then
-            peak=$(measured python3 scripts/bench/gpu_step.py "$batch" "$precision" 20)
-            row mmseg
-        fi
+speed() {
+    local batch mode
+    printf '\nPSPNet-R50, 512x1024, train step\n%-10s %5s %-20s %9s %10s %10s %10s %8s  %s\n' \
+        side batch precision 'img/s' 'peak MiB' 'in kernels' 'kernels ms' launches 'memory format'
+    for batch in ${BATCHES:-2 8}; do
+        for mode in fp32 amp; do
+            row segslurm "$batch" "$mode" "$bench" gpu-speed "$batch" "$mode" 20
+            row mmseg "$batch" "$mode" python3 scripts/bench/gpu_step.py "$batch" "$mode" 20
+        done
     done
+    for mode in ${MODES:-}; do
+        row segslurm 8 "$mode" "$bench" gpu-speed 8 "$mode" 20
+    done
+}
+
+for part in "${@:-operations runs memory speed}"; do
+    for each in $part; do "$each"; done
 done
+echo
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "failed: ${failed[*]}"
+    exit 1
+fi
+echo "all parts pass"

@@ -3,9 +3,10 @@
 
 use std::net::TcpListener;
 use std::os::fd::IntoRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
+use anyhow::{anyhow, bail, ensure};
 use burn::tensor::{Device, Int, Tensor};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -16,7 +17,7 @@ use segslurm::ops::{
     to_tch,
 };
 use segslurm::optim::AmpDtype;
-use segslurm::runner::{Learner, decide_memory_format};
+use segslurm::runner::decide_memory_format;
 use segslurm_native::collective::{self, ProcessGroup, Store};
 use segslurm_native::{device, profile};
 use serde_json::json;
@@ -25,8 +26,10 @@ use crate::{model, report};
 
 /// Single precision, sums of a few thousand terms, in another order.
 const OPERATION: f64 = 1e-3;
-/// Three steps of a whole network, TF32 convolutions among them.
+/// Steps of a whole network, TF32 convolutions among them.
 const LOSS: f64 = 1e-2;
+/// The same in half precision, against single.
+const HALF: f64 = 3e-2;
 
 /// An operation on flat inputs; its output is flattened too.
 struct Case {
@@ -126,48 +129,99 @@ fn apart(a: &tch::Tensor, b: &tch::Tensor) -> f64 {
     (a - b).abs().max().double_value(&[]) / b.abs().max().double_value(&[]).max(1e-12)
 }
 
+/// What was held against its limit so far.
+#[derive(Default)]
+struct Findings {
+    beyond: Vec<String>,
+}
+
+impl Findings {
+    /// Prints a line: how far apart `found` says the two sides are. An error or a panic of one check does not end the others.
+    fn check(&mut self, name: &str, limit: f64, found: impl FnOnce() -> anyhow::Result<f64>) {
+        let found = catch_unwind(AssertUnwindSafe(found)).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            Err(anyhow!(text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()))
+        });
+        let ok = matches!(&found, Ok(apart) if *apart <= limit);
+        match found {
+            Ok(apart) => println!("{name:<48} {apart:>12.1e} {limit:>10.0e}{}", if ok { "" } else { "  BEYOND" }),
+            Err(error) => println!("{name:<48} FAILS: {error:#}"),
+        }
+        if !ok {
+            self.beyond.push(name.to_owned());
+        }
+    }
+}
+
+/// Changes of the config, by what they try.
+const TRAININGS: [(&str, MemoryFormat, f64, &[&str]); 7] = [
+    ("SGD, contiguous", MemoryFormat::Contiguous, LOSS, &[]),
+    ("SGD, channels-last", MemoryFormat::ChannelsLast, LOSS, &[]),
+    ("SGD, clipped", MemoryFormat::Contiguous, LOSS, &["optim_wrapper.clip_grad._delete_=true", "optim_wrapper.clip_grad.max_norm=1.0"]),
+    ("SGD, accumulated", MemoryFormat::Contiguous, LOSS, &["optim_wrapper.accumulative_counts=2"]),
+    (
+        "AdamW, clipped",
+        MemoryFormat::ChannelsLast,
+        LOSS,
+        &[
+            "optim_wrapper.optimizer._delete_=true",
+            "optim_wrapper.optimizer.type=AdamW",
+            "optim_wrapper.optimizer.lr=0.0001",
+            "optim_wrapper.clip_grad._delete_=true",
+            "optim_wrapper.clip_grad.max_norm=35.0",
+        ],
+    ),
+    ("fp16 with a loss scale", MemoryFormat::ChannelsLast, HALF, &["optim_wrapper.type=AmpOptimWrapper"]),
+    (
+        "bf16",
+        MemoryFormat::ChannelsLast,
+        HALF,
+        &["optim_wrapper.type=AmpOptimWrapper", "optim_wrapper.dtype=bfloat16", "optim_wrapper.loss_scale=1.0"],
+    ),
+];
+
 /// Prints one line a check; an error where one is beyond its limit.
 pub(crate) fn check() -> anyhow::Result<()> {
+    const STEPS: u64 = 4;
+    std::panic::set_hook(Box::new(|_| {}));
     let (gpu, cpu) = (ops::default_device().autodiff(), Device::libtorch().autodiff());
-    println!("{:<40} {:>12} {:>10}", format!("{:?} against the CPU", place(&gpu)), "apart", "limit");
-    let mut beyond = Vec::new();
-    let mut said = |name: &str, found: f64, limit: f64| {
-        println!("{name:<40} {found:>12.1e} {limit:>10.0e}");
-        if !(found <= limit) {
-            beyond.push(name.to_owned());
-        }
-    };
+    println!("{:<48} {:>12} {:>10}", format!("{:?} against the CPU", place(&gpu)), "apart", "limit");
+    let mut findings = Findings::default();
     for case in cases() {
-        let (found, expected) = (differentiate(&case, &gpu)?, differentiate(&case, &cpu)?);
-        ensure!(found.len() == expected.len(), "{}: a gradient is missing on one side", case.name);
-        let worst = found.iter().zip(&expected).map(|(a, b)| apart(a, b)).fold(0.0, f64::max);
-        said(case.name, worst, OPERATION);
+        findings.check(case.name, OPERATION, || {
+            let (found, expected) = (differentiate(&case, &gpu)?, differentiate(&case, &cpu)?);
+            ensure!(found.len() == expected.len(), "a gradient is missing on one side");
+            Ok(found.iter().zip(&expected).map(|(a, b)| apart(a, b)).fold(0.0, f64::max))
+        });
     }
     let batch = model::batch("pspnet_r18", None)?;
-    // What dropout drops differs from device to device.
-    let changes = ["model.decode_head.dropout_ratio=0", "model.auxiliary_head.dropout_ratio=0"];
-    let learner = |device| model::learner_with("pspnet_r18", Group::alone(), device, &changes);
-    let (mut plain, mut last, mut reference) = (learner(&gpu)?, learner(&gpu)?, learner(&cpu)?);
-    last.arrange(MemoryFormat::ChannelsLast);
-    for iteration in 0..3 {
-        let loss = |learner: &mut Learner| learner.step(&batch, iteration, &[0.01]).map(|losses| losses[0].1);
-        let expected = loss(&mut reference)?;
-        for (found, format) in [(loss(&mut plain)?, "contiguous"), (loss(&mut last)?, "channels-last")] {
-            let what = format!("PSPNet-R18 {format}, loss of step {}", iteration + 1);
-            said(&what, (found - expected).abs() / expected, LOSS);
-        }
+    for (name, format, limit, changes) in TRAININGS {
+        let what = format!("PSPNet-R18, losses of {STEPS} steps: {name}");
+        findings.check(&what, limit, || {
+            let losses = |device: &Device, changes: &[&str]| {
+                // What dropout drops differs from device to device.
+                let still = ["model.decode_head.dropout_ratio=0", "model.auxiliary_head.dropout_ratio=0"];
+                let mut learner = model::learner_with("pspnet_r18", Group::alone(), device, &[&still[..], changes].concat())?;
+                learner.arrange(format);
+                let step = |iteration| learner.step(&batch, iteration, &[0.001]).map(|losses| losses[0].1);
+                (0..STEPS).map(step).collect::<anyhow::Result<Vec<_>>>()
+            };
+            // Half precision is held against single.
+            let exact: Vec<&str> = changes.iter().copied().filter(|it| limit == LOSS || !it.starts_with("optim_wrapper")).collect();
+            let (found, expected) = (losses(&gpu, changes)?, losses(&cpu, &exact)?);
+            Ok(found.iter().zip(&expected).map(|(a, b)| (a - b).abs() / b).fold(0.0, f64::max))
+        });
     }
     for precision in ["fp32", "amp"] {
-        never_waiting(precision, &gpu)?;
-        println!("{:<40} {:>12}", format!("a step in {precision}, with waiting forbidden"), "passes");
+        findings.check(&format!("a step in {precision}, with waiting forbidden"), 0.0, || never_waiting(precision, &gpu).map(|()| 0.0));
     }
     if collective::has_nccl() && place(&gpu).is_cuda() {
-        said("NCCL, all_reduce of one rank", nccl()?, 0.0);
+        findings.check("NCCL, all_reduce of one rank", 0.0, nccl);
     } else {
-        println!("NCCL: not run, {}", if collective::has_nccl() { "no GPU" } else { "this build has none (--features cuda)" });
+        println!("NCCL: not run, {}", if collective::has_nccl() { "no GPU" } else { "this build has none" });
     }
-    if !beyond.is_empty() {
-        bail!("beyond the limit: {}", beyond.join(", "));
+    if !findings.beyond.is_empty() {
+        bail!("beyond the limit: {}", findings.beyond.join(", "));
     }
     Ok(())
 }
@@ -207,13 +261,23 @@ fn nccl() -> anyhow::Result<f64> {
 }
 
 /// Times `steps` train steps of PSPNet-R50 on `images` images of 512×1024, in single or mixed precision; then traces some more:
-/// `kernels` is for how many seconds of a step the device runs kernels. In the memory format that a training would take.
-pub(crate) fn speed(images: usize, precision: &str, steps: usize) -> anyhow::Result<()> {
-    const TRACED: usize = 5;
+/// `kernels` is for how many seconds of a step the device runs kernels, `by_name` which ones the longest. In the memory format that a
+/// training would take, or in that behind a colon (`fp32:channels_last`).
+pub(crate) fn speed(images: usize, mode: &str, steps: usize) -> anyhow::Result<()> {
+    const TRACED: u32 = 5;
+    const SHOWN: usize = 20;
+    let (precision, format) = mode.split_once(':').unwrap_or((mode, "auto"));
+    let choice = match format {
+        "auto" => MemoryFormatChoice::Auto,
+        "contiguous" => MemoryFormatChoice::Contiguous,
+        "channels_last" => MemoryFormatChoice::ChannelsLast,
+        other => bail!("{other}: expected auto, contiguous or channels_last"),
+    };
     let device = ops::default_device();
     let mut learner = model::learner_with("pspnet_r50", Group::alone(), &device.clone().autodiff(), precision_of(precision)?)?;
     let kind = learner.half.map_or(tch::Kind::Float, AmpDtype::kind);
-    learner.arrange(decide_memory_format(MemoryFormatChoice::Auto, &device, kind, &Group::alone())?);
+    let format = decide_memory_format(choice, &device, kind, &Group::alone())?;
+    learner.arrange(format);
     let batch = model::batch_of("pspnet_r50", images, (512, 1024))?;
     let mut iteration = 0;
     let mut step = || {
@@ -224,5 +288,16 @@ pub(crate) fn speed(images: usize, precision: &str, steps: usize) -> anyhow::Res
     let seconds = report::timed(steps, &mut step)?;
     let (traced, kernels) = profile::kernels(|| (0..TRACED).try_for_each(|_| step()))?;
     traced?;
-    report::print(json!({ "seconds": seconds, "images": images, "kernels": kernels.busy.as_secs_f64() / TRACED as f64 }))
+    let by_name = kernels.by_name.iter().take(SHOWN).map(|it| {
+        json!([it.spent.as_secs_f64() * 1e3 / f64::from(TRACED), it.count as f64 / f64::from(TRACED), it.name])
+    });
+    let by_name: Vec<_> = by_name.collect();
+    report::print(json!({
+        "seconds": seconds,
+        "images": images,
+        "memory_format": format!("{format:?}"),
+        "kernels": kernels.busy.as_secs_f64() / f64::from(TRACED),
+        "launches": kernels.count as f64 / f64::from(TRACED),
+        "by_name": by_name,
+    }))
 }

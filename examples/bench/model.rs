@@ -30,7 +30,9 @@ pub(crate) fn learner(model: &str, group: Group) -> anyhow::Result<Learner> {
 
 /// The same on an autodiff device of one's choice, with changes of the config.
 pub(crate) fn learner_with(model: &str, group: Group, device: &Device, changes: &[&str]) -> anyhow::Result<Learner> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/bench/{model}.yaml"));
+    // A binary that was carried to another machine lies in a checkout there.
+    let root = [Path::new("."), Path::new(env!("CARGO_MANIFEST_DIR"))].into_iter().find(|it| it.join("examples/bench").is_dir());
+    let path = root.context("start it in the project's root")?.join(format!("examples/bench/{model}.yaml"));
     let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
     let experiment = Experiment::from_config(&config::load(&path, &changes)?)?;
     let optim_wrapper = experiment.optim_wrapper.as_ref().context("the config has no optim_wrapper")?;

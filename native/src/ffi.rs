@@ -125,7 +125,12 @@ unsafe extern "C" {
     pub(crate) fn segslurm_event_free(event: *mut RawEvent);
 
     pub(crate) fn segslurm_profile_begin() -> c_int;
-    pub(crate) fn segslurm_profile_end(kernels: *mut i64, nanoseconds: *mut i64) -> c_int;
+    pub(crate) fn segslurm_profile_end(
+        kernels: *mut i64,
+        nanoseconds: *mut i64,
+        table: *mut *mut u8,
+        size: *mut usize,
+    ) -> c_int;
 
     pub(crate) fn segslurm_exit_now(code: c_int) -> !;
     pub(crate) fn segslurm_libtorch_version() -> *const c_char;

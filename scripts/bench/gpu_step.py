@@ -1,7 +1,8 @@
 """gpu_step.py BATCH fp32|amp N: the train step of mmseg's PSPNet-R50 on 512x1024 images, on the first GPU.
 
-`kernels` is for how many seconds of a step the device runs kernels, traced after the timing."""
+`kernels` is for how many seconds of a step the device runs kernels, traced after the timing; `by_name` which ones the longest."""
 
+import collections
 import sys
 
 import side
@@ -36,8 +37,13 @@ def in_kernels(steps):
     for start, end in sorted((it.start_ns(), it.start_ns() + it.duration_ns()) for it in kernels):
         busy += max(0, end - max(start, until))
         until = max(until, end)
-    return busy / 1e9 / steps
+    by_name = collections.defaultdict(lambda: [0, 0])
+    for it in kernels:
+        by_name[it.name()][0] += it.duration_ns() / 1e6 / steps
+        by_name[it.name()][1] += 1 / steps
+    longest = sorted(([*spent, name] for name, spent in by_name.items()), reverse=True)
+    return dict(kernels=busy / 1e9 / steps, launches=len(kernels) / steps, by_name=longest[:20])
 
 
 seconds = side.timed(step, n)
-side.report(seconds=seconds, images=batch, kernels=in_kernels(5))
+side.report(seconds=seconds, images=batch, **in_kernels(5))
