@@ -1,44 +1,49 @@
 # Thin on purpose: each recipe is a line or two, and what takes more is a script in scripts/.
 CARGO ?= cargo
 SHELL := /bin/bash
+# The libtorch that everything is built against: `make build CUDA=1` for GPUs, which is the default where there is one, CUDA=0 for the
+# CPU. LIBTORCH and LIBTORCH_USE_PYTORCH=1 name another one (docs/installation.md).
+export CUDA
+with_libtorch = export LIBTORCH="$$(scripts/libtorch.sh)" && [ -n "$$LIBTORCH" ]
 
-.PHONY: help libtorch build demo test check check-cuda gpu-check parity bench cluster cluster-down docs
+.PHONY: help libtorch build demo test check check-cuda gpu-kit gpu-check parity bench cluster cluster-down docs
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-libtorch: ## find libtorch, or make a folder with it from PyPI
-	@scripts/libtorch.sh cpu
+libtorch: ## find libtorch, or make a folder with it from PyPI; CUDA=1: the one for GPUs (5 GB)
+	@scripts/libtorch.sh
 
-build: libtorch ## target/release/segslurm
-	$(CARGO) build --release
+build: ## target/release/segslurm; CUDA=1 for GPUs, as is the default where there is one
+	@$(with_libtorch) && $(CARGO) build --release
 
-demo: build ## set up, build, make the demo dataset, train on the CPU, test, show the results
+demo: build ## set up, build, make the demo dataset, train (on a GPU where there is one), test, show the results
 	@scripts/demo.sh
 
-test: libtorch ## all set-up, then every test
+test: ## all set-up, then every test
 	@scripts/test-tools.sh
-	$(CARGO) test --workspace
+	@$(with_libtorch) && $(CARGO) test --workspace
 
-check: libtorch ## rustfmt, clippy and rustdoc, warnings denied, and shellcheck
+check: ## rustfmt, clippy and rustdoc, warnings denied, and shellcheck
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+	@$(with_libtorch) && $(CARGO) clippy --workspace --all-targets -- -D warnings
+	@$(with_libtorch) && RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 	shellcheck scripts/*.sh .ci/run
 
-check-cuda: ## compile and link the NCCL code against PyTorch's full CUDA wheels (5 GB the first time)
-	@scripts/libtorch.sh cuda
-	LIBTORCH=$${LIBTORCH:-$(CURDIR)/.libtorch-cuda} CARGO_TARGET_DIR=target/cuda \
-		$(CARGO) test --package segslurm-native --features cuda --no-run
+check-cuda: ## without a GPU: build for GPUs, show what --version says, compile the CUDA kernels, be refused GPUs that are not there
+	@scripts/check-cuda.sh
+
+gpu-kit: ## target/gpu-kit: what make gpu-check needs on a machine with a GPU but without Rust or a network
+	@scripts/gpu-kit.sh
 
 gpu-check: ## on a machine with a GPU: correctness against the CPU, NCCL, speed beside mmsegmentation's model
 	@scripts/gpu-check.sh
 
-parity: libtorch ## our numbers beside mmsegmentation's, on the same weights and pixels (5 GB and 10 minutes the first time)
-	@scripts/parity.sh
+parity: ## our numbers beside mmsegmentation's, on the same weights and pixels (5 GB and 10 minutes the first time)
+	@$(with_libtorch) && scripts/parity.sh
 
-bench: libtorch ## speed and memory beside mmsegmentation's on this machine, medians and ratios (about 20 minutes)
-	@scripts/bench.sh
+bench: ## speed and memory beside mmsegmentation's on this machine, medians and ratios (about 20 minutes)
+	@$(with_libtorch) && scripts/bench.sh
 
 cluster: ## start a throwaway two-node Slurm cluster on this machine
 	@scripts/cluster.sh up

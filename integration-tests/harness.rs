@@ -45,7 +45,8 @@ pub(crate) fn program(name: impl AsRef<OsStr>) -> Command {
             command.env_remove(&name);
         }
     }
-    command.env("CUDA_VISIBLE_DEVICES", "-1").env("OMP_NUM_THREADS", "1");
+    // Slurm sets the first one anew, for GPUs that are no more than device files here.
+    command.env("CUDA_VISIBLE_DEVICES", "-1").env("SEGSLURM_DEVICE", "cpu").env("OMP_NUM_THREADS", "1");
     command
 }
 

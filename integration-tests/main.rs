@@ -1,5 +1,6 @@
 //! One test binary: it starts the real program, as a user would. See `harness`.
 
+mod accelerators;
 mod amp;
 mod architecture;
 mod bad_input;

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use segslurm::dist::{Backend, DistConfig, Group, Launched, Launcher, join};
+use segslurm::dist::{Accelerator, Backend, DistConfig, Group, Launched, Launcher, join};
 
 use crate::harness::{free_port, text};
 
@@ -32,8 +32,8 @@ pub(crate) fn on_two_ranks(test: &str, work: impl FnOnce(&Group)) {
         return;
     }
     let config = DistConfig { backend: Some(Backend::Gloo), rendezvous_timeout: 30.0, ..DistConfig::default() };
-    let launched = Launched::read(Launcher::Pytorch, &variable, None, &config).expect("complete");
-    let group = join(&launched, &config, None).expect("the ranks meet");
+    let launched = Launched::read(Launcher::Pytorch, &variable, None, &config, 0).expect("complete");
+    let group = join(&launched, &config, None, &Accelerator::default()).expect("the ranks meet");
     work(&group);
     group.finish().expect("all are done");
 }

@@ -7,15 +7,23 @@ use std::process::{Command, exit};
 const OLDEST: (u32, u32) = (2, 9);
 const NEWEST: (u32, u32) = (2, 11);
 
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 9] = [
     "cpp/aten.cpp",
     "cpp/collective.cpp",
+    "cpp/cuda.cpp",
     "cpp/device.cpp",
     "cpp/label_map.cpp",
     "cpp/optim.cpp",
     "cpp/pixel_loss.cpp",
+    "cpp/pixel_loss_cuda.cpp",
     "cpp/profile.cpp",
 ];
+
+/// Headers of CUDA and NCCL that the CUDA half is compiled with, one of each package, and where those who have no wheels keep them.
+const CUDA_HEADERS: [&str; 6] =
+    ["cuda_runtime_api.h", "crt/host_defines.h", "nv/target", "cublas_v2.h", "cusolverDn.h", "nccl.h"];
+const CUDA_ROOTS: [&str; 8] =
+    ["CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CUDA_TOOLKIT_ROOT_DIR", "NCCL_HOME", "NCCL_ROOT", "NCCL_ROOT_DIR", "EBROOTNCCL"];
 
 struct Libtorch {
     includes: Vec<PathBuf>,
@@ -23,7 +31,7 @@ struct Libtorch {
 }
 
 fn main() {
-    for name in ["LIBTORCH", "LIBTORCH_USE_PYTORCH", "LIBTORCH_INCLUDE", "LIBTORCH_LIB"] {
+    for name in ["LIBTORCH", "LIBTORCH_USE_PYTORCH", "LIBTORCH_INCLUDE", "LIBTORCH_LIB", "CPATH"].iter().chain(&CUDA_ROOTS) {
         println!("cargo:rerun-if-env-changed={name}");
     }
     println!("cargo:rerun-if-changed=cpp");
@@ -31,7 +39,8 @@ fn main() {
     let libtorch = find();
     check_version(&libtorch);
 
-    let cuda = std::env::var_os("CARGO_FEATURE_CUDA").is_some();
+    // What libtorch has, the program has: there is no switch that could be forgotten.
+    let cuda = libtorch.libraries.join("libtorch_cuda.so").exists();
     let mut build = cc::Build::new();
     // Kernels are what this is for, whatever the profile of the rest.
     build.cpp(true).std("c++17").opt_level(3).include("cpp/gloo_stub").define("USE_C10D_GLOO", None);
@@ -42,7 +51,7 @@ fn main() {
     if cuda {
         build.define("USE_C10D_NCCL", None).define("SEGSLURM_CUDA", None);
         for include in nvidia_includes(&libtorch) {
-            build.flag("-isystem").flag(include.to_str().expect("the NVIDIA wheels' path is not UTF-8"));
+            build.flag("-isystem").flag(include.to_str().expect("the path of CUDA's headers is not UTF-8"));
         }
     }
     for source in SOURCES {
@@ -62,6 +71,7 @@ fn main() {
         println!("cargo:rustc-link-arg=-Wl,--allow-shlib-undefined");
     }
     println!("cargo:LIBDIR={}", libtorch.libraries.display());
+    println!("cargo:CUDA={}", u8::from(cuda));
     // For this package's own tests; the program gets its rpath from the root's build script.
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", libtorch.libraries.display());
 }
@@ -98,20 +108,36 @@ fn at(folder: &Path) -> Libtorch {
     }
 }
 
-/// The headers of CUDA and NCCL: NVIDIA's wheels lie beside PyTorch's, each with its own `include/`.
+/// Where the headers of CUDA and NCCL are: in NVIDIA's wheels beside PyTorch's, each with its own `include/`, else in a toolkit.
 fn nvidia_includes(libtorch: &Libtorch) -> Vec<PathBuf> {
     let above = libtorch.includes[1].ancestors().skip(1).take(3);
     let roots = above.chain(libtorch.libraries.ancestors().skip(1).take(3)).map(|it| it.join("nvidia"));
-    let Some(root) = roots.into_iter().find(|it| it.is_dir()) else {
-        stop(
-            "the NVIDIA wheels (nvidia/*/include) are not beside libtorch: run `scripts/libtorch.sh cuda` and set LIBTORCH=.libtorch-cuda",
-        );
-    };
-    let folders = std::fs::read_dir(&root).into_iter().flatten().flatten().map(|it| it.path().join("include"));
-    let mut includes: Vec<PathBuf> = folders.flat_map(|it| [it.join("cccl"), it]).filter(|it| it.is_dir()).collect();
-    includes.sort();
-    if !includes.iter().any(|it| it.join("nccl.h").exists()) {
-        stop(&format!("nccl.h is not under {}: run `scripts/libtorch.sh cuda`", root.display()));
+    let wheels = roots.into_iter().find(|it| it.is_dir());
+    // Two of NVIDIA's packages are headers alone, which PyTorch does not bring: scripts/libtorch.sh fetches them here.
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.libtorch-cuda-headers/nvidia");
+    let in_wheels = wheels.iter().chain([&fetched]).flat_map(std::fs::read_dir).flatten().flatten().map(|it| it.path());
+    let named = CUDA_ROOTS.iter().filter_map(std::env::var_os).map(PathBuf::from);
+    let roots = in_wheels.chain(named).chain([PathBuf::from("/usr/local/cuda"), PathBuf::from("/usr")]);
+    let folders: Vec<PathBuf> = roots.map(|it| it.join("include")).flat_map(|it| [it.join("cccl"), it]).collect();
+    // The compiler looks into /usr/include and CPATH by itself, and /usr/include must not come before its own folders.
+    let known = std::env::var_os("CPATH").map(|it| std::env::split_paths(&it).collect::<Vec<_>>()).unwrap_or_default();
+    let mut includes: Vec<PathBuf> = Vec::new();
+    let mut missing = Vec::new();
+    for header in CUDA_HEADERS {
+        match folders.iter().chain(&known).find(|it| it.join(header).exists()) {
+            Some(folder) if folder == Path::new("/usr/include") || known.contains(folder) || includes.contains(folder) => {}
+            Some(folder) => includes.push(folder.clone()),
+            None => missing.push(header),
+        }
+    }
+    if !missing.is_empty() {
+        stop(&format!(
+            "{} has CUDA, but these headers to compile against it were not found: {}; looked into NVIDIA's wheels beside it, {}, \
+             /usr/local/cuda and CPATH. `make build CUDA=1` fetches them for CUDA 13.0; else load the cluster's CUDA and NCCL modules",
+            libtorch.libraries.display(),
+            missing.join(", "),
+            CUDA_ROOTS.join(", ")
+        ));
     }
     includes
 }

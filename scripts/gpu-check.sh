@@ -26,11 +26,9 @@ if [ -x "$kit/segslurm" ]; then
         export PYTHONPATH=$work/site${PYTHONPATH:+:$PYTHONPATH}
     fi
 else
-    scripts/libtorch.sh cuda || exit
-    if [ -z "${LIBTORCH:-}" ] && [ "${LIBTORCH_USE_PYTORCH:-0}" != 1 ]; then
-        export LIBTORCH=$PWD/.libtorch-cuda
-    fi
-    CARGO_TARGET_DIR=target/cuda cargo build --release --features cuda --bin segslurm --example bench || exit
+    LIBTORCH=$(scripts/libtorch.sh cuda) || exit
+    export LIBTORCH
+    CARGO_TARGET_DIR=target/cuda cargo build --release --bin segslurm --example bench || exit
     segslurm=$PWD/target/cuda/release/segslurm bench=$PWD/target/cuda/release/examples/bench
 fi
 
@@ -51,6 +49,7 @@ check() {
 }
 
 operations() {
+    "$segslurm" --version
     check operations 200 "$bench" gpu-check
     cat "$out/operations.txt"
 }

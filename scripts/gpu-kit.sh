@@ -6,11 +6,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 kit=target/gpu-kit
-scripts/libtorch.sh cuda
-if [ -z "${LIBTORCH:-}" ] && [ "${LIBTORCH_USE_PYTORCH:-0}" != 1 ]; then
-    export LIBTORCH=$PWD/.libtorch-cuda
-fi
-CARGO_TARGET_DIR=target/cuda cargo build --release --features cuda --bin segslurm --example bench
+LIBTORCH=$(scripts/libtorch.sh cuda)
+export LIBTORCH
+CARGO_TARGET_DIR=target/cuda cargo build --release --bin segslurm --example bench
 mkdir -p "$kit/wheels"
 strip -o "$kit/segslurm" target/cuda/release/segslurm
 strip -o "$kit/bench" target/cuda/release/examples/bench

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use rand::{RngCore, SeedableRng};
+use segslurm_native::cuda;
 use segslurm_native::device::allow_tf32;
 
 use crate::config;
 use crate::config::{Config, ConfigError};
-use crate::dist::{self, Group, Launched, Launcher};
+use crate::dist::{self, Accelerator, Group, Launched, Launcher};
 use crate::exit::{Exit, Failure};
 use crate::experiment::Experiment;
 use crate::logging::Console;
@@ -87,15 +88,17 @@ fn load(task: &Task) -> Result<Config, Failure> {
 fn prepare(task: &Task, config: &Config, variables: Variables) -> anyhow::Result<Setting> {
     let experiment = Experiment::from_config(config)?;
     let dist_config = &experiment.env_cfg.dist_cfg;
-    let launched = Launched::read(task.launcher, variables, task.local_rank, dist_config).map_err(Failure::from)?;
+    let accelerator = Accelerator::find(variables, task.launcher).map_err(Failure::from)?;
+    let launched =
+        Launched::read(task.launcher, variables, task.local_rank, dist_config, accelerator.gpus).map_err(Failure::from)?;
     let level = experiment.log_level.as_deref().unwrap_or("INFO");
     let console = Console::start(level, variables("SEGSLURM_LOG").as_deref(), launched.rank == 0);
     if task.launcher == Launcher::None {
         warn_of_a_step(variables);
     }
-    let group = dist::join(&launched, dist_config, variables("GLOO_SOCKET_IFNAME").as_deref()).map_err(Failure::from)?;
-    let device = ops::device_for_rank(launched.gpu_index());
-    let settled = settle(task, config, experiment, console, &group, device, variables);
+    let interface = variables("GLOO_SOCKET_IFNAME");
+    let group = dist::join(&launched, dist_config, interface.as_deref(), &accelerator).map_err(Failure::from)?;
+    let settled = settle(task, config, experiment, console, &group, (accelerator, launched.gpu_index()), variables);
     settled.inspect_err(|error| group.fail(&format!("{error:#}")))
 }
 
@@ -122,9 +125,13 @@ fn settle(
     experiment: Experiment,
     console: Console,
     group: &Group,
-    device: burn::tensor::Device,
+    (accelerator, gpu): (Accelerator, Option<usize>),
     variables: Variables,
 ) -> anyhow::Result<Setting> {
+    let device = ops::device(gpu);
+    if let Some(gpu) = gpu {
+        cuda::select(gpu)?;
+    }
     let config_text = config.to_yaml();
     let facts = [
         ("segslurm", env!("CARGO_PKG_VERSION").to_owned()),
@@ -147,12 +154,11 @@ fn settle(
     if group.is_main() {
         keep_config(&config_text, &rundir, &task.config)?;
     }
-    describe(group, &device, seed, &rundir);
-    tch::Cuda::cudnn_set_benchmark(experiment.env_cfg.cudnn_benchmark);
+    describe(group, &accelerator, gpu, seed, &rundir)?;
     if let Some(allow) = experiment.env_cfg.allow_tf32 {
         allow_tf32(allow)?;
     }
-    if experiment.randomness.deterministic && tch::Cuda::is_available() {
+    if experiment.randomness.deterministic && gpu.is_some() {
         tracing::warn!("randomness.deterministic: libtorch's GPU kernels are taken as they are, and some vary in the last bits");
     }
     Ok(Setting { experiment, config_text, rundir, console, group: group.clone(), device, seed, hub: hub_checkpoints(variables) })
@@ -168,26 +174,51 @@ fn keep_config(text: &str, rundir: &RunDir, config: &Path) -> Result<(), Failure
     Ok(())
 }
 
-fn describe(group: &Group, device: &burn::tensor::Device, seed: u64, rundir: &RunDir) {
+/// What this run runs on: the first lines of its log. A collective.
+fn describe(group: &Group, accelerator: &Accelerator, gpu: Option<usize>, seed: u64, rundir: &RunDir) -> anyhow::Result<()> {
+    tracing::info!("segslurm {} on {}", env!("CARGO_PKG_VERSION"), dist::libtorch());
     if group.world() > 1 {
         let hosts: std::collections::BTreeSet<&str> = (0..group.world()).map(|rank| group.host(rank)).collect();
-        tracing::info!(
-            "{} ranks over {} on {}",
-            group.world(),
-            group.backend(),
-            hosts.into_iter().collect::<Vec<_>>().join(", ")
-        );
+        let hosts = hosts.into_iter().collect::<Vec<_>>().join(", ");
+        tracing::info!("{} ranks over {} on {hosts}", group.world(), group.backend());
     }
-    let cuda = tch::Cuda::is_available();
-    if !cuda {
-        tracing::info!("no CUDA device is visible: running on the CPU");
+    let own = match gpu {
+        Some(gpu) => format!("cuda:{gpu}, {}", dist::card(gpu)?),
+        None => "the CPU".to_owned(),
+    };
+    for line in by_device(group, &group.all_gather_text(&own).map_err(Failure::from)?) {
+        tracing::info!("{line}");
+    }
+    if let Some(missed) = &accelerator.missed {
+        tracing::warn!("{missed}");
+    } else if let (None, Some(reason)) = (gpu, &accelerator.reason) {
+        tracing::info!("no GPU is used: {reason}");
     }
     tracing::info!(
-        "segslurm {} on {device:?}, rank {} of {}, seed {seed}, {} threads, work dir {}",
-        env!("CARGO_PKG_VERSION"),
+        "rank {} of {}, seed {seed}, {} threads, work dir {}",
         group.rank(),
         group.world(),
         tch::get_num_threads(),
         rundir.work_dir().display()
     );
+    Ok(())
+}
+
+/// A line for each rank's device; ranks of one machine on the same kind of device share one.
+fn by_device(group: &Group, devices: &[String]) -> Vec<String> {
+    let mut lines = Vec::new();
+    let place = |rank: usize| (group.host(rank), devices[rank].split_once(", ").map_or("", |(_, card)| card));
+    let mut start = 0;
+    while start < devices.len() {
+        let end = (start..devices.len()).find(|&rank| place(rank) != place(start)).unwrap_or(devices.len());
+        let (host, card) = place(start);
+        let on = if host.is_empty() { String::new() } else { format!(" on {host}") };
+        let names: Vec<&str> = devices[start..end].iter().map(|it| it.split(", ").next().unwrap_or_default()).collect();
+        let names = if names.windows(2).all(|it| it[0] == it[1]) { names[0].to_owned() } else { names.join(" ") };
+        let ranks = if end - start == 1 { format!("rank {start}") } else { format!("ranks {start} to {}", end - 1) };
+        let card = if card.is_empty() { String::new() } else { format!(": {card}") };
+        lines.push(format!("{ranks}{on} on {names}{card}"));
+        start = end;
+    }
+    lines
 }

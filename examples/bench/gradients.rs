@@ -26,7 +26,7 @@ impl ModuleVisitor for Leaves {
 }
 
 pub(crate) fn run(name: &str, images: Option<usize>) -> anyhow::Result<()> {
-    let learner = model::learner(name, Group::alone())?;
+    let learner = model::learner(name, Group::alone(), model::default_gpu()?)?;
     let batch = model::batch(name, images)?;
     let pixels: Vec<_> =
         batch.samples.iter().map(|it| Pixels { height: it.image.height, width: it.image.width, data: &it.image.data }).collect();

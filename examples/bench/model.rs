@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use segslurm::config;
 use segslurm::data::{Batch, Image, LabelMap, Meta, Sample};
-use segslurm::dist::Group;
+use segslurm::dist::{Accelerator, Group, Launcher};
 use segslurm::experiment::Experiment;
 use segslurm::ops;
 use segslurm::runner::Learner;
@@ -23,9 +23,15 @@ fn shape(model: &str) -> anyhow::Result<(usize, usize, usize)> {
 }
 
 /// The config's model, its optimizer, and what else takes part in a step.
-pub(crate) fn learner(model: &str, group: Group) -> anyhow::Result<Learner> {
-    let device = ops::device_for_rank(group.local_rank()).autodiff();
+pub(crate) fn learner(model: &str, group: Group, gpu: Option<usize>) -> anyhow::Result<Learner> {
+    let device = ops::device(gpu).autodiff();
     learner_with(model, group, &device, &[])
+}
+
+/// The first GPU where there is one, else the CPU.
+pub(crate) fn default_gpu() -> anyhow::Result<Option<usize>> {
+    let accelerator = Accelerator::find(&|name| std::env::var(name).ok(), Launcher::None)?;
+    Ok((accelerator.gpus > 0).then_some(0))
 }
 
 /// The same on an autodiff device of one's choice, with changes of the config.

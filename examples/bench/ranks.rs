@@ -3,7 +3,7 @@
 
 use anyhow::{Context, bail};
 use segslurm::ddp::WrapperConfig;
-use segslurm::dist::{DistConfig, Launched, Launcher, join};
+use segslurm::dist::{Accelerator, DistConfig, Launched, Launcher, join};
 use serde_json::json;
 
 use crate::{model, report};
@@ -16,9 +16,11 @@ pub(crate) fn run(steps: usize, overlap: &str) -> anyhow::Result<()> {
         other => bail!("{other}: expected overlap or after"),
     };
     let config = DistConfig::default();
-    let launched = Launched::read(Launcher::Pytorch, &|name| std::env::var(name).ok(), None, &config)?;
-    let group = join(&launched, &config, None)?;
-    let mut learner = model::learner("pspnet_r18", group.clone())?;
+    let variables = |name: &str| std::env::var(name).ok();
+    let accelerator = Accelerator::find(&variables, Launcher::Pytorch)?;
+    let launched = Launched::read(Launcher::Pytorch, &variables, None, &config, accelerator.gpus)?;
+    let group = join(&launched, &config, None, &accelerator)?;
+    let mut learner = model::learner("pspnet_r18", group.clone(), launched.gpu_index())?;
     learner.join_ranks(&WrapperConfig { overlap, ..WrapperConfig::default() }).context("the ranks do not agree")?;
     let batch = model::batch("pspnet_r18", Some(2))?;
     let mut iteration = 0;

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::{model, report};
 
 pub(crate) fn run(name: &str) -> anyhow::Result<()> {
-    let learner = model::learner(name, Group::alone())?;
+    let learner = model::learner(name, Group::alone(), model::default_gpu()?)?;
     let batch = model::batch(name, None)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
     let started: f64 = std::env::var("BENCH_STARTED").context("BENCH_STARTED is not set")?.parse()?;

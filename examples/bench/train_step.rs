@@ -10,7 +10,7 @@ use crate::{model, report};
 /// `name` is a model, or one in a memory format: `pspnet_r18:channels_last`.
 pub(crate) fn run(name: &str, steps: usize) -> anyhow::Result<()> {
     let (name, format) = name.split_once(':').unwrap_or((name, "contiguous"));
-    let mut learner = model::learner(name, Group::alone())?;
+    let mut learner = model::learner(name, Group::alone(), model::default_gpu()?)?;
     learner.arrange(match format {
         "contiguous" => MemoryFormat::Contiguous,
         "channels_last" => MemoryFormat::ChannelsLast,

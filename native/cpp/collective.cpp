@@ -1,4 +1,4 @@
-// c10d: TCPStore, Gloo and (with USE_C10D_NCCL) NCCL.
+// c10d: TCPStore, Gloo and, in builds on a CUDA libtorch, NCCL.
 #include "guard.h"
 
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
@@ -108,14 +108,6 @@ int segslurm_group_gloo(const SegslurmStore* store, int rank, int world, int64_t
   });
 }
 
-int segslurm_has_nccl() {
-#ifdef USE_C10D_NCCL
-  return 1;
-#else
-  return 0;
-#endif
-}
-
 int segslurm_group_nccl(const SegslurmStore* store, int rank, int world, int64_t timeout_ms, int device, SegslurmGroup** out) {
   return guarded([&] {
 #ifdef USE_C10D_NCCL
@@ -127,7 +119,7 @@ int segslurm_group_nccl(const SegslurmStore* store, int rank, int world, int64_t
     *out = new SegslurmGroup{group};
 #else
     (void)store, (void)rank, (void)world, (void)timeout_ms, (void)device, (void)out;
-    throw std::runtime_error("this segslurm was built without NCCL: build it with `--features cuda` against the CUDA libtorch");
+    throw std::runtime_error("NCCL comes with libtorch's CUDA build, and this segslurm is linked against its CPU build");
 #endif
   });
 }

@@ -219,3 +219,39 @@ pub fn resized_cross_entropy(
     })?;
     Ok(PixelLoss { loss, grad: own(grad), counted, correct })
 }
+
+/// What [`cuda_resized_cross_entropy`] finds, on the device.
+#[derive(Debug)]
+pub struct PixelTotals {
+    /// `[3]` in `f64`: the sum of all losses, how many labels have the largest logit, how many are not ignored.
+    pub totals: Tensor,
+    /// The gradient of the sum, of the logits' shape and channels-last, where it was asked for.
+    pub grad: Option<Tensor>,
+}
+
+/// [`resized_cross_entropy`] of logits `[n, c, h, w]` (`f32`) on a CUDA device, by kernels of our own; the host does not wait for it.
+pub fn cuda_resized_cross_entropy(
+    logits: &Tensor,
+    targets: &Tensor,
+    class_weight: Option<&Tensor>,
+    ignore_index: i64,
+    align_corners: bool,
+    with_grad: bool,
+) -> Result<PixelTotals, NativeError> {
+    let (mut totals, mut grad) = (null_mut(), null_mut());
+    // SAFETY: the tensors outlive the call (the weights may be null) and the outputs are valid places.
+    check(unsafe {
+        ffi::segslurm_cuda_resized_cross_entropy(
+            raw(logits),
+            raw(targets),
+            class_weight.map_or(null(), raw),
+            ignore_index,
+            align_corners.into(),
+            with_grad.into(),
+            &raw mut totals,
+            &raw mut grad,
+        )
+    })?;
+    let totals = own(totals).ok_or_else(|| NativeError("no totals".to_owned()))?;
+    Ok(PixelTotals { totals, grad: own(grad) })
+}

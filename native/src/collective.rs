@@ -19,12 +19,6 @@ pub fn exit_now(code: u8) -> ! {
     unsafe { ffi::segslurm_exit_now(c_int::from(code)) }
 }
 
-/// Whether this build has NCCL (the `cuda` feature).
-pub fn has_nccl() -> bool {
-    // SAFETY: reads a constant.
-    unsafe { ffi::segslurm_has_nccl() != 0 }
-}
-
 /// The version of the libtorch that this was compiled against.
 pub fn libtorch_version() -> &'static str {
     // SAFETY: the shim returns a string literal.

@@ -57,6 +57,17 @@ unsafe extern "C" {
         counted: *mut i64,
     ) -> c_int;
 
+    pub(crate) fn segslurm_cuda_resized_cross_entropy(
+        logits: *const RawTensor,
+        targets: *const RawTensor,
+        class_weight: *const RawTensor,
+        ignore_index: i64,
+        align_corners: c_int,
+        wanted: c_int,
+        totals: *mut *mut RawTensor,
+        grad: *mut *mut RawTensor,
+    ) -> c_int;
+
     pub(crate) fn segslurm_batch_norm(
         input: *const RawTensor,
         weight: *const RawTensor,
@@ -124,13 +135,21 @@ unsafe extern "C" {
     pub(crate) fn segslurm_event_before(event: *mut RawEvent, tensor: *const RawTensor) -> c_int;
     pub(crate) fn segslurm_event_free(event: *mut RawEvent);
 
-    pub(crate) fn segslurm_profile_begin() -> c_int;
-    pub(crate) fn segslurm_profile_end(
-        kernels: *mut i64,
-        nanoseconds: *mut i64,
-        table: *mut *mut u8,
+    pub(crate) fn segslurm_has_cuda() -> c_int;
+    pub(crate) fn segslurm_cuda_versions(runtime: *mut i64, cudnn: *mut i64, nccl: *mut i64) -> c_int;
+    pub(crate) fn segslurm_cuda_count(count: *mut c_int) -> c_int;
+    pub(crate) fn segslurm_cuda_card(
+        index: c_int,
+        name: *mut *mut u8,
         size: *mut usize,
+        memory: *mut u64,
+        major: *mut c_int,
+        minor: *mut c_int,
     ) -> c_int;
+    pub(crate) fn segslurm_cuda_select(index: c_int) -> c_int;
+
+    pub(crate) fn segslurm_profile_begin() -> c_int;
+    pub(crate) fn segslurm_profile_end(kernels: *mut i64, nanoseconds: *mut i64, table: *mut *mut u8, size: *mut usize) -> c_int;
 
     pub(crate) fn segslurm_exit_now(code: c_int) -> !;
     pub(crate) fn segslurm_libtorch_version() -> *const c_char;
@@ -166,7 +185,6 @@ unsafe extern "C" {
         address: *const c_char,
         out: *mut *mut RawGroup,
     ) -> c_int;
-    pub(crate) fn segslurm_has_nccl() -> c_int;
     pub(crate) fn segslurm_group_nccl(
         store: *const RawStore,
         rank: c_int,

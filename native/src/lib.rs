@@ -7,6 +7,7 @@ mod ffi;
 
 pub mod aten;
 pub mod collective;
+pub mod cuda;
 pub mod device;
 pub mod memory;
 pub mod optim;

@@ -9,10 +9,10 @@ import side
 import torch
 
 batch, precision, n = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-torch.set_default_device("cuda")
+torch.backends.cudnn.benchmark = True  # As mmseg's configs have it.
 side.MODELS["gpu"] = ("psp", 50, 150, batch, 512, 1024)
 model, optimizer, images, samples = side.learner("gpu")
-model, images = model.cuda(), images.cuda()
+model, images, samples = model.cuda(), images.cuda(), [it.cuda() for it in samples]
 scaler = torch.amp.GradScaler("cuda", enabled=precision == "amp")
 
 

@@ -11,11 +11,11 @@ use super::args::config_failure;
 use super::slurm_args::{SlurmArgs, SubmitArgs};
 use crate::checkpoint::Checkpoint;
 use crate::config;
+use crate::dist::{self, Accelerator, Launcher};
 use crate::exit::{Exit, Failure};
 use crate::experiment::Experiment;
 use crate::launch::local::{Local, Machines};
 use crate::launch::slurm::Foreground;
-use crate::ops;
 use crate::rundir::{RunDir, stamp_now, write_atomically};
 use crate::slurm::client::{self, Reach, SlurmError};
 use crate::slurm::job::{JobSpec, Kind};
@@ -43,6 +43,10 @@ struct Plan {
     work_dir: PathBuf,
     reach: Reach,
     site: Option<Site>,
+    /// GPUs that ranks could use on this machine.
+    gpus_here: usize,
+    /// Why the job's ranks could use no GPU on any node, although they ask for some.
+    never: Option<String>,
 }
 
 fn usage(message: impl Into<String>) -> anyhow::Error {
@@ -92,7 +96,7 @@ impl Order<'_> {
         let flags = self.slurm.flags();
         let spec = JobSpec::resolve(self.kind, self.partition, self.name, &flags, variables, site.as_ref());
         let spec = spec.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-        if self.task.launcher != crate::dist::Launcher::None || self.task.local_rank.is_some() {
+        if self.task.launcher != Launcher::None || self.task.local_rank.is_some() {
             return Err(usage("--launcher and --local_rank are for the ranks, which the job starts: leave them away"));
         }
         // Read here first: a mistake in the config is told before anything waits in a queue.
@@ -108,6 +112,9 @@ impl Order<'_> {
             let refuse = || usage(format!("{} is not UTF-8: a script cannot hold it", path.display()));
             path.to_str().map(str::to_owned).ok_or_else(refuse)
         };
+        let gpus_here = Accelerator::find(variables, Launcher::None).map_err(Failure::from)?.gpus;
+        let own = site.as_ref().is_none_or(|it| it.program.is_none());
+        let never = dist::never_uses_gpus(variables).map_err(Failure::from)?.filter(|_| own && spec.shape.gpus_per_node > 0);
         let program = match site.as_ref().and_then(|it| it.program.clone()) {
             Some(program) => program,
             None => std::env::current_exe().context("this program's own path is not known")?,
@@ -120,7 +127,7 @@ impl Order<'_> {
             directory: text(&directory)?,
             work_dir: text(&work_dir)?,
         };
-        Ok((self, Plan { spec, command, experiment, work_dir, reach, site }))
+        Ok((self, Plan { spec, command, experiment, work_dir, reach, site, gpus_here, never }))
     }
 
     /// The template for the batch script: the user's, the site's, or ours.
@@ -151,6 +158,7 @@ impl Order<'_> {
         for note in &plan.spec.notes {
             eprintln!("segslurm: {note}");
         }
+        plan.usable()?;
         plan.log_folder()?;
         if submit.batch {
             return plan.submit(&script);
@@ -183,8 +191,12 @@ impl Order<'_> {
             None => print!("{text}"),
         }
         if !submit {
+            if let Err(failure) = plan.usable() {
+                eprintln!("segslurm: {}", failure.message);
+            }
             return Ok(Exit::Done);
         }
+        plan.usable()?;
         match plan.without_slurm() {
             Some(without) => Err(Failure::new(Exit::Unavailable, format!("cannot submit: {without}")).into()),
             None => plan.submit(&text),
@@ -234,6 +246,7 @@ impl Order<'_> {
                 let _ = writeln!(text, "{without}: it would run here, {here}");
             }
             None => {
+                plan.usable()?;
                 let estimate = plan.accepted(script)?;
                 let _ = writeln!(text, "{estimate}");
                 if submit.batch {
@@ -256,6 +269,13 @@ impl Plan {
                 format!("cannot write the folder of the job's log, {}: {error}; choose --work-dir", self.command.log_dir);
             Failure::new(Exit::CannotWrite, message)
         })
+    }
+
+    /// A job that cannot use its GPUs does not go into a queue.
+    fn usable(&self) -> Result<(), Failure> {
+        let Some(why) = &self.never else { return Ok(()) };
+        let message = format!("the job asks for {} GPUs, but its ranks could use none: {why}", self.spec.shape.ranks);
+        Err(Failure::new(Exit::Unavailable, message))
     }
 
     /// Why there is no Slurm here, if there is none.
@@ -300,7 +320,7 @@ impl Plan {
     }
 
     fn ranks_here(&self, submit: &SubmitArgs) -> usize {
-        let visible = ops::visible_gpus();
+        let visible = self.gpus_here;
         let asked = self.spec.shape.ranks;
         submit.nproc.map_or_else(|| if visible == 0 { 1 } else { asked.min(visible) }, std::num::NonZeroUsize::get)
     }
@@ -317,7 +337,7 @@ impl Plan {
 
     /// How many ranks run here, and what that changes.
     fn describe_here(&self, kind: Kind, ranks: usize) -> String {
-        let on = if ops::visible_gpus() == 0 { "on the CPU" } else { "with one GPU each" };
+        let on = if self.gpus_here == 0 { "on the CPU" } else { "with one GPU each" };
         let mut text = format!("{ranks} rank{} {on}", if ranks == 1 { "" } else { "s" });
         let asked = self.spec.shape.ranks;
         let batch = self.experiment.train_dataloader.as_ref().map(|it| it.batch_size);

@@ -22,6 +22,7 @@ pub(super) const ENVIRONMENT: &str = "Environment:
   PORT                  where the ranks meet on machine 0; without it env_cfg.dist_cfg.port, else a free one (with NNODES
                         above 1: 29500)
   CUDA_VISIBLE_DEVICES  the GPUs to use; -1 for none
+  SEGSLURM_DEVICE       cpu or cuda; GPUs that are given and cannot be used are an error unless it is cpu
   OMP_NUM_THREADS       threads of one rank on the CPU; without it the machine's cores are shared out
   GLOO_SOCKET_IFNAME    the network interface for ranks without GPUs, where a machine has several";
 

@@ -16,10 +16,13 @@ mod slurm_test;
 mod slurm_train;
 mod test;
 mod train;
+mod version;
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::exit::Exit;
@@ -57,11 +60,20 @@ fn refused(error: &clap::Error) -> Exit {
 }
 
 pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let variables = |name: &str| std::env::var(name).ok();
+    let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
+        // clap's own text is a constant, and what libtorch and the cards are is not.
+        Err(error) if error.kind() == ErrorKind::DisplayVersion => {
+            let long = args.iter().any(|it| it == "--version");
+            let text = if long { version::long(&variables) } else { format!("{}\n", version::short()) };
+            // A reader that has gone away has seen enough.
+            let _ = std::io::stdout().lock().write_all(text.as_bytes());
+            return Exit::Done.into();
+        }
         Err(error) => return refused(&error).into(),
     };
-    let variables = |name: &str| std::env::var(name).ok();
     let work = move || match cli.command {
         Command::Train(args) => train::run(&args, &variables),
         Command::Test(args) => test::run(&args, &variables),

@@ -24,6 +24,18 @@ pub enum Launcher {
     Mpi,
 }
 
+impl Launcher {
+    /// As `--launcher` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Pytorch => "pytorch",
+            Self::Slurm => "slurm",
+            Self::Mpi => "mpi",
+        }
+    }
+}
+
 /// A process's place in its run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launched {
@@ -48,13 +60,15 @@ pub struct Launched {
     pub hosts: Vec<String>,
     /// Slurm's name of this machine. Where it is set, `address` is such a name too unless somebody chose another.
     pub node: Option<String>,
-    /// This rank's GPU among those that CUDA shows it, where the launcher settles that.
+    /// GPUs that this process may use.
+    pub gpus: usize,
+    /// This rank's among them, where the launcher settles that.
     pub gpu: Option<usize>,
 }
 
 impl Launched {
-    /// One process on its own.
-    pub fn alone() -> Self {
+    /// One process on its own, which may use so many GPUs.
+    pub fn alone(gpus: usize) -> Self {
         Self {
             rank: 0,
             world: 1,
@@ -68,25 +82,33 @@ impl Launched {
             id: String::new(),
             hosts: Vec::new(),
             node: None,
+            gpus,
             gpu: None,
         }
     }
 
-    /// The index of this rank's GPU among those that CUDA shows it, if it shows as many.
-    pub fn gpu_index(&self) -> usize {
-        self.gpu.unwrap_or(self.local_rank)
+    /// The index of this rank's GPU among those that it may use, starting over where they are fewer than ranks; `None` for the CPU.
+    pub fn gpu_index(&self) -> Option<usize> {
+        (self.gpus > 0).then(|| self.gpu.unwrap_or(self.local_rank) % self.gpus)
     }
 
-    /// Reads the variables of `launcher` through `var`. `local_rank` is the flag that old launchers pass.
+    /// Whether a GPU is there for this rank and no other.
+    pub fn has_own_gpu(&self) -> bool {
+        self.gpu.unwrap_or(self.local_rank) < self.gpus
+    }
+
+    /// Reads the variables of `launcher` through `var`. `local_rank` is the flag that old launchers pass; `gpus` is how many this
+    /// process may use.
     pub fn read(
         launcher: Launcher,
         var: &dyn Fn(&str) -> Option<String>,
         local_rank: Option<usize>,
         config: &DistConfig,
+        gpus: usize,
     ) -> Result<Self, DistError> {
-        let variables = Variables { var, config };
+        let variables = Variables { var, config, gpus };
         let launched = match launcher {
-            Launcher::None => return Ok(Self::alone()),
+            Launcher::None => return Ok(Self::alone(gpus)),
             Launcher::Pytorch => variables.pytorch(local_rank)?,
             Launcher::Mpi => variables.mpi()?,
             Launcher::Slurm => variables.slurm(StepDaemon::of_this_process().as_ref())?,
@@ -107,14 +129,10 @@ impl Launched {
     }
 }
 
-/// GPUs that CUDA shows this process.
-pub(super) fn visible_gpus() -> usize {
-    if tch::Cuda::is_available() { usize::try_from(tch::Cuda::device_count()).unwrap_or(0) } else { 0 }
-}
-
 struct Variables<'a> {
     var: &'a dyn Fn(&str) -> Option<String>,
     config: &'a DistConfig,
+    gpus: usize,
 }
 
 impl Variables<'_> {
@@ -177,6 +195,7 @@ impl Variables<'_> {
             id: format!("{}/{attempt}", (self.var)("TORCHELASTIC_RUN_ID").unwrap_or_default()),
             hosts: Vec::new(),
             node: None,
+            gpus: self.gpus,
             gpu: None,
         })
     }
@@ -217,6 +236,7 @@ impl Variables<'_> {
             id: (self.var)("PMIX_NAMESPACE").unwrap_or_default(),
             hosts: Vec::new(),
             node: None,
+            gpus: self.gpus,
             gpu: None,
         })
     }
@@ -238,7 +258,8 @@ impl Variables<'_> {
             served: false,
             id: format!("{}.{}.{}", step.job.id, step.step, step.job.restart),
             hosts: hosts.into_iter().map(str::to_owned).collect(),
-            gpu: step.device(visible_gpus()).map_err(refused)?,
+            gpus: self.gpus,
+            gpu: step.device(self.gpus).map_err(refused)?,
             node: Some(step.host),
         })
     }
@@ -250,7 +271,7 @@ mod tests {
 
     fn read(launcher: Launcher, variables: &[(&str, &str)], flag: Option<usize>) -> Result<Launched, String> {
         let var = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        Launched::read(launcher, &var, flag, &DistConfig { port: Some(4242), ..DistConfig::default() })
+        Launched::read(launcher, &var, flag, &DistConfig { port: Some(4242), ..DistConfig::default() }, 0)
             .map_err(|error| error.to_string())
     }
 
@@ -311,7 +332,7 @@ mod tests {
         let var = |name: &str| find(changes, name).or_else(|| find(STEP, name));
         let config = DistConfig { port, ..DistConfig::default() };
         let daemon = daemon.and_then(StepDaemon::parse);
-        Variables { var: &var, config: &config }.slurm(daemon.as_ref()).map_err(|error| error.to_string())
+        Variables { var: &var, config: &config, gpus: 0 }.slurm(daemon.as_ref()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -345,6 +366,6 @@ mod tests {
 
     #[test]
     fn without_a_launcher_the_environment_is_not_read() {
-        assert_eq!(read(Launcher::None, &TORCHRUN, None), Ok(Launched::alone()));
+        assert_eq!(read(Launcher::None, &TORCHRUN, None), Ok(Launched::alone(0)));
     }
 }

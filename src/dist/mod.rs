@@ -4,6 +4,7 @@
 //! missing when a rank does not come ([`rendezvous`]), who is gone when one dies or hangs ([`lifeline`]), and whether all
 //! ranks are about to train the same thing ([`Group::agree`]).
 
+mod accelerator;
 mod agreement;
 mod config;
 mod group;
@@ -12,11 +13,13 @@ mod lifeline;
 mod rendezvous;
 mod tether;
 
+pub use accelerator::{Accelerator, card, libtorch, never_uses_gpus};
 pub use config::{Backend, DistConfig};
 pub use group::{Answer, Arriving, Group, Pending, Reduce, Traffic};
 pub use launcher::{Launched, Launcher};
 pub use rendezvous::{join, listen};
 pub use segslurm_native::collective::libtorch_version;
+pub use segslurm_native::cuda::libtorch_folder;
 pub use tether::tether;
 
 use crate::exit::{Exit, Failure};
@@ -27,6 +30,9 @@ pub enum DistError {
     /// The launcher's variables are missing or contradict each other.
     #[error("{0}")]
     Launcher(String),
+    /// GPUs were given and cannot be used.
+    #[error("{0}")]
+    Accelerator(String),
     /// A rank did not come, a port is taken, the backend does not fit the machine.
     #[error("{0}")]
     Rendezvous(String),
@@ -44,7 +50,7 @@ impl DistError {
         match self {
             Self::Launcher(_) => Exit::Usage,
             Self::Disagreement(_) => Exit::Config,
-            Self::Rendezvous(_) | Self::Collective(_) => Exit::Unavailable,
+            Self::Accelerator(_) | Self::Rendezvous(_) | Self::Collective(_) => Exit::Unavailable,
         }
     }
 }

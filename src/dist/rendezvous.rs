@@ -8,11 +8,13 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::IntoRawFd;
 use std::time::{Duration, Instant};
 
-use segslurm_native::collective::{Store, has_nccl};
+use segslurm_native::collective::Store;
+use segslurm_native::cuda;
 use serde::{Deserialize, Serialize};
 
+use super::accelerator::Accelerator;
 use super::group::{Device, Meeting};
-use super::launcher::{Launched, visible_gpus};
+use super::launcher::Launched;
 use super::lifeline::{Lifeline, name, own_address};
 use super::{Backend, DistConfig, DistError, Group};
 use crate::slurm::client;
@@ -31,6 +33,8 @@ struct Arrival {
     world: usize,
     /// There is a CUDA device for it alone.
     gpu: bool,
+    /// It was given GPUs and cannot use them: why.
+    trouble: Option<String>,
 }
 
 /// What rank 0 says when all have come, or when it has waited long enough.
@@ -45,10 +49,16 @@ struct Word {
 /// Joins the run that `launched` is a part of. `interface` is the network interface that Gloo and the lifeline are to use
 /// (`GLOO_SOCKET_IFNAME`), for machines with several; without it they use the one that leads to the other machines.
 ///
-/// Returns within `rendezvous_timeout` and a few seconds, whatever the other ranks do.
-pub fn join(launched: &Launched, config: &DistConfig, interface: Option<&str>) -> Result<Group, DistError> {
+/// Returns within `rendezvous_timeout` and a few seconds, whatever the other ranks do. Where one rank cannot use the GPUs that it was
+/// given, all of them end in that error.
+pub fn join(
+    launched: &Launched,
+    config: &DistConfig,
+    interface: Option<&str>,
+    accelerator: &Accelerator,
+) -> Result<Group, DistError> {
     if launched.world == 1 {
-        return Ok(Group::alone());
+        return accelerator.trouble.clone().map_or_else(|| Ok(Group::alone()), |it| Err(DistError::Accelerator(it)));
     }
     let hostname = || nix::unistd::gethostname().map_or_else(|_| "?".into(), |it| it.to_string_lossy().into_owned());
     let host = launched.node.clone().unwrap_or_else(hostname);
@@ -59,7 +69,8 @@ pub fn join(launched: &Launched, config: &DistConfig, interface: Option<&str>) -
 
     let (store, address, zero) = open(launched, deadline, patience)?;
     let store = store.prefixed(&format!("segslurm/{}", launched.id)).map_err(lost)?;
-    let arrival = Arrival { host, address, world: launched.world, gpu: has_gpu(launched) };
+    let arrival =
+        Arrival { host, address, world: launched.world, gpu: launched.has_own_gpu(), trouble: accelerator.trouble.clone() };
     announce(&store, launched.rank, &arrival).map_err(lost)?;
 
     let seated = Seated { launched, config, store: &store, deadline, patience };
@@ -93,7 +104,7 @@ pub fn join(launched: &Launched, config: &DistConfig, interface: Option<&str>) -
     };
     let lifeline = lifeline.map_err(DistError::Rendezvous)?;
     let device = match word.backend {
-        Backend::Nccl => Device::Nccl(launched.gpu_index()),
+        Backend::Nccl => Device::Nccl(launched.gpu_index().unwrap_or(0)),
         Backend::Gloo => match interface {
             Some(name) => Device::GlooInterface(name.to_owned()),
             None => Device::GlooAddress(addresses[launched.rank].to_string()),
@@ -110,11 +121,6 @@ pub fn join(launched: &Launched, config: &DistConfig, interface: Option<&str>) -
         timeout,
         lifeline,
     })
-}
-
-/// Whether a CUDA device is there for this rank and no other.
-fn has_gpu(launched: &Launched) -> bool {
-    visible_gpus() > launched.gpu_index()
 }
 
 /// The store, the address that this machine has on the way to rank 0, and the one at which rank 0 was reached.
@@ -325,12 +331,19 @@ impl Seated<'_> {
                 )));
             }
         }
+        let troubles: Vec<(usize, &str)> =
+            arrivals.iter().enumerate().filter_map(|(rank, it)| Some((rank, it.as_ref()?.trouble.as_deref()?))).collect();
+        if let Some(&(rank, trouble)) = troubles.first() {
+            let more = troubles.len() - 1;
+            let others = if more == 0 { String::new() } else { format!(" (and {more} more of {world} ranks)") };
+            return Ok(Err(format!("{}{others}: {trouble}", name(rank, self.host_of(rank, arrivals)))));
+        }
         let without: Vec<usize> = (0..*world).filter(|&rank| !arrivals[rank].as_ref().is_some_and(|it| it.gpu)).collect();
         Ok(match self.config.backend {
             Some(Backend::Gloo) => Ok(Backend::Gloo),
-            None => Ok(if without.is_empty() && has_nccl() { Backend::Nccl } else { Backend::Gloo }),
-            Some(Backend::Nccl) if !has_nccl() => Err("env_cfg.dist_cfg.backend is nccl, but this segslurm was built without \
-                 NCCL; set it to gloo (--cfg-options env_cfg.dist_cfg.backend=gloo), or build with `--features cuda`"
+            None => Ok(if without.is_empty() && cuda::is_built() { Backend::Nccl } else { Backend::Gloo }),
+            Some(Backend::Nccl) if !cuda::is_built() => Err("env_cfg.dist_cfg.backend is nccl, but this segslurm is linked against \
+                 libtorch's CPU build; set it to gloo (--cfg-options env_cfg.dist_cfg.backend=gloo), or build with `make build CUDA=1`"
                 .to_owned()),
             Some(Backend::Nccl) => match without.first() {
                 None => Ok(Backend::Nccl),

@@ -45,23 +45,9 @@ pub fn place(device: &Device) -> tch::Device {
     to_tch(&Tensor::<1>::zeros([1], device)).device()
 }
 
-/// The first CUDA device if libtorch has CUDA and one is visible (`CUDA_VISIBLE_DEVICES=-1` hides them all), else the CPU.
-pub fn default_device() -> Device {
-    device_for_rank(0)
-}
-
-/// The device of the rank that is `local_rank`th on its machine: the CUDA device of that number, starting over when there
-/// are fewer devices than ranks; the CPU when none is visible.
-pub fn device_for_rank(local_rank: usize) -> Device {
-    match visible_gpus() {
-        0 => Device::libtorch(),
-        count => Device::libtorch_cuda(local_rank % count),
-    }
-}
-
-/// CUDA devices that this process may use.
-pub fn visible_gpus() -> usize {
-    if tch::Cuda::is_available() { usize::try_from(tch::Cuda::device_count()).unwrap_or(0) } else { 0 }
+/// The CUDA device of that index, or the CPU.
+pub fn device(gpu: Option<usize>) -> Device {
+    gpu.map_or_else(Device::libtorch, Device::libtorch_cuda)
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@
 //! Activations may be `f16` or `bf16` while parameters and running statistics are `f32`: convolutions cast their parameters
 //! to the activation's type, batch norms keep theirs, losses compute in `f32`. Gradients have their input's type.
 
+mod axis;
 mod batch_norm;
 mod binary_cross_entropy;
 mod border;
@@ -42,7 +43,7 @@ mod reference;
 
 pub use batch_norm::{Activation, BatchNorm, batch_norm};
 pub use binary_cross_entropy::{BinaryCrossEntropy, binary_cross_entropy, binary_cross_entropy_per_element};
-pub use border::{default_device, device_for_rank, from_tch, gradient, place, to_tch, visible_gpus};
+pub use border::{device, from_tch, gradient, place, to_tch};
 pub use constant::Constant;
 pub use convolution::{Conv, conv2d};
 pub use cross_entropy::{CrossEntropy, Reduction, cross_entropy, cross_entropy_per_pixel, cross_entropy_weighted};

@@ -2,7 +2,9 @@
 
 use burn::tensor::Tensor;
 use burn_tch::TchTensor;
+use tch::TchError;
 
+use super::axis::{grid, is_channels_last};
 use super::function::{Function, computed, unary};
 
 fn int(pair: [usize; 2]) -> [i64; 2] {
@@ -98,28 +100,65 @@ struct AdaptiveAvgPool {
     size: [i64; 2],
 }
 
+impl AdaptiveAvgPool {
+    fn run(&self, x: &tch::Tensor) -> Result<tch::Tensor, TchError> {
+        match self.size {
+            // A single cell is a plain mean, whose kernel is the faster one.
+            [1, 1] => x.f_mean_dim([2, 3].as_slice(), true, None),
+            _ if x.device().is_cuda() => self.product(x),
+            _ => x.f_internal_adaptive_avg_pool2d(self.size),
+        }
+    }
+
+    fn back(&self, x: &tch::Tensor, grad: &tch::Tensor) -> Result<tch::Tensor, TchError> {
+        match self.size {
+            [1, 1] => {
+                let size = x.size();
+                grad.f_div_scalar((size[2] * size[3]) as f64)?.f_expand(size.as_slice(), false)
+            }
+            _ if x.device().is_cuda() => self.product_back(x, grad),
+            _ => x.f_internal_adaptive_avg_pool2d_backward(grad),
+        }
+    }
+
+    /// `[cells, pixels]`.
+    fn matrix(&self, x: &tch::Tensor) -> Result<tch::Tensor, TchError> {
+        let size = x.size();
+        grid([size[2], size[3]], self.size, (x.kind(), x.device()))
+    }
+
+    /// The means as a product of matrices, which reads the image once.
+    fn product(&self, x: &tch::Tensor) -> Result<tch::Tensor, TchError> {
+        let ((n, c, ..), [rows, columns]) = (x.size4()?, self.size);
+        if is_channels_last(x) {
+            let pixels = x.f_permute([0, 2, 3, 1])?.f_flatten(1, 2)?;
+            self.matrix(x)?.f_matmul(&pixels)?.f_view([n, rows, columns, c])?.f_permute([0, 3, 1, 2])
+        } else {
+            x.f_contiguous()?.f_flatten(2, 3)?.f_matmul(&self.matrix(x)?.f_transpose(0, 1)?)?.f_view([n, c, rows, columns])
+        }
+    }
+
+    fn product_back(&self, x: &tch::Tensor, grad: &tch::Tensor) -> Result<tch::Tensor, TchError> {
+        let (n, c, height, width) = x.size4()?;
+        if is_channels_last(x) {
+            let cells = grad.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_flatten(1, 2)?;
+            let pixels = self.matrix(x)?.f_transpose(0, 1)?.f_matmul(&cells)?;
+            pixels.f_view([n, height, width, c])?.f_permute([0, 3, 1, 2])
+        } else {
+            grad.f_contiguous()?.f_flatten(2, 3)?.f_matmul(&self.matrix(x)?)?.f_view([n, c, height, width])
+        }
+    }
+}
+
 impl Function<1> for AdaptiveAvgPool {
     type Saved = TchTensor;
 
     fn forward(&self, [x]: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, TchTensor) {
-        // A single cell is a plain mean, whose kernel is the faster one.
-        let y = if self.size == [1, 1] {
-            x.tensor.f_mean_dim([2, 3].as_slice(), true, None)
-        } else {
-            x.tensor.f_internal_adaptive_avg_pool2d(self.size)
-        };
-        (TchTensor::new(computed("adaptive_avg_pool2d", y)), x)
+        (TchTensor::new(computed("adaptive_avg_pool2d", self.run(&x.tensor))), x)
     }
 
     fn backward(&self, x: TchTensor, grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
-        let grad = if self.size == [1, 1] {
-            let size = x.tensor.size();
-            let area = (size[2] * size[3]) as f64;
-            grad.tensor.f_div_scalar(area).and_then(|it| it.f_expand(size.as_slice(), false))
-        } else {
-            x.tensor.f_internal_adaptive_avg_pool2d_backward(&grad.tensor)
-        };
-        [Some(TchTensor::new(computed("adaptive_avg_pool2d backward", grad)))]
+        [Some(TchTensor::new(computed("adaptive_avg_pool2d backward", self.back(&x.tensor, &grad.tensor))))]
     }
 }
 
@@ -128,6 +167,7 @@ mod tests {
     use burn::tensor::module;
     use burn::tensor::ops::{AvgPoolOptions, MaxPoolOptions};
 
+    use super::super::MemoryFormat;
     use super::super::reference::{check, pooled_to, values};
     use super::*;
 
@@ -170,6 +210,27 @@ mod tests {
                 |x| adaptive_avg_pool2d(x[0].clone().reshape(SHAPE), size),
                 |x| pooled_to(x[0].clone().reshape(SHAPE), size),
             );
+        }
+    }
+
+    #[test]
+    fn pooling_by_a_product_of_matrices_is_libtorchs_in_both_formats() {
+        for size in [[2, 3], [6, 6]] {
+            let pool = AdaptiveAvgPool { size };
+            let x = tch::Tensor::rand([2, 4, 5, 7], (tch::Kind::Double, tch::Device::Cpu));
+            let grad = tch::Tensor::rand([2, 4, size[0], size[1]], (tch::Kind::Double, tch::Device::Cpu));
+            for format in [MemoryFormat::Contiguous, MemoryFormat::ChannelsLast] {
+                let x = format.copied(&x);
+                let pairs = [
+                    (pool.product(&x), x.f_internal_adaptive_avg_pool2d(size)),
+                    (pool.product_back(&x, &grad), x.f_internal_adaptive_avg_pool2d_backward(&grad)),
+                ];
+                for (found, expected) in pairs {
+                    let (found, expected) = (found.expect("a product"), expected.expect("libtorch's"));
+                    assert_eq!(is_channels_last(&found), format == MemoryFormat::ChannelsLast);
+                    assert!((found - expected).abs().max().double_value(&[]) < 1e-6);
+                }
+            }
         }
     }
 

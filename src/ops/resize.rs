@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 use burn_tch::TchTensor;
 
+use super::axis::{bilinear, is_channels_last};
 use super::function::{Function, computed, unary};
 
 /// Resizes `x` `[n, c, h, w]` to `size` (height, width). With `align_corners` the corner pixels' centres stay at the
@@ -35,8 +36,21 @@ impl Function<1> for Resize {
     }
 
     fn backward(&self, shape: Vec<i64>, grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
-        let grad = tch::Tensor::f_upsample_bilinear2d_backward(&grad.tensor, self.size, shape, self.align_corners, None, None);
+        let grad = &grad.tensor;
+        let grad = if grad.device().is_cuda() && !is_channels_last(grad) {
+            self.transposed(&shape, grad)
+        } else {
+            tch::Tensor::f_upsample_bilinear2d_backward(grad, self.size, shape, self.align_corners, None, None)
+        };
         [Some(TchTensor::new(computed("resize_bilinear backward", grad)))]
+    }
+}
+
+impl Resize {
+    /// The backward as two products with the transposed matrices of both axes, the larger reduction first.
+    fn transposed(&self, shape: &[i64], grad: &tch::Tensor) -> Result<tch::Tensor, tch::TchError> {
+        let matrix = |axis: usize| bilinear(shape[2 + axis], self.size[axis], self.align_corners, (grad.kind(), grad.device()));
+        grad.f_matmul(&matrix(1)?).and_then(|narrow| matrix(0)?.f_transpose(0, 1)?.f_matmul(&narrow))
     }
 }
 
@@ -44,6 +58,17 @@ impl Function<1> for Resize {
 mod tests {
     use super::super::reference::{check, resized, values};
     use super::*;
+
+    #[test]
+    fn the_backward_by_products_of_matrices_is_libtorchs() {
+        for (size, align_corners) in [([40, 56], false), ([9, 4], true), ([3, 7], false)] {
+            let resize = Resize { size, align_corners };
+            let grad = tch::Tensor::rand([2, 3, size[0], size[1]], (tch::Kind::Double, tch::Device::Cpu));
+            let found = resize.transposed(&[2, 3, 5, 7], &grad).expect("a gradient");
+            let expected = tch::Tensor::upsample_bilinear2d_backward(&grad, size, [2, 3, 5, 7], align_corners, None, None);
+            assert!((found - expected).abs().max().double_value(&[]) < 1e-6);
+        }
+    }
 
     #[test]
     fn resizing_up_and_down_matches_a_product_of_matrices() {

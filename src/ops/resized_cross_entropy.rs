@@ -1,11 +1,13 @@
 //! Cross entropy of logits that are resized to the labels' size, and their accuracy: what every head's loss is.
 //!
-//! On the CPU both come out of one pass that also makes the gradient, and nothing of the labels' size is ever in memory but the
-//! labels. Elsewhere it is resizing, cross entropy and accuracy one after the other.
+//! Both come out of one pass that also makes the gradient, and nothing of the labels' size is ever in memory but the labels and, on a
+//! CUDA device, one number a pixel. Logits that are hardly enlarged there have nothing to gain from that: resizing, cross entropy
+//! and accuracy follow each other.
 
 use burn::tensor::{Int, Tensor};
 use burn_tch::TchTensor;
-use segslurm_native::aten::{self, PixelLoss};
+use segslurm_native::aten::{self, PixelLoss, PixelTotals};
+use segslurm_native::{NativeError, cuda};
 use tch::Kind;
 
 use super::border::{from_tch, to_tch};
@@ -30,7 +32,9 @@ pub fn resized_cross_entropy(
         assert_eq!(weights.len(), classes, "cross_entropy: {} class weights for {classes} classes", weights.len());
     }
     let values = to_tch(&logits);
-    if values.device() != tch::Device::Cpu {
+    let kind = values.kind();
+    let on_cuda = values.device() != tch::Device::Cpu;
+    if on_cuda && (kind == Kind::Double || !cuda::is_built() || !much_larger(&logits, [height, width])) {
         let logits = resize_bilinear(logits, [height, width], align_corners);
         let percent = accuracy(&logits, &target, Some(options.ignore_index));
         return (cross_entropy(logits, target, options), percent);
@@ -38,44 +42,69 @@ pub fn resized_cross_entropy(
     let device = logits.device();
     let denominator = denominator(&logits, &target, options);
     let target = as_labels(target);
-    let values = values.to_kind(loss_kind(values.kind()));
+    let values = values.to_kind(loss_kind(kind));
     let weight = options.class_weight.as_ref().map(|it| it.on(values.device()));
     let with_grad = grad_tap::leaf(&logits).is_some();
-    let found =
-        aten::resized_cross_entropy(&values, &target.tensor, weight.as_ref(), options.ignore_index, align_corners, with_grad);
-    let PixelLoss { loss, grad, counted, correct } = computed("cross_entropy", found);
-    let kind = logits_kind(&logits);
-    let sum = Known { value: loss, kind: values.kind(), slope: grad.map(|it| TchTensor::new(it.to_kind(kind))) };
-    let percent = 100.0 * correct as f64 / (counted as f64 + f64::from(f32::EPSILON));
-    let percent = tch::Tensor::from_slice(&[percent as f32]);
+    let given = (&values, &target.tensor, weight.as_ref(), options.ignore_index, align_corners, with_grad);
+    let found = if on_cuda { on_the_device(given) } else { on_the_cpu(given) };
+    let Found { loss, grad, percent } = computed("cross_entropy", found);
+    let sum = Known { value: TchTensor::new(loss), slope: grad.map(TchTensor::new), kind };
     (divided(unary(logits, sum), denominator), from_tch(percent, &device))
 }
 
-fn logits_kind(logits: &Tensor<4>) -> Kind {
-    to_tch(logits).kind()
+/// Whether the labels have at least four pixels for each logit.
+fn much_larger(logits: &Tensor<4>, [height, width]: [usize; 2]) -> bool {
+    let [_, _, from_height, from_width] = logits.dims();
+    height * width >= 4 * from_height * from_width
+}
+
+/// What one pass finds: the sum of the losses `[1]`, its gradient, and the accuracy in percent `[1]`.
+struct Found {
+    loss: tch::Tensor,
+    grad: Option<tch::Tensor>,
+    percent: tch::Tensor,
+}
+
+/// Logits, labels, class weights, `ignore_index`, `align_corners`, and whether a gradient is wanted.
+type Given<'a> = (&'a tch::Tensor, &'a tch::Tensor, Option<&'a tch::Tensor>, i64, bool, bool);
+
+fn on_the_cpu((logits, target, weight, ignore_index, align_corners, with_grad): Given) -> Result<Found, NativeError> {
+    let PixelLoss { loss, grad, counted, correct } =
+        aten::resized_cross_entropy(logits, target, weight, ignore_index, align_corners, with_grad)?;
+    let percent = 100.0 * correct as f64 / (counted as f64 + f64::from(f32::EPSILON));
+    let loss = tch::Tensor::from_slice(&[loss]).to_kind(logits.kind());
+    Ok(Found { loss, grad, percent: tch::Tensor::from_slice(&[percent as f32]) })
+}
+
+/// The host waits for nothing.
+fn on_the_device((logits, target, weight, ignore_index, align_corners, with_grad): Given) -> Result<Found, NativeError> {
+    let PixelTotals { totals, grad } =
+        aten::cuda_resized_cross_entropy(logits, target, weight, ignore_index, align_corners, with_grad)?;
+    let at = |place: i64| totals.narrow(0, place, 1);
+    let percent = at(1) * 100.0 / (at(2) + f64::from(f32::EPSILON));
+    Ok(Found { loss: at(0).to_kind(Kind::Float), grad, percent: percent.to_kind(Kind::Float) })
 }
 
 /// A number whose gradient is known already.
 #[derive(Debug, Clone)]
 struct Known {
-    value: f64,
-    kind: Kind,
+    value: TchTensor,
+    /// In the type of the value; the input's gradient gets the input's type when it is scaled.
     slope: Option<TchTensor>,
+    kind: Kind,
 }
 
 impl Function<1> for Known {
     type Saved = Option<TchTensor>;
 
     fn forward(&self, _: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, Self::Saved) {
-        let value = tch::Tensor::from_slice(&[self.value]).to_kind(self.kind);
-        (TchTensor::new(value), self.slope.clone())
+        (self.value.clone(), self.slope.clone())
     }
 
     fn backward(&self, slope: Self::Saved, grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
         let scaled = |mut slope: TchTensor| {
-            let factor = grad.tensor.to_kind(slope.tensor.kind());
-            let scaled = if is_exclusive(&slope) { slope.tensor.f_mul_(&factor) } else { slope.tensor.f_mul(&factor) };
-            TchTensor::new(computed("cross_entropy backward", scaled))
+            let scaled = if is_exclusive(&slope) { slope.tensor.f_mul_(&grad.tensor) } else { slope.tensor.f_mul(&grad.tensor) };
+            TchTensor::new(computed("cross_entropy backward", scaled).to_kind(self.kind))
         };
         [slope.map(scaled)]
     }

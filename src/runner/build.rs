@@ -91,7 +91,7 @@ impl Training {
             tracing::info!("mixed precision: {dtype}, {scaled} a loss scale");
         }
         let kind = learner.half.map_or(Kind::Float, AmpDtype::kind);
-        learner.arrange(memory_format::decide(experiment.env_cfg.memory_format, &setting.device, kind, &group)?);
+        learner.arrange(memory_format::decide(&experiment.env_cfg, &setting.device, kind, &group)?);
         let found = starting_point(&setting)?;
         match &found {
             Some(Start { path, checkpoint, .. }) => load_weights(&learner.segmentor, &checkpoint.model, path)?,

@@ -7,14 +7,22 @@ use tch::Kind;
 
 use crate::dist::Group;
 use crate::exit::Failure;
-use crate::experiment::MemoryFormatChoice;
+use crate::experiment::{EnvConfig, MemoryFormatChoice};
 use crate::ops::{self, Activation, BatchNorm, Conv, MemoryFormat};
 
 /// On the CPU the choice is fixed: as fast for PSPNet-R18, a little faster for R50 (docs/benchmarks.md).
 const ON_THE_CPU: MemoryFormat = MemoryFormat::Contiguous;
 
-/// The same on all ranks: that of the config, else rank 0's.
-pub fn decide(choice: MemoryFormatChoice, device: &Device, kind: Kind, group: &Group) -> anyhow::Result<MemoryFormat> {
+/// The same on all ranks: that of the config, else rank 0's. From here on cuDNN looks for its fastest algorithms if the config says so;
+/// during the measurement it does not, since its search takes ten seconds for a layer or two.
+pub fn decide(env: &EnvConfig, device: &Device, kind: Kind, group: &Group) -> anyhow::Result<MemoryFormat> {
+    tch::Cuda::cudnn_set_benchmark(false);
+    let format = choose(env.memory_format, device, kind, group);
+    tch::Cuda::cudnn_set_benchmark(env.cudnn_benchmark);
+    format
+}
+
+fn choose(choice: MemoryFormatChoice, device: &Device, kind: Kind, group: &Group) -> anyhow::Result<MemoryFormat> {
     match choice {
         MemoryFormatChoice::Contiguous => return Ok(MemoryFormat::Contiguous),
         MemoryFormatChoice::ChannelsLast => return Ok(MemoryFormat::ChannelsLast),
@@ -81,7 +89,10 @@ mod tests {
     #[test]
     fn the_config_decides_and_else_the_device() {
         let (device, group) = (Device::libtorch(), Group::alone());
-        let decide = |choice| decide(choice, &device, Kind::Float, &group).expect("a format");
+        let decide = |memory_format| {
+            let env = EnvConfig { memory_format, ..EnvConfig::default() };
+            decide(&env, &device, Kind::Float, &group).expect("a format")
+        };
         assert_eq!(decide(MemoryFormatChoice::Contiguous), MemoryFormat::Contiguous);
         assert_eq!(decide(MemoryFormatChoice::ChannelsLast), MemoryFormat::ChannelsLast);
         assert_eq!(decide(MemoryFormatChoice::Auto), ON_THE_CPU);

@@ -53,7 +53,7 @@ pub fn test(setting: &Setting, options: &TestOptions) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::read(&options.checkpoint)?;
     load_weights(&segmentor, &checkpoint.model, &options.checkpoint)?;
     tracing::info!("loaded {}", options.checkpoint.display());
-    let format = memory_format::decide(experiment.env_cfg.memory_format, &setting.device, Kind::Float, &setting.group)?;
+    let format = memory_format::decide(&experiment.env_cfg, &setting.device, Kind::Float, &setting.group)?;
     arrange(&segmentor, format);
 
     let dataset = loader.dataset.init()?.with_num_classes(experiment.model.num_classes());
