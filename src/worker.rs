@@ -186,8 +186,13 @@ fn describe(group: &Group, accelerator: &Accelerator, gpu: Option<usize>, seed: 
         Some(gpu) => format!("cuda:{gpu}, {}", dist::card(gpu)?),
         None => "the CPU".to_owned(),
     };
-    for line in by_device(group, &group.all_gather_text(&own).map_err(Failure::from)?) {
+    let devices = group.all_gather_text(&own).map_err(Failure::from)?;
+    for line in by_device(group, &devices) {
         tracing::info!("{line}");
+    }
+    let cards: std::collections::BTreeSet<_> = (0..devices.len()).map(|rank| (group.host(rank), &devices[rank])).collect();
+    if gpu.is_some() && cards.len() < devices.len() {
+        tracing::warn!("{} ranks share {} GPUs: start as many as there are GPUs", devices.len(), cards.len());
     }
     if let Some(missed) = &accelerator.missed {
         tracing::warn!("{missed}");
