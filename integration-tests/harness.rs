@@ -135,6 +135,11 @@ pub(crate) fn steps(work_dir: &Path) -> Vec<(u64, Map<String, Value>)> {
     steps.into_iter().collect()
 }
 
+/// How many steps a run has logged that may not have made its work dir yet.
+pub(crate) fn steps_so_far(work_dir: &Path) -> usize {
+    if work_dir.exists() { steps(work_dir).len() } else { 0 }
+}
+
 fn scalar_files(work_dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(work_dir).expect("a work dir").flatten();
     let mut files: Vec<_> = entries.map(|entry| entry.path().join("vis_data/scalars.json")).filter(|it| it.exists()).collect();

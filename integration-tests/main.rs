@@ -13,6 +13,7 @@ mod launchers;
 mod learning;
 mod losses;
 mod memory_format;
+mod mistakes;
 mod pretrained;
 mod ranks;
 mod readme;

@@ -18,6 +18,8 @@ pub enum Exit {
     Unavailable,
     /// A worker failed, or a fault of segslurm's own.
     Software,
+    /// Memory ran out, the host's or a GPU's. The same again would end the same: something has to be smaller.
+    OutOfMemory,
     /// An output cannot be created or written: a read-only work dir, a full disk.
     CannotWrite,
     /// Interrupted by a signal after a checkpoint was written: start again with `--resume`, or requeue.
@@ -42,6 +44,7 @@ impl Exit {
             Self::NoInput,
             Self::Unavailable,
             Self::Software,
+            Self::OutOfMemory,
             Self::CannotWrite,
             Self::Interrupted,
             Self::Refused,
@@ -60,6 +63,7 @@ impl Exit {
             Self::NoInput => 66,
             Self::Unavailable => 69,
             Self::Software => 70,
+            Self::OutOfMemory => 71,
             Self::CannotWrite => 73,
             Self::Interrupted => 75,
             Self::Refused => 77,
@@ -87,5 +91,47 @@ pub struct Failure {
 impl Failure {
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into() }
+    }
+}
+
+/// An error and its causes on one line, each said once: many an error's own words hold its cause's already.
+pub fn told(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !told.contains(&cause) {
+            told = if told.is_empty() { cause } else { format!("{told}: {cause}") };
+        }
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot read a.txt: {source}; is it there?")]
+    struct Unreadable {
+        source: io::Error,
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = anyhow::Error::from(Unreadable { source: io::Error::from_raw_os_error(2) });
+        assert_eq!(told(&error), "cannot read a.txt: No such file or directory (os error 2); is it there?");
+        let outer = error.context("the third image");
+        assert_eq!(told(&outer), "the third image: cannot read a.txt: No such file or directory (os error 2); is it there?");
+    }
+
+    #[test]
+    fn every_code_stands_for_one_reason() {
+        for code in 0..=255 {
+            if let Some(exit) = Exit::from_code(code) {
+                assert_eq!(i32::from(exit.code()), code);
+            }
+        }
+        assert_eq!(Exit::from_code(71), Some(Exit::OutOfMemory));
     }
 }

@@ -9,6 +9,7 @@ use crate::data::{DataloaderConfig, Transform};
 use crate::ddp::WrapperConfig;
 use crate::dist::DistConfig;
 use crate::exit::{Exit, Failure};
+use crate::logging::LogLevel;
 use crate::metrics::{IoUMetricConfig, VisBackendConfig};
 use crate::models::SegmentorConfig;
 use crate::optim::{OptimWrapperConfig, ParamSchedulerConfig};
@@ -53,7 +54,7 @@ pub struct Experiment {
     #[serde(default)]
     pub log_processor: LogProcessor,
     #[serde(default)]
-    pub log_level: Option<String>,
+    pub log_level: LogLevel,
     #[serde(default)]
     pub load_from: Option<PathBuf>,
     #[serde(default)]
@@ -89,9 +90,11 @@ pub enum TrainLoopConfig {
 #[serde(deny_unknown_fields)]
 pub struct IterBased {
     /// Iterations in all.
+    #[serde(deserialize_with = "crate::config::positive")]
     pub max_iters: u64,
     /// Validate every so many iterations.
     #[serde(default = "thousand")]
+    #[serde(deserialize_with = "crate::config::positive")]
     pub val_interval: u64,
     /// No validation before this iteration.
     #[serde(default = "one")]
@@ -102,9 +105,11 @@ pub struct IterBased {
 #[serde(deny_unknown_fields)]
 pub struct EpochBased {
     /// Epochs in all.
+    #[serde(deserialize_with = "crate::config::positive")]
     pub max_epochs: u64,
     /// Validate every so many epochs.
     #[serde(default = "one")]
+    #[serde(deserialize_with = "crate::config::positive")]
     pub val_interval: u64,
     /// No validation before this epoch.
     #[serde(default = "one")]
@@ -176,6 +181,7 @@ impl Default for LoggerSlot {
 #[serde(deny_unknown_fields, default)]
 pub struct LoggerHook {
     /// A log line every so many iterations.
+    #[serde(deserialize_with = "crate::config::positive")]
     pub interval: u64,
     /// Plots of metrics have epochs on their x-axis; iterations otherwise.
     pub log_metric_by_epoch: bool,
@@ -205,9 +211,11 @@ impl Default for CheckpointSlot {
 #[serde(deny_unknown_fields, default)]
 pub struct CheckpointHook {
     /// Every so many epochs (`by_epoch`) or iterations; -1 for never.
+    #[serde(deserialize_with = "crate::config::positive_or_never")]
     pub interval: i64,
     pub by_epoch: bool,
     /// Older checkpoints go; -1 keeps all.
+    #[serde(deserialize_with = "crate::config::positive_or_all")]
     pub max_keep_ckpts: i64,
     /// Write one at the end of training.
     pub save_last: bool,
@@ -263,9 +271,11 @@ impl Default for VisualizationSlot {
 pub struct SegVisualizationHook {
     pub draw: bool,
     /// Paint every so many validation images.
+    #[serde(deserialize_with = "crate::config::positive")]
     pub interval: usize,
     pub show: bool,
     /// Seconds a shown picture stays.
+    #[serde(deserialize_with = "crate::config::not_negative")]
     pub wait_time: f64,
 }
 
@@ -286,6 +296,7 @@ pub struct SegLocalVisualizer {
     pub name: String,
     pub vis_backends: Vec<VisBackendConfig>,
     /// The weight of the colours against the image.
+    #[serde(deserialize_with = "crate::config::share")]
     pub alpha: f64,
 }
 
@@ -306,6 +317,7 @@ pub enum LogProcessorType {
 pub struct LogProcessor {
     pub r#type: Option<LogProcessorType>,
     /// Losses and times are means over so many iterations.
+    #[serde(deserialize_with = "crate::config::positive")]
     pub window_size: usize,
     pub by_epoch: bool,
 }

@@ -3,6 +3,9 @@
 //! The modules below are floors, ground first: a module may name only modules of lower floors, never a sibling.
 //! `docs/architecture.md` is the map, and a test holds the rule.
 
+// `println!` panics where nobody reads any more: what is printed goes through `terminal`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 // Floor 0: what every error ends in.
 pub mod exit;
 
@@ -10,6 +13,7 @@ pub mod exit;
 pub mod config;
 pub mod rundir;
 pub mod slurm;
+pub mod terminal;
 
 // Floor 2: processes that talk, to each other and to people.
 pub mod dist;

@@ -9,17 +9,115 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use indicatif::MultiProgress;
+use serde::Deserialize;
+use serde::de::{self, Deserializer, Unexpected, Visitor};
 use time::macros::format_description;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, told};
 use crate::rundir;
+
+/// `log_level`: from which level on lines are logged. Python's names, as configs of mmengine have them, its numbers, and
+/// `tracing`'s names, in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogLevel(LevelFilter);
+
+/// Names and what they mean here: there is nothing more severe than an error.
+const LEVELS: [(&str, LevelFilter); 9] = [
+    ("NOTSET", LevelFilter::TRACE),
+    ("TRACE", LevelFilter::TRACE),
+    ("DEBUG", LevelFilter::DEBUG),
+    ("INFO", LevelFilter::INFO),
+    ("WARNING", LevelFilter::WARN),
+    ("WARN", LevelFilter::WARN),
+    ("ERROR", LevelFilter::ERROR),
+    ("CRITICAL", LevelFilter::ERROR),
+    ("FATAL", LevelFilter::ERROR),
+];
+const NAMES: [&str; 9] = ["NOTSET", "TRACE", "DEBUG", "INFO", "WARNING", "WARN", "ERROR", "CRITICAL", "FATAL"];
+
+impl LogLevel {
+    fn named(name: &str) -> Option<Self> {
+        LEVELS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name.trim())).map(|(_, level)| Self(*level))
+    }
+
+    /// The level behind one of Python's numbers.
+    fn numbered(number: i64) -> Option<Self> {
+        let name = match number {
+            0 => "NOTSET",
+            10 => "DEBUG",
+            20 => "INFO",
+            30 => "WARNING",
+            40 => "ERROR",
+            50 => "CRITICAL",
+            _ => return None,
+        };
+        Self::named(name)
+    }
+}
+
+impl Default for LogLevel {
+    fn default() -> Self {
+        Self(LevelFilter::INFO)
+    }
+}
+
+impl<'de> Deserialize<'de> for LogLevel {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Level;
+        impl Visitor<'_> for Level {
+            type Value = LogLevel;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "one of {}", NAMES.join(", "))
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<LogLevel, E> {
+                LogLevel::named(name).ok_or_else(|| E::unknown_variant(name, &NAMES))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<LogLevel, E> {
+                LogLevel::numbered(number).ok_or_else(|| E::invalid_type(Unexpected::Signed(number), &self))
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<LogLevel, E> {
+                Ok(LogLevel::default())
+            }
+        }
+        deserializer.deserialize_any(Level)
+    }
+}
+
+/// What `SEGSLURM_LOG` asks for: a level, or levels of parts of the program, `info,segslurm::data=debug`. Whoever misspells a
+/// level would name a part that does not exist, and see nothing.
+fn filter(text: &str) -> Result<EnvFilter, Failure> {
+    let refuse = |why: &str| {
+        Failure::new(
+            Exit::Usage,
+            format!(
+                "SEGSLURM_LOG is `{text}`, {why}; write a level ({}), or levels of parts, such as `info,segslurm::data=debug`",
+                NAMES.join(", ")
+            ),
+        )
+    };
+    let mut directives = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        let plain = !part.contains(['=', '[', '/']);
+        match LogLevel::named(part) {
+            Some(LogLevel(level)) => directives.push(level.to_string()),
+            None if plain && !part.starts_with("segslurm") => return Err(refuse(&format!("and `{part}` is no level"))),
+            None => directives.push(part.to_owned()),
+        }
+    }
+    EnvFilter::try_new(directives.join(",")).map_err(|error| refuse(&format!("which is no filter ({error})")))
+}
 
 /// The terminal of this process and the log file that may be opened later, once the work dir is known.
 #[derive(Debug, Clone)]
@@ -31,21 +129,17 @@ pub struct Console {
 
 impl Console {
     /// Starts logging. `speaks` is whether this process writes to the terminal (rank 0 does); `level` is the config's
-    /// `log_level`, which `SEGSLURM_LOG` (a `tracing` filter such as `debug`) overrides.
-    pub fn start(level: &str, filter: Option<&str>, speaks: bool) -> Self {
+    /// `log_level`, which `asked` (`SEGSLURM_LOG`) overrides where it says anything.
+    pub fn start(level: LogLevel, asked: Option<&str>, speaks: bool) -> Result<Self, Failure> {
         let console = Self { progress: MultiProgress::new(), file: Arc::default(), speaks };
-        let asked = filter.unwrap_or(level);
-        let (filter, problem) = match EnvFilter::try_new(asked) {
-            Ok(valid) => (valid, None),
-            Err(error) => (EnvFilter::new("info"), Some(error)),
+        let filter = match asked.filter(|it| !it.trim().is_empty()) {
+            Some(asked) => filter(asked)?,
+            None => EnvFilter::new(level.0.to_string()),
         };
         let layer = tracing_subscriber::fmt::layer().event_format(Line).with_writer(console.clone());
         // A second start in one process (tests) keeps the first.
         let _ = tracing_subscriber::registry().with(filter).with(layer).try_init();
-        if let Some(problem) = problem {
-            tracing::warn!("the log filter {asked:?} (SEGSLURM_LOG, else log_level) is not one ({problem}); logging at info");
-        }
-        console
+        Ok(console)
     }
 
     /// Log lines go into this file too, from now on.
@@ -61,7 +155,7 @@ impl Console {
 
     /// Writes the error that ends this process into the log file; the terminal gets it from whoever ends the process.
     pub fn keep(&self, error: &anyhow::Error) {
-        let line = line_start("ERROR").map(|start| format!("{start}{error:#}\n")).unwrap_or_default();
+        let line = line_start("ERROR").map(|start| format!("{start}{}\n", told(error))).unwrap_or_default();
         if let Ok(mut file) = self.file.lock()
             && let Some(file) = file.as_mut()
         {
@@ -140,5 +234,46 @@ where
         out.write_str(&line_start(level)?)?;
         context.format_fields(out.by_ref(), event)?;
         writeln!(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse_str;
+
+    #[derive(Debug, Deserialize)]
+    struct Section {
+        #[serde(default)]
+        log_level: LogLevel,
+    }
+
+    fn level(text: &str) -> LevelFilter {
+        parse_str::<Section>(text).expect("a level").log_level.0
+    }
+
+    #[test]
+    fn a_level_has_pythons_names_and_numbers_and_ours_in_any_case() {
+        for (name, expected) in LEVELS {
+            assert_eq!(level(&format!("log_level: {name}")), expected);
+            assert_eq!(level(&format!("log_level: {}", name.to_lowercase())), expected);
+        }
+        assert_eq!(level("log_level: 30"), LevelFilter::WARN);
+        assert_eq!(level("{}"), LevelFilter::INFO);
+        let error = parse_str::<Section>("log_level: WARNNING").expect_err("no level").to_string();
+        assert!(error.contains("log_level") && error.contains("`WARNING`") && error.contains("CRITICAL"), "{error}");
+        let error = parse_str::<Section>("log_level: 25").expect_err("no level").to_string();
+        assert!(error.contains("log_level") && error.contains("25"), "{error}");
+    }
+
+    #[test]
+    fn a_filter_is_a_level_or_levels_of_parts_and_nothing_else() {
+        for text in ["WARNING", "debug", "info,segslurm::data=debug", "error,segslurm=trace", "segslurm"] {
+            assert!(filter(text).is_ok(), "{text}");
+        }
+        for text in ["WARNNING", "info,debgu", "segslurm=loud", "segslurm[", ",,"] {
+            let error = filter(text).expect_err(text);
+            assert!(error.exit == Exit::Usage && error.message.starts_with("SEGSLURM_LOG is"), "{}", error.message);
+        }
     }
 }

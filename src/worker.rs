@@ -9,7 +9,7 @@ use segslurm_native::device::allow_tf32;
 use crate::config;
 use crate::config::{Config, ConfigError};
 use crate::dist::{self, Accelerator, Group, Launched, Launcher};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, told};
 use crate::experiment::Experiment;
 use crate::logging::Console;
 use crate::models::hub_checkpoints;
@@ -68,7 +68,7 @@ fn leave<T>(group: &Group, console: &Console, result: anyhow::Result<T>) -> anyh
         Ok(_) => group.finish().map_err(Failure::from)?,
         Err(error) => {
             console.keep(error);
-            group.fail(&format!("{error:#}"));
+            group.fail(&told(error));
         }
     }
     result
@@ -91,15 +91,14 @@ fn prepare(task: &Task, config: &Config, variables: Variables) -> anyhow::Result
     let accelerator = Accelerator::find(variables, task.launcher).map_err(Failure::from)?;
     let launched =
         Launched::read(task.launcher, variables, task.local_rank, dist_config, accelerator.gpus).map_err(Failure::from)?;
-    let level = experiment.log_level.as_deref().unwrap_or("INFO");
-    let console = Console::start(level, variables("SEGSLURM_LOG").as_deref(), launched.rank == 0);
+    let console = Console::start(experiment.log_level, variables("SEGSLURM_LOG").as_deref(), launched.rank == 0)?;
     if task.launcher == Launcher::None {
         warn_of_a_step(variables);
     }
     let interface = variables("GLOO_SOCKET_IFNAME");
     let group = dist::join(&launched, dist_config, interface.as_deref(), &accelerator).map_err(Failure::from)?;
     let settled = settle(task, config, experiment, console, &group, (accelerator, launched.gpu_index()), variables);
-    settled.inspect_err(|error| group.fail(&format!("{error:#}")))
+    settled.inspect_err(|error| group.fail(&told(error)))
 }
 
 /// Without `--launcher` every task of a step is a run of its own. That is rarely meant.

@@ -46,31 +46,39 @@ SEGSLURM_SIMD void narrow(const int32_t* __restrict labels, uint8_t* __restrict 
 
 using at::Tensor;
 
-// The class with the largest logit at each pixel of `logits` [n, c, h, w] (float, CPU) resized to height x width, as bytes
-// [n, height, width].
-extern "C" int segslurm_label_map(const Tensor* logits, int64_t height, int64_t width, int align_corners, Tensor** output) {
+// Label maps from a part of the logits: `logits` [n, c, rows, w] (float, CPU) are the source rows from `start` on, of
+// `from_height` in all. The class with the largest logit at each pixel, as bytes [n, lines, width], for the output lines from
+// `first` on whose source rows are all given, when the whole is resized to height x width.
+extern "C" int segslurm_label_map(const Tensor* logits, int64_t start, int64_t from_height, int64_t height, int64_t width,
+                                  int64_t first, int align_corners, Tensor** output) {
   return segslurm::guarded([&] {
     const Tensor input = logits->contiguous();
     TORCH_CHECK(input.dim() == 4 && input.scalar_type() == at::kFloat && input.is_cpu(), "expected float logits on the CPU");
-    const int64_t n = input.size(0), classes = input.size(1), from_height = input.size(2), from_width = input.size(3);
-    const Tensor result = at::empty({n, height, width}, input.options().dtype(at::kByte));
-    const float* values = input.const_data_ptr<float>();
-    uint8_t* out = result.mutable_data_ptr<uint8_t>();
+    const int64_t n = input.size(0), classes = input.size(1), given = input.size(2), from_width = input.size(3);
+    TORCH_CHECK(start >= 0 && start + given <= from_height && first >= 0 && first <= height, "expected a part of the rows");
     const Line rows(from_height, height, align_corners != 0), columns(from_width, width, align_corners != 0);
     const bool same_height = from_height == height, same_width = from_width == width;
+    int64_t end = first;
+    while (end < height && (same_height ? rows.left[end] : rows.right[end]) < start + given) ++end;
+    TORCH_CHECK(end == first || rows.left[first] >= start, "output line ", first, " needs a row before ", start);
+    const int64_t lines = end - first;
+    const Tensor result = at::empty({n, lines, width}, input.options().dtype(at::kByte));
+    const float* values = input.const_data_ptr<float>();
+    uint8_t* out = result.mutable_data_ptr<uint8_t>();
 
-    at::parallel_for(0, n * height, 1, [&](int64_t begin, int64_t end) {
+    at::parallel_for(0, n * lines, 1, [&](int64_t begin, int64_t stop) {
       std::vector<float> blended(from_width), best(width);
       std::vector<int32_t> labels(width);
-      for (int64_t line = begin; line < end; ++line) {
-        const int64_t image = line / height, y = line % height;
+      for (int64_t line = begin; line < stop; ++line) {
+        const int64_t image = line / lines, y = first + line % lines;
         std::fill(best.begin(), best.end(), -std::numeric_limits<float>::infinity());
         std::fill(labels.begin(), labels.end(), 0);
         for (int64_t label = 0; label < classes; ++label) {
-          const float* plane = values + (image * classes + label) * from_height * from_width;
-          const float* row = plane + rows.left[y] * from_width;
+          const float* plane = values + (image * classes + label) * given * from_width;
+          const float* row = plane + (rows.left[y] - start) * from_width;
           if (!same_height) {
-            blend(row, plane + rows.right[y] * from_width, rows.left_weight[y], rows.right_weight[y], blended.data(), from_width);
+            const float* next = plane + (rows.right[y] - start) * from_width;
+            blend(row, next, rows.left_weight[y], rows.right_weight[y], blended.data(), from_width);
             row = blended.data();
           }
           if (same_width) {

@@ -170,12 +170,43 @@ pub fn batch_norm_backward(
     Ok(BatchNormGrads { input: own(input_grad), weight: own(weight_grad), bias: own(bias_grad) })
 }
 
+/// Some rows of something: those of a tensor, from `start` on, of `height` in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Strip {
+    pub start: i64,
+    pub height: i64,
+}
+
 /// The class with the largest of `logits` `[n, c, h, w]` (`f32`, on the CPU) at each pixel once they are resized bilinearly to
 /// `size` (height, width), as bytes `[n, height, width]`; the first where several are largest. The resized logits never exist.
 pub fn label_map(logits: &Tensor, size: [i64; 2], align_corners: bool) -> Result<Tensor, NativeError> {
+    let height = logits.size().get(2).copied().unwrap_or_default();
+    label_map_strip(logits, Strip { start: 0, height }, size, 0, align_corners)
+}
+
+/// [`label_map`] where `logits` are a part of the rows: the lines of the result from `first` on that need no later row. A line
+/// needs two neighbouring rows, so after each strip the next one begins with this one's last row.
+pub fn label_map_strip(
+    logits: &Tensor,
+    strip: Strip,
+    [height, width]: [i64; 2],
+    first: i64,
+    align_corners: bool,
+) -> Result<Tensor, NativeError> {
     let mut output = null_mut();
     // SAFETY: the tensor outlives the call and the output is a valid place.
-    check(unsafe { ffi::segslurm_label_map(raw(logits), size[0], size[1], align_corners.into(), &raw mut output) })?;
+    check(unsafe {
+        ffi::segslurm_label_map(
+            raw(logits),
+            strip.start,
+            strip.height,
+            height,
+            width,
+            first,
+            align_corners.into(),
+            &raw mut output,
+        )
+    })?;
     Ok(own(output).unwrap_or_default())
 }
 

@@ -38,8 +38,11 @@ unsafe extern "C" {
 
     pub(crate) fn segslurm_label_map(
         logits: *const RawTensor,
+        start: i64,
+        from_height: i64,
         height: i64,
         width: i64,
+        first: i64,
         align_corners: c_int,
         output: *mut *mut RawTensor,
     ) -> c_int;

@@ -12,10 +12,11 @@ pub mod device;
 pub mod memory;
 pub mod optim;
 pub mod profile;
+pub mod words;
 
 use thiserror::Error;
 
-/// What libtorch said when a call failed.
+/// What libtorch said when a call failed, on one line.
 #[derive(Debug, Error)]
 #[error("{0}")]
 pub struct NativeError(pub String);
@@ -27,5 +28,5 @@ fn check(code: std::ffi::c_int) -> Result<(), NativeError> {
     }
     // SAFETY: the shim returns a NUL-terminated string owned by this thread, valid until its next failing call.
     let message = unsafe { std::ffi::CStr::from_ptr(ffi::segslurm_last_error()) };
-    Err(NativeError(message.to_string_lossy().into_owned()))
+    Err(NativeError(words::sentence(&message.to_string_lossy())))
 }

@@ -1,11 +1,10 @@
 //! `segslurm config`: what a config says once its bases, its references and the command line are merged.
 
-use std::io::{self, ErrorKind, Write};
-
 use clap::{Args as ClapArgs, ValueEnum};
 
 use super::args::ConfigArgs;
 use crate::exit::Exit;
+use crate::terminal;
 
 /// Print the merged config
 #[derive(Debug, ClapArgs)]
@@ -29,9 +28,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         Format::Yaml => config.to_yaml(),
         Format::Json => config.to_json() + "\n",
     };
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        // The reader has seen enough, as in `segslurm config … | head`.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Exit::Done),
-        result => result.map(|()| Exit::Done).map_err(Into::into),
-    }
+    terminal::print(text)?;
+    Ok(Exit::Done)
 }

@@ -6,6 +6,7 @@ use clap::Args as ClapArgs;
 
 use crate::checkpoint::Checkpoint;
 use crate::exit::{Exit, Failure};
+use crate::terminal;
 
 /// Write a checkpoint's weights and classes as .pth for mmseg, or as .safetensors
 #[derive(Debug, ClapArgs)]
@@ -42,6 +43,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let checkpoint = Checkpoint::read(path)?.into_weights();
     write(&checkpoint, out)?;
     let (tensors, classes) = (checkpoint.model.len(), checkpoint.meta.dataset_meta.classes.len());
-    println!("wrote {}: {tensors} tensors, {classes} classes", out.display());
+    terminal::print(format!("wrote {}: {tensors} tensors, {classes} classes\n", out.display()))?;
     Ok(Exit::Done)
 }

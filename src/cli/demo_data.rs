@@ -9,7 +9,8 @@ use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{LabelMap, Raster, scene};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, told};
+use crate::terminal;
 
 /// Draw a small segmentation dataset: textured shapes, six classes, in ADE20K's folders.
 ///
@@ -66,12 +67,12 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     };
     let place = format!("{} ({} training, {validation} validation)", args.dir.display(), description.training);
     if found(&args.dir)?.is_some_and(|there| there == description) {
-        println!("the demo dataset is there already: {place}");
+        terminal::print(format!("the demo dataset is there already: {place}\n"))?;
         return Ok(Exit::Done);
     }
     write(&args.dir, &description)
-        .map_err(|error| Failure::new(Exit::CannotWrite, format!("failed to make the demo dataset: {error:#}")))?;
-    println!("made the demo dataset: {place}");
+        .map_err(|error| Failure::new(Exit::CannotWrite, format!("failed to make the demo dataset: {}", told(&error))))?;
+    terminal::print(format!("made the demo dataset: {place}\n"))?;
     Ok(Exit::Done)
 }
 

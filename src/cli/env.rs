@@ -1,7 +1,6 @@
 //! `segslurm env`: what Slurm's variables make of this process, and which of them say so. In a job it is the first thing to ask.
 
 use std::fmt::Write as _;
-use std::io::{self, ErrorKind, Write as _};
 use std::time::SystemTime;
 
 use clap::{Args as ClapArgs, ValueEnum};
@@ -13,6 +12,7 @@ use crate::exit::{Exit, Failure};
 use crate::slurm::env::{Allocation, Job, StepDaemon};
 use crate::slurm::port::Port;
 use crate::slurm::{Context, Place, Step};
+use crate::terminal;
 use crate::worker::Variables;
 
 /// Show who this process is to Slurm: rank, world, nodes, meeting place, GPU, and from which variable each is known
@@ -35,11 +35,7 @@ pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
         Format::Text => report.text(),
         Format::Json => format!("{:#}\n", report.json()),
     };
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        // The reader has seen enough.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-        result => result?,
-    }
+    terminal::print(text)?;
     match &report.errors[..] {
         [] => Ok(Exit::Done),
         errors => Err(Failure::new(Exit::Usage, errors.join("; ")).into()),

@@ -21,6 +21,7 @@ use crate::slurm::client::{self, Reach, SlurmError};
 use crate::slurm::job::{JobSpec, Kind};
 use crate::slurm::script::{RankCommand, ScriptError, Template};
 use crate::slurm::site::{self, Site, SiteError};
+use crate::terminal;
 use crate::worker::{Task, Variables};
 
 /// What was asked for on the command line.
@@ -156,7 +157,7 @@ impl Order<'_> {
             return order.here(&plan, submit, &without);
         }
         for note in &plan.spec.notes {
-            eprintln!("segslurm: {note}");
+            terminal::note(format!("segslurm: {note}"));
         }
         plan.usable()?;
         plan.log_folder()?;
@@ -164,11 +165,11 @@ impl Order<'_> {
             return plan.submit(&script);
         }
         if !plan.spec.sbatch_args.is_empty() {
-            eprintln!("segslurm: SBATCH_ARGS are for --batch; srun in the foreground takes SRUN_ARGS");
+            terminal::note("segslurm: SBATCH_ARGS are for --batch; srun in the foreground takes SRUN_ARGS");
         }
         plan.accepted(&script)?;
         let partition = plan.spec.partition.as_deref().unwrap_or("Slurm's default");
-        eprintln!("segslurm: {} on partition {partition}", plan.spec.shape.describe());
+        terminal::note(format!("segslurm: {} on partition {partition}", plan.spec.shape.describe()));
         let line = plan.command.srun(&plan.spec);
         Ok(Foreground { line, exports: plan.spec.exports.clone(), saves: order.kind == Kind::Train }.execute()?)
     }
@@ -179,7 +180,7 @@ impl Order<'_> {
         let template = if srun && order.slurm.template.is_none() { Template::srun() } else { order.template(&plan)? };
         let text = plan.command.render(&plan.spec, &template).map_err(script_failure)?;
         for note in &plan.spec.notes {
-            eprintln!("segslurm: {note}");
+            terminal::note(format!("segslurm: {note}"));
         }
         // Without the folder Slurm ends the job at its start, without a word.
         plan.log_folder()?;
@@ -188,11 +189,11 @@ impl Order<'_> {
                 let refuse = |error| Failure::new(Exit::CannotWrite, format!("cannot write {}: {error}", path.display()));
                 write_atomically(path, text.as_bytes()).map_err(refuse)?;
             }
-            None => print!("{text}"),
+            None => terminal::print(&text)?,
         }
         if !submit {
             if let Err(failure) = plan.usable() {
-                eprintln!("segslurm: {}", failure.message);
+                terminal::note(format!("segslurm: {}", failure.message));
             }
             return Ok(Exit::Done);
         }
@@ -210,7 +211,7 @@ impl Order<'_> {
             return Err(Failure::new(Exit::Unavailable, message).into());
         }
         let ranks = plan.ranks_here(submit);
-        eprintln!("segslurm: {without}: running here, {}", plan.describe_here(self.kind, ranks));
+        terminal::note(format!("segslurm: {without}: running here, {}", plan.describe_here(self.kind, ranks)));
         let output = RunDir::output(&plan.work_dir, &stamp_now());
         let port = plan.port_here();
         let local = Local { arguments: self.arguments.clone(), ranks, machines: Machines::default(), port, output };
@@ -257,7 +258,7 @@ impl Order<'_> {
                 }
             }
         }
-        print!("{text}");
+        terminal::print(&text)?;
         Ok(Exit::Done)
     }
 }
@@ -303,19 +304,19 @@ impl Plan {
         let on = job.cluster.map(|it| format!(" on cluster {it}")).unwrap_or_default();
         let log = self.command.log(&self.spec).replace("%j", &job.id.to_string()).replace("%A", &job.id.to_string());
         let log = log.replace("%%", "%");
-        eprintln!("segslurm: submitted job {}{on}: {}", job.id, self.spec.shape.describe());
-        eprintln!("  log     {log}");
+        terminal::note(format!("segslurm: submitted job {}{on}: {}", job.id, self.spec.shape.describe()));
+        terminal::note(format!("  log     {log}"));
         let quoted = shlex::try_quote(&log).unwrap_or_default();
         // Every element of an array has a log of its own.
         match log.strip_suffix("_%a.log") {
-            Some(stem) => eprintln!("  follow  tail -F {}_*.log", shlex::try_quote(stem).unwrap_or_default()),
-            None => eprintln!("  follow  tail -F {quoted}"),
+            Some(stem) => terminal::note(format!("  follow  tail -F {}_*.log", shlex::try_quote(stem).unwrap_or_default())),
+            None => terminal::note(format!("  follow  tail -F {quoted}")),
         }
-        eprintln!("  state   squeue -j {}", job.id);
+        terminal::note(format!("  state   squeue -j {}", job.id));
         if self.spec.kind == Kind::Train {
-            eprintln!("  stop    scancel --batch --signal=INT {}    (saves first)", job.id);
+            terminal::note(format!("  stop    scancel --batch --signal=INT {}    (saves first)", job.id));
         }
-        eprintln!("  cancel  scancel {}", job.id);
+        terminal::note(format!("  cancel  scancel {}", job.id));
         Ok(Exit::Done)
     }
 

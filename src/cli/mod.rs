@@ -25,7 +25,8 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
-use crate::exit::Exit;
+use crate::exit::{Exit, told};
+use crate::terminal;
 
 /// Train and test semantic-segmentation models, on this machine or on a Slurm cluster.
 #[derive(Debug, Parser)]
@@ -89,7 +90,7 @@ pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match failure::caught(work) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            terminal::note(format!("error: {}", told(&error)));
             failure::exit(&error).into()
         }
     }

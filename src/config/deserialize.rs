@@ -25,11 +25,43 @@ pub(super) fn from_node<T: DeserializeOwned>(node: &Node, path: &str) -> Result<
 }
 
 /// Like [`from_node`]; a key in `variables` need not be one of `T`.
+///
+/// Numbers outside their range are told all at once: each is replaced by one that fits, in a copy, and the rest is read on.
 pub(super) fn from_root<T: DeserializeOwned>(node: &Node, path: &str, variables: &Variables) -> Result<T, ConfigError> {
-    T::deserialize(Deserializer { node, path: &Path::Root(path), typed: false, variables: Some(variables) }).map_err(|fault| {
-        let (path, origin) = fault.place.unwrap_or_else(|| (path.to_owned(), node.origin.clone()));
-        ConfigError::at(&origin, &path, fault.message)
-    })
+    let mut copy = None;
+    let mut faults: Vec<(String, ConfigError)> = Vec::new();
+    loop {
+        let node = copy.as_ref().unwrap_or(node);
+        let root = Deserializer { node, path: &Path::Root(path), typed: false, variables: Some(variables) };
+        let fault = match T::deserialize(root) {
+            Ok(value) if faults.is_empty() => return Ok(value),
+            Ok(_) => break,
+            Err(fault) => fault,
+        };
+        let (at, origin) = fault.place.unwrap_or_else(|| (path.to_owned(), node.origin.clone()));
+        if faults.iter().any(|(known, _)| *known == at) {
+            break;
+        }
+        let below = at.strip_prefix(path).map(|it| it.trim_start_matches('.').to_owned());
+        faults.push((at.clone(), ConfigError::at(&origin, &at, fault.message)));
+        let mut mended = node.clone();
+        if !fault.outside || below.and_then(|it| mended.get_mut(&it)).is_none_or(|it| !mend(it)) {
+            break;
+        }
+        copy = Some(mended);
+    }
+    Err(ConfigError::all(faults.into_iter().map(|(_, error)| error).collect()))
+}
+
+/// Puts a number that lies in most ranges into the place of one, or of every one of a list; whether there was any.
+fn mend(node: &mut Node) -> bool {
+    match &mut node.value {
+        Value::Int(value) => *value = 1,
+        Value::Float(value) => *value = 0.5,
+        Value::List(items) => return !items.is_empty() && items.iter_mut().all(mend),
+        _ => return false,
+    }
+    true
 }
 
 /// An error on its way up; the first place that knows where it is fills in `place`.
@@ -37,11 +69,13 @@ pub(super) fn from_root<T: DeserializeOwned>(node: &Node, path: &str, variables:
 struct Fault {
     message: String,
     place: Option<(String, Origin)>,
+    /// A number is of the right type, and too small or too large.
+    outside: bool,
 }
 
 impl Fault {
     fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), place: None }
+        Self { message: message.into(), place: None, outside: false }
     }
 
     fn at(mut self, path: &Path<'_>, origin: &Origin) -> Self {
@@ -68,7 +102,7 @@ impl de::Error for Fault {
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::invalid_type(found, expected)
+        Self { outside: true, ..Self::invalid_type(found, expected) }
     }
 
     fn invalid_length(length: usize, expected: &dyn de::Expected) -> Self {
@@ -298,8 +332,21 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_> {
         visitor.visit_unit()
     }
 
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match self.node.value {
+            Value::Float(value) if value.is_nan() => {
+                self.place(Err(de::Error::invalid_value(self.unexpected(), &"a number other than NaN")))
+            }
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.deserialize_f64(visitor)
+    }
+
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq map identifier
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 char str string bytes byte_buf unit unit_struct seq map identifier
     }
 }
 

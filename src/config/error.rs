@@ -17,6 +17,9 @@ pub enum ConfigError {
     /// A value is not what its place expects.
     #[error("{origin}: {path}: {message}")]
     Value { origin: Origin, path: String, message: String },
+    /// Several of these, one a line.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Several(Vec<ConfigError>),
     /// An argument of `--cfg-options` is not `key=value`, or its value does not parse.
     #[error("--cfg-options {argument}: {message}")]
     Override { argument: String, message: String },
@@ -25,6 +28,11 @@ pub enum ConfigError {
 impl ConfigError {
     pub(super) fn text(origin: &Origin, message: impl Into<String>) -> Self {
         Self::Text { origin: origin.clone(), message: message.into() }
+    }
+
+    /// All of them, of which there is one at least.
+    pub(super) fn all(mut errors: Vec<Self>) -> Self {
+        if errors.len() == 1 { errors.swap_remove(0) } else { Self::Several(errors) }
     }
 
     /// An error at a key path; the root has none.

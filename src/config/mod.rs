@@ -11,6 +11,7 @@ mod field;
 mod node;
 mod overrides;
 mod python;
+mod range;
 mod references;
 mod yaml;
 
@@ -23,6 +24,7 @@ pub use error::{ConfigError, nearest};
 pub(crate) use field::VALUE_OR_LIST;
 pub use field::{OneOrMany, Pair};
 pub use node::{Map, Node, Origin, Value};
+pub use range::{above_zero, below_one, finite, not_negative, positive, positive_or_all, positive_or_never, share, side};
 use references::Uses;
 pub use references::Variables;
 

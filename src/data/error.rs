@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use segslurm_native::words;
+
 use crate::exit::Exit;
 
 /// An error of a dataset, a file of it, a transform or the loader.
@@ -18,6 +20,13 @@ pub enum DataError {
     /// Its bytes are not a picture that we can decode.
     #[error("failed to decode {what} {}: {reason}", path.display())]
     Undecodable { what: &'static str, path: PathBuf, reason: String },
+
+    /// Its pixels, or those that a transform asks for, find no room in memory.
+    #[error(
+        "{what} {} does not fit into memory: {reason}; crop or resize to less (crop_size, scale), set fewer num_workers, or cut the \
+         picture into parts", path.display()
+    )]
+    OutOfMemory { what: &'static str, path: PathBuf, reason: String },
 
     /// Image and label map do not lie on top of each other.
     #[error(
@@ -62,7 +71,9 @@ pub enum DataError {
 impl DataError {
     /// Reading failed: missing when the system says so, else unreadable.
     pub(super) fn io(what: &'static str, path: &Path, source: std::io::Error, hint: &str) -> Self {
-        if source.kind() == std::io::ErrorKind::NotFound {
+        if source.kind() == std::io::ErrorKind::OutOfMemory {
+            Self::OutOfMemory { what, path: path.to_owned(), reason: source.to_string() }
+        } else if source.kind() == std::io::ErrorKind::NotFound {
             Self::Missing { what, path: path.to_owned(), hint: hint.to_owned() }
         } else {
             Self::Unreadable { what, path: path.to_owned(), source }
@@ -70,7 +81,11 @@ impl DataError {
     }
 
     pub(super) fn undecodable(what: &'static str, path: &Path, reason: impl ToString) -> Self {
-        Self::Undecodable { what, path: path.to_owned(), reason: reason.to_string() }
+        let reason = reason.to_string();
+        if words::lacks_memory(&reason) {
+            return Self::OutOfMemory { what, path: path.to_owned(), reason };
+        }
+        Self::Undecodable { what, path: path.to_owned(), reason }
     }
 
     pub(super) fn transform(name: &'static str, reason: impl Into<String>) -> Self {
@@ -83,6 +98,7 @@ impl DataError {
             Self::Missing { .. } => Exit::NoInput,
             Self::Dataset { .. } | Self::Transform { .. } | Self::Loader(_) => Exit::Config,
             Self::Panicked { .. } => Exit::Software,
+            Self::OutOfMemory { .. } => Exit::OutOfMemory,
             Self::Unreadable { .. } | Self::Undecodable { .. } | Self::SizeMismatch { .. } | Self::LabelOutOfRange { .. } => {
                 Exit::Data
             }

@@ -23,12 +23,14 @@ use super::{Batch, DataError, Dataset, DatasetConfig, Sample, Sampler, SamplerCo
 pub struct DataloaderConfig {
     /// Entries in a batch of one rank.
     #[serde(default = "one")]
+    #[serde(deserialize_with = "crate::config::positive")]
     pub batch_size: usize,
     /// Threads; 0 makes samples in the caller's thread when they are asked for.
     #[serde(default)]
     pub num_workers: usize,
     /// Batches that are prepared ahead for each worker.
     #[serde(default = "two")]
+    #[serde(deserialize_with = "crate::config::positive")]
     pub prefetch_factor: usize,
     /// Without effect: starting threads takes no time worth saving.
     #[serde(default)]
@@ -328,9 +330,20 @@ fn make(dataset: &Dataset, seed: u64, epoch: u64, draw: Draw) -> Made {
     let Draw { index, position, padding } = draw;
     let work = || dataset.samples(index, &mut sample_rng(seed, epoch, position, index));
     let mut samples = catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|panic| Err(DataError::Panicked { index, path: dataset.paths(index).0, message: message(&*panic) }))?;
+        .unwrap_or_else(|panic| Err(DataError::Panicked { index, path: dataset.paths(index).0, message: message(&*panic) }))
+        .map_err(|error| with_path(error, dataset, index))?;
     samples.iter_mut().for_each(|sample| sample.meta.padding = padding);
     Ok(samples)
+}
+
+/// A transform does not know of which file its picture is.
+fn with_path(error: DataError, dataset: &Dataset, index: usize) -> DataError {
+    match error {
+        DataError::OutOfMemory { what, path, reason } if path.as_os_str().is_empty() => {
+            DataError::OutOfMemory { what, path: dataset.paths(index).0, reason }
+        }
+        error => error,
+    }
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {

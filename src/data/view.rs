@@ -4,9 +4,11 @@
 //! nothing outside the crop. A transform that cannot be put on top of what is planned already (a second resize) renders first,
 //! so the result is always that of the transforms one after the other.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::codec::Encoded;
+use super::image::room;
 use super::resample::{Order, Plan, Resampler};
 use super::{DataError, FlipDirection, Interpolation, Raster, Rect};
 
@@ -121,6 +123,14 @@ impl<const C: usize> View<C> {
     }
 
     fn render_plan(&self, plan: Plan) -> Result<Raster<C>, DataError> {
+        room::<C>(plan.window.height, plan.window.width).map_err(|reason| {
+            let path = match &self.source {
+                Source::File(file) => file.path().to_owned(),
+                // The loader knows of which entry it is.
+                Source::Raster(_) => PathBuf::new(),
+            };
+            DataError::OutOfMemory { what: "image", path, reason }
+        })?;
         match &self.source {
             Source::File(file) => {
                 let mut resampler = Resampler::new(plan, file.order());

@@ -9,6 +9,7 @@ use super::DdpOptions;
 #[serde(deny_unknown_fields, default)]
 pub struct WrapperConfig {
     /// Mebibytes of gradients that travel together.
+    #[serde(deserialize_with = "crate::config::above_zero")]
     pub bucket_cap_mb: f64,
     /// Send gradients while the backward pass makes the next ones. `false` is for measuring what that gains.
     pub overlap: bool,

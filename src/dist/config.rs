@@ -23,8 +23,10 @@ pub struct DistConfig {
     /// The port to meet at, where the launcher's variables name none.
     pub port: Option<u16>,
     /// Seconds that a collective may take before the run is stopped.
+    #[serde(deserialize_with = "crate::config::above_zero")]
     pub timeout: f64,
     /// Seconds to wait for all ranks at the start.
+    #[serde(deserialize_with = "crate::config::above_zero")]
     pub rendezvous_timeout: f64,
 }
 

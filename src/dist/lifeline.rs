@@ -20,6 +20,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use segslurm_native::collective::exit_now;
 
 use crate::exit::Exit;
+use crate::terminal;
 
 /// How often the watching thread looks up.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -216,7 +217,7 @@ impl Shared {
             // It is on its way out; this is for a destructor that waits for ever.
             std::thread::sleep(GRACE);
         } else if let Some(verdict) = &*locked(&self.verdict) {
-            eprintln!("error: {verdict}");
+            terminal::note(format!("error: {verdict}"));
         }
         exit_now(Exit::Unavailable.code())
     }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::dist;
@@ -84,8 +84,10 @@ impl Local {
     /// Runs all ranks of this machine to their end.
     pub fn execute(&self) -> Result<Exit, Failure> {
         // Caught before any rank is there: a signal that comes in between is passed on as well.
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT, SIGUSR1, SIGUSR2])
-            .map_err(|error| Failure::new(Exit::Software, format!("cannot catch signals: {error}")))?;
+        let cannot = |error: io::Error| Failure::new(Exit::Software, format!("cannot catch signals: {error}"));
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT, SIGUSR1, SIGUSR2]).map_err(cannot)?;
+        // A terminal that goes away ends nothing: the ranks write their log files.
+        signal_hook::flag::register(SIGHUP, std::sync::Arc::default()).map_err(cannot)?;
         let mut ranks = Ranks(Vec::with_capacity(self.ranks));
         self.start(&mut ranks)?;
         let mut failed: Option<Instant> = None;

@@ -11,6 +11,7 @@ use signal_hook::iterator::Signals;
 
 use crate::exit::{Exit, Failure};
 use crate::slurm::client;
+use crate::terminal;
 
 /// How often srun is looked at.
 const GLANCE: Duration = Duration::from_millis(10);
@@ -49,7 +50,7 @@ impl Foreground {
                     (1, false) | (2, _) => (Signal::SIGTERM, "cancelling the job"),
                     _ => (Signal::SIGKILL, "leaving srun; `scancel --me` ends a job that is left"),
                 };
-                eprintln!("segslurm: {what}");
+                terminal::note(format!("segslurm: {what}"));
                 // Not reaped yet, hence still its own process id.
                 let _ = kill(Pid::from_raw(srun.id().cast_signed()), pass);
             }
@@ -63,7 +64,7 @@ impl Foreground {
             Some(0) => Ok(Exit::Done),
             _ if cancelled => Err(Failure::new(Exit::Killed, "the job was cancelled")),
             Some(code) if code == i32::from(Exit::Interrupted.code()) => {
-                eprintln!("segslurm: stopped, everything is saved; the same command with --resume goes on");
+                terminal::note("segslurm: stopped, everything is saved; the same command with --resume goes on");
                 Ok(Exit::Interrupted)
             }
             Some(code) => {

@@ -16,6 +16,7 @@ pub struct IoUMetricConfig {
     /// Replaces a metric that is not a number (a class without a pixel) before the mean.
     pub nan_to_num: Option<f64>,
     /// The weight of precision against recall in the F-score.
+    #[serde(deserialize_with = "crate::config::above_zero")]
     pub beta: f64,
     /// Label maps are written here as PNG.
     pub output_dir: Option<PathBuf>,

@@ -1,5 +1,8 @@
 //! What a pass through the model is told, and what a training pass gives back.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::module::ParamId;
 use burn::tensor::Tensor;
 
 use crate::dist::Group;
@@ -13,13 +16,29 @@ pub struct Forward<'a> {
     pub group: Option<&'a Group>,
     /// This step's seed; every dropout derives its own from it.
     pub seed: u64,
+    /// Only look: norms use their running statistics, and those that could not be trained on what they see are noted here.
+    pub probe: Option<&'a Starved>,
+}
+
+/// The norms, by their weights, that would see one value per channel.
+#[derive(Debug, Clone, Default)]
+pub struct Starved(Arc<Mutex<Vec<ParamId>>>);
+
+impl Starved {
+    pub(crate) fn note(&self, norm: ParamId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(norm);
+    }
+
+    pub(crate) fn norms(&self) -> Vec<ParamId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Forward<'_> {
     /// The same, to be used later.
     pub(crate) fn keep(&self) -> Kept {
-        let Self { training, group, seed } = *self;
-        Kept { training, group: group.cloned(), seed }
+        let Self { training, group, seed, probe } = *self;
+        Kept { training, group: group.cloned(), seed, probe: probe.cloned() }
     }
 
     /// A seed for the `index`th random layer of this pass (a step of splitmix64).
@@ -37,12 +56,13 @@ pub(crate) struct Kept {
     training: bool,
     group: Option<Group>,
     seed: u64,
+    probe: Option<Starved>,
 }
 
 impl Kept {
     pub(crate) fn forward(&self) -> Forward<'_> {
-        let Self { training, group, seed } = self;
-        Forward { training: *training, group: group.as_ref(), seed: *seed }
+        let Self { training, group, seed, probe } = self;
+        Forward { training: *training, group: group.as_ref(), seed: *seed, probe: probe.as_ref() }
     }
 }
 

@@ -13,8 +13,10 @@ use crate::ops;
 pub struct InferenceConfig {
     pub mode: InferenceMode,
     /// Distance between windows (height, width), for `slide`.
+    #[serde(deserialize_with = "crate::config::side")]
     pub stride: Option<Pair<usize>>,
     /// Size of a window (height, width), for `slide`.
+    #[serde(deserialize_with = "crate::config::side")]
     pub crop_size: Option<Pair<usize>>,
 }
 
@@ -97,6 +99,29 @@ pub struct Segmentation {
     pub data: Vec<u8>,
 }
 
+/// Logits of more values than this (a gibibyte of them) are large.
+const LARGE: usize = 1 << 28;
+
+/// The windows that cover a batch of images.
+struct Windows {
+    /// Height and width of each.
+    size: [usize; 2],
+    tops: Vec<usize>,
+    lefts: Vec<usize>,
+}
+
+impl Windows {
+    fn new(images: &Tensor<4>, stride: [usize; 2], crop: [usize; 2]) -> Self {
+        let [_, _, height, width] = images.dims();
+        let size = [crop[0].min(height), crop[1].min(width)];
+        Self { size, tops: starts(height, size[0], stride[0]), lefts: starts(width, size[1], stride[1]) }
+    }
+
+    fn is_one(&self) -> bool {
+        self.tops.len() * self.lefts.len() == 1
+    }
+}
+
 /// Starts of the windows that cover `length` with windows of `crop`; the last one ends at the end.
 fn starts(length: usize, crop: usize, stride: usize) -> Vec<usize> {
     let count = length.saturating_sub(crop).div_ceil(stride) + 1;
@@ -115,29 +140,46 @@ impl Segmentor {
     }
 
     fn slide(&self, images: &Tensor<4>, stride: [usize; 2], crop: [usize; 2], ctx: &Forward) -> Tensor<4> {
-        let [n, _, height, width] = images.dims();
-        let window = [crop[0].min(height), crop[1].min(width)];
-        let (rows, columns) = (starts(height, window[0], stride[0]), starts(width, window[1], stride[1]));
-        if let ([_], [_]) = (rows.as_slice(), columns.as_slice()) {
+        let windows = Windows::new(images, stride, crop);
+        if windows.is_one() {
             return self.encode_decode(images.clone(), ctx);
         }
-        let area =
-            |x: &tch::Tensor, [y, x0]: [usize; 2]| x.narrow(2, y as i64, window[0] as i64).narrow(3, x0 as i64, window[1] as i64);
+        let mut strips = Vec::new();
+        self.strips(images, &windows, ctx, |strip| strips.push(strip));
+        ops::from_tch(tch::Tensor::cat(&strips, 2), &images.device())
+    }
+
+    /// Hands the logits of `images` to `take` in strips `[n, c, rows, w]` from the top, each as soon as no window is left that
+    /// reaches into it. Only as many rows of sums are there at a time as a window is high: for all of a large picture's classes
+    /// and pixels no memory may be large enough.
+    fn strips(&self, images: &Tensor<4>, windows: &Windows, ctx: &Forward, mut take: impl FnMut(tch::Tensor)) {
+        let Windows { size: [rows, columns], tops, lefts } = windows;
+        let (rows, columns) = (*rows as i64, *columns as i64);
+        let [n, _, height, width] = images.dims().map(|it| it as i64);
         let device = images.device();
         let source = ops::to_tch(images);
         let options = (source.kind(), source.device());
-        let sum = tch::Tensor::zeros([n, self.out_channels(), height, width].map(|it| it as i64), options);
-        let mut count = tch::Tensor::zeros([1, 1, height as i64, width as i64], options);
-        for &y in &rows {
-            for &x in &columns {
-                let part = ops::from_tch(area(&source, [y, x]).contiguous(), &device);
-                let logits = ops::to_tch(&self.encode_decode(part, ctx));
-                let _ = area(&sum, [y, x]).g_add_(&logits);
-                let _ = area(&count, [y, x]).g_add_scalar_(1.0);
+        let empty = || {
+            let sum = tch::Tensor::zeros([n, self.out_channels() as i64, rows, width], options);
+            (sum, tch::Tensor::zeros([1, 1, rows, width], options))
+        };
+        let (mut sum, mut count) = empty();
+        for (index, &top) in tops.iter().enumerate() {
+            for &left in lefts {
+                let window = source.narrow(2, top as i64, rows).narrow(3, left as i64, columns).contiguous();
+                let logits = ops::to_tch(&self.encode_decode(ops::from_tch(window, &device), ctx));
+                let _ = sum.narrow(3, left as i64, columns).g_add_(&logits);
+                let _ = count.narrow(3, left as i64, columns).g_add_scalar_(1.0);
             }
+            let next = tops.get(index + 1).map_or(height, |it| *it as i64);
+            let finished = next - top as i64;
+            take(sum.narrow(2, 0, finished) / count.narrow(2, 0, finished));
+            let (left_sum, left_count) = (sum, count);
+            (sum, count) = empty();
+            let kept = rows - finished;
+            sum.narrow(2, 0, kept).copy_(&left_sum.narrow(2, finished, kept));
+            count.narrow(2, 0, kept).copy_(&left_count.narrow(2, finished, kept));
         }
-        let _ = count.clamp_min_(1.0);
-        ops::from_tch(sum / count, &device)
     }
 
     /// The logits of each image `[1, c, h, w]` at its own size: padding removed, flip undone, resized to `ori_shape`.
@@ -147,7 +189,24 @@ impl Segmentor {
     }
 
     /// The class of each pixel of each image at its own size: those of [`seg_logits`](Self::seg_logits), which are not made.
+    ///
+    /// In windows, finished rows become labels while later windows are still to come, and only a strip of logits is there at a
+    /// time. Where that would cost something (a GPU resizes faster than the CPU, a flip begins at the other end) it is done for
+    /// pictures whose logits are large.
     pub fn label_maps(&self, images: Tensor<4>, geometry: &[Geometry], ctx: &Forward) -> Vec<Segmentation> {
+        if let Inference::Slide { stride, crop } = self.inference()
+            && self.out_channels() > 1
+            && geometry.iter().all(|it| it.flip.is_none())
+        {
+            let windows = Windows::new(&images, stride, crop);
+            let values = ops::to_tch(&images);
+            let on_cpu = values.device() == tch::Device::Cpu && values.kind() == tch::Kind::Float;
+            let free = on_cpu || geometry.iter().all(|it| it.img_shape == it.ori_shape);
+            let [n, _, height, width] = images.dims();
+            if !windows.is_one() && (free || n * self.out_channels() * height * width > LARGE) {
+                return self.label_maps_by_strips(&images, &windows, geometry, ctx);
+            }
+        }
         let one = |(logits, it): (Tensor<4>, &Geometry)| {
             if self.out_channels() == 1 {
                 return self.classify(&ops::resize_bilinear(logits, it.ori_shape, self.align_corners()));
@@ -155,6 +214,34 @@ impl Segmentor {
             segmentation(&ops::resized_label_map(&logits, it.ori_shape, self.align_corners()))
         };
         self.upright_logits(images, geometry, ctx).into_iter().zip(geometry).map(one).collect()
+    }
+
+    fn label_maps_by_strips(
+        &self,
+        images: &Tensor<4>,
+        windows: &Windows,
+        geometry: &[Geometry],
+        ctx: &Forward,
+    ) -> Vec<Segmentation> {
+        let [n, _, height, width] = images.dims();
+        assert_eq!(n, geometry.len(), "one geometry for each image");
+        let kept = |it: &Geometry| [it.img_shape[0].min(height), it.img_shape[1].min(width)];
+        let new = |it: &Geometry| ops::LabelStrips::new(kept(it), it.ori_shape, self.align_corners());
+        let mut maps: Vec<_> = geometry.iter().map(new).collect();
+        let mut taken = 0;
+        self.strips(images, windows, ctx, |strip| {
+            let rows = strip.size()[2] as usize;
+            for (index, (map, it)) in maps.iter_mut().zip(geometry).enumerate() {
+                let [height, width] = kept(it);
+                // Below it and on its right there is padding.
+                let rows = rows.min(height.saturating_sub(taken));
+                if rows > 0 {
+                    map.push(&strip.narrow(0, index as i64, 1).narrow(2, 0, rows as i64).narrow(3, 0, width as i64));
+                }
+            }
+            taken += rows;
+        });
+        maps.into_iter().map(|it| segmentation(&it.finish())).collect()
     }
 
     /// The logits of each image `[1, c, h, w]` at the size it left the pipeline with: padding removed, flip undone.

@@ -25,6 +25,7 @@ pub struct SegDataPreProcessorConfig {
     pub size: Option<[usize; 2]>,
     /// Pad training images to the batch's largest size, rounded up to a multiple of this.
     #[serde(default)]
+    #[serde(deserialize_with = "crate::config::positive")]
     pub size_divisor: Option<usize>,
     /// What normalised images are padded with.
     #[serde(default)]
@@ -46,6 +47,7 @@ pub struct SegDataPreProcessorConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct TestPaddingConfig {
     pub size: Option<[usize; 2]>,
+    #[serde(deserialize_with = "crate::config::positive")]
     pub size_divisor: Option<usize>,
 }
 
@@ -154,6 +156,11 @@ impl SegDataPreProcessor {
     /// How images are to lie in memory from now on.
     pub fn set_memory_format(&mut self, format: MemoryFormat) {
         self.format = format;
+    }
+
+    /// Height and width of a training batch of `images`.
+    pub fn training_size(&self, images: &[Pixels]) -> Result<[usize; 2], ModelError> {
+        self.training.target(images)
     }
 
     /// A training batch: images `[n, 3, h, w]` and labels `[n, h, w]` in 64 bits, padded at the bottom and the right.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
 use super::backbone::{Backbone, BackboneConfig};
+use super::forward::Starved;
 use super::head::{Head, HeadConfig};
 use super::inference::Inference;
 use super::init::{self, Plan};
@@ -16,6 +17,7 @@ use super::{
     named_tensors,
 };
 use crate::config::{OneOrMany, VALUE_OR_LIST};
+use crate::dist::Group;
 use crate::ops;
 
 /// `model`.
@@ -290,6 +292,39 @@ impl Segmentor {
     /// With one output channel, the probability above which a pixel is foreground.
     pub fn threshold(&self) -> f64 {
         self.decode_head.decode().threshold()
+    }
+
+    /// For every head, how many labels its losses know, and the one that they leave out.
+    pub fn labels(&self) -> impl Iterator<Item = (usize, i64)> {
+        self.heads().map(|head| (head.decode().num_classes(), head.decode().ignore_index()))
+    }
+
+    /// The norms that would see a single value per channel in training on a batch `[n, 3, h, w]` of this shape, by name: of one
+    /// value there is no variance. SyncBN counts those of all ranks of `group`.
+    ///
+    /// Found by a pass over zeros, in which norms use their running statistics: nothing changes.
+    pub fn starved_norms(&self, shape: [usize; 4], group: Option<&Group>) -> Vec<String> {
+        let model = self.valid();
+        let device = model.devices().into_iter().next().unwrap_or_else(Device::libtorch);
+        let starved = Starved::default();
+        let ctx = Forward { training: true, group, seed: 0, probe: Some(&starved) };
+        let features = model.backbone.forward(Tensor::zeros(shape, &device), &ctx);
+        for head in model.heads() {
+            head.forward(&features, &ctx);
+        }
+        let norms = starved.norms();
+        let tensors = named_tensors(&model).into_iter().filter(|it| norms.contains(&it.param_id));
+        tensors.map(|it| it.name.trim_end_matches(".weight").to_owned()).collect()
+    }
+
+    /// All heads, the one that decodes first.
+    fn heads(&self) -> impl Iterator<Item = &Head> {
+        let auxiliary = match &self.auxiliary_head {
+            None => &[][..],
+            Some(AuxiliaryHead::One(head)) => std::slice::from_ref(head),
+            Some(AuxiliaryHead::Many(heads)) => heads.as_slice(),
+        };
+        std::iter::once(&self.decode_head).chain(auxiliary)
     }
 
     /// The label that the decode head's losses leave out.

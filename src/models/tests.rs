@@ -68,7 +68,7 @@ fn batch(device: &Device) -> (Tensor<4>, Tensor<3, Int>) {
 }
 
 fn training() -> Forward<'static> {
-    Forward { training: true, group: None, seed: 7 }
+    Forward { training: true, group: None, seed: 7, probe: None }
 }
 
 fn value(x: &Tensor<1>) -> f64 {
@@ -351,4 +351,70 @@ fn recomputed_blocks_give_the_same_losses_gradients_and_statistics() {
             assert!(error <= 1e-6 * expected.abs().max().double_value(&[]).max(1.0), "{name} differs by {error}");
         }
     }
+}
+
+/// Every window's logits in one sum, as mmseg has them.
+fn whole_sum(model: &Segmentor, images: &Tensor<4>, stride: [i64; 2], crop: [i64; 2]) -> Tensor<4> {
+    let [n, _, height, width] = images.dims().map(|it| it as i64);
+    let starts = |length: i64, crop: i64, stride: i64| {
+        (0..=(length - crop + stride - 1) / stride).map(move |index| (index * stride).min(length - crop))
+    };
+    let source = ops::to_tch(images);
+    let sum = tch::Tensor::zeros([n, model.out_channels() as i64, height, width], (tch::Kind::Float, tch::Device::Cpu));
+    let count = tch::Tensor::zeros([1, 1, height, width], (tch::Kind::Float, tch::Device::Cpu));
+    for top in starts(height, crop[0], stride[0]) {
+        for left in starts(width, crop[1], stride[1]) {
+            let at = |x: &tch::Tensor| x.narrow(2, top, crop[0]).narrow(3, left, crop[1]);
+            let part = ops::from_tch(at(&source).contiguous(), &images.device());
+            let _ = at(&sum).g_add_(&ops::to_tch(&model.encode_decode(part, &Forward::default())));
+            let _ = at(&count).g_add_scalar_(1.0);
+        }
+    }
+    ops::from_tch(sum / count, &images.device())
+}
+
+#[test]
+fn labels_by_strips_are_those_of_the_whole_sum_to_the_bit() {
+    let config = TINY.replace("{mode: whole}", "{mode: slide, crop_size: [32, 24], stride: [20, 24]}");
+    let device = Device::libtorch();
+    let model = parse_str::<SegmentorConfig>(&config).expect("a valid config").init(&device, 3).expect("builds");
+    let images = Tensor::<4>::random([2, 3, 77, 61], Distribution::Normal(0.0, 1.0), &device);
+    let whole = whole_sum(&model, &images, [20, 24], [32, 24]);
+    assert_eq!(ops::to_tch(&model.infer(images.clone(), &Forward::default())), ops::to_tch(&whole));
+    // Padding removed; at its own size and at others.
+    for sizes in [[[77, 61], [77, 61]], [[77, 61], [150, 33]], [[70, 50], [70, 50]], [[40, 61], [90, 90]]] {
+        let [img_shape, ori_shape] = sizes;
+        let geometry = [Geometry { img_shape, ori_shape, flip: None }, Geometry { img_shape: [77, 61], ori_shape, flip: None }];
+        let found = model.label_maps(images.clone(), &geometry, &Forward::default());
+        for (index, (it, found)) in geometry.iter().zip(found).enumerate() {
+            let [height, width] = it.img_shape;
+            let logits = whole.clone().slice([index..index + 1, 0..4, 0..height, 0..width]);
+            let expected = ops::to_tch(&ops::resized_label_map(&logits, it.ori_shape, model.align_corners()));
+            let expected: Vec<u8> = Vec::try_from(expected.contiguous().view(-1)).expect("bytes");
+            assert_eq!([found.height, found.width], ori_shape);
+            assert_eq!(found.data, expected, "{sizes:?}, image {index}");
+        }
+    }
+}
+
+#[test]
+fn a_model_says_which_norms_a_batch_of_one_would_starve_and_stays_as_it_is() {
+    let device = Device::libtorch().autodiff();
+    let starved = |config: &str, shape| {
+        let model = parse_str::<SegmentorConfig>(config).expect("a valid config").init(&device, 3).expect("builds");
+        let values = || named_tensors(&model).iter().map(|it| it.tensor.copy()).collect::<Vec<_>>();
+        let before = values();
+        let found = model.starved_norms(shape, None);
+        assert!(before.iter().zip(values()).all(|(before, after)| before == &after), "nothing changes");
+        found
+    };
+    // Of all norms only the one behind the pool to a single cell.
+    assert_eq!(starved(TINY, [1, 3, 32, 32]), ["decode_head.psp_modules.0.1.bn"]);
+    assert!(starved(TINY, [2, 3, 32, 32]).is_empty());
+    assert!(starved(&TINY.replace("pool_scales: [1, 2]", "pool_scales: [2]"), [1, 3, 32, 32]).is_empty());
+    // Pictures of the stride's size leave one cell everywhere behind it; frozen norms do not mind.
+    let tiny = starved(TINY, [1, 3, 8, 8]);
+    assert!(tiny.iter().any(|it| it == "backbone.layer4.1.bn2") && tiny.iter().any(|it| it.starts_with("auxiliary_head")));
+    let frozen = TINY.replace("  depth: 18", "  depth: 18\n  norm_eval: true\n  with_cp: true");
+    assert!(starved(&frozen, [1, 3, 8, 8]).iter().all(|it| !it.starts_with("backbone")));
 }

@@ -7,7 +7,8 @@ use burn_tch::TchTensor;
 use segslurm_native::aten;
 
 use super::border::primitive;
-use super::function::{Function, computed, ternary};
+use super::error::{computed, refuse};
+use super::function::{Function, ternary};
 use super::relu::rectify_grad;
 use super::sync_batch_norm::SyncNorm;
 use crate::dist::Group;
@@ -57,11 +58,10 @@ pub fn batch_norm(
         sizes == [[channels]; 4],
         "batch_norm: the input has {channels} channels, but weight, bias, running mean and variance have {sizes:?}"
     );
-    assert!(
-        !options.training || n * height * width > 1 || options.group.is_some_and(|it| it.world() > 1),
-        "batch_norm: training needs more than one value per channel, but the input is {:?}; use a larger batch or image",
-        x.dims()
-    );
+    if options.training && n * height * width == 1 && options.group.is_none_or(|it| it.world() == 1) {
+        let shape = x.dims().map(|it| it as i64).to_vec();
+        refuse("batch_norm", &[shape], "training needs more than one value per channel; use a larger batch or image");
+    }
     if let Some(group) = options.group.filter(|group| options.training && group.world() > 1) {
         let norm = SyncNorm {
             running_mean: primitive(running_mean.clone()),
@@ -125,7 +125,8 @@ impl Function<3> for Norm {
     type Saved = Saved;
 
     fn forward(&self, [x, weight, bias]: [TchTensor; 3], _: [bool; 3]) -> (TchTensor, Saved) {
-        let (y, state) = computed("batch_norm", aten::batch_norm(&x.tensor, &self.native(&weight, &bias), self.relu));
+        let normed = aten::batch_norm(&x.tensor, &self.native(&weight, &bias), self.relu);
+        let (y, state) = computed("batch_norm", [&x.tensor], normed);
         let y = TchTensor::new(y);
         let saved = Saved {
             x,
@@ -148,7 +149,7 @@ impl Function<3> for Norm {
         };
         let state = aten::BatchNormState { mean: mean.tensor, invstd: invstd.tensor, reserve: reserve.tensor, implementation };
         let grads = aten::batch_norm_backward(&grad.tensor, &x.tensor, &self.native(&weight, &bias), &state, tracked);
-        let grads = computed("batch_norm backward", grads);
+        let grads = computed("batch_norm backward", [&grad.tensor, &x.tensor], grads);
         [grads.input, grads.weight, grads.bias].map(|grad| grad.map(TchTensor::new))
     }
 }
@@ -158,7 +159,7 @@ mod tests {
     use burn::tensor::{Device, activation};
 
     use super::super::reference::{assert_close, check, constant, flat, moments, normalized, values};
-    use super::super::{from_tch, gradient, to_tch};
+    use super::super::{OperationError, from_tch, gradient, to_tch};
     use super::*;
 
     const SHAPE: [usize; 4] = [2, 3, 3, 5];
@@ -257,11 +258,13 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "more than one value per channel")]
     fn one_value_per_channel_cannot_train() {
         let device = Device::libtorch();
         let (one, zero) = (Tensor::ones([3], &device), Tensor::zeros([3], &device));
         let options = BatchNorm { training: true, ..BatchNorm::default() };
-        batch_norm(Tensor::zeros([1, 3, 1, 1], &device), one.clone(), zero.clone(), &zero, &one, options);
+        let work = || drop(batch_norm(Tensor::zeros([1, 3, 1, 1], &device), one.clone(), zero.clone(), &zero, &one, options));
+        let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).expect_err("it is refused");
+        let error = OperationError::of_panic(&*payload).expect("it says why").to_string();
+        assert!(error.starts_with("batch_norm of [1, 3, 1, 1]: training needs more than one value per channel"), "{error}");
     }
 }

@@ -7,7 +7,8 @@ use tch::Kind;
 use super::border::{from_tch, to_tch};
 use super::constant::Constant;
 use super::cross_entropy::{Reduction, as_labels};
-use super::function::{Function, computed, unary};
+use super::error::computed;
+use super::function::{Function, unary};
 
 /// Options of [`binary_cross_entropy`].
 #[derive(Debug, Clone, PartialEq)]
@@ -111,12 +112,16 @@ impl Function<1> for PerElement {
     type Saved = TchTensor;
 
     fn forward(&self, [logits]: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, TchTensor) {
-        let loss = computed("binary_cross_entropy", self.loss(&widened(&logits.tensor)));
+        let loss = computed("binary_cross_entropy", [&logits.tensor], self.loss(&widened(&logits.tensor)));
         (TchTensor::new(loss), logits)
     }
 
     fn backward(&self, logits: TchTensor, grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
-        let result = computed("binary_cross_entropy backward", self.grad(&widened(&logits.tensor), &grad.tensor));
+        let result = computed(
+            "binary_cross_entropy backward",
+            [&logits.tensor, &grad.tensor],
+            self.grad(&widened(&logits.tensor), &grad.tensor),
+        );
         [Some(TchTensor::new(result.to_kind(logits.tensor.kind())))]
     }
 }

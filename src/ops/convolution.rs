@@ -4,7 +4,8 @@ use burn::tensor::Tensor;
 use burn_tch::TchTensor;
 use segslurm_native::aten::{Convolution, convolution_backward};
 
-use super::function::{Function, binary, computed, ternary};
+use super::error::computed;
+use super::function::{Function, binary, ternary};
 
 /// Options of [`conv2d`], each as (height, width).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,13 +68,14 @@ impl Convolve {
 
     fn run(self, x: &TchTensor, weight: &tch::Tensor, bias: Option<tch::Tensor>) -> TchTensor {
         let Convolution { stride, padding, dilation, groups } = self.native();
-        TchTensor::new(computed("conv2d", x.tensor.f_conv2d(weight, bias, stride, padding, dilation, groups)))
+        let y = x.tensor.f_conv2d(weight, bias, stride, padding, dilation, groups);
+        TchTensor::new(computed("conv2d", [&x.tensor, weight], y))
     }
 
     /// Gradients of input, weight and bias.
     fn grads(self, saved: &Saved, grad: &TchTensor, mask: [bool; 3]) -> [Option<TchTensor>; 3] {
         let grads = convolution_backward(&grad.tensor, &saved.x.tensor, &saved.weight.tensor, self.native(), mask);
-        let grads = computed("conv2d backward", grads);
+        let grads = computed("conv2d backward", [&grad.tensor, &saved.x.tensor, &saved.weight.tensor], grads);
         let of_parameter = |grad: tch::Tensor| TchTensor::new(grad.to_kind(saved.parameter_kind));
         [grads.input.map(TchTensor::new), grads.weight.map(of_parameter), grads.bias.map(of_parameter)]
     }

@@ -7,7 +7,8 @@ use tch::Kind;
 
 use super::border::{from_tch, primitive, to_tch};
 use super::constant::Constant;
-use super::function::{Function, computed, unary};
+use super::error::computed;
+use super::function::{Function, unary};
 
 /// How the losses of pixels become one number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -159,12 +160,12 @@ impl Function<1> for PerPixel {
 
     fn forward(&self, [logits]: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, Saved) {
         let logits_kind = logits.tensor.kind();
-        let (loss, log_softmax) = computed("cross_entropy", self.loss(&logits.tensor));
+        let (loss, log_softmax) = computed("cross_entropy", [&logits.tensor], self.loss(&logits.tensor));
         (TchTensor::new(loss), Saved { log_softmax: TchTensor::new(log_softmax), logits_kind })
     }
 
     fn backward(&self, saved: Saved, grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
-        let grad = computed("cross_entropy backward", self.grad(saved.log_softmax.tensor, &grad.tensor));
+        let grad = computed("cross_entropy backward", [&grad.tensor], self.grad(saved.log_softmax.tensor, &grad.tensor));
         [Some(TchTensor::new(grad.to_kind(saved.logits_kind)))]
     }
 }

@@ -9,7 +9,8 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
 use segslurm_native::{NativeError, device};
 
-use super::function::{Function, computed, is_exclusive, unary};
+use super::error::computed;
+use super::function::{Function, is_exclusive, unary};
 
 /// Zeroes each channel of each image of `x` `[n, c, h, w]` with probability `p` and scales the others by `1 / (1 - p)`.
 /// Written over `x` when that is the last handle to its storage. Call it in training only.
@@ -40,14 +41,14 @@ impl Dropout {
 
 fn masked(mut x: TchTensor, mask: &TchTensor) -> TchTensor {
     let y = if is_exclusive(&x) { x.tensor.f_mul_(&mask.tensor) } else { x.tensor.f_mul(&mask.tensor) };
-    TchTensor::new(computed("dropout2d", y))
+    TchTensor::new(computed("dropout2d", [&x.tensor], y))
 }
 
 impl Function<1> for Dropout {
     type Saved = TchTensor;
 
     fn forward(&self, [x]: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, TchTensor) {
-        let mask = TchTensor::new(computed("dropout2d", self.mask(&x.tensor)));
+        let mask = TchTensor::new(computed("dropout2d", [&x.tensor], self.mask(&x.tensor)));
         (masked(x, &mask), mask)
     }
 

@@ -3,7 +3,7 @@
 //! It is what `torch.autograd.Function` is to PyTorch. An operation says what it keeps ([`Function::Saved`]) and gets it
 //! back once, with the output's gradient; the rest (graph, checkpoints, which gradients are wanted) is done here.
 
-use std::fmt::{Debug, Display};
+use std::fmt::Debug;
 use std::marker::PhantomData;
 
 use burn::backend::autodiff::NodeId;
@@ -147,9 +147,4 @@ pub(super) fn ternary<const A: usize, const B: usize, const C: usize, const D: u
 /// Whether writing over `tensor` goes unnoticed: it is the last handle to a storage without repeated elements.
 pub(super) fn is_exclusive(tensor: &TchTensor) -> bool {
     aten::is_exclusive(&tensor.tensor)
-}
-
-/// What libtorch computed, or a panic that names the operation and gives libtorch's words.
-pub(super) fn computed<T>(operation: &str, result: Result<T, impl Display>) -> T {
-    result.unwrap_or_else(|error| panic!("{operation}: {error}"))
 }

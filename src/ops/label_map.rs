@@ -1,11 +1,11 @@
 //! From logits to labels: which class each pixel is, and how often that was right.
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use segslurm_native::aten;
 use tch::Kind;
 
 use super::border::{from_tch, to_tch};
-use super::function::computed;
+use super::error::computed;
 
 /// The class with the largest of `logits` `[n, c, h, w]` at each pixel, `[n, h, w]` stored as bytes; the first where
 /// several are largest. No gradient.
@@ -21,12 +21,64 @@ pub fn resized_label_map(logits: &Tensor<4>, size: [usize; 2], align_corners: bo
     assert!((1..=256).contains(&classes), "label_map: expected 1 to 256 classes, got {classes}");
     let values = to_tch(logits);
     let labels = if values.device() == tch::Device::Cpu && values.kind() == Kind::Float {
-        computed("label_map", aten::label_map(&values, size.map(|it| it as i64), align_corners))
+        computed("label_map", [&values], aten::label_map(&values, size.map(|it| it as i64), align_corners))
     } else {
         let resized = to_tch(&super::resize_bilinear(logits.clone().inner(), size, align_corners));
-        computed("label_map", resized.f_argmax(1, false).and_then(|it| it.f_to_kind(Kind::Uint8)))
+        computed("label_map", [&resized], resized.f_argmax(1, false).and_then(|it| it.f_to_kind(Kind::Uint8)))
     };
     from_tch(labels, &logits.device())
+}
+
+/// The label map of logits that come from the top in strips, so that never all of them are there at once. The result is that of
+/// [`resized_label_map`] over the whole: to the bit on the CPU in `f32` and where nothing is resized; elsewhere the strips are
+/// resized by the CPU's kernel.
+#[derive(Debug)]
+pub struct LabelStrips {
+    /// Height and width of the logits, and of the result.
+    from: [usize; 2],
+    size: [usize; 2],
+    align_corners: bool,
+    /// The rows and lines that were taken and made so far.
+    taken: usize,
+    made: usize,
+    /// The last row taken: the next line may lie between it and the next row.
+    last: Option<tch::Tensor>,
+    /// Finished lines `[1, lines, w]`, as bytes.
+    parts: Vec<tch::Tensor>,
+}
+
+impl LabelStrips {
+    pub fn new(from: [usize; 2], size: [usize; 2], align_corners: bool) -> Self {
+        Self { from, size, align_corners, taken: 0, made: 0, last: None, parts: Vec::new() }
+    }
+
+    /// Takes the next rows of logits, `[1, c, rows, w]`.
+    pub fn push(&mut self, rows: &tch::Tensor) {
+        let count = rows.size()[2];
+        if self.from == self.size {
+            self.parts.push(to_tch(&label_map(&from_tch::<4, burn::tensor::Float>(rows.shallow_clone(), &Device::libtorch()))));
+            self.taken += count as usize;
+            return;
+        }
+        let rows = rows.to_device(tch::Device::Cpu).to_kind(Kind::Float);
+        let above = i64::from(self.last.is_some());
+        let given =
+            self.last.take().map_or_else(|| rows.shallow_clone(), |last| tch::Tensor::cat(&[last, rows.shallow_clone()], 2));
+        let strip = aten::Strip { start: self.taken as i64 - above, height: self.from[0] as i64 };
+        let size = self.size.map(|it| it as i64);
+        let lines = aten::label_map_strip(&given, strip, size, self.made as i64, self.align_corners);
+        let lines = computed("label_map", [&given], lines);
+        self.made += lines.size()[1] as usize;
+        self.taken += count as usize;
+        self.last = (count > 0).then(|| rows.narrow(2, count - 1, 1).copy());
+        self.parts.push(lines);
+    }
+
+    /// The labels `[1, h, w]` as bytes, once all rows were taken.
+    pub fn finish(self) -> Tensor<3, Int> {
+        let labels = tch::Tensor::cat(&self.parts, 1);
+        from_tch(labels, &Device::libtorch())
+    }
 }
 
 /// The share of pixels, in percent `[1]`, whose label in `target` `[n, h, w]` has the largest of `logits` `[n, c, h, w]`,
@@ -49,8 +101,6 @@ pub fn accuracy(logits: &Tensor<4>, target: &Tensor<3, Int>, ignore_index: Optio
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
-
     use super::super::reference::{constant, flat, labels, values};
     use super::*;
 
@@ -96,6 +146,28 @@ mod tests {
             for size in [[17, 23], [3, 5], [4, 7]] {
                 let resized = super::super::resize_bilinear(logits.clone(), size, align_corners);
                 assert_eq!(bytes(&resized_label_map(&logits, size, align_corners)), expected(&resized));
+            }
+        }
+    }
+
+    #[test]
+    fn labels_of_strips_are_those_of_the_whole() {
+        let logits = tch::Tensor::from_slice(&values(5 * 11 * 7, 1)).view([1, 5, 11, 7]).to_kind(Kind::Float);
+        let whole: Tensor<4> = from_tch(logits.shallow_clone(), &Device::libtorch());
+        for align_corners in [false, true] {
+            for size in [[17, 23], [3, 5], [11, 7], [11, 9], [40, 7], [1, 1]] {
+                let expected = resized_label_map(&whole, size, align_corners);
+                for heights in [vec![11], vec![1; 11], vec![4, 4, 3], vec![10, 1]] {
+                    let mut strips = LabelStrips::new([11, 7], size, align_corners);
+                    let mut start = 0;
+                    for height in heights {
+                        strips.push(&logits.narrow(2, start, height));
+                        start += height;
+                    }
+                    let found = strips.finish();
+                    assert_eq!(found.dims(), [1, size[0], size[1]]);
+                    assert_eq!(bytes(&found), bytes(&expected), "{size:?}, align_corners {align_corners}");
+                }
             }
         }
     }

@@ -5,7 +5,8 @@ use burn_tch::TchTensor;
 use tch::TchError;
 
 use super::axis::{grid, is_channels_last};
-use super::function::{Function, computed, unary};
+use super::error::computed;
+use super::function::{Function, unary};
 
 fn int(pair: [usize; 2]) -> [i64; 2] {
     pair.map(|it| it as i64)
@@ -58,7 +59,7 @@ impl Function<1> for MaxPool {
 
     fn forward(&self, [x]: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, Self::Saved) {
         let pooled = x.tensor.f_max_pool2d_with_indices(self.kernel, self.stride, self.padding, [1, 1], false);
-        let (y, indices) = computed("max_pool2d", pooled);
+        let (y, indices) = computed("max_pool2d", [&x.tensor], pooled);
         (TchTensor::new(y), [x, TchTensor::new(indices)])
     }
 
@@ -66,7 +67,7 @@ impl Function<1> for MaxPool {
         let Self { kernel, stride, padding } = *self;
         let grad =
             x.tensor.f_max_pool2d_with_indices_backward(&grad.tensor, kernel, stride, padding, [1, 1], false, &indices.tensor);
-        [Some(TchTensor::new(computed("max_pool2d backward", grad)))]
+        [Some(TchTensor::new(computed("max_pool2d backward", [&x.tensor], grad)))]
     }
 }
 
@@ -85,13 +86,13 @@ impl Function<1> for AvgPool {
     fn forward(&self, [x]: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, TchTensor) {
         let Self { kernel, stride, padding, ceil_mode, count_include_pad } = *self;
         let y = x.tensor.f_avg_pool2d(kernel, stride, padding, ceil_mode, count_include_pad, None);
-        (TchTensor::new(computed("avg_pool2d", y)), x)
+        (TchTensor::new(computed("avg_pool2d", [&x.tensor], y)), x)
     }
 
     fn backward(&self, x: TchTensor, grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
         let Self { kernel, stride, padding, ceil_mode, count_include_pad } = *self;
         let grad = x.tensor.f_avg_pool2d_backward(&grad.tensor, kernel, stride, padding, ceil_mode, count_include_pad, None);
-        [Some(TchTensor::new(computed("avg_pool2d backward", grad)))]
+        [Some(TchTensor::new(computed("avg_pool2d backward", [&x.tensor], grad)))]
     }
 }
 
@@ -154,11 +155,11 @@ impl Function<1> for AdaptiveAvgPool {
     type Saved = TchTensor;
 
     fn forward(&self, [x]: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, TchTensor) {
-        (TchTensor::new(computed("adaptive_avg_pool2d", self.run(&x.tensor))), x)
+        (TchTensor::new(computed("adaptive_avg_pool2d", [&x.tensor], self.run(&x.tensor))), x)
     }
 
     fn backward(&self, x: TchTensor, grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
-        [Some(TchTensor::new(computed("adaptive_avg_pool2d backward", self.back(&x.tensor, &grad.tensor))))]
+        [Some(TchTensor::new(computed("adaptive_avg_pool2d backward", [&x.tensor], self.back(&x.tensor, &grad.tensor))))]
     }
 }
 

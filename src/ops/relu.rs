@@ -3,7 +3,8 @@
 use burn::tensor::Tensor;
 use burn_tch::TchTensor;
 
-use super::function::{Function, binary, computed, is_exclusive, unary};
+use super::error::computed;
+use super::function::{Function, binary, is_exclusive, unary};
 
 /// `max(x, 0)`, written over `x` when that is the last handle to its storage.
 pub fn relu(x: Tensor<4>) -> Tensor<4> {
@@ -23,7 +24,7 @@ pub(super) fn rectify_grad(grad: &TchTensor, output: &TchTensor) -> TchTensor {
     } else {
         output.tensor.f_threshold_backward(&grad.tensor, 0.0)
     };
-    TchTensor::new(computed("relu backward", result))
+    TchTensor::new(computed("relu backward", [&grad.tensor, &output.tensor], result))
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +35,7 @@ impl Function<1> for Relu {
 
     fn forward(&self, [mut x]: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, TchTensor) {
         let y = if is_exclusive(&x) { x.tensor.f_relu_() } else { x.tensor.f_relu() };
-        let y = TchTensor::new(computed("relu", y));
+        let y = TchTensor::new(computed("relu", [&x.tensor], y));
         (y.clone(), y)
     }
 
@@ -52,7 +53,7 @@ impl Function<2> for AddRelu {
     fn forward(&self, [a, b]: [TchTensor; 2], _: [bool; 2]) -> (TchTensor, TchTensor) {
         let (mut a, b) = if !is_exclusive(&a) && is_exclusive(&b) { (b, a) } else { (a, b) };
         let sum = if is_exclusive(&a) { a.tensor.f_add_(&b.tensor) } else { a.tensor.f_add(&b.tensor) };
-        let y = TchTensor::new(computed("add_relu", sum.and_then(|mut sum| sum.f_relu_())));
+        let y = TchTensor::new(computed("add_relu", [&a.tensor, &b.tensor], sum.and_then(|mut sum| sum.f_relu_())));
         (y.clone(), y)
     }
 

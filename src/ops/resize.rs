@@ -4,16 +4,17 @@ use burn::tensor::Tensor;
 use burn_tch::TchTensor;
 
 use super::axis::{bilinear, is_channels_last};
-use super::function::{Function, computed, unary};
+use super::error::{computed, refuse};
+use super::function::{Function, unary};
 
 /// Resizes `x` `[n, c, h, w]` to `size` (height, width). With `align_corners` the corner pixels' centres stay at the
 /// corners, else the pixels' edges do.
 pub fn resize_bilinear(x: Tensor<4>, size: [usize; 2], align_corners: bool) -> Tensor<4> {
     let [_, _, height, width] = x.dims();
-    assert!(
-        size.iter().chain(&[height, width]).all(|&side| side > 0),
-        "resize_bilinear: expected positive sizes, got {height}x{width} to {size:?}"
-    );
+    if size.iter().chain(&[height, width]).any(|&side| side == 0) {
+        let shape = x.dims().map(|it| it as i64).to_vec();
+        refuse("resize_bilinear", &[shape], &format!("there is nothing between it and {}x{} pixels", size[0], size[1]));
+    }
     if [height, width] == size {
         return x;
     }
@@ -32,17 +33,17 @@ impl Function<1> for Resize {
 
     fn forward(&self, [x]: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, Vec<i64>) {
         let y = x.tensor.f_upsample_bilinear2d(self.size, self.align_corners, None, None);
-        (TchTensor::new(computed("resize_bilinear", y)), x.tensor.size())
+        (TchTensor::new(computed("resize_bilinear", [&x.tensor], y)), x.tensor.size())
     }
 
     fn backward(&self, shape: Vec<i64>, grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
         let grad = &grad.tensor;
-        let grad = if grad.device().is_cuda() && !is_channels_last(grad) {
+        let found = if grad.device().is_cuda() && !is_channels_last(grad) {
             self.transposed(&shape, grad)
         } else {
             tch::Tensor::f_upsample_bilinear2d_backward(grad, self.size, shape, self.align_corners, None, None)
         };
-        [Some(TchTensor::new(computed("resize_bilinear backward", grad)))]
+        [Some(TchTensor::new(computed("resize_bilinear backward", [grad], found)))]
     }
 }
 

@@ -13,7 +13,8 @@ use tch::Kind;
 use super::border::{from_tch, to_tch};
 use super::constant::Constant;
 use super::cross_entropy::{CrossEntropy, as_labels, cross_entropy, denominator, divided, loss_kind};
-use super::function::{Function, computed, is_exclusive, unary};
+use super::error::computed;
+use super::function::{Function, is_exclusive, unary};
 use super::grad_tap;
 use super::label_map::accuracy;
 use super::resize::resize_bilinear;
@@ -47,7 +48,7 @@ pub fn resized_cross_entropy(
     let with_grad = grad_tap::leaf(&logits).is_some();
     let given = (&values, &target.tensor, weight.as_ref(), options.ignore_index, align_corners, with_grad);
     let found = if on_cuda { on_the_device(given) } else { on_the_cpu(given) };
-    let Found { loss, grad, percent } = computed("cross_entropy", found);
+    let Found { loss, grad, percent } = computed("cross_entropy", [&values, &target.tensor], found);
     let sum = Known { value: TchTensor::new(loss), slope: grad.map(TchTensor::new), kind };
     (divided(unary(logits, sum), denominator), from_tch(percent, &device))
 }
@@ -104,7 +105,7 @@ impl Function<1> for Known {
     fn backward(&self, slope: Self::Saved, grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
         let scaled = |mut slope: TchTensor| {
             let scaled = if is_exclusive(&slope) { slope.tensor.f_mul_(&grad.tensor) } else { slope.tensor.f_mul(&grad.tensor) };
-            TchTensor::new(computed("cross_entropy backward", scaled).to_kind(self.kind))
+            TchTensor::new(computed("cross_entropy backward", [&slope.tensor], scaled).to_kind(self.kind))
         };
         [slope.map(scaled)]
     }

@@ -9,7 +9,8 @@ use burn_tch::TchTensor;
 use segslurm_native::aten;
 use tch::{Kind, Tensor};
 
-use super::function::{Function, computed};
+use super::error::computed;
+use super::function::Function;
 use super::relu::rectify_grad;
 use crate::dist::{DistError, Group, Reduce};
 
@@ -52,8 +53,8 @@ impl SyncNorm {
         let running = Tensor::zeros([channels], (self.running_mean.tensor.kind(), x.device()));
         let scratch = (x.kind() != running.kind()).then(|| (&running, running.copy()));
         let (mean, var) = match &scratch {
-            Some((mean, var)) => computed("batch_norm", x.f_batch_norm_update_stats(Some(*mean), Some(var), 0.0)),
-            None => computed("batch_norm", x.f_batch_norm_update_stats(None::<&Tensor>, None::<&Tensor>, 0.0)),
+            Some((mean, var)) => computed("batch_norm", [x], x.f_batch_norm_update_stats(Some(*mean), Some(var), 0.0)),
+            None => computed("batch_norm", [x], x.f_batch_norm_update_stats(None::<&Tensor>, None::<&Tensor>, 0.0)),
         };
         let (mean, var) = (mean.to_kind(Kind::Double), var.to_kind(Kind::Double));
         let own = (x.numel() as i64 / channels) as f64;
@@ -94,7 +95,7 @@ impl Function<3> for SyncNorm {
         let kind = self.running_mean.tensor.kind();
         let (mean, var) = (mean.to_kind(kind), var.to_kind(kind));
         let normed = aten::batch_norm(&x.tensor, &self.native(&weight, &bias, &mean, &var), self.relu);
-        let (y, state) = computed("batch_norm", normed);
+        let (y, state) = computed("batch_norm", [&x.tensor], normed);
         let y = TchTensor::new(y);
         let saved = Saved {
             x,
@@ -123,7 +124,7 @@ impl Function<3> for SyncNorm {
         // A half-precision input's gradient is made below, in one piece that is rounded once.
         let half = x.tensor.kind() != mean.tensor.kind();
         let grads = aten::batch_norm_backward(&grad.tensor, &x.tensor, &native, &state, [tracked[0] && !half, true, true]);
-        let grads = computed("batch_norm backward", grads);
+        let grads = computed("batch_norm backward", [&grad.tensor, &x.tensor], grads);
         let sums = grads.weight.zip(grads.bias);
         let input = sums.as_ref().filter(|_| tracked[0]).map(|(dy_xhat, dy)| {
             let both = Tensor::cat(&[dy, dy_xhat], 0).to_kind(Kind::Double);

@@ -14,13 +14,17 @@ use super::state::{Slot, StateError, known, slots_of, value};
 #[serde(deny_unknown_fields)]
 pub struct AdamConfig {
     #[serde(default = "default_lr")]
+    #[serde(deserialize_with = "crate::config::not_negative")]
     pub lr: f64,
     #[serde(default = "default_betas")]
+    #[serde(deserialize_with = "crate::config::below_one")]
     pub betas: [f64; 2],
     #[serde(default = "default_eps")]
+    #[serde(deserialize_with = "crate::config::not_negative")]
     pub eps: f64,
     /// None is torch's default: 0 for Adam, 0.01 for `AdamW`.
     #[serde(default)]
+    #[serde(deserialize_with = "crate::config::not_negative")]
     pub weight_decay: Option<f64>,
     #[serde(default)]
     pub amsgrad: bool,

@@ -13,12 +13,14 @@ pub struct ClipGradConfig {
     pub r#type: ClipType,
     /// The norm that all gradients together may have. With `type: norm`.
     #[serde(default)]
+    #[serde(deserialize_with = "crate::config::above_zero")]
     pub max_norm: Option<f64>,
     /// Which norm; `.inf` for the largest element.
     #[serde(default = "two")]
     pub norm_type: f64,
     /// What one element of a gradient may be. With `type: value`.
     #[serde(default)]
+    #[serde(deserialize_with = "crate::config::above_zero")]
     pub clip_value: Option<f64>,
 }
 

@@ -34,12 +34,17 @@ pub enum Layer {
 pub struct ParamwiseConfig {
     pub custom_keys: IndexMap<String, CustomKey>,
     /// Of biases that are not a norm's.
+    #[serde(deserialize_with = "crate::config::not_negative")]
     pub bias_lr_mult: Option<f64>,
+    #[serde(deserialize_with = "crate::config::not_negative")]
     pub bias_decay_mult: Option<f64>,
     /// Of weights and biases of norms.
+    #[serde(deserialize_with = "crate::config::not_negative")]
     pub norm_decay_mult: Option<f64>,
+    #[serde(deserialize_with = "crate::config::not_negative")]
     pub dwconv_decay_mult: Option<f64>,
     /// Of one-dimensional parameters that no other rule takes.
+    #[serde(deserialize_with = "crate::config::not_negative")]
     pub flat_decay_mult: Option<f64>,
     /// Accepted for mmengine's configs. No model here has a parameter twice.
     pub bypass_duplicate: bool,
@@ -50,8 +55,10 @@ pub struct ParamwiseConfig {
 #[serde(deny_unknown_fields)]
 pub struct CustomKey {
     #[serde(default = "one")]
+    #[serde(deserialize_with = "crate::config::not_negative")]
     pub lr_mult: f64,
     #[serde(default = "one")]
+    #[serde(deserialize_with = "crate::config::not_negative")]
     pub decay_mult: f64,
 }
 

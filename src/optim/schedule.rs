@@ -59,8 +59,10 @@ scheduler! {
     /// The keys of `PolyLR`.
     PolyConfig {
         #[serde(default)]
+        #[serde(deserialize_with = "crate::config::not_negative")]
         eta_min: f64,
         #[serde(default = "one")]
+        #[serde(deserialize_with = "crate::config::not_negative")]
         power: f64,
     }
 }
@@ -69,8 +71,10 @@ scheduler! {
     /// The keys of `LinearLR`.
     LinearConfig {
         #[serde(default = "third")]
+        #[serde(deserialize_with = "crate::config::not_negative")]
         start_factor: f64,
         #[serde(default = "one")]
+        #[serde(deserialize_with = "crate::config::not_negative")]
         end_factor: f64,
     }
 }
@@ -78,8 +82,10 @@ scheduler! {
 scheduler! {
     /// The keys of `MultiStepLR`.
     MultiStepConfig {
+        #[serde(deserialize_with = "crate::config::positive")]
         milestones: Vec<u64>,
         #[serde(default = "tenth")]
+        #[serde(deserialize_with = "crate::config::not_negative")]
         gamma: f64,
     }
 }
@@ -87,8 +93,10 @@ scheduler! {
 scheduler! {
     /// The keys of `StepLR`.
     StepConfig {
+        #[serde(deserialize_with = "crate::config::positive")]
         step_size: u64,
         #[serde(default = "tenth")]
+        #[serde(deserialize_with = "crate::config::not_negative")]
         gamma: f64,
     }
 }
@@ -97,6 +105,7 @@ scheduler! {
     /// The keys of `ConstantLR`.
     ConstantConfig {
         #[serde(default = "third")]
+        #[serde(deserialize_with = "crate::config::not_negative")]
         factor: f64,
     }
 }
@@ -104,6 +113,7 @@ scheduler! {
 scheduler! {
     /// The keys of `ExponentialLR`.
     ExponentialConfig {
+        #[serde(deserialize_with = "crate::config::not_negative")]
         gamma: f64,
     }
 }
@@ -112,10 +122,13 @@ scheduler! {
     /// The keys of `CosineAnnealingLR`; `eta_min` or `eta_min_ratio` (of the rate), not both.
     CosineConfig {
         #[serde(default, rename = "T_max")]
+        #[serde(deserialize_with = "crate::config::positive")]
         t_max: Option<u64>,
         #[serde(default)]
+        #[serde(deserialize_with = "crate::config::not_negative")]
         eta_min: Option<f64>,
         #[serde(default)]
+        #[serde(deserialize_with = "crate::config::not_negative")]
         eta_min_ratio: Option<f64>,
     }
 }

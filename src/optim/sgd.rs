@@ -14,13 +14,17 @@ use super::state::{Slot, StateError, slots_of};
 #[serde(deny_unknown_fields)]
 pub struct SgdConfig {
     #[serde(default = "default_lr")]
+    #[serde(deserialize_with = "crate::config::not_negative")]
     pub lr: f64,
     #[serde(default)]
+    #[serde(deserialize_with = "crate::config::not_negative")]
     pub momentum: f64,
     #[serde(default)]
+    #[serde(deserialize_with = "crate::config::finite")]
     pub dampening: f64,
     /// None is 0; but mmengine wants it written where `paramwise_cfg` multiplies it.
     #[serde(default)]
+    #[serde(deserialize_with = "crate::config::not_negative")]
     pub weight_decay: Option<f64>,
     #[serde(default)]
     pub nesterov: bool,

@@ -30,6 +30,7 @@ pub struct WrapperConfig {
     #[serde(default)]
     clip_grad: Option<ClipGradConfig>,
     #[serde(default = "one")]
+    #[serde(deserialize_with = "crate::config::positive")]
     accumulative_counts: usize,
     #[serde(default)]
     constructor: Option<Constructor>,
@@ -45,6 +46,7 @@ pub struct AmpWrapperConfig {
     #[serde(default)]
     clip_grad: Option<ClipGradConfig>,
     #[serde(default = "one")]
+    #[serde(deserialize_with = "crate::config::positive")]
     accumulative_counts: usize,
     #[serde(default)]
     constructor: Option<Constructor>,

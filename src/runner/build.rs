@@ -12,6 +12,7 @@ use super::evaluate::{Evaluation, Leaves};
 use super::interrupt::Interrupt;
 use super::journal::{Communication, Journal, Step};
 use super::learner::{Learner, dropout_seed};
+use super::lone_value;
 use super::memory_format;
 use super::outcome::Outcome;
 use super::progress::{Plan, Progress};
@@ -152,6 +153,7 @@ impl Training {
         }
         learner.seed = dropout_seed(seed, &group);
         learner.join_ranks(&experiment.model_wrapper())?;
+        lone_value::refuse(&learner, loader, &dataset, &plan)?;
         if group.is_main() {
             match rundir::sweep(setting.rundir.work_dir()) {
                 Ok(0) => {}

@@ -13,6 +13,7 @@ use indicatif::ProgressBar;
 
 use super::interrupt::Interrupt;
 use super::journal::Timing;
+use super::mishap;
 use crate::data::{Batch, DataloaderConfig, Dataset, FlipDirection, Loader, LoaderOptions, Sample};
 use crate::dist::{Answer, Group};
 use crate::exit::{Exit, Failure};
@@ -221,13 +222,16 @@ fn predict(
         for view in views {
             let mut sum: Option<Tensor<4>> = None;
             for sample in &view {
-                let (images, geometry) = prepared(preprocessor, device, std::slice::from_ref(sample))?;
-                let logits = model.seg_logits(images, &geometry, &Forward::default()).remove(0);
-                let probability = if binary { sigmoid(logits) } else { softmax(logits, 1) } / view.len() as f64;
-                sum = Some(match sum {
-                    Some(sum) => sum + probability,
-                    None => probability,
-                });
+                let samples = std::slice::from_ref(sample);
+                sum = Some(mishap::of_batch(samples, mishap::TESTING, || {
+                    let (images, geometry) = prepared(preprocessor, device, samples)?;
+                    let logits = model.seg_logits(images, &geometry, &Forward::default()).remove(0);
+                    let probability = if binary { sigmoid(logits) } else { softmax(logits, 1) } / view.len() as f64;
+                    Ok(match sum.take() {
+                        Some(sum) => sum + probability,
+                        None => probability,
+                    })
+                })?);
             }
             let sample = view.into_iter().next().context("an entry without a view")?;
             let mean = sum.context("an entry without a view")?;
@@ -238,8 +242,10 @@ fn predict(
         }
         return Ok(predicted);
     }
-    let (images, geometry) = prepared(preprocessor, device, &batch.samples)?;
-    let labels = model.label_maps(images, &geometry, &Forward::default());
+    let labels = mishap::of_batch(&batch.samples, mishap::TESTING, || {
+        let (images, geometry) = prepared(preprocessor, device, &batch.samples)?;
+        Ok(model.label_maps(images, &geometry, &Forward::default()))
+    })?;
     Ok(batch.samples.into_iter().zip(labels).map(|(sample, labels)| Predicted { sample, labels }).collect())
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use crate::dist::{Answer, DistError, Group};
 use crate::exit::Exit;
@@ -17,7 +17,8 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Catches SIGINT, SIGTERM and SIGUSR1 from now on. The first of them asks; a second SIGINT stops the process at once.
+    /// Catches SIGINT, SIGTERM and SIGUSR1 from now on. The first of them asks; a second SIGINT stops the process at once. A
+    /// terminal that goes away (SIGHUP) ends nothing.
     pub fn listen() -> io::Result<Self> {
         let interrupt = Self::never();
         let asked = Arc::new(AtomicBool::new(false));
@@ -27,6 +28,7 @@ impl Interrupt {
         for signal in [SIGINT, SIGTERM, SIGUSR1] {
             signal_hook::flag::register_usize(signal, Arc::clone(&interrupt.signal), signal as usize)?;
         }
+        signal_hook::flag::register(SIGHUP, Arc::default())?;
         Ok(interrupt)
     }
 

@@ -9,7 +9,8 @@ use burn::tensor::{Device, Gradients, Tensor};
 use segslurm_native::device::CopyStream;
 use segslurm_native::memory::keep_freed_pages;
 
-use crate::data::Batch;
+use super::mishap;
+use crate::data::{Batch, LabelMap, Sample};
 use crate::ddp::{self, Ddp, WrapperConfig};
 use crate::dist::Group;
 use crate::exit::{Exit, Failure};
@@ -108,12 +109,17 @@ impl Learner {
     /// Trains on one batch; `iteration` counts the steps before it. Returns the losses by name, `loss` first, as means over
     /// the ranks.
     pub fn step(&mut self, batch: &Batch, iteration: u64, rates: &[f64]) -> anyhow::Result<Vec<(String, f64)>> {
+        mishap::of_batch(&batch.samples, mishap::TRAINING, || self.learn(batch, iteration, rates))
+    }
+
+    fn learn(&mut self, batch: &Batch, iteration: u64, rates: &[f64]) -> anyhow::Result<Vec<(String, f64)>> {
         let images: Vec<_> = batch.samples.iter().map(|it| pixels(it.image.height, it.image.width, &it.image.data)).collect();
         let mut labels = Vec::with_capacity(images.len());
         for sample in &batch.samples {
             let Some(label) = &sample.label else {
                 bail!(Failure::new(Exit::Config, "the train pipeline loads no labels: it needs LoadAnnotations"));
             };
+            self.refuse_unknown(sample, label)?;
             labels.push(pixels(label.height, label.width, &label.data));
         }
         let (images, labels) = self.preprocessor.training(&images, &labels, &self.device)?;
@@ -124,7 +130,7 @@ impl Learner {
 
         let seed = splitmix(self.seed ^ splitmix(iteration));
         let group = (self.group.world() > 1).then_some(&self.group);
-        let losses = self.segmentor.loss(images, &labels, &Forward { training: true, group, seed });
+        let losses = self.segmentor.loss(images, &labels, &Forward { training: true, group, seed, probe: None });
         let mut names = vec!["loss".to_owned()];
         let mut values = vec![ops::to_tch(&losses.total)];
         for (name, value) in &losses.items {
@@ -161,6 +167,38 @@ impl Learner {
         }
         accumulate(&mut self.pending, gradients(&self.segmentor, total.backward()))?;
         Ok(last.then(|| std::mem::take(&mut self.pending)))
+    }
+
+    /// A label that a head has no class for. The loader has checked what it read, by the dataset's rules; this is about what came
+    /// after (padding) and what the heads think of it. On a GPU such a label would end in an assertion of a kernel's, after which
+    /// nothing works any more and nobody knows which file it was.
+    fn refuse_unknown(&self, sample: &Sample, label: &LabelMap) -> anyhow::Result<()> {
+        for (classes, ignored) in self.segmentor.labels() {
+            // What is no byte is no label's value; nor is one of a class, 0, ignored then.
+            // Of 256 classes every byte is one.
+            let Ok(limit) = u8::try_from(classes) else { continue };
+            // A class is never left out: an ignore_index that is no byte leaves out nothing.
+            let left_out = u8::try_from(ignored).unwrap_or(0);
+            let unknown = |&value: &u8| (value >= limit) & (value != left_out);
+            if label.data.iter().fold(false, |found, value| found | unknown(value)) {
+                let at = label.data.iter().position(unknown).unwrap_or_default();
+                let file = sample.meta.seg_map_path.as_deref().unwrap_or(&sample.meta.img_path);
+                bail!(Failure::new(
+                    Exit::Data,
+                    format!(
+                        "label map {} has label {} at row {}, column {} as it left the train pipeline: expected 0 to {} ({classes} \
+                         classes) or the heads' ignore_index {ignored}; do the dataset's and the heads' ignore_index and Pad's \
+                         pad_val agree?",
+                        file.display(),
+                        label.data[at],
+                        at / label.width,
+                        at % label.width,
+                        classes.saturating_sub(1),
+                    )
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// A loss that is not finite, on any rank, ends the run on all of them: weights that it has reached are lost.

@@ -11,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mozjpeg::{ColorSpace, ColorSpaceExt, Decompress};
 
 use super::{Header, exif};
+use crate::data::image::room;
 use crate::data::scratch::Scratch;
 
 /// Rows that are decoded at once: the height of a block of the usual 4:2:0 sampling.
@@ -54,6 +55,7 @@ pub(super) fn grey(bytes: &[u8]) -> Result<(usize, usize, Vec<u8>), String> {
             return Err("it is a colour JPEG; expected one channel of class indices".into());
         }
         let (width, height) = decoder.size();
+        room::<1>(height, width)?;
         let mut data = Vec::with_capacity(width * height);
         stripes(decoder, ColorSpace::JCS_GRAYSCALE, height, |_, row| data.extend_from_slice(row))?;
         Ok((height, width, data))
@@ -93,6 +95,12 @@ struct Refused(String);
 impl From<std::io::Error> for Refused {
     fn from(error: std::io::Error) -> Self {
         Self(error.to_string())
+    }
+}
+
+impl From<String> for Refused {
+    fn from(reason: String) -> Self {
+        Self(reason)
     }
 }
 

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 pub use label::read_label;
 
+use super::image::room;
 use super::resample::{Order, Plan, Resampler};
 use super::scratch::Scratch;
 use super::{DataError, Image, Interpolation, Rect, View};
@@ -64,6 +65,10 @@ impl Encoded {
         self.shape
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The channel order of the rows that `decode` yields.
     pub(super) fn order(&self) -> Order {
         match self.format {
@@ -83,6 +88,7 @@ impl Encoded {
     }
 
     fn image(&self) -> Result<Image, DataError> {
+        room::<3>(self.shape.0, self.shape.1).map_err(|reason| DataError::undecodable(IMAGE, &self.path, reason))?;
         let plan = Plan {
             source: self.shape,
             scaled: self.shape,

@@ -6,6 +6,7 @@ use std::ops::Range;
 use png::{ColorType, Decoder, Reader, Transformations};
 
 use super::{Header, exif};
+use crate::data::image::room;
 
 pub(super) fn header(bytes: &[u8]) -> Result<Header, String> {
     if !is_whole(bytes) {
@@ -31,7 +32,7 @@ pub(super) fn decode(bytes: &[u8], rows: Range<usize>, take: &mut dyn FnMut(usiz
         }
     };
     if reader.info().interlaced {
-        let mut pixels = vec![0; reader.output_buffer_size().ok_or("it is too large")?];
+        let mut pixels = vec![0; size(&reader)?];
         reader.next_frame(&mut pixels).map_err(|error| error.to_string())?;
         for (y, row) in pixels.chunks_exact(width * channels).enumerate().take(rows.end).skip(rows.start) {
             give(y, row);
@@ -50,7 +51,7 @@ pub(super) fn decode(bytes: &[u8], rows: Range<usize>, take: &mut dyn FnMut(usiz
 /// The samples as they are stored, 1 to 16 bits each, packed; nothing is expanded.
 pub(super) fn samples(bytes: &[u8]) -> Result<Samples, String> {
     let mut reader = reader(bytes, Transformations::IDENTITY)?;
-    let mut data = vec![0; reader.output_buffer_size().ok_or("it is too large")?];
+    let mut data = vec![0; size(&reader)?];
     reader.next_frame(&mut data).map_err(|error| error.to_string())?;
     let info = reader.info();
     Ok(Samples {
@@ -70,6 +71,14 @@ pub(super) struct Samples {
     pub(super) bits: usize,
     /// Rows, each beginning on a byte.
     pub(super) data: Vec<u8>,
+}
+
+/// Bytes of the whole picture, for which there is room.
+fn size(reader: &Reader<Cursor<&[u8]>>) -> Result<usize, String> {
+    let (height, width) = (reader.info().height as usize, reader.info().width as usize);
+    let size = reader.output_buffer_size().ok_or_else(|| format!("out of memory: {height}x{width} pixels (height x width)"))?;
+    room::<1>(height, size.div_ceil(height.max(1)))?;
+    Ok(size)
 }
 
 fn reader(bytes: &[u8], transformations: Transformations) -> Result<Reader<Cursor<&[u8]>>, String> {

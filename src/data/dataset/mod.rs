@@ -33,6 +33,7 @@ pub enum DatasetConfig {
 #[serde(deny_unknown_fields)]
 pub struct RepeatDataset {
     pub dataset: Box<DatasetConfig>,
+    #[serde(deserialize_with = "crate::config::positive")]
     pub times: usize,
     /// Without effect: files are always listed at the start.
     #[serde(default)]

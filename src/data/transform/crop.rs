@@ -13,9 +13,11 @@ use crate::data::{DataError, LabelMap, Rect};
 #[serde(deny_unknown_fields)]
 pub struct RandomCrop {
     /// (height, width), or one number for both.
+    #[serde(deserialize_with = "crate::config::side")]
     pub crop_size: Pair<usize>,
     /// The largest share of the crop's labelled pixels that one class may have. Up to ten times another place is tried.
     #[serde(default = "one")]
+    #[serde(deserialize_with = "crate::config::above_zero")]
     pub cat_max_ratio: f64,
     /// Not counted as a class.
     #[serde(default = "ignored")]

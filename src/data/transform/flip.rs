@@ -13,6 +13,7 @@ use crate::data::{DataError, FlipDirection, LabelMap};
 #[serde(deny_unknown_fields)]
 pub struct RandomFlip {
     /// Of a flip at all, shared evenly by the directions; or a list with one for each direction.
+    #[serde(deserialize_with = "crate::config::share")]
     pub prob: OneOrMany<f64>,
     /// One or several.
     #[serde(default = "horizontal")]

@@ -1,12 +1,14 @@
 //! `Pad`: fills up on the right and at the bottom.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use super::Frame;
 use crate::config::{OneOrMany, Pair};
+use crate::data::image::room;
 use crate::data::{DataError, Raster};
 
 /// Pads image and label map to a size, to a multiple, or to a square.
@@ -14,8 +16,10 @@ use crate::data::{DataError, Raster};
 #[serde(deny_unknown_fields, default)]
 pub struct Pad {
     /// (width, height). An image that is larger already stays as it is.
+    #[serde(deserialize_with = "crate::config::side")]
     pub size: Option<Pair<usize>>,
     /// Both edges become multiples of it.
+    #[serde(deserialize_with = "crate::config::positive")]
     pub size_divisor: Option<usize>,
     pub pad_to_square: bool,
     /// One number for the image (labels get 255), or `{img: …, seg: …}`.
@@ -79,6 +83,9 @@ impl Pad {
         let shape = self.target(image.shape());
         let img_val = self.pad_val.img;
         if shape != image.shape() {
+            // The loader knows of which file.
+            let told = |reason| DataError::OutOfMemory { what: "image", path: PathBuf::new(), reason };
+            room::<3>(shape.0, shape.1).map_err(told)?;
             *image = self.pad(&image.render()?, shape, img_val).into();
         }
         frame.meta.img_shape = shape;

@@ -16,10 +16,13 @@ use crate::data::{DataError, Image};
 #[serde(deny_unknown_fields, default)]
 pub struct PhotoMetricDistortion {
     /// Up to this much is added or taken away.
+    #[serde(deserialize_with = "crate::config::not_negative")]
     pub brightness_delta: f64,
     /// Factors of all values.
+    #[serde(deserialize_with = "crate::config::not_negative")]
     pub contrast_range: (f64, f64),
     /// Factors of the saturation.
+    #[serde(deserialize_with = "crate::config::not_negative")]
     pub saturation_range: (f64, f64),
     /// In steps of two degrees: from minus this much up to, not including, this much.
     pub hue_delta: i32,

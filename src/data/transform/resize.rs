@@ -14,8 +14,10 @@ use crate::data::{DataError, Interpolation};
 #[serde(deny_unknown_fields, default)]
 pub struct Resize {
     /// (width, height), or one number for both. Wins over `scale_factor`.
+    #[serde(deserialize_with = "crate::config::positive")]
     pub scale: Option<Pair<usize>>,
     /// What to multiply (width, height) by.
+    #[serde(deserialize_with = "crate::config::above_zero")]
     pub scale_factor: Option<Pair<f64>>,
     /// Keep the aspect ratio: the result is the largest that fits into the scale's long and short edge.
     pub keep_ratio: bool,
@@ -83,6 +85,7 @@ impl Resize {
 pub struct RandomResize {
     /// `[w, h]` with a `ratio_range`, or `[[w, h], [w, h]]`.
     pub scale: ScaleRange,
+    #[serde(default, deserialize_with = "crate::config::above_zero")]
     pub ratio_range: Option<(f64, f64)>,
     #[serde(default)]
     pub resize_type: ResizeType,
@@ -165,11 +168,13 @@ impl RandomResize {
 #[serde(deny_unknown_fields)]
 pub struct RandomChoiceResize {
     /// Each (width, height), or one number for both.
+    #[serde(deserialize_with = "crate::config::positive")]
     pub scales: Vec<Pair<usize>>,
     #[serde(default)]
     pub resize_type: ResizeType,
     /// Of `resize_type: ResizeShortestEdge`.
     #[serde(default)]
+    #[serde(deserialize_with = "crate::config::positive")]
     pub max_size: Option<usize>,
     #[serde(default)]
     pub keep_ratio: bool,
@@ -211,7 +216,9 @@ impl RandomChoiceResize {
 #[serde(deny_unknown_fields)]
 pub struct ResizeShortestEdge {
     /// Of two numbers the smaller counts.
+    #[serde(deserialize_with = "crate::config::positive")]
     pub scale: Pair<usize>,
+    #[serde(deserialize_with = "crate::config::positive")]
     pub max_size: usize,
 }
 
@@ -242,6 +249,7 @@ impl ResizeShortestEdge {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ResizeToMultiple {
+    #[serde(deserialize_with = "crate::config::positive")]
     pub size_divisor: usize,
     /// Of the image; bilinear without it.
     pub interpolation: Option<Interpolation>,

@@ -28,17 +28,22 @@ pub struct ResNetConfig {
     /// 18, 34, 50, 101 or 152.
     pub depth: usize,
     #[serde(default = "three")]
+    #[serde(deserialize_with = "crate::config::positive")]
     pub in_channels: usize,
     #[serde(default = "sixty_four")]
+    #[serde(deserialize_with = "crate::config::positive")]
     pub stem_channels: usize,
     /// Channels of the first stage's inner convolutions; each stage doubles them.
     #[serde(default = "sixty_four")]
+    #[serde(deserialize_with = "crate::config::positive")]
     pub base_channels: usize,
     #[serde(default = "four")]
     pub num_stages: usize,
     #[serde(default = "default_strides")]
+    #[serde(deserialize_with = "crate::config::positive")]
     pub strides: Vec<usize>,
     #[serde(default = "default_dilations")]
+    #[serde(deserialize_with = "crate::config::positive")]
     pub dilations: Vec<usize>,
     /// The stages whose output the heads see.
     #[serde(default = "default_out_indices")]
@@ -63,6 +68,7 @@ pub struct ResNetConfig {
     pub norm_eval: bool,
     /// The dilation of each block of the last stage.
     #[serde(default)]
+    #[serde(deserialize_with = "crate::config::positive")]
     pub multi_grid: Option<Vec<usize>>,
     /// The first block of a dilated stage has half the dilation.
     #[serde(default)]

@@ -48,18 +48,24 @@ macro_rules! head_config {
         #[serde(deny_unknown_fields)]
         pub struct $name {
             /// Channels of the feature map, or of each one in `in_index`.
+            #[serde(deserialize_with = "crate::config::positive")]
             pub in_channels: $crate::config::OneOrMany<usize>,
             /// Channels before the classifier.
+            #[serde(deserialize_with = "crate::config::positive")]
             pub channels: usize,
+            #[serde(deserialize_with = "crate::config::positive")]
             pub num_classes: usize,
             /// `num_classes`, or 1 for two classes told apart by `threshold`.
             #[serde(default)]
+            #[serde(deserialize_with = "crate::config::positive")]
             pub out_channels: Option<usize>,
             /// With one output channel, the probability above which a pixel is foreground; 0.3 if it is not given.
             #[serde(default)]
+            #[serde(deserialize_with = "crate::config::share")]
             pub threshold: Option<f64>,
             /// The probability with which a channel is dropped before the classifier.
             #[serde(default = "crate::models::head::decode::default_dropout")]
+            #[serde(deserialize_with = "crate::config::share")]
             pub dropout_ratio: f64,
             #[serde(default)]
             pub conv_cfg: Option<$crate::models::layer::ConvConfig>,
@@ -234,6 +240,11 @@ pub struct Decode {
 impl Decode {
     pub fn out_channels(&self) -> usize {
         self.out_channels
+    }
+
+    /// How many labels the losses know.
+    pub fn num_classes(&self) -> usize {
+        self.config.num_classes
     }
 
     /// With one output channel, the probability above which a pixel is foreground.

@@ -14,11 +14,13 @@ head_config! {
         #[serde(default = "two")]
         num_convs: usize,
         #[serde(default = "three")]
+        #[serde(deserialize_with = "crate::config::positive")]
         kernel_size: usize,
         /// Join the input with the convolutions' output before the classifier.
         #[serde(default = "yes")]
         concat_input: bool,
         #[serde(default = "one")]
+        #[serde(deserialize_with = "crate::config::positive")]
         dilation: usize,
     }
 }

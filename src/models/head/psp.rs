@@ -13,6 +13,7 @@ head_config! {
     PSPHeadConfig {
         /// Sides of the grids that the pyramid averages over.
         #[serde(default = "default_pool_scales")]
+        #[serde(deserialize_with = "crate::config::positive")]
         pool_scales: Vec<usize>,
     }
 }

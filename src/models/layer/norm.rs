@@ -34,7 +34,9 @@ pub struct BatchNormConfig {
     /// Whether weight and bias are trained.
     pub requires_grad: bool,
     /// How far running statistics move towards a batch's.
+    #[serde(deserialize_with = "crate::config::share")]
     pub momentum: f64,
+    #[serde(deserialize_with = "crate::config::above_zero")]
     pub eps: f64,
 }
 
@@ -93,11 +95,18 @@ impl BatchNorm {
     /// Normalises `[n, c, h, w]`, then applies `activation` in place.
     pub fn forward(&self, x: Tensor<4>, activation: Activation, ctx: &Forward) -> Tensor<4> {
         let Options { momentum, eps, sync, frozen } = self.options;
-        let training = ctx.training && !frozen;
+        let group = if sync { ctx.group } else { None };
+        let mut training = ctx.training && !frozen;
+        if let (Some(starved), true) = (ctx.probe, training) {
+            let [n, _, height, width] = x.dims();
+            if n * height * width == 1 && group.is_none_or(|it| it.world() == 1) {
+                starved.note(self.weight.id);
+            }
+            training = false;
+        }
         if training {
             let _ = ops::to_tch(&self.num_batches_tracked.val()).g_add_scalar_(1);
         }
-        let group = if sync { ctx.group } else { None };
         let options = ops::BatchNorm { training, momentum, eps, activation, group };
         let (mean, var) = (self.running_mean.val(), self.running_var.val());
         ops::batch_norm(x, self.weight.val(), self.bias.val(), &mean, &var, options)

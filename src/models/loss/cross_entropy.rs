@@ -18,6 +18,7 @@ pub struct CrossEntropyLossConfig {
     pub reduction: LossReduction,
     /// A factor for each class.
     pub class_weight: Option<Constant>,
+    #[serde(deserialize_with = "crate::config::not_negative")]
     pub loss_weight: f64,
     pub loss_name: String,
     /// Divide by the number of pixels that count, not by all.

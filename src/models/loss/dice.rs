@@ -19,9 +19,11 @@ pub struct DiceLossConfig {
     pub reduction: LossReduction,
     /// First powers in the denominator in place of squares.
     pub naive_dice: bool,
+    #[serde(deserialize_with = "crate::config::not_negative")]
     pub loss_weight: f64,
     /// The class that is left out, if there is one of this number.
     pub ignore_index: Option<i64>,
+    #[serde(deserialize_with = "crate::config::not_negative")]
     pub eps: f64,
     pub loss_name: String,
 }

@@ -13,6 +13,7 @@ use crate::ops;
 #[serde(deny_unknown_fields, default)]
 pub struct OHEMPixelSamplerConfig {
     /// Pixels whose label has a probability below this count; without it, those with the largest losses.
+    #[serde(deserialize_with = "crate::config::share")]
     pub thresh: Option<f64>,
     /// At least this many pixels per image count.
     pub min_kept: usize,
