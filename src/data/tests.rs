@@ -216,8 +216,6 @@ fn resizes_come_to_mmsegs_sizes_and_refuse_what_cannot_be() {
         assert_eq!(resized(transform), Ok(size), "{transform}");
     }
     for (transform, why) in [
-        ("{type: ResizeToMultiple, size_divisor: 0}", "size_divisor has to be positive"),
-        ("{type: ResizeShortestEdge, scale: 0, max_size: 40}", "scale and max_size have to be positive"),
         ("{type: RandomChoiceResize, scales: [35], max_size: 40}", "max_size belongs to"),
         ("{type: RandomChoiceResize, scales: [35], resize_type: ResizeShortestEdge}", "needs a positive max_size"),
         ("{type: RandomResize, scale: [9, 9], ratio_range: [1, 2], resize_type: ResizeShortestEdge}", "has to be Resize"),

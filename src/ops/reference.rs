@@ -5,7 +5,14 @@ use burn::tensor::{Device, Int, Tensor, activation};
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
 
-use super::{from_tch, gradient, to_tch};
+use super::{OperationError, from_tch, gradient, to_tch};
+
+/// Why an operation is refused, in the words of its [`OperationError`].
+pub(super) fn refused<T>(work: impl FnOnce() -> T) -> String {
+    let work = std::panic::AssertUnwindSafe(|| drop(work()));
+    let payload = std::panic::catch_unwind(work).expect_err("it is refused");
+    OperationError::of_panic(&*payload).expect("it says why").to_string()
+}
 
 /// Normal-looking values without ties, the same for a seed.
 pub(super) fn values(count: usize, seed: u64) -> Vec<f64> {

@@ -274,7 +274,8 @@ fn contradictions_are_errors() {
         Optimizer::new(&config, params()).expect_err("refused").to_string()
     };
     assert!(error("{type: OptimWrapper, optimizer: {type: SGD, nesterov: true}}").contains("momentum above 0"));
-    assert!(error("{type: OptimWrapper, optimizer: {type: SGD}, accumulative_counts: 0}").contains("accumulative_counts"));
+    let none = parse_str::<OptimWrapperConfig>("{type: OptimWrapper, optimizer: {type: SGD}, accumulative_counts: 0}");
+    assert!(none.expect_err("refused").to_string().contains("accumulative_counts: expected a whole number, 1 or more"));
     assert!(error("{type: OptimWrapper, optimizer: {type: SGD}, clip_grad: {norm_type: 1}}").contains("`max_norm` is missing"));
     let text = error("{type: OptimWrapper, optimizer: {type: SGD}, paramwise_cfg: {norm_decay_mult: 0.0}}");
     assert!(text.contains("paramwise_cfg.norm_decay_mult"), "{text}");

@@ -119,7 +119,7 @@ impl Evaluation {
                 asked = Instant::now();
             }
             drop(sender);
-            scribe.join().map_err(|_| anyhow::anyhow!("a fault while counting pixels; please report it"))?
+            scribe.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })?;
         if let Some(bar) = bar {
             bar.finish_and_clear();

@@ -23,8 +23,8 @@ pub(super) fn refuse(learner: &Learner, loader: &DataloaderConfig, dataset: &Dat
     let others = if norms.len() > 1 { format!(" (and {} more)", norms.len() - 1) } else { String::new() };
     let drop_last = if which.ends_the_epoch { "train_dataloader.drop_last: true, " } else { "" };
     let message = format!(
-        "{}, and of one image of {height}x{width} pixels the norm model.{first}{others} sees a single value per channel, which batch \
-         norm cannot be trained on: set {drop_last}another train_dataloader.batch_size, or norm_cfg.type: SyncBN and train on \
+        "{}: from one image of {height}x{width} pixels the norm model.{first}{others} gets a single value per channel, which batch \
+         norm cannot be trained on; set {drop_last}another train_dataloader.batch_size, or norm_cfg.type: SyncBN and train on \
          several ranks; norms that are not trained (model.backbone.norm_eval, frozen_stages) take such a batch",
         which.described
     );
