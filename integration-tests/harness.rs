@@ -115,9 +115,23 @@ pub(crate) fn small(data_root: &Path, iterations: u32) -> Vec<String> {
 
 /// `segslurm train` on the small config, into `work_dir`.
 pub(crate) fn train(work_dir: &Path, iterations: u32) -> Command {
+    train_on(Path::new(CONFIG), work_dir, iterations)
+}
+
+/// The same with a config that builds on it.
+pub(crate) fn train_on(config: &Path, work_dir: &Path, iterations: u32) -> Command {
     let mut command = segslurm();
-    command.args(["train", CONFIG, "--work-dir"]).arg(work_dir).args(small(dataset(), iterations));
+    command.arg("train").arg(config).arg("--work-dir").arg(work_dir).args(small(dataset(), iterations));
     command
+}
+
+/// A config with `load_from` in it.
+pub(crate) fn with_load_from(folder: &Path, checkpoint: &Path) -> PathBuf {
+    let config = folder.join("begins_elsewhere.yaml");
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join(CONFIG);
+    let text = format!("_base_: {}\nload_from: {}\n", base.display(), checkpoint.display());
+    std::fs::write(&config, text).expect("writes");
+    config
 }
 
 /// Every logged training step of a work dir, over all its starts, by iteration; a later start replaces an earlier one's line.

@@ -9,6 +9,7 @@ mod convert;
 mod golden;
 mod group;
 mod harness;
+mod keeping;
 mod launchers;
 mod learning;
 mod losses;

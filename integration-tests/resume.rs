@@ -1,6 +1,6 @@
 //! Stopping without loss: by a signal, by kill -9, with torn checkpoints; the losses go on bit for bit.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -86,25 +86,117 @@ fn a_killed_run_goes_on_from_its_newest_whole_checkpoint() {
     assert_eq!(&exact(&steps(folder.path())), unbroken());
 }
 
-#[test]
-fn a_run_killed_again_and_again_at_any_moment_has_the_losses_of_one_never_stopped() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let seed = rand::rngs::StdRng::from_os_rng().next_u64();
-    let mut random = rand::rngs::StdRng::seed_from_u64(seed);
-    // How long an undisturbed start takes decides where moments can be; the first kill may hit it before anything is written.
-    let began = Instant::now();
-    unbroken();
-    let whole = began.elapsed().max(Duration::from_millis(800));
-    for attempt in 0..8 {
-        let mut command = harness::train(folder.path(), ITERATIONS);
-        let mut child = start(command.arg("--resume"));
-        std::thread::sleep(whole.mul_f64(random.random_range(0.05..0.9)));
-        child.kill().expect("it was not waited for");
-        let status = child.wait().expect("it ends");
-        assert!(matches!(status.code(), None | Some(0)), "attempt {attempt} (seed {seed}) ended by itself: {status}");
+/// A place in which runs are killed: in a fresh work dir or one that an older run has used, with `load_from` or without.
+struct Scene {
+    folder: tempfile::TempDir,
+    used: bool,
+    /// A config that begins with these weights. On the command line `load_from` beside `--resume` would be an order.
+    config: Option<PathBuf>,
+    /// The losses of the same run, never stopped.
+    unbroken: Steps,
+    /// How long that one took.
+    whole: Duration,
+    runs: usize,
+}
+
+impl Scene {
+    fn new(used: bool, weights: Option<&Path>) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let config = weights.map(|it| harness::with_load_from(folder.path(), it));
+        let mut scene = Self { folder, used, config, unbroken: Steps::new(), whole: Duration::ZERO, runs: 0 };
+        let alone = scene.folder.path().join("alone");
+        let began = Instant::now();
+        ends_in(&mut scene.train(&alone, false), 0);
+        scene.whole = began.elapsed();
+        scene.unbroken = exact(&steps(&alone));
+        if used {
+            ends_in(harness::train(&scene.folder.path().join("used"), 8).arg("randomness.seed=8"), 0);
+        }
+        scene
     }
-    ends_in(harness::train(folder.path(), ITERATIONS).arg("--resume"), 0);
-    assert_eq!(&exact(&steps(folder.path())), unbroken(), "seed {seed}");
+
+    fn train(&self, work_dir: &Path, resume: bool) -> Command {
+        let mut command = match &self.config {
+            Some(config) => harness::train_on(config, work_dir, ITERATIONS),
+            None => harness::train(work_dir, ITERATIONS),
+        };
+        command.args(["default_hooks.checkpoint.max_keep_ckpts=1", "default_hooks.checkpoint.save_best=mIoU"]);
+        command.args(resume.then_some("--resume"));
+        command
+    }
+
+    /// Kills one run until it is done; each kill takes one from `left`. Returns how many there were.
+    fn play(&mut self, random: &mut impl Rng, left: usize) -> usize {
+        self.runs += 1;
+        let work_dir = self.folder.path().join(format!("work{}", self.runs));
+        if self.used {
+            let used = self.folder.path().join("used");
+            assert!(Command::new("cp").arg("-r").arg(used).arg(&work_dir).status().expect("cp starts").success());
+        }
+        let current = work_dir.join("current_run");
+        let older = std::fs::read(&current).ok();
+        let (mut kills, mut saved) = (0, 0);
+        loop {
+            // Whoever sees that nothing has begun starts the same command again.
+            let begun = std::fs::read(&current).ok() != older;
+            let mut child = start(&mut self.train(&work_dir, begun));
+            if kills < left {
+                std::thread::sleep(self.whole.mul_f64(random.random_range(0.02..0.98)));
+                child.kill().expect("it was not waited for");
+            }
+            let output = child.wait_with_output().expect("it ends");
+            let said = text(&output.stdout);
+            let place = format!("used: {}, load_from: {}, run {}, kill {kills}", self.used, self.config.is_some(), self.runs);
+            let everything = || format!("{place}\n{said}{}", text(&output.stderr));
+            for line in said.lines() {
+                if let Some(iteration) = line.split("resumed at iteration ").nth(1) {
+                    let iteration: u64 = iteration.split(',').next().and_then(|it| it.parse().ok()).expect("a number");
+                    assert!(iteration >= saved, "{saved} was said to be saved: {}", everything());
+                }
+                let told = line.split("saved ").nth(1).filter(|it| it.ends_with(".safetensors"));
+                if let Some(iteration) = told.and_then(|it| it.rsplit("iter_").next()?.split(['.', '-']).next()?.parse().ok()) {
+                    saved = saved.max(iteration);
+                }
+            }
+            assert!(begun || saved == 0 || std::fs::read(&current).ok() != older, "{}", everything());
+            if let Ok(last) = std::fs::read_to_string(work_dir.join("last_checkpoint")) {
+                assert!(work_dir.join(&last).is_file(), "last_checkpoint names {last}, which is not there: {}", everything());
+            }
+            match output.status.code() {
+                Some(0) => {
+                    assert_eq!(saved, u64::from(ITERATIONS), "{}", everything());
+                    assert_eq!(exact(&steps(&work_dir)), self.unbroken, "{}", everything());
+                    std::fs::remove_dir_all(&work_dir).expect("removes");
+                    return kills;
+                }
+                None => kills += 1,
+                Some(code) => panic!("it ended by itself with {code}: {}", everything()),
+            }
+        }
+    }
+}
+
+/// `SEGSLURM_CRASHES` says how often; `make crash-test` sets it to 100.
+#[test]
+fn a_run_killed_at_any_moment_loses_nothing_that_was_said_to_be_saved_and_has_the_losses_of_one_never_stopped() {
+    let crashes: usize = std::env::var("SEGSLURM_CRASHES").map_or(8, |it| it.parse().expect("SEGSLURM_CRASHES is a number"));
+    let seed = rand::rngs::StdRng::from_os_rng().next_u64();
+    println!("seed {seed}");
+    let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    ends_in(harness::train(folder.path(), 2).arg("randomness.seed=11"), 0);
+    let weights = folder.path().join("weights.pth");
+    ends_in(harness::segslurm().arg("convert").arg(folder.path().join("iter_2.safetensors")).arg(&weights), 0);
+    let places = [(false, None), (true, None), (false, Some(&*weights)), (true, Some(&*weights))];
+    let mut total = 0;
+    for (index, (used, weights)) in places.into_iter().enumerate() {
+        let mut scene = Scene::new(used, weights);
+        let wanted = crashes * (index + 1) / places.len();
+        while total < wanted {
+            total += scene.play(&mut random, wanted - total);
+        }
+        println!("{total} kills, {} runs in this place; used: {used}, load_from: {}", scene.runs, weights.is_some());
+    }
 }
 
 #[test]

@@ -9,9 +9,9 @@ work_dir=work_dirs/demo
 
 "$segslurm" demo-data data/demo
 "$segslurm" train "$config" --work-dir "$work_dir"
-checkpoint=$(cat "$work_dir/last_checkpoint")
+checkpoint=$work_dir/$(cat "$work_dir/last_checkpoint")
 "$segslurm" test "$config" "$checkpoint" --work-dir "$work_dir" --show-dir painted
-newest=$(find "$work_dir" -mindepth 1 -maxdepth 1 -type d | sort | tail -n 1)
+newest=$(find "$work_dir" -mindepth 1 -maxdepth 1 -type d -name '[0-9]*' | sort | tail -n 1)
 echo
 echo "checkpoint        $checkpoint"
 echo "log and scalars   $work_dir"

@@ -14,7 +14,8 @@ pub enum Exit {
     Data,
     /// A file or folder that the run needs does not exist.
     NoInput,
-    /// Something that the run needs does not answer: a rank, a Slurm controller, a taken port, the GPUs that it was given.
+    /// Something that the run needs does not answer or is in use: a rank, a Slurm controller, a taken port, the GPUs that it was given, a
+    /// work dir that another training holds.
     Unavailable,
     /// A worker failed, or a fault of segslurm's own.
     Software,

@@ -17,6 +17,7 @@ pub mod terminal;
 
 // Floor 2: processes that talk, to each other and to people.
 pub mod dist;
+pub mod lock;
 pub mod logging;
 
 // Floor 3: fast paths for Burn.

@@ -6,7 +6,8 @@
 //! work_dir/
 //!   <config name>.yaml              the merged config
 //!   iter_2000.safetensors           checkpoints, and last_checkpoint naming the newest
-//!   20260131_235959/                one folder a start
+//!   current_run                     what the work dir is busy with; training.lock while a training holds it
+//!   20260131_235959/                one folder a start; 20260131_235959_1/ where another start of that second has it
 //!     20260131_235959.log           rank 0's log; <…>_rank1.log and so on beside it
 //!     20260131_235959.json          a test's metrics
 //!     vis_data/config.yaml          the merged config of this start
@@ -58,20 +59,24 @@ impl RunDir {
         work_dir.join("slurm")
     }
 
-    /// Makes the folders of a start; an error says which folder cannot be written and why.
+    /// Makes the folders of a start, which are nobody else's; an error says which folder cannot be written and why.
     pub fn create(work_dir: &Path, stamp: &str) -> Result<Self, Failure> {
-        let run = Self { work_dir: work_dir.to_owned(), stamp: stamp.to_owned() };
-        let refuse = |error: &io::Error| {
-            let message = format!(
-                "cannot write the work dir {}: {error}; choose another with --work-dir or mend its permissions",
-                work_dir.display()
-            );
-            Failure::new(Exit::CannotWrite, message)
-        };
-        fs::create_dir_all(run.vis_data()).map_err(|error| refuse(&error))?;
         // A folder that is there may still refuse new files; the work dir itself takes the checkpoints.
-        tempfile::tempfile_in(work_dir).map_err(|error| refuse(&error))?;
+        writable(work_dir, "the work dir", "choose another with --work-dir or mend its permissions")?;
+        let stamp = claim(work_dir, stamp).map_err(|error| unwritable(work_dir, &error))?;
+        Self::join(work_dir, &stamp)
+    }
+
+    /// The folders of a start that another rank made; they are made here too where the work dir is not shared.
+    pub fn join(work_dir: &Path, stamp: &str) -> Result<Self, Failure> {
+        let run = Self { work_dir: work_dir.to_owned(), stamp: stamp.to_owned() };
+        fs::create_dir_all(run.vis_data()).map_err(|error| unwritable(work_dir, &error))?;
         Ok(run)
+    }
+
+    /// What names this start among all of the work dir's.
+    pub fn stamp(&self) -> &str {
+        &self.stamp
     }
 
     pub fn work_dir(&self) -> &Path {
@@ -106,6 +111,50 @@ impl RunDir {
     pub fn show_dir(&self, asked: &Path) -> PathBuf {
         self.dir().join(asked)
     }
+}
+
+fn unwritable(work_dir: &Path, error: &io::Error) -> Failure {
+    let message = format!(
+        "cannot write the work dir {}: {error}; choose another with --work-dir or mend its permissions",
+        work_dir.display()
+    );
+    Failure::new(Exit::CannotWrite, message)
+}
+
+/// Makes a folder that a run writes into later, and proves that it takes files. `what` it is and what to do otherwise is said in
+/// the error.
+pub fn writable(folder: &Path, what: &str, otherwise: &str) -> Result<(), Failure> {
+    let proof = fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder));
+    proof.map(drop).map_err(|error| {
+        Failure::new(Exit::CannotWrite, format!("cannot write {what} {}: {error}; {otherwise}", folder.display()))
+    })
+}
+
+/// Makes the folder `name` in `parent`, or `name_1` and so on where that is taken: no two callers get the same.
+pub fn claim(parent: &Path, name: &str) -> io::Result<String> {
+    fs::create_dir_all(parent)?;
+    let names = (0..).map(|count| if count == 0 { name.to_owned() } else { format!("{name}_{count}") });
+    for name in names {
+        match fs::create_dir(parent.join(&name)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made.map(|()| name),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// The way to `path`, whose folder exists, from the folder `from`.
+pub fn relative(path: &Path, from: &Path) -> io::Result<PathBuf> {
+    if let Ok(below) = path.strip_prefix(from) {
+        return Ok(below.to_owned());
+    }
+    let whole = |folder: &Path| fs::canonicalize(if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+    let (folder, from) = (whole(path.parent().unwrap_or(Path::new("")))?, whole(from)?);
+    let common = folder.components().zip(from.components()).take_while(|(left, right)| left == right).count();
+    let up = from.components().skip(common).map(|_| std::path::Component::ParentDir);
+    let mut way: PathBuf = up.chain(folder.components().skip(common)).collect();
+    way.push(path.file_name().unwrap_or_default());
+    Ok(way)
 }
 
 /// The local time as mmengine stamps its folders, `20260131_235959`.
@@ -173,6 +222,30 @@ mod tests {
         let failure = RunDir::create(&file.join("work"), "now").expect_err("a file is no folder");
         assert_eq!(failure.exit, Exit::CannotWrite);
         assert!(failure.message.contains("taken/work"), "{}", failure.message);
+    }
+
+    #[test]
+    fn starts_of_one_second_have_folders_of_their_own() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let starts: Vec<_> = std::thread::scope(|scope| {
+            let start = || scope.spawn(|| RunDir::create(folder.path(), "20260131_235959").expect("a start").metrics());
+            let running: Vec<_> = (0..8).map(|_| start()).collect();
+            running.into_iter().map(|it| it.join().expect("no panic")).collect()
+        });
+        let different: std::collections::BTreeSet<_> = starts.iter().collect();
+        assert_eq!(different.len(), starts.len(), "{starts:?}");
+        assert!(starts.contains(&folder.path().join("20260131_235959/20260131_235959.json")), "{starts:?}");
+        assert!(starts.contains(&folder.path().join("20260131_235959_7/20260131_235959_7.json")), "{starts:?}");
+    }
+
+    #[test]
+    fn a_way_leads_down_and_across() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (work, out) = (folder.path().join("a/work"), folder.path().join("b"));
+        fs::create_dir_all(&work).expect("makes");
+        fs::create_dir_all(&out).expect("makes");
+        assert_eq!(relative(&work.join("iter_2"), &work).expect("a way"), Path::new("iter_2"));
+        assert_eq!(relative(&out.join("iter_2"), &work).expect("a way"), Path::new("../../b/iter_2"));
     }
 
     #[test]

@@ -11,12 +11,13 @@ use crate::config::{Config, ConfigError};
 use crate::dist::{self, Accelerator, Group, Launched, Launcher};
 use crate::exit::{Exit, Failure, told};
 use crate::experiment::Experiment;
+use crate::lock::{Holder, Lock};
 use crate::logging::Console;
 use crate::models::hub_checkpoints;
 use crate::ops;
-use crate::rundir::{RunDir, stamp_now, write_atomically};
-use crate::runner::{self, Interrupt, Outcome, Setting, TestOptions, Training};
-use crate::slurm::env::{Context, Place, StepDaemon};
+use crate::rundir::{RunDir, stamp_now, writable, write_atomically};
+use crate::runner::{self, Asked, Interrupt, Outcome, Setting, TestOptions, Training};
+use crate::slurm::env::{Context, Job, Place, StepDaemon};
 
 /// What a rank was asked to do, and by whom it was started.
 #[derive(Debug, Clone)]
@@ -37,7 +38,7 @@ pub fn train(task: &Task, variables: Variables) -> anyhow::Result<Exit> {
     dist::tether(variables).map_err(Failure::from)?;
     let interrupt = Interrupt::listen()?;
     let config = load(task)?;
-    let setting = prepare(task, &config, variables)?;
+    let setting = prepare(task, &config, variables, Purpose::Train)?;
     let (group, console) = (setting.group.clone(), setting.console.clone());
     let result = Training::new(setting, interrupt).and_then(|mut training| runner::train(&mut training));
     let outcome = leave(&group, &console, result)?;
@@ -55,7 +56,7 @@ pub fn test(task: &Task, options: &TestOptions, variables: Variables) -> anyhow:
     if !options.checkpoint.is_file() {
         return Err(Failure::new(Exit::NoInput, format!("the checkpoint {} does not exist", options.checkpoint.display())).into());
     }
-    let setting = prepare(task, &config, variables)?;
+    let setting = prepare(task, &config, variables, Purpose::Test)?;
     let (group, console) = (setting.group.clone(), setting.console.clone());
     let rundir = setting.rundir.clone();
     leave(&group, &console, runner::test(&setting, options))?;
@@ -84,8 +85,16 @@ fn load(task: &Task) -> Result<Config, Failure> {
     })
 }
 
+/// What a rank is prepared for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// It writes checkpoints, so its folders are its own.
+    Train,
+    Test,
+}
+
 /// The config as a type, the group of ranks, the device, the work dir and the log.
-fn prepare(task: &Task, config: &Config, variables: Variables) -> anyhow::Result<Setting> {
+fn prepare(task: &Task, config: &Config, variables: Variables, purpose: Purpose) -> anyhow::Result<Setting> {
     let experiment = Experiment::from_config(config)?;
     let dist_config = &experiment.env_cfg.dist_cfg;
     let accelerator = Accelerator::find(variables, task.launcher).map_err(Failure::from)?;
@@ -97,7 +106,7 @@ fn prepare(task: &Task, config: &Config, variables: Variables) -> anyhow::Result
     }
     let interface = variables("GLOO_SOCKET_IFNAME");
     let group = dist::join(&launched, dist_config, interface.as_deref(), &accelerator).map_err(Failure::from)?;
-    let settled = settle(task, config, experiment, console, &group, (accelerator, launched.gpu_index()), variables);
+    let settled = settle(task, config, experiment, console, &group, (accelerator, launched.gpu_index()), variables, purpose);
     settled.inspect_err(|error| group.fail(&told(error)))
 }
 
@@ -117,7 +126,40 @@ fn warn_of_a_step(variables: Variables) {
     }
 }
 
+/// Rank 0 does something for all of them, and what it could not do is an error of each.
+fn by_rank_0<T>(group: &Group, work: impl FnOnce() -> Result<(T, String), Failure>) -> Result<(Option<T>, String), Failure> {
+    let done = if group.is_main() { Some(work()) } else { None };
+    let told = match &done {
+        Some(Ok((_, text))) => format!("0 {text}"),
+        Some(Err(failure)) => format!("{} {}", failure.exit.code(), failure.message),
+        None => String::new(),
+    };
+    let told = group.broadcast_text(&told).map_err(Failure::from)?;
+    let (code, text) = told.split_once(' ').unwrap_or(("70", &told));
+    match code.parse().ok().and_then(Exit::from_code).unwrap_or(Exit::Software) {
+        Exit::Done => Ok((done.and_then(Result::ok).map(|it| it.0), text.to_owned())),
+        exit => Err(Failure::new(exit, text)),
+    }
+}
+
+/// Holds the folders that a training writes checkpoints into, before anything is written there.
+fn hold(work_dir: &Path, experiment: &Experiment, job: Option<&Job>, variables: Variables) -> Result<Vec<Lock>, Failure> {
+    let own = Holder::this_process(job, variables("SLURM_CLUSTER_NAME"));
+    let otherwise = "choose another with --work-dir or mend its permissions";
+    writable(work_dir, "the work dir", otherwise)?;
+    let mut locks = vec![Lock::take(work_dir, &own, "--work-dir")?];
+    if let Some(folder) = &experiment.checkpoint_hook().out_dir {
+        writable(folder, "default_hooks.checkpoint.out_dir", "choose another folder or mend its permissions")?;
+        let whole = |path: &Path| std::fs::canonicalize(path).ok();
+        if whole(folder) != whole(work_dir) {
+            locks.push(Lock::take(folder, &own, "default_hooks.checkpoint.out_dir")?);
+        }
+    }
+    Ok(locks)
+}
+
 /// What comes once the ranks have met.
+#[expect(clippy::too_many_arguments, reason = "it joins what one function could as well do in one go")]
 fn settle(
     task: &Task,
     config: &Config,
@@ -126,6 +168,7 @@ fn settle(
     group: &Group,
     (accelerator, gpu): (Accelerator, Option<usize>),
     variables: Variables,
+    purpose: Purpose,
 ) -> anyhow::Result<Setting> {
     let device = ops::device(gpu);
     if let Some(gpu) = gpu {
@@ -140,9 +183,29 @@ fn settle(
     group.agree(&facts).map_err(Failure::from)?;
 
     let work_dir = RunDir::choose(task.work_dir.as_deref(), experiment.work_dir.as_deref(), &task.config);
-    let stamp = group.broadcast_text(&stamp_now()).map_err(Failure::from)?;
-    let rundir = RunDir::create(&work_dir, &stamp)?;
+    let place = Place::derive(variables, StepDaemon::of_this_process().as_ref()).ok();
+    let job = place.as_ref().and_then(Place::job);
+    let (made, stamp) = by_rank_0(group, || {
+        let locks = if purpose == Purpose::Train { hold(&work_dir, &experiment, job, variables)? } else { Vec::new() };
+        let rundir = RunDir::create(&work_dir, &stamp_now())?;
+        let stamp = rundir.stamp().to_owned();
+        Ok(((locks, rundir), stamp))
+    })?;
+    let (locks, rundir) = match made {
+        Some(made) => made,
+        None => (Vec::new(), RunDir::join(&work_dir, &stamp)?),
+    };
     console.also_to(&rundir.log(group.rank()))?;
+    for dead in locks.iter().filter_map(|it| it.replaced.as_ref()) {
+        tracing::warn!("took over the folder of a training that has ended without a word: {dead}");
+    }
+    let named = |key: &str| config.root.get(key).is_some_and(|it| it.origin.is_command_line());
+    let asked = Asked {
+        file: named("load_from"),
+        resume: named("resume"),
+        job: job.map(|it| it.address.clone()),
+        again: job.is_some_and(|it| it.restart > 0),
+    };
     let seed = match experiment.randomness.seed {
         Some(seed) => seed,
         None => {
@@ -160,7 +223,18 @@ fn settle(
     if experiment.randomness.deterministic && gpu.is_some() {
         tracing::warn!("randomness.deterministic: libtorch's GPU kernels are taken as they are, and some vary in the last bits");
     }
-    Ok(Setting { experiment, config_text, rundir, console, group: group.clone(), device, seed, hub: hub_checkpoints(variables) })
+    Ok(Setting {
+        experiment,
+        config_text,
+        rundir,
+        asked,
+        locks,
+        console,
+        group: group.clone(),
+        device,
+        seed,
+        hub: hub_checkpoints(variables),
+    })
 }
 
 /// The merged config lies in the work dir and in this start's folder, as mmengine leaves it.

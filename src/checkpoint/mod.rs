@@ -5,6 +5,7 @@
 //! checksum, so a checkpoint is whole or it is not one. mmseg's `.pth` files are read and written too; pickle code is never run.
 
 mod error;
+mod identity;
 mod load;
 mod newest;
 mod pth;
@@ -17,8 +18,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use error::CheckpointError;
+pub use identity::{Beginning, CurrentRun, RunId};
 pub use load::{Destination, Report, load_into};
-pub use newest::{Found, newest, prune, record_newest};
+pub use newest::{Entry, Found, Survey, last_checkpoint, owner, prune, record_newest};
 
 /// A state dict: tensors on the CPU by name.
 pub type StateDict = BTreeMap<String, tch::Tensor>;
@@ -36,6 +38,9 @@ pub struct Checkpoint {
 /// What a checkpoint holds besides tensors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Meta {
+    /// The run that wrote this; the unknown one in older files and in mmseg's.
+    #[serde(default, skip_serializing_if = "RunId::is_unknown")]
+    pub run_id: RunId,
     /// The classes and colours that the model was trained for.
     #[serde(default)]
     pub dataset_meta: DatasetMeta,
@@ -54,6 +59,11 @@ impl Meta {
     /// Finished iterations of the run that wrote this, where a run did.
     fn iteration(&self) -> Option<i64> {
         self.run.get(PROGRESS)?.get("iteration")?.as_i64()
+    }
+
+    /// Whether nothing of a run's state is here, or no more than the number of iterations.
+    pub fn is_weights_alone(&self) -> bool {
+        self.run.keys().all(|key| key == PROGRESS)
     }
 }
 
@@ -82,6 +92,7 @@ impl Checkpoint {
     #[must_use]
     pub fn into_weights(mut self) -> Self {
         self.optimizer.clear();
+        self.meta.run_id = RunId::default();
         self.meta.run.retain(|key, _| key == PROGRESS);
         self
     }

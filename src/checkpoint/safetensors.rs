@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype, Metadata, TensorView};
 use safetensors::{SafeTensors, serialize_to_file};
 use tch::{Device, Kind, Tensor};
 
@@ -106,6 +106,39 @@ fn store(checkpoint: &Checkpoint, path: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// The longest header that is read; safetensors itself allows no longer one.
+const LONGEST_HEADER: u64 = 100_000_000;
+
+/// What a checkpoint holds besides tensors, from its header alone. A file of another length than its header says is damaged; what
+/// the checksum says takes the whole file, [`read`].
+pub(super) fn read_meta(path: &Path) -> Result<Meta, CheckpointError> {
+    let damaged = |problem: String| CheckpointError::damaged(path, problem);
+    let open = |source| CheckpointError::open(path, source);
+    let mut file = File::open(path).map_err(open)?;
+    let length = file.metadata().map_err(open)?.len();
+    let mut size = [0; 8];
+    let part = |_| damaged("it is no safetensors file, or a part of one is missing".to_owned());
+    file.read_exact(&mut size).map_err(part)?;
+    let size = u64::from_le_bytes(size);
+    if size > LONGEST_HEADER.min(length) {
+        return Err(part(io::ErrorKind::UnexpectedEof.into()));
+    }
+    let mut text = vec![0; size as usize];
+    file.read_exact(&mut text).map_err(part)?;
+    let header: Metadata = serde_json::from_slice(&text)
+        .map_err(|error| damaged(format!("it is no safetensors file, or its header was changed ({error})")))?;
+    let expected = 8 + size + header.data_len() as u64;
+    if length != expected {
+        return Err(damaged(format!("it has {length} bytes of the {expected} that its header speaks of")));
+    }
+    meta(path, header.metadata().as_ref().and_then(|it| it.get(META)))
+}
+
+fn meta(path: &Path, text: Option<&String>) -> Result<Meta, CheckpointError> {
+    let parsed = text.map_or_else(|| Ok(Meta::default()), |text| serde_json::from_str(text));
+    parsed.map_err(|error| CheckpointError::damaged(path, format!("its metadata do not parse ({error})")))
+}
+
 pub(super) fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let bytes = std::fs::read(path).map_err(|source| CheckpointError::open(path, source))?;
     let damaged = |problem: String| CheckpointError::damaged(path, problem);
@@ -128,11 +161,7 @@ pub(super) fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
             return Err(damaged(format!("its checksum is {expected}, its content's {found}: it was changed or torn")));
         }
     }
-    let meta = match metadata.get(META) {
-        Some(text) => serde_json::from_str(text).map_err(|error| damaged(format!("its metadata do not parse ({error})")))?,
-        None => Meta::default(),
-    };
-    let mut checkpoint = Checkpoint { meta, ..Checkpoint::default() };
+    let mut checkpoint = Checkpoint { meta: meta(path, metadata.get(META))?, ..Checkpoint::default() };
     for (name, view) in tensors.tensors() {
         let kind = KINDS.iter().find(|(_, dtype)| *dtype == view.dtype()).map(|(kind, _)| *kind);
         let kind = kind.ok_or_else(|| damaged(format!("{name} has the type {:?}, which no model here has", view.dtype())))?;
@@ -174,6 +203,7 @@ mod tests {
         written.write(&path).expect("writes");
         let read = Checkpoint::read(&path).expect("reads");
         assert_eq!(read.meta, written.meta);
+        assert_eq!(read_meta(&path).expect("reads"), written.meta);
         for (part, original) in [(&read.model, &written.model), (&read.optimizer, &written.optimizer)] {
             assert_eq!(part.len(), original.len());
             for (name, tensor) in original {
@@ -210,6 +240,7 @@ mod tests {
         for length in 0..whole.len() {
             std::fs::write(&spoilt, &whole[..length]).expect("writes");
             assert!(Checkpoint::read(&spoilt).is_err(), "cut to {length} of {} bytes", whole.len());
+            assert!(read_meta(&spoilt).is_err(), "the header alone, cut to {length} of {} bytes", whole.len());
         }
         for bit in 0..whole.len() * 8 {
             let mut bytes = whole.clone();

@@ -44,8 +44,8 @@ pub(crate) struct Training {
     #[arg(long)]
     amp: bool,
 
-    /// Go on from the newest whole checkpoint of the work dir, or from load_from
-    #[arg(long)]
+    /// Go on from the newest whole checkpoint of the work dir's latest run, or from the load_from of --cfg-options
+    #[arg(long, overrides_with = "resume")]
     resume: bool,
 
     #[command(flatten)]

@@ -11,6 +11,9 @@ use serde::ser::{Serialize, Serializer};
 use super::deserialize;
 use super::error::ConfigError;
 
+/// What stands for the command line as a source.
+pub(super) const COMMAND_LINE: &str = "--cfg-options";
+
 /// Where a value was set: a file and a line, or the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
@@ -28,6 +31,11 @@ impl Origin {
     /// A source without lines, such as `--cfg-options`.
     pub fn named(source: &str) -> Self {
         Self { source: source.into(), line: 0 }
+    }
+
+    /// Whether the command line set this.
+    pub fn is_command_line(&self) -> bool {
+        &*self.source == COMMAND_LINE
     }
 
     /// The file, or what stands for it.

@@ -2,17 +2,14 @@
 
 use super::bases::{ListKeys, merge};
 use super::error::ConfigError;
-use super::node::{Map, Node, Origin, Value};
-
-/// What errors call the command line.
-const SOURCE: &str = "--cfg-options";
+use super::node::{COMMAND_LINE, Map, Node, Origin, Value};
 
 /// Merges `key=value` arguments over a config. A later argument wins over an earlier one with the same key.
 pub(super) fn apply(root: Node, arguments: &[String]) -> Result<Node, ConfigError> {
     if arguments.is_empty() {
         return Ok(root);
     }
-    let origin = Origin::named(SOURCE);
+    let origin = Origin::named(COMMAND_LINE);
     let mut tree = Node::new(Value::Map(Map::new()), origin.clone());
     for argument in arguments {
         let error = |message: String| ConfigError::Override { argument: argument.clone(), message };
@@ -125,7 +122,7 @@ mod tests {
     use crate::config::yaml;
 
     fn value(text: &str) -> Result<String, String> {
-        parse(text, &Origin::named(SOURCE)).map(|it| serde_json::to_string(&it).expect("has a JSON form"))
+        parse(text, &Origin::named(COMMAND_LINE)).map(|it| serde_json::to_string(&it).expect("has a JSON form"))
     }
 
     #[test]

@@ -23,6 +23,7 @@ use signal_hook::iterator::Signals;
 
 use crate::dist;
 use crate::exit::{Exit, Failure};
+use crate::rundir::claim;
 
 /// How often the ranks are looked at.
 const GLANCE: Duration = Duration::from_millis(10);
@@ -89,7 +90,8 @@ impl Local {
         // A terminal that goes away ends nothing: the ranks write their log files.
         signal_hook::flag::register(SIGHUP, std::sync::Arc::default()).map_err(cannot)?;
         let mut ranks = Ranks(Vec::with_capacity(self.ranks));
-        self.start(&mut ranks)?;
+        let output = if self.ranks > 1 { self.own_output()? } else { self.output.clone() };
+        self.start(&mut ranks, &output)?;
         let mut failed: Option<Instant> = None;
         loop {
             for signal in signals.pending() {
@@ -114,18 +116,22 @@ impl Local {
             None if ranks.0.iter().any(|it| it.exit() == Some(Exit::Interrupted)) => Ok(Exit::Interrupted),
             None => Ok(Exit::Done),
         };
-        self.tidy(&ranks);
+        self.tidy(&ranks, &output);
         outcome
     }
 
-    fn start(&self, ranks: &mut Ranks) -> Result<(), Failure> {
+    /// The folder for the ranks' output; another name where two launchers of one second want the same.
+    fn own_output(&self) -> Result<PathBuf, Failure> {
+        let (parent, name) = (self.output.parent().unwrap_or(Path::new(".")), self.output.file_name().unwrap_or_default());
+        let claimed = claim(parent, &name.to_string_lossy()).map_err(|error| self.unwritable(&self.output, &error))?;
+        Ok(parent.join(claimed))
+    }
+
+    fn start(&self, ranks: &mut Ranks, output: &Path) -> Result<(), Failure> {
         let cannot = |error: io::Error| Failure::new(Exit::Software, format!("cannot start a rank: {error}"));
         let program = std::env::current_exe().map_err(cannot)?;
         let (listener, port, from) = self.meeting()?;
         let threads = std::thread::available_parallelism().map_or(1, |it| (it.get() / self.ranks).max(1));
-        if self.ranks > 1 {
-            fs::create_dir_all(&self.output).map_err(|error| self.unwritable(&self.output, &error))?;
-        }
         for local in 0..self.ranks {
             let number = self.machines.own * self.ranks + local;
             let mut command = Command::new(&program);
@@ -141,7 +147,7 @@ impl Local {
                 command.env("OMP_NUM_THREADS", threads.to_string());
             }
             command.stdin(Stdio::null()).process_group(0);
-            let output = (local > 0).then(|| self.output.join(format!("rank{number}.txt")));
+            let output = (local > 0).then(|| output.join(format!("rank{number}.txt")));
             if let Some(path) = &output {
                 let file = File::create(path).map_err(|error| self.unwritable(path, &error))?;
                 command.stdout(file.try_clone().map_err(cannot)?).stderr(file);
@@ -178,14 +184,14 @@ impl Local {
     }
 
     /// Removes the files that nobody printed into.
-    fn tidy(&self, ranks: &Ranks) {
+    fn tidy(&self, ranks: &Ranks, output: &Path) {
         for path in ranks.0.iter().filter_map(|it| it.output.as_ref()) {
             if fs::metadata(path).is_ok_and(|it| it.len() == 0) {
                 let _ = fs::remove_file(path);
             }
         }
         // Fails where something is left in it, as it should.
-        let _ = fs::remove_dir(&self.output);
+        let _ = fs::remove_dir(output);
     }
 }
 

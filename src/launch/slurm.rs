@@ -64,7 +64,9 @@ impl Foreground {
             Some(0) => Ok(Exit::Done),
             _ if cancelled => Err(Failure::new(Exit::Killed, "the job was cancelled")),
             Some(code) if code == i32::from(Exit::Interrupted.code()) => {
-                terminal::note("segslurm: stopped, everything is saved; the same command with --resume goes on");
+                let named = self.line.iter().any(|it| it.starts_with("load_from="));
+                let but = if named { " and without load_from" } else { "" };
+                terminal::note(format!("segslurm: stopped, everything is saved; the same command with --resume{but} goes on"));
                 Ok(Exit::Interrupted)
             }
             Some(code) => {

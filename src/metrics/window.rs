@@ -3,13 +3,21 @@
 use std::collections::VecDeque;
 
 use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The last values of each scalar. It is part of a checkpoint, so that log lines after a resume equal those of an unbroken run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Window {
     size: usize,
+    #[serde(deserialize_with = "null_is_no_number")]
     values: IndexMap<String, VecDeque<f64>>,
+}
+
+/// JSON has no word for a value that is not a number, such as the accuracy of a batch without a labelled pixel: it becomes `null`.
+fn null_is_no_number<'de, D: Deserializer<'de>>(from: D) -> Result<IndexMap<String, VecDeque<f64>>, D::Error> {
+    let values = IndexMap::<String, VecDeque<Option<f64>>>::deserialize(from)?;
+    let number = |value: Option<f64>| value.unwrap_or(f64::NAN);
+    Ok(values.into_iter().map(|(name, values)| (name, values.into_iter().map(number).collect())).collect())
 }
 
 impl Window {
@@ -61,5 +69,9 @@ mod tests {
         window.push("loss", 0.1 + 0.2);
         let text = serde_json::to_string(&window).expect("serializes");
         assert_eq!(serde_json::from_str::<Window>(&text).expect("parses"), window);
+        window.push("acc_seg", f64::NAN);
+        let text = serde_json::to_string(&window).expect("serializes");
+        let back = serde_json::from_str::<Window>(&text).expect("parses");
+        assert!(back.mean("acc_seg").is_some_and(f64::is_nan) && back.mean("loss") == window.mean("loss"));
     }
 }

@@ -11,19 +11,22 @@ use tch::Kind;
 use super::evaluate::{Evaluation, Leaves};
 use super::interrupt::Interrupt;
 use super::journal::{Communication, Journal, Step};
+use super::keeping::unknown_metric;
 use super::learner::{Learner, dropout_seed};
 use super::lone_value;
 use super::memory_format;
 use super::outcome::Outcome;
 use super::progress::{Plan, Progress};
+use super::start::{Asked, Start};
 use super::state::RunState;
-use crate::checkpoint::{self, Checkpoint, DatasetMeta, Destination, Meta, StateDict};
+use crate::checkpoint::{self, Beginning, Checkpoint, Destination, RunId, StateDict};
 use crate::data::{Dataset, Loader, LoaderOptions, Position};
 use crate::dist::{Group, Traffic};
 use crate::exit::{Exit, Failure};
-use crate::experiment::{EvaluatorConfig, Experiment, Rule};
+use crate::experiment::{EvaluatorConfig, Experiment};
+use crate::lock::Lock;
 use crate::logging::Console;
-use crate::metrics::{Metrics, Sink};
+use crate::metrics::{Counts, Sink};
 use crate::models::{Segmentor, named_tensors};
 use crate::optim::{AmpDtype, GradScaler, Horizon, Schedule};
 use crate::rundir::{self, RunDir};
@@ -34,6 +37,9 @@ pub struct Setting {
     /// The merged config, for checkpoints.
     pub config_text: String,
     pub rundir: RunDir,
+    pub asked: Asked,
+    /// On rank 0 of a training: its hold on the folders that it writes checkpoints into.
+    pub locks: Vec<Lock>,
     pub console: Console,
     pub group: Group,
     /// The plain device, without autodiff.
@@ -42,6 +48,18 @@ pub struct Setting {
     pub seed: u64,
     /// torch's folder of downloaded checkpoints.
     pub hub: PathBuf,
+}
+
+impl Setting {
+    /// Where checkpoints lie.
+    pub(super) fn checkpoints(&self) -> &Path {
+        self.experiment.checkpoint_hook().out_dir.as_deref().unwrap_or(self.rundir.work_dir())
+    }
+
+    /// An error where another training has taken the folders over, because this one seemed dead for minutes.
+    pub(super) fn still_held(&self) -> Result<(), Failure> {
+        self.locks.iter().try_for_each(|it| it.confirm().map_err(Failure::from))
+    }
 }
 
 /// A training: its parts, and how far it is.
@@ -53,11 +71,14 @@ pub struct Training {
     pub learner: Learner,
     pub interrupt: Interrupt,
     pub group: Group,
-    setting: Setting,
+    /// Whose checkpoints these are.
+    pub(super) run: RunId,
+    pub(super) beginning: Option<Beginning>,
+    pub(super) setting: Setting,
     evaluation: Option<Evaluation>,
-    journal: Journal,
-    dataset: Arc<Dataset>,
-    best: Option<(f64, String)>,
+    pub(super) journal: Journal,
+    pub(super) dataset: Arc<Dataset>,
+    pub(super) best: Option<(f64, String)>,
     /// What had been communicated before the step that is logged next.
     traffic: Traffic,
     /// Overflowed steps that were told already.
@@ -65,7 +86,7 @@ pub struct Training {
 }
 
 impl Training {
-    /// Builds every part; goes on from the newest whole checkpoint when the config says `resume`.
+    /// Builds every part, on the checkpoint that this start begins with.
     pub fn new(setting: Setting, interrupt: Interrupt) -> anyhow::Result<Self> {
         let experiment = setting.experiment.clone();
         let group = setting.group.clone();
@@ -77,6 +98,15 @@ impl Training {
         let num_classes = experiment.model.num_classes();
         let dataset = Arc::new(loader.dataset.init()?.with_num_classes(num_classes));
         let evaluation = validation(&experiment, &setting.rundir)?;
+        if let Some(evaluation) = &evaluation {
+            evaluation.make_folders()?;
+            if let Some(name) = experiment.checkpoint_hook().save_best.as_ref().filter(|_| !evaluation.metric.format_only) {
+                let classes = &evaluation.dataset.metainfo().classes;
+                let metrics = Counts::new(classes.len()).metrics(&evaluation.metric, classes);
+                metrics.summary.get(name).ok_or_else(|| unknown_metric(name, &metrics))?;
+            }
+        }
+        let start = Start::find(&setting)?;
 
         let per_rank = dataset.len().div_ceil(group.world());
         let epoch_length = if loader.drop_last { per_rank / loader.batch_size } else { per_rank.div_ceil(loader.batch_size) };
@@ -93,18 +123,18 @@ impl Training {
         }
         let kind = learner.half.map_or(Kind::Float, AmpDtype::kind);
         learner.arrange(memory_format::decide(&experiment.env_cfg, &setting.device, kind, &group)?);
-        let found = starting_point(&setting)?;
-        match &found {
-            Some(Start { path, checkpoint, .. }) => load_weights(&learner.segmentor, &checkpoint.model, path)?,
+        match &start.checkpoint {
+            Some((path, checkpoint)) => load_weights(&learner.segmentor, &checkpoint.model, path)?,
             None => load_pretrained(&learner.segmentor, &setting.hub)?,
         }
         let initial = learner.optimizer.initial_rates();
         let schedule = Schedule::new(&experiment.param_scheduler, &initial, horizon)?;
 
-        let state = match &found {
-            Some(start) if start.resume => {
-                learner.optimizer.load_state(&start.checkpoint.optimizer)?;
-                let state = RunState::from_map(&start.checkpoint.meta.run, &start.path)?;
+        let state = match &start.checkpoint {
+            Some((path, checkpoint)) if start.with_state => {
+                // Its message, of a file without any, tells more than the optimizer's.
+                let state = RunState::from_map(&checkpoint.meta.run, path)?;
+                learner.optimizer.load_state(&checkpoint.optimizer)?;
                 if let (Some(scaler), Some(saved)) = (&mut learner.scaler, &state.scaler) {
                     scaler.load_state(saved);
                 }
@@ -115,7 +145,7 @@ impl Training {
         let progress = state.as_ref().map_or_else(Progress::default, |it| it.progress.clone());
         let seed = state.as_ref().map_or(setting.seed, |it| it.seed);
         if let Some(state) = &state {
-            tracing::info!("resumed at iteration {}", state.progress.iteration);
+            tracing::info!("resumed at iteration {}, run {}", state.progress.iteration, start.run);
             if state.world != group.world() {
                 tracing::warn!(
                     "the checkpoint is of a run of {} ranks and this one has {}: it goes on exactly but for the order of images",
@@ -125,12 +155,12 @@ impl Training {
             }
         }
         let endless = matches!(loader.sampler, crate::data::SamplerConfig::InfiniteSampler(_));
-        let start = if endless {
+        let position = if endless {
             Position { epoch: 0, batch: progress.iteration }
         } else {
             Position { epoch: progress.iteration / epoch_length, batch: progress.iteration % epoch_length }
         };
-        let options = LoaderOptions { rank: group.rank(), world: group.world(), seed, start, repeat: true };
+        let options = LoaderOptions { rank: group.rank(), world: group.world(), seed, start: position, repeat: true };
         let batches = Loader::new(Arc::clone(&dataset), loader, &options)?;
 
         let sink = group.is_main().then(|| Sink::open(&experiment.visualizer().vis_backends, &setting.rundir.vis_data()));
@@ -155,10 +185,14 @@ impl Training {
         learner.join_ranks(&experiment.model_wrapper())?;
         lone_value::refuse(&learner, loader, &dataset, &plan)?;
         if group.is_main() {
-            match rundir::sweep(setting.rundir.work_dir()) {
-                Ok(0) => {}
-                Ok(count) => tracing::info!("removed {count} unfinished files that a killed run left"),
-                Err(error) => tracing::warn!("cannot look for unfinished files of killed runs: {error}"),
+            let folders = [setting.rundir.work_dir(), setting.checkpoints()];
+            let distinct = if folders[0] == folders[1] { &folders[..1] } else { &folders[..] };
+            for folder in distinct {
+                match rundir::sweep(folder) {
+                    Ok(0) => {}
+                    Ok(count) => tracing::info!("removed {count} unfinished files that a killed run left"),
+                    Err(error) => tracing::warn!("cannot look for unfinished files of killed runs: {error}"),
+                }
             }
         }
         let setting = Setting { seed, ..setting };
@@ -171,6 +205,8 @@ impl Training {
             learner,
             interrupt,
             group,
+            run: start.run,
+            beginning: start.beginning,
             setting,
             evaluation,
             journal,
@@ -235,125 +271,6 @@ impl Training {
         }
         Ok(Outcome::Finished)
     }
-
-    fn keep_best(&mut self, metrics: &Metrics) -> anyhow::Result<()> {
-        let hook = self.setting.experiment.checkpoint_hook();
-        let Some(name) = &hook.save_best else { return Ok(()) };
-        let value = metrics.summary.get(name).copied().ok_or_else(|| {
-            let known: Vec<_> = metrics.summary.keys().map(String::as_str).collect();
-            let message = format!("default_hooks.checkpoint.save_best is {name}, but the metrics are {}", known.join(", "));
-            Failure::new(Exit::Config, message)
-        })?;
-        let better = match (&self.best, hook.rule) {
-            (None, _) => true,
-            (Some((best, _)), Some(Rule::Less)) => value < *best,
-            (Some((best, _)), _) => value > *best,
-        };
-        if !better {
-            return Ok(());
-        }
-        let file = format!("best_{name}_{}.safetensors", self.plan.checkpoint_name(self.progress.iteration));
-        let previous = self.best.replace((value, file.clone()));
-        if self.group.is_main() {
-            let path = self.folder().join(&file);
-            self.checkpoint()?.write(&path)?;
-            if let Some((_, old)) = previous.filter(|(_, old)| *old != file) {
-                let _ = std::fs::remove_file(self.folder().join(old));
-            }
-            tracing::info!("the best {name} so far is {value:.4}, saved as {}", path.display());
-        }
-        Ok(())
-    }
-
-    fn folder(&self) -> &Path {
-        self.setting.experiment.checkpoint_hook().out_dir.as_deref().unwrap_or(self.setting.rundir.work_dir())
-    }
-
-    fn checkpoint(&self) -> anyhow::Result<Checkpoint> {
-        let hook = self.setting.experiment.checkpoint_hook();
-        let model = named_tensors(&self.learner.segmentor).into_iter().map(|it| (it.name, it.tensor)).collect();
-        let optimizer = if hook.save_optimizer { self.learner.optimizer.state() } else { StateDict::new() };
-        let metainfo = self.dataset.metainfo();
-        let state = RunState {
-            progress: self.progress.clone(),
-            seed: self.setting.seed,
-            world: self.group.world(),
-            window: self.journal.window().clone(),
-            best: self.best.clone(),
-            scaler: self.learner.scaler.as_ref().map(GradScaler::state),
-        };
-        let dataset_meta = DatasetMeta { classes: metainfo.classes.clone(), palette: metainfo.palette.clone() };
-        let meta = Meta { dataset_meta, config: Some(self.setting.config_text.clone()), run: state.to_map() };
-        Ok(Checkpoint { model, optimizer, meta })
-    }
-
-    /// Writes the numbered checkpoint of this iteration. Rank 0 writes, the others go on.
-    pub fn save(&self) -> anyhow::Result<PathBuf> {
-        let path = self.folder().join(format!("{}.safetensors", self.plan.checkpoint_name(self.progress.iteration)));
-        if self.group.is_main() {
-            self.checkpoint()?.write(&path)?;
-            let keep = self.setting.experiment.checkpoint_hook().max_keep_ckpts;
-            let written = checkpoint::record_newest(self.setting.rundir.work_dir(), &path)
-                .and_then(|()| if keep > 0 { checkpoint::prune(self.folder(), keep as usize) } else { Ok(()) });
-            written.map_err(|error| {
-                Failure::new(Exit::CannotWrite, format!("cannot keep {} in order: {error}", self.folder().display()))
-            })?;
-            tracing::info!("saved {}", path.display());
-        }
-        Ok(path)
-    }
-
-    /// Somebody asked to stop: saves, and says how to go on.
-    pub fn leave(&mut self) -> anyhow::Result<Outcome> {
-        let path = self.save()?;
-        tracing::info!(
-            "stopped by {} after iteration {}; everything is in {}: start again with --resume to go on",
-            self.interrupt.name(),
-            self.progress.iteration,
-            path.display()
-        );
-        Ok(Outcome::Interrupted)
-    }
-}
-
-/// A checkpoint to start from, and whether the run goes on or begins.
-struct Start {
-    path: PathBuf,
-    checkpoint: Checkpoint,
-    resume: bool,
-}
-
-/// `resume` takes `load_from`'s checkpoint or the work dir's newest; `load_from` alone gives weights to a new run. Which
-/// checkpoint is the newest, rank 0 says: file systems do not show all machines the same at the same moment.
-fn starting_point(setting: &Setting) -> anyhow::Result<Option<Start>> {
-    let Experiment { resume, load_from, .. } = &setting.experiment;
-    if let Some(path) = load_from {
-        let checkpoint = Checkpoint::read(path)?;
-        tracing::info!("{} {}", if *resume { "resuming from" } else { "loading weights from" }, path.display());
-        return Ok(Some(Start { path: path.clone(), checkpoint, resume: *resume }));
-    }
-    if !resume {
-        return Ok(None);
-    }
-    let folder = setting.experiment.checkpoint_hook().out_dir.as_deref().unwrap_or(setting.rundir.work_dir());
-    let found = if setting.group.is_main() { checkpoint::newest(folder)? } else { None };
-    let name = found.as_ref().and_then(|it| it.path.file_name()).map_or_else(String::new, |it| it.to_string_lossy().into_owned());
-    let name = setting.group.broadcast_text(&name).map_err(Failure::from)?;
-    if name.is_empty() {
-        tracing::warn!("--resume: no checkpoint in {}, starting from the beginning", folder.display());
-        return Ok(None);
-    }
-    if let Some(found) = found {
-        for problem in &found.skipped {
-            tracing::warn!("skipped: {problem}");
-        }
-        tracing::info!("resuming from {}", found.path.display());
-        return Ok(Some(Start { path: found.path, checkpoint: found.checkpoint, resume: true }));
-    }
-    let path = folder.join(name);
-    let checkpoint = Checkpoint::read(&path)
-        .with_context(|| "rank 0 resumes from this checkpoint; every rank needs the work dir, on a file system that all share")?;
-    Ok(Some(Start { path, checkpoint, resume: true }))
 }
 
 /// Copies a checkpoint's tensors into the model and lists what only one side has.

@@ -19,7 +19,7 @@ use crate::dist::{Answer, Group};
 use crate::exit::{Exit, Failure};
 use crate::metrics::{Counts, IoUMetricConfig, Metrics};
 use crate::models::{self, Forward, Geometry, Pixels, SegDataPreProcessor, Segmentation, Segmentor};
-use crate::rundir::write_atomically;
+use crate::rundir::{writable, write_atomically};
 use crate::visualization;
 
 /// What a pass leaves on disk besides metrics.
@@ -57,6 +57,21 @@ struct Predicted {
 }
 
 impl Evaluation {
+    /// Makes the folders that the pass writes into, and proves that they take files: before anything is computed.
+    pub fn make_folders(&self) -> Result<(), Failure> {
+        let Self { metric, leaves, .. } = self;
+        for (folder, what) in [
+            (&leaves.out_dir, "the folder of label maps (--out)"),
+            (&metric.output_dir, "the evaluator's output_dir"),
+            (&leaves.show_dir, "the folder of painted pictures"),
+        ] {
+            if let Some(folder) = folder {
+                writable(folder, what, "choose another folder or mend its permissions")?;
+            }
+        }
+        Ok(())
+    }
+
     /// Runs the pass on this rank's share; the metrics are of all ranks' images. `None` when somebody asked to stop.
     pub fn run(
         &self,
@@ -72,11 +87,6 @@ impl Evaluation {
         let device = device.clone();
         let options = LoaderOptions { rank: group.rank(), world: group.world(), ..LoaderOptions::default() };
         let loader = Loader::new(Arc::clone(&self.dataset), &self.loader, &options)?;
-        for folder in [&self.leaves.out_dir, &self.leaves.show_dir].into_iter().flatten() {
-            std::fs::create_dir_all(folder).map_err(|error| {
-                Failure::new(Exit::CannotWrite, format!("cannot make the folder {}: {error}", folder.display()))
-            })?;
-        }
 
         let started = Instant::now();
         let mut waited = 0.0;

@@ -49,13 +49,6 @@ pub fn test(setting: &Setting, options: &TestOptions) -> anyhow::Result<()> {
         set_pipeline(&mut loader.dataset, &pipeline);
     }
 
-    let segmentor = experiment.model.init(&setting.device, 0)?;
-    let checkpoint = Checkpoint::read(&options.checkpoint)?;
-    load_weights(&segmentor, &checkpoint.model, &options.checkpoint)?;
-    tracing::info!("loaded {}", options.checkpoint.display());
-    let format = memory_format::decide(&experiment.env_cfg, &setting.device, Kind::Float, &setting.group)?;
-    arrange(&segmentor, format);
-
     let dataset = loader.dataset.init()?.with_num_classes(experiment.model.num_classes());
     let leaves = Leaves {
         out_dir: options.out_dir.clone(),
@@ -64,6 +57,15 @@ pub fn test(setting: &Setting, options: &TestOptions) -> anyhow::Result<()> {
         alpha: experiment.visualizer().alpha,
     };
     let evaluation = Evaluation { dataset: Arc::new(dataset), loader, metric, leaves };
+    evaluation.make_folders()?;
+
+    let segmentor = experiment.model.init(&setting.device, 0)?;
+    let checkpoint = Checkpoint::read(&options.checkpoint)?;
+    load_weights(&segmentor, &checkpoint.model, &options.checkpoint)?;
+    tracing::info!("loaded {}", options.checkpoint.display());
+    let format = memory_format::decide(&experiment.env_cfg, &setting.device, Kind::Float, &setting.group)?;
+    arrange(&segmentor, format);
+
     let bar = evaluation_bar(&setting.console, evaluation.dataset.len());
     let mut preprocessor = experiment.model.preprocessor()?;
     preprocessor.set_memory_format(format);

@@ -21,6 +21,7 @@ pub fn train(run: &mut Training) -> anyhow::Result<Outcome> {
         let rates = run.schedule.rates(run.progress.iteration);
         let losses = run.learner.step(&batch, run.progress.iteration, &rates)?;
         run.progress.iteration += 1;
+        run.begun();
         run.log(&losses, &rates, started.elapsed(), data_time)?;
 
         run.progress.validation_due = run.plan.validation_due(run.progress.iteration);

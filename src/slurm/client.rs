@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::job::{JobSpec, SBATCH_VARIABLES};
+use super::state::{JobState, Meaning};
 use super::time::TimeLimit;
 
 /// How long the controller may take to answer before it counts as absent.
@@ -172,6 +173,18 @@ fn address(said: &str) -> Option<String> {
     (!address.is_empty()).then(|| address.to_owned())
 }
 
+/// Whether a job, `12` or `10_3`, runs; `None` where Slurm does not say.
+pub fn job_runs(address: &str) -> Option<bool> {
+    let arguments = ["--noheader", "--states=all", "--format=%T", "--jobs", address];
+    let answer = ask("squeue", &arguments, "", &[], LOOKUP).ok()?;
+    if answer.success { Some(any_runs(&answer.stdout)) } else { answer.stderr.contains("Invalid job id").then_some(false) }
+}
+
+/// Whether one of the states that squeue printed is that of a job that holds nodes.
+fn any_runs(said: &str) -> bool {
+    said.lines().filter_map(|line| line.trim().parse::<JobState>().ok()).any(|it| it.meaning() == Meaning::Active)
+}
+
 /// The cluster's partitions; none where sinfo does not say.
 pub fn partitions() -> Vec<Partition> {
     let answer = ask("sinfo", &["-h", "-o", "%R|%l|%G"], "", &[], PATIENCE);
@@ -324,6 +337,12 @@ mod tests {
     fn spec(flags: &[(&'static str, &str)]) -> JobSpec {
         let values = flags.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
         JobSpec::resolve(Kind::Train, "dve", "x", &Flags { values, slurm: Vec::new() }, &|_| None, None).expect("a job")
+    }
+
+    #[test]
+    fn a_job_runs_where_one_of_its_states_holds_nodes() {
+        assert!(any_runs("RUNNING\n") && any_runs("COMPLETED\nCOMPLETING\n"));
+        assert!(!any_runs("") && !any_runs("PENDING\n") && !any_runs("COMPLETED\nTIMEOUT\n"));
     }
 
     #[test]

@@ -217,6 +217,15 @@ impl Place {
         }
     }
 
+    /// The job around this process, if there is one.
+    pub fn job(&self) -> Option<&Job> {
+        match &self.context {
+            Context::Step(step) => Some(&step.job),
+            Context::BatchShell(allocation) | Context::AllocationShell(allocation) => Some(&allocation.job),
+            Context::Outside => None,
+        }
+    }
+
     /// The step, or what to do instead, in one sentence.
     pub fn step(self) -> Result<Step, EnvError> {
         let not_a_step = |place: &str, instead: String| Err(EnvError::NotAStep { place: place.to_owned(), instead });

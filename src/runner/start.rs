@@ -1,0 +1,234 @@
+//! Where a training begins: which run it is, which checkpoint it takes, and what of that checkpoint.
+//!
+//! A start without `resume` begins a new run, with the weights of `load_from` where there is one. `resume` goes on with the newest
+//! checkpoint of the run that the work dir is busy with; a `load_from` in the config is where that run began, and counts only
+//! while the run has no checkpoint of its own. `load_from` on the command line is an order: that very file. And a job that a queue
+//! starts again goes on with its own run, whatever its command line said the first time.
+//!
+//! Rank 0 decides for all: file systems do not show all machines the same at the same moment.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use super::build::Setting;
+use crate::checkpoint::{Beginning, Checkpoint, CurrentRun, RunId, Survey};
+use crate::exit::{Exit, Failure};
+
+/// What a start was asked for besides its config.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    /// `load_from` stands on the command line, not in the config.
+    pub file: bool,
+    /// So does `resume`.
+    pub resume: bool,
+    /// The queue's name of the job that this is.
+    pub job: Option<String>,
+    /// Whether the queue has started that job before.
+    pub again: bool,
+}
+
+/// A training's beginning.
+pub(super) struct Start {
+    pub(super) run: RunId,
+    /// The checkpoint to take.
+    pub(super) checkpoint: Option<(PathBuf, Checkpoint)>,
+    /// Whether its whole state is taken, not the weights alone.
+    pub(super) with_state: bool,
+    /// On rank 0: the work dir says what it is busy with.
+    pub(super) beginning: Option<Beginning>,
+}
+
+/// What rank 0 decides.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Decision {
+    run: RunId,
+    path: Option<PathBuf>,
+    with_state: bool,
+}
+
+impl Start {
+    /// Decides where this start begins, reads the checkpoint, and notes in the work dir which run it is.
+    pub(super) fn find(setting: &Setting) -> anyhow::Result<Self> {
+        let group = &setting.group;
+        if !group.is_main() {
+            let text = group.broadcast_text("").map_err(Failure::from)?;
+            let Decision { run, path, with_state } = serde_json::from_str(&text)?;
+            let read = |path: PathBuf| -> anyhow::Result<_> {
+                let checkpoint = Checkpoint::read(&path)
+                    .context("rank 0 starts from this checkpoint; every rank needs it, on a file system that all share")?;
+                Ok((path, checkpoint))
+            };
+            return Ok(Self { run, checkpoint: path.map(read).transpose()?, with_state, beginning: None });
+        }
+        let place = Place::of(setting)?;
+        let (decision, checkpoint) = place.decide()?;
+        let beginning = place.note(&decision)?;
+        group.broadcast_text(&serde_json::to_string(&decision)?).map_err(Failure::from)?;
+        let Decision { run, path, with_state } = decision;
+        let checkpoint = path.map(|path| match checkpoint {
+            Some(checkpoint) => Ok((path, checkpoint)),
+            None => Checkpoint::read(&path).map(|it| (path, it)),
+        });
+        let checkpoint = checkpoint.transpose()?;
+        if let Some((path, _)) = &checkpoint {
+            tracing::info!("{} {}", if with_state { "resuming from" } else { "loading weights from" }, path.display());
+        }
+        Ok(Self { run, checkpoint, with_state, beginning: Some(beginning) })
+    }
+}
+
+/// What rank 0 finds before it decides.
+struct Place<'a> {
+    asked: &'a Asked,
+    resume: bool,
+    load_from: Option<&'a Path>,
+    work_dir: &'a Path,
+    /// Where checkpoints lie.
+    folder: &'a Path,
+    current: Option<CurrentRun>,
+}
+
+impl<'a> Place<'a> {
+    fn of(setting: &'a Setting) -> anyhow::Result<Self> {
+        let work_dir = setting.rundir.work_dir();
+        let current = CurrentRun::load(work_dir).unwrap_or_else(|error| {
+            let file = work_dir.join("current_run");
+            tracing::warn!("{} cannot be read ({error}): the run is told by its checkpoints alone", file.display());
+            None
+        });
+        Ok(Self {
+            asked: &setting.asked,
+            resume: setting.experiment.resume,
+            load_from: setting.experiment.load_from.as_deref(),
+            work_dir,
+            folder: setting.checkpoints(),
+            current,
+        })
+    }
+
+    /// The decision, and the checkpoint where deciding took reading it.
+    fn decide(&self) -> anyhow::Result<(Decision, Option<Checkpoint>)> {
+        let survey = Survey::of(self.folder, self.work_dir)?;
+        if self.started_before(&survey) {
+            return self.go_on(survey);
+        }
+        match (self.resume, self.load_from) {
+            (true, Some(file)) if self.asked.file => self.go_on_from(file, &survey),
+            (true, _) => self.go_on(survey),
+            (false, _) => Ok((self.begin(&survey), None)),
+        }
+    }
+
+    /// Whether a queue starts this job once more, which has begun or gone on with this work dir's run before.
+    fn started_before(&self, survey: &Survey) -> bool {
+        match (&self.asked.job, &self.current) {
+            _ if !self.asked.again => false,
+            (Some(job), Some(current)) => current.jobs.contains(job),
+            // Begun by a version that took no notes.
+            (_, None) => !survey.entries.is_empty(),
+            (None, _) => false,
+        }
+    }
+
+    /// A new run, beside those that are there.
+    fn begin(&self, survey: &Survey) -> Decision {
+        let folder = self.folder.display();
+        if let Some(newest) = survey.entries.last() {
+            let path = newest.path.display();
+            tracing::warn!(
+                "{folder} holds checkpoints of another run, the newest {path} (iteration {}): this start begins a new run, which leaves \
+                 them alone but for those of the same name; to go on with that one instead, start with --resume --cfg-options \
+                 load_from={path}",
+                newest.iteration
+            );
+        }
+        Decision { run: self.new_run(survey), path: self.load_from.map(Path::to_owned), with_state: false }
+    }
+
+    fn new_run(&self, survey: &Survey) -> RunId {
+        RunId::draw(survey.latest_run().max(self.current.as_ref().map(|it| &it.id)))
+    }
+
+    /// Goes on with the run of the work dir.
+    fn go_on(&self, survey: Survey) -> anyhow::Result<(Decision, Option<Checkpoint>)> {
+        let new_run = self.new_run(&survey);
+        let folder = self.folder.display();
+        let latest = survey.entries.last().cloned();
+        let run = self.current.as_ref().map(|it| &it.id).or(survey.latest_run()).cloned();
+        if let Some(found) = survey.newest(run.as_ref().unwrap_or(&RunId::default()))? {
+            for problem in &found.skipped {
+                tracing::warn!("skipped: {problem}");
+            }
+            let run = run.filter(|it| !it.is_unknown()).unwrap_or(new_run);
+            return Ok((Decision { run, path: Some(found.path), with_state: true }, Some(found.checkpoint)));
+        }
+        if let Some(current) = &self.current {
+            let others = latest.map_or_else(String::new, |it| {
+                let path = it.path.display();
+                format!(
+                    "; the checkpoints here are of another run, and --resume --cfg-options load_from={path} goes on with that one"
+                )
+            });
+            tracing::warn!("the run of {folder}, {}, has no checkpoint yet: it begins again{others}", current.id);
+            let from = if current.with_state { current.from.clone() } else { self.load_from.map(Path::to_owned) };
+            return Ok((Decision { run: current.id.clone(), path: from, with_state: current.with_state }, None));
+        }
+        // `resume` and `load_from` side by side in a config are mmengine's way to say "go on from this file".
+        let with_state = self.load_from.is_some() && !self.asked.resume;
+        match self.load_from {
+            Some(file) => tracing::info!("--resume: no checkpoint in {folder} yet, starting from load_from, {}", file.display()),
+            None => tracing::warn!("--resume: no checkpoint in {folder}, starting from the beginning"),
+        }
+        Ok((Decision { run: new_run, path: self.load_from.map(Path::to_owned), with_state }, None))
+    }
+
+    /// Goes on from a file that the command line names. It is the same run only where that file is its newest: a run that goes back
+    /// would meet its own later checkpoints.
+    fn go_on_from(&self, file: &Path, survey: &Survey) -> anyhow::Result<(Decision, Option<Checkpoint>)> {
+        let checkpoint = Checkpoint::read(file)?;
+        if checkpoint.meta.is_weights_alone() {
+            return Err(self.weights_alone(file, survey).into());
+        }
+        let run = &checkpoint.meta.run_id;
+        let same = |left: &Path, right: &Path| std::fs::canonicalize(left).ok() == std::fs::canonicalize(right).ok();
+        let newest = survey.newest_entry(run).filter(|_| !run.is_unknown());
+        let own = newest.is_some_and(|newest| {
+            let here = survey.entries.iter().find(|it| same(&it.path, file));
+            here.is_some_and(|it| it.iteration == newest.iteration)
+        });
+        let run = if own { run.clone() } else { self.new_run(survey) };
+        Ok((Decision { run, path: Some(file.to_owned()), with_state: true }, Some(checkpoint)))
+    }
+
+    fn weights_alone(&self, file: &Path, survey: &Survey) -> Failure {
+        let file = file.display();
+        let run = self.current.as_ref().map(|it| &it.id).or(survey.latest_run());
+        let own = run.and_then(|it| survey.newest_entry(it)).map_or_else(String::new, |it| {
+            format!(", or write --resume without load_from to go on with the newest checkpoint here, {}", it.path.display())
+        });
+        let message = format!(
+            "--resume --cfg-options load_from={file}: that file holds weights alone, and no state of a training to go on with; write \
+             --cfg-options load_from={file} without --resume to begin a run from these weights{own}"
+        );
+        Failure::new(Exit::Data, message)
+    }
+
+    /// Notes in the work dir which run it is busy with.
+    fn note(&self, decision: &Decision) -> Result<Beginning, Failure> {
+        let before = self.current.clone().filter(|it| it.id == decision.run);
+        let from = decision.path.as_deref().and_then(|it| std::path::absolute(it).ok());
+        let new = || CurrentRun { id: decision.run.clone(), from, with_state: decision.with_state, jobs: Vec::new() };
+        let mut current = before.unwrap_or_else(new);
+        if let Some(job) = &self.asked.job
+            && !current.jobs.contains(job)
+        {
+            current.jobs.push(job.clone());
+        }
+        current.begin(self.work_dir).map_err(|error| {
+            let file = self.work_dir.join("current_run");
+            Failure::new(Exit::CannotWrite, format!("cannot write {}: {error}", file.display()))
+        })
+    }
+}
