@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, Gradients, Tensor};
-use segslurm::checkpoint::{Destination, StateDict, load_into};
+use segslurm::checkpoint::{Destination, Fit, StateDict, load_into};
 use segslurm::data::{Batch, Image, LabelMap, Meta, Sample};
 use segslurm::dist::Group;
 use segslurm::models::{Forward, Pixels, Segmentor, SegmentorConfig, named_tensors};
@@ -54,7 +54,7 @@ pub(crate) fn learner(model: &SegmentorConfig, wrapper: &OptimWrapperConfig, sta
 pub(crate) fn load(segmentor: &Segmentor, state: &StateDict) {
     let tensors = named_tensors(segmentor);
     let destinations: Vec<_> = tensors.iter().map(|it| Destination { name: &it.name, tensor: &it.tensor }).collect();
-    let report = load_into(&destinations, state).expect("the weights fit");
+    let report = load_into(&destinations, state, Fit::Exact).expect("the weights fit");
     assert_eq!(report, segslurm::checkpoint::Report::default());
 }
 

@@ -83,6 +83,17 @@ fn weights_are_fetched_once_checked_and_named_where_they_cannot_be_had() {
     let cached = place("home").join("hub/checkpoints").join(&file);
     assert_eq!(sha256(&cached), sha256(&weights));
 
+    // Every other way to name a checkpoint leads there too: it is in the cache now.
+    let mut begun = harness::train(&place("begun"), 1);
+    begun.arg(format!("load_from={}", address(&file))).env("TORCH_HOME", place("home"));
+    let told = text(&ends_in(&mut begun, 0).stdout);
+    assert!(told.contains("loading weights from") && told.contains(&cached.display().to_string()), "{told}");
+    let mut tested = harness::segslurm();
+    tested.args(["test", harness::CONFIG, &address(&file), "--work-dir"]).arg(place("tested"));
+    tested.args(harness::small(harness::dataset(), 1)).env("TORCH_HOME", place("home2")).env("SSL_CERT_FILE", &server.authority);
+    let told = text(&ends_in(&mut tested, 0).stdout);
+    assert!(told.contains("fetching https://localhost") && told.contains("mIoU"), "{told}");
+
     let message = text(&ends_in(&mut start("wrong", "home", "resnet18-00000000.safetensors"), 66).stderr);
     assert!(message.contains("expected 00000000") && message.contains(&sha256(&weights)[..8]), "{message}");
     // A certificate that nobody vouches for.

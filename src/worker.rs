@@ -6,6 +6,7 @@ use rand::{RngCore, SeedableRng};
 use segslurm_native::cuda;
 use segslurm_native::device::allow_tf32;
 
+use crate::checkpoint::{Places, Source};
 use crate::config;
 use crate::config::{Config, ConfigError};
 use crate::dist::{self, Accelerator, Group, Launched, Launcher};
@@ -13,7 +14,6 @@ use crate::exit::{Exit, Failure, told};
 use crate::experiment::Experiment;
 use crate::lock::{Holder, Lock};
 use crate::logging::Console;
-use crate::models::hub_checkpoints;
 use crate::ops;
 use crate::rundir::{RunDir, stamp_now, writable, write_atomically};
 use crate::runner::{self, Asked, Interrupt, Outcome, Setting, TestOptions, Training};
@@ -53,9 +53,7 @@ pub fn test(task: &Task, options: &TestOptions, variables: Variables) -> anyhow:
     dist::tether(variables).map_err(Failure::from)?;
     let config = load(task)?;
     // Found before anything is built or made: a wrong path is the most common mistake.
-    if !options.checkpoint.is_file() {
-        return Err(Failure::new(Exit::NoInput, format!("the checkpoint {} does not exist", options.checkpoint.display())).into());
-    }
+    Source::parse(&options.checkpoint, &Places::of(variables))?.local()?;
     let setting = prepare(task, &config, variables, Purpose::Test)?;
     let (group, console) = (setting.group.clone(), setting.console.clone());
     let rundir = setting.rundir.clone();
@@ -233,7 +231,7 @@ fn settle(
         group: group.clone(),
         device,
         seed,
-        hub: hub_checkpoints(variables),
+        places: Places::of(variables),
     })
 }
 

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::load::Reshaped;
+
 /// Why a checkpoint could not be read, written or used.
 #[derive(Debug, Error)]
 pub enum CheckpointError {
@@ -16,14 +18,18 @@ pub enum CheckpointError {
     Damaged { path: PathBuf, problem: String },
     #[error("cannot write the checkpoint {}: {source}; nothing was left behind", path.display())]
     Write { path: PathBuf, source: io::Error },
-    /// The checkpoint is of another model.
-    #[error(
-        "{name} has shape {found:?} in the checkpoint and {expected:?} in the model; it is a checkpoint of another model or config"
-    )]
-    Shape { name: String, expected: Vec<i64>, found: Vec<i64> },
+    /// Tensors of the checkpoint have other shapes than the model's.
+    #[error("the checkpoint does not fit the model: {}", shapes(tensors))]
+    Shapes { tensors: Vec<Reshaped> },
     /// Not one tensor of the checkpoint is the model's.
-    #[error("no tensor of the checkpoint is one of the model's; the checkpoint has {found}, the model {expected}")]
-    Foreign { found: String, expected: String },
+    #[error("no tensor of the checkpoint is one of the model's; the checkpoint has {found}, the model {expected}{hint}")]
+    Foreign { found: String, expected: String, hint: &'static str },
+    /// A checkpoint that should be on this machine, or come to it, and does not.
+    #[error("the checkpoint {name}: {problem}")]
+    Missing { name: String, problem: String },
+    /// A fetched file whose content is not what its name promises.
+    #[error("{}: sha256 starts with {found}, but the name promises {expected}; delete the file to fetch it again", path.display())]
+    Hash { path: PathBuf, expected: String, found: String },
 }
 
 impl CheckpointError {
@@ -38,6 +44,16 @@ impl CheckpointError {
     pub(super) fn write(path: &Path, source: io::Error) -> Self {
         Self::Write { path: path.to_owned(), source }
     }
+}
+
+/// Every tensor with both shapes; of very many the first.
+fn shapes(tensors: &[Reshaped]) -> String {
+    const FEW: usize = 8;
+    let mut parts: Vec<_> = tensors.iter().take(FEW).map(ToString::to_string).collect();
+    if tensors.len() > FEW {
+        parts.push(format!("and {} more tensors", tensors.len() - FEW));
+    }
+    parts.join("; ")
 }
 
 /// The first bytes of a file, which tell formats apart.

@@ -4,12 +4,16 @@
 //! JSON text in the header's metadata for the rest. They are written beside their place, synced and renamed, and carry a
 //! checksum, so a checkpoint is whole or it is not one. mmseg's `.pth` files are read and written too; pickle code is never run.
 
+mod archive;
 mod error;
 mod identity;
 mod load;
+pub mod mmengine;
 mod newest;
+mod pickle;
 mod pth;
 mod safetensors;
+mod source;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,8 +23,9 @@ use serde_json::Value;
 
 pub use error::CheckpointError;
 pub use identity::{Beginning, CurrentRun, RunId};
-pub use load::{Destination, Report, load_into};
+pub use load::{Destination, Fit, Report, Reshaped, listed, load_into};
 pub use newest::{Entry, Found, Survey, last_checkpoint, owner, prune, record_newest};
+pub use source::{Places, Source};
 
 /// A state dict: tensors on the CPU by name.
 pub type StateDict = BTreeMap<String, tch::Tensor>;

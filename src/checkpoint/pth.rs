@@ -11,28 +11,83 @@ use zip::write::SimpleFileOptions;
 
 use crate::rundir;
 
-use super::{Checkpoint, CheckpointError, DatasetMeta, Meta, StateDict};
+use super::archive::Archive;
+use super::error::first_bytes;
+use super::pickle::{Pickle, Place};
+use super::{Checkpoint, CheckpointError, DatasetMeta, Meta};
 
 /// Keys under which a checkpoint's weights may be, tried in this order; a bare state dict has none.
 const WEIGHTS: [&str; 2] = ["state_dict", "model"];
 
+/// Reads weights and classes. Files since torch 1.6 are archives; the formats before it, and whole modules in an archive, are
+/// left to a crate that knows them all. (It does not say in which order names are, which an optimizer's state needs.)
 pub(super) fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
+    let archived = first_bytes(path)?.starts_with(b"PK");
+    let found = if archived { read_archive(path).map_err(|problem| no_checkpoint(path, &problem))? } else { None };
+    let (tensors, dataset_meta) = match found {
+        Some(found) => found,
+        None => (read_foreign(path)?, dataset_meta(path)),
+    };
+    if tensors.is_empty() {
+        return Err(CheckpointError::damaged(path, "it holds no tensors"));
+    }
+    // What DistributedDataParallel writes before every name.
+    let plain = |(name, tensor): (String, Tensor)| (name.strip_prefix("module.").unwrap_or(&name).to_owned(), tensor);
+    let model = tensors.into_iter().map(plain).collect();
+    Ok(Checkpoint { model, meta: Meta { dataset_meta, ..Meta::default() }, ..Checkpoint::default() })
+}
+
+fn no_checkpoint(path: &Path, problem: &str) -> CheckpointError {
+    CheckpointError::damaged(path, format!("it is no checkpoint of torch's ({problem})"))
+}
+
+/// `None` where the archive has no dict of tensors.
+#[expect(clippy::type_complexity, reason = "tensors and classes, read together")]
+fn read_archive(path: &Path) -> Result<Option<(Vec<(String, Tensor)>, DatasetMeta)>, String> {
+    let mut archive = Archive::open(path)?;
+    let bytes = archive.pickle()?;
+    let pickle = Pickle::read(&bytes)?;
+    let tensors = archive.tensors(&pickle, weights(&pickle))?;
+    Ok((!tensors.is_empty()).then(|| (tensors, classes(&pickle))))
+}
+
+/// The dict of weights: under one of the known keys, or the whole.
+pub(super) fn weights(pickle: &Pickle<'_>) -> Place {
+    let below = WEIGHTS.into_iter().filter_map(|key| pickle.get(pickle.root(), key));
+    let holds = |place: &Place| !pickle.entries(*place).is_empty();
+    below.filter(holds).next().unwrap_or(pickle.root())
+}
+
+/// Classes and palette: mmengine's `dataset_meta`, or mmcv's of old.
+fn classes(pickle: &Pickle<'_>) -> DatasetMeta {
+    let Some(meta) = pickle.get(pickle.root(), "meta") else { return DatasetMeta::default() };
+    let (place, [classes, palette]) = match pickle.get(meta, "dataset_meta") {
+        Some(described) => (described, ["classes", "palette"]),
+        None => (meta, ["CLASSES", "PALETTE"]),
+    };
+    let items = |key: &str| pickle.get(place, key).map_or(&[][..], |it| pickle.items(it));
+    let text = |it: &Place| pickle.text(*it).map(ToOwned::to_owned);
+    let colour = |it: &Place| {
+        let parts: Option<Vec<u8>> = pickle.items(*it).iter().map(|it| u8::try_from(pickle.int(*it)?).ok()).collect();
+        parts?.try_into().ok()
+    };
+    let classes = items(classes).iter().map(text).collect::<Option<_>>().unwrap_or_default();
+    let palette = items(palette).iter().map(colour).collect::<Option<_>>().unwrap_or_default();
+    DatasetMeta { classes, palette }
+}
+
+fn read_foreign(path: &Path) -> Result<Vec<(String, Tensor)>, CheckpointError> {
     let reader = open(path)?;
-    let mut model = StateDict::new();
+    let mut tensors = Vec::with_capacity(reader.len());
     for (name, tensor) in reader.tensors() {
         let bytes = tensor.read().map_err(|error| CheckpointError::damaged(path, format!("{name}: {error}")))?;
         let shape: Vec<_> = tensor.shape().iter().map(|&size| size as i64).collect();
         let kind = kind(tensor.dtype()).ok_or_else(|| {
             CheckpointError::damaged(path, format!("{name} has the type {:?}, which no model here has", tensor.dtype()))
         })?;
-        // What DistributedDataParallel writes before every name.
-        let name = name.strip_prefix("module.").unwrap_or(name).to_owned();
-        model.insert(name, Tensor::from_data_size(&bytes, &shape, kind));
+        tensors.push((name.clone(), Tensor::from_data_size(&bytes, &shape, kind)));
     }
-    if model.is_empty() {
-        return Err(CheckpointError::damaged(path, "it holds no tensors"));
-    }
-    Ok(Checkpoint { model, meta: Meta { dataset_meta: dataset_meta(path), ..Meta::default() }, ..Checkpoint::default() })
+    Ok(tensors)
 }
 
 fn open(path: &Path) -> Result<PytorchReader, CheckpointError> {
@@ -40,10 +95,10 @@ fn open(path: &Path) -> Result<PytorchReader, CheckpointError> {
         match PytorchReader::with_top_level_key(path, key) {
             Ok(reader) if !reader.is_empty() => return Ok(reader),
             Ok(_) | Err(PytorchError::KeyNotFound(_)) => {}
-            Err(error) => return Err(CheckpointError::damaged(path, format!("it is no checkpoint of torch's ({error})"))),
+            Err(error) => return Err(no_checkpoint(path, &error.to_string())),
         }
     }
-    PytorchReader::new(path).map_err(|error| CheckpointError::damaged(path, format!("it is no checkpoint of torch's ({error})")))
+    PytorchReader::new(path).map_err(|error| no_checkpoint(path, &error.to_string()))
 }
 
 fn kind(dtype: DType) -> Option<Kind> {
@@ -120,7 +175,7 @@ fn archive(checkpoint: &Checkpoint, sink: impl Write + Seek) -> io::Result<()> {
 /// `{'meta': {'dataset_meta': {…}, 'epoch': 0, 'iter': n}, 'state_dict': {name: tensor, …}}` in pickle's protocol 2, with no class
 /// but torch's own storages and the function that rebuilds a tensor on one: what the default `torch.load` allows.
 fn pickle(checkpoint: &Checkpoint) -> io::Result<Vec<u8>> {
-    let mut pickle = Pickle(vec![0x80, 2]);
+    let mut pickle = PickleWriter(vec![0x80, 2]);
     let DatasetMeta { classes, palette } = &checkpoint.meta.dataset_meta;
     pickle.dict(|pickle| {
         pickle.text("meta");
@@ -154,9 +209,9 @@ fn pickle(checkpoint: &Checkpoint) -> io::Result<Vec<u8>> {
 }
 
 /// A pickle in the making: one method a kind of value, each writing pickle's opcodes (CPython's `Lib/pickletools.py`).
-struct Pickle(Vec<u8>);
+struct PickleWriter(Vec<u8>);
 
-impl Pickle {
+impl PickleWriter {
     fn dict<T>(&mut self, items: impl FnOnce(&mut Self) -> T) -> T {
         self.0.extend(b"}(");
         let result = items(self);

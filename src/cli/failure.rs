@@ -39,6 +39,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<CheckpointError>() {
         return Some(match error {
             CheckpointError::Open { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Exit::NoInput,
+            CheckpointError::Missing { .. } => Exit::NoInput,
             CheckpointError::Write { .. } => Exit::CannotWrite,
             _ => Exit::Data,
         });
@@ -46,8 +47,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<ModelError>() {
         return Some(match error {
             ModelError::Config { .. } => Exit::Config,
-            ModelError::Pretrained { .. } => Exit::NoInput,
-            ModelError::Input(_) | ModelError::Hash { .. } => Exit::Data,
+            ModelError::Input(_) => Exit::Data,
         });
     }
     cause.downcast_ref::<StateError>().map(|_| Exit::Data)

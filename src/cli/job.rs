@@ -9,7 +9,7 @@ use anyhow::Context;
 
 use super::args::config_failure;
 use super::slurm_args::{SlurmArgs, SubmitArgs};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, CheckpointError, Places, Source};
 use crate::config;
 use crate::dist::{self, Accelerator, Launcher};
 use crate::exit::{Exit, Failure};
@@ -41,6 +41,8 @@ struct Plan {
     spec: JobSpec,
     command: RankCommand,
     experiment: Experiment,
+    /// Those that the job is given, as far as they are on this machine.
+    checkpoints: Vec<PathBuf>,
     work_dir: PathBuf,
     reach: Reach,
     site: Option<Site>,
@@ -52,6 +54,11 @@ struct Plan {
 
 fn usage(message: impl Into<String>) -> anyhow::Error {
     Failure::new(Exit::Usage, message).into()
+}
+
+/// A checkpoint's file on this machine. One that is still to be fetched is fetched by the job.
+fn local(named: &Path, variables: Variables) -> Result<Option<PathBuf>, CheckpointError> {
+    Source::parse(named, &Places::of(variables))?.local()
 }
 
 fn slurm_failure(error: SlurmError) -> Failure {
@@ -103,10 +110,8 @@ impl Order<'_> {
         // Read here first: a mistake in the config is told before anything waits in a queue.
         let config = config::load(&self.task.config, &self.task.overrides).map_err(|error| config_failure(&error))?;
         let experiment = Experiment::from_config(&config)?;
-        if let Some(checkpoint) = self.checkpoint.as_deref().filter(|it| !it.is_file()) {
-            let message = format!("the checkpoint {} does not exist", checkpoint.display());
-            return Err(Failure::new(Exit::NoInput, message).into());
-        }
+        let checkpoint = self.checkpoint.iter().map(|it| local(it, variables)).collect::<Result<Vec<_>, _>>()?;
+        let checkpoints = checkpoint.into_iter().flatten().collect();
         let work_dir = RunDir::choose(self.task.work_dir.as_deref(), experiment.work_dir.as_deref(), &self.task.config);
         let directory = std::env::current_dir().context("the current folder is gone")?;
         let text = |path: &Path| {
@@ -128,7 +133,7 @@ impl Order<'_> {
             directory: text(&directory)?,
             work_dir: text(&work_dir)?,
         };
-        Ok((self, Plan { spec, command, experiment, work_dir, reach, site, gpus_here, never }))
+        Ok((self, Plan { spec, command, experiment, checkpoints, work_dir, reach, site, gpus_here, never }))
     }
 
     /// The template for the batch script: the user's, the site's, or ours.
@@ -145,7 +150,11 @@ impl Order<'_> {
 
     /// Runs the job: in the foreground, with `--batch` in the queue, without a Slurm here.
     pub(super) fn run(self, submit: &SubmitArgs, variables: Variables) -> anyhow::Result<Exit> {
-        let (order, plan) = self.plan(variables)?;
+        let (order, mut plan) = self.plan(variables)?;
+        // A training that goes on may have left behind what it began with.
+        if let Some(named) = plan.experiment.load_from.as_ref().filter(|_| !plan.experiment.resume) {
+            plan.checkpoints.extend(local(named, variables)?);
+        }
         let script = plan.command.render(&plan.spec, &order.template(&plan)?).map_err(script_failure)?;
         if plan.spec.array && !submit.batch {
             return Err(usage("--array makes several jobs at once: give --batch as well"));
@@ -226,7 +235,7 @@ impl Order<'_> {
         for loader in loaders.into_iter().flatten() {
             loader.dataset.init()?;
         }
-        for path in self.checkpoint.iter().chain(plan.experiment.load_from.iter()) {
+        for path in &plan.checkpoints {
             Checkpoint::read(path)?;
         }
         let mut text = String::new();

@@ -33,13 +33,14 @@ const ENVIRONMENT: &str = "Environment:
   CUDA_VISIBLE_DEVICES  the GPUs to use; -1 for none
   SEGSLURM_DEVICE       cpu or cuda; GPUs that are given and cannot be used are an error unless it is cpu
   OMP_NUM_THREADS       threads of one process on the CPU
+  TORCH_HOME            where fetched checkpoints are looked for (hub/checkpoints below it)
   DISPLAY, WAYLAND_DISPLAY  the desktop that --show opens pictures on
   SEGSLURM_LOG          what to log, such as `debug`; wins over the config's log_level";
 
 /// A test, wherever it runs.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct Testing {
-    /// The config file and a checkpoint of segslurm's or a .pth of mmseg's; for a job on Slurm behind its partition (`-` for the
+    /// The config file and a checkpoint of segslurm's or a .pth of mmseg's, as a path or an address; for a job on Slurm behind its partition (`-` for the
     /// default one) and its name
     #[arg(value_name = "[PARTITION JOB_NAME] CONFIG CHECKPOINT", required = true, num_args = 1..)]
     positionals: Vec<OsString>,

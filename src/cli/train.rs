@@ -30,7 +30,7 @@ const ENVIRONMENT: &str = "Environment:
   CUDA_VISIBLE_DEVICES  the GPUs to use; -1 for none
   SEGSLURM_DEVICE       cpu or cuda; GPUs that are given and cannot be used are an error unless it is cpu
   OMP_NUM_THREADS       threads of one process on the CPU
-  TORCH_HOME            where pretrained weights are looked for (hub/checkpoints below it)
+  TORCH_HOME            where fetched weights are looked for (hub/checkpoints below it)
   SEGSLURM_LOG          what to log, such as `debug`; wins over the config's log_level";
 
 /// A training, wherever it runs.

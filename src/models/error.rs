@@ -1,7 +1,5 @@
 //! What can be wrong with a model before it runs.
 
-use std::path::PathBuf;
-
 use thiserror::Error;
 
 /// Why a model could not be built or fed.
@@ -13,12 +11,6 @@ pub enum ModelError {
     /// Images or labels that the model cannot take.
     #[error("{0}")]
     Input(String),
-    /// Weights that should be on this machine, or come to it, and do not.
-    #[error("pretrained weights `{checkpoint}`: {problem}")]
-    Pretrained { checkpoint: String, problem: String },
-    /// A file of pretrained weights whose content is not what its name promises.
-    #[error("{}: sha256 starts with {found}, but the name promises {expected}; delete the file to fetch it again", path.display())]
-    Hash { path: PathBuf, expected: String, found: String },
 }
 
 impl ModelError {

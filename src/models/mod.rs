@@ -25,5 +25,5 @@ pub use inference::{FlipDirection, Geometry, InferenceConfig, Segmentation};
 pub use init::InitConfig;
 pub use named::{LayerKind, NamedTensor, TensorKind, arrange, named_tensors};
 pub use preprocess::{Pixels, SegDataPreProcessor, SegDataPreProcessorConfig};
-pub use pretrained::{PretrainedSource, hub_checkpoints};
+pub use pretrained::PretrainedSource;
 pub use segmentor::{EncoderDecoderConfig, PreprocessorConfig, Segmentor, SegmentorConfig};

@@ -78,6 +78,11 @@ impl Optimizer {
         self.groups.iter().map(|group| group.lr).chain([self.base_lr]).collect()
     }
 
+    /// Which parameters share a rate, in the order of the rates.
+    pub fn groups(&self) -> &[ParamGroup] {
+        &self.groups
+    }
+
     /// The parameters, in the order of the gradients.
     pub fn params(&self) -> &[Parameter] {
         &self.params

@@ -15,11 +15,13 @@ use super::keeping::unknown_metric;
 use super::learner::{Learner, dropout_seed};
 use super::lone_value;
 use super::memory_format;
+use super::mmengine;
 use super::outcome::Outcome;
 use super::progress::{Plan, Progress};
 use super::start::{Asked, Start};
 use super::state::RunState;
-use crate::checkpoint::{self, Beginning, Checkpoint, Destination, RunId, StateDict};
+use super::weights;
+use crate::checkpoint::{Beginning, Fit, Places, RunId};
 use crate::data::{Dataset, Loader, LoaderOptions, Position};
 use crate::dist::{Group, Traffic};
 use crate::exit::{Exit, Failure};
@@ -27,7 +29,6 @@ use crate::experiment::{EvaluatorConfig, Experiment};
 use crate::lock::Lock;
 use crate::logging::Console;
 use crate::metrics::{Counts, Sink};
-use crate::models::{Segmentor, named_tensors};
 use crate::optim::{AmpDtype, GradScaler, Horizon, Schedule};
 use crate::rundir::{self, RunDir};
 
@@ -46,8 +47,8 @@ pub struct Setting {
     pub device: Device,
     /// The run's seed, the same on all ranks.
     pub seed: u64,
-    /// torch's folder of downloaded checkpoints.
-    pub hub: PathBuf,
+    /// Folders that names of checkpoints refer to.
+    pub places: Places,
 }
 
 impl Setting {
@@ -106,7 +107,7 @@ impl Training {
                 metrics.summary.get(name).ok_or_else(|| unknown_metric(name, &metrics))?;
             }
         }
-        let start = Start::find(&setting)?;
+        let mut start = Start::find(&setting)?;
 
         let per_rank = dataset.len().div_ceil(group.world());
         let epoch_length = if loader.drop_last { per_rank / loader.batch_size } else { per_rank.div_ceil(loader.batch_size) };
@@ -124,12 +125,24 @@ impl Training {
         let kind = learner.half.map_or(Kind::Float, AmpDtype::kind);
         learner.arrange(memory_format::decide(&experiment.env_cfg, &setting.device, kind, &group)?);
         match &start.checkpoint {
-            Some((path, checkpoint)) => load_weights(&learner.segmentor, &checkpoint.model, path)?,
-            None => load_pretrained(&learner.segmentor, &setting.hub)?,
+            Some((path, checkpoint)) if start.with_state => {
+                weights::load(&learner.segmentor, &checkpoint.model, path, Fit::Exact).context(
+                    "a training goes on with weights of its own shapes; load_from, without --resume, begins a new one",
+                )?;
+            }
+            begin => {
+                let given = begin.as_ref().map(|(path, checkpoint)| (path.as_path(), &checkpoint.model));
+                weights::begin(&learner.segmentor, given, &setting)?;
+            }
         }
         let initial = learner.optimizer.initial_rates();
-        let schedule = Schedule::new(&experiment.param_scheduler, &initial, horizon)?;
+        let mut schedule = Schedule::new(&experiment.param_scheduler, &initial, horizon)?;
 
+        if start.with_state
+            && let Some((path, checkpoint)) = &mut start.checkpoint
+        {
+            mmengine::take_over(path, checkpoint, &learner, &mut schedule, &plan, &setting)?;
+        }
         let state = match &start.checkpoint {
             Some((path, checkpoint)) if start.with_state => {
                 // Its message, of a file without any, tells more than the optimizer's.
@@ -271,31 +284,6 @@ impl Training {
         }
         Ok(Outcome::Finished)
     }
-}
-
-/// Copies a checkpoint's tensors into the model and lists what only one side has.
-pub(super) fn load_weights(segmentor: &Segmentor, state: &StateDict, path: &Path) -> anyhow::Result<()> {
-    let tensors = named_tensors(segmentor);
-    let destinations: Vec<_> = tensors.iter().map(|it| Destination { name: &it.name, tensor: &it.tensor }).collect();
-    let report = checkpoint::load_into(&destinations, state).with_context(|| path.display().to_string())?;
-    for (what, names) in [("missing in the checkpoint", &report.missing), ("unexpected in the checkpoint", &report.unexpected)] {
-        if !names.is_empty() {
-            tracing::warn!("{what} {}: {}", path.display(), names.join(", "));
-        }
-    }
-    Ok(())
-}
-
-/// The backbone's pretrained weights, where the config names some.
-fn load_pretrained(segmentor: &Segmentor, hub: &Path) -> anyhow::Result<()> {
-    let Some(source) = segmentor.pretrained() else { return Ok(()) };
-    let path = source.resolve(hub)?;
-    let checkpoint = Checkpoint::read(&path)?;
-    let prefix = source.prefix.as_deref().unwrap_or_default();
-    let renamed =
-        |(name, tensor): (String, tch::Tensor)| Some((format!("{}{}", source.target, name.strip_prefix(prefix)?), tensor));
-    let state: StateDict = checkpoint.model.into_iter().filter_map(renamed).collect();
-    load_weights(segmentor, &state, &path)
 }
 
 fn validation(experiment: &Experiment, rundir: &RunDir) -> anyhow::Result<Option<Evaluation>> {

@@ -11,12 +11,14 @@ mod learner;
 mod lone_value;
 mod memory_format;
 mod mishap;
+mod mmengine;
 mod outcome;
 mod progress;
 mod start;
 mod state;
 mod test;
 mod train;
+mod weights;
 
 pub use build::{Setting, Training};
 pub use interrupt::Interrupt;

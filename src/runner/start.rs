@@ -13,7 +13,8 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use super::build::Setting;
-use crate::checkpoint::{Beginning, Checkpoint, CurrentRun, RunId, Survey};
+use super::weights;
+use crate::checkpoint::{Beginning, Checkpoint, CurrentRun, Found, Places, RunId, Source, Survey, mmengine};
 use crate::exit::{Exit, Failure};
 
 /// What a start was asked for besides its config.
@@ -44,6 +45,7 @@ pub(super) struct Start {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Decision {
     run: RunId,
+    /// As it was named: each machine finds its own copy of what comes from the network.
     path: Option<PathBuf>,
     with_state: bool,
 }
@@ -52,30 +54,31 @@ impl Start {
     /// Decides where this start begins, reads the checkpoint, and notes in the work dir which run it is.
     pub(super) fn find(setting: &Setting) -> anyhow::Result<Self> {
         let group = &setting.group;
-        if !group.is_main() {
-            let text = group.broadcast_text("").map_err(Failure::from)?;
-            let Decision { run, path, with_state } = serde_json::from_str(&text)?;
-            let read = |path: PathBuf| -> anyhow::Result<_> {
-                let checkpoint = Checkpoint::read(&path)
-                    .context("rank 0 starts from this checkpoint; every rank needs it, on a file system that all share")?;
-                Ok((path, checkpoint))
-            };
-            return Ok(Self { run, checkpoint: path.map(read).transpose()?, with_state, beginning: None });
-        }
-        let place = Place::of(setting)?;
-        let (decision, checkpoint) = place.decide()?;
-        let beginning = place.note(&decision)?;
-        group.broadcast_text(&serde_json::to_string(&decision)?).map_err(Failure::from)?;
+        let (decision, read, beginning) = if group.is_main() {
+            let place = Place::of(setting)?;
+            let (decision, read) = place.decide()?;
+            let beginning = place.note(&decision)?;
+            group.broadcast_text(&serde_json::to_string(&decision)?).map_err(Failure::from)?;
+            (decision, read, Some(beginning))
+        } else {
+            (serde_json::from_str(&group.broadcast_text("").map_err(Failure::from)?)?, None, None)
+        };
         let Decision { run, path, with_state } = decision;
-        let checkpoint = path.map(|path| match checkpoint {
-            Some(checkpoint) => Ok((path, checkpoint)),
-            None => Checkpoint::read(&path).map(|it| (path, it)),
-        });
-        let checkpoint = checkpoint.transpose()?;
-        if let Some((path, _)) = &checkpoint {
-            tracing::info!("{} {}", if with_state { "resuming from" } else { "loading weights from" }, path.display());
-        }
-        Ok(Self { run, checkpoint, with_state, beginning: Some(beginning) })
+        let checkpoint = match (path, read) {
+            (None, _) => None,
+            (Some(path), read) => {
+                let path = weights::obtain(&path, setting)?;
+                let all = "rank 0 starts from this checkpoint; every rank needs it, on a file system that all share";
+                let checkpoint = match read {
+                    Some(checkpoint) => checkpoint,
+                    None if group.is_main() => Checkpoint::read(&path)?,
+                    None => Checkpoint::read(&path).context(all)?,
+                };
+                tracing::info!("{} {}", if with_state { "resuming from" } else { "loading weights from" }, path.display());
+                Some((path, checkpoint))
+            }
+        };
+        Ok(Self { run, checkpoint, with_state, beginning })
     }
 }
 
@@ -87,6 +90,7 @@ struct Place<'a> {
     work_dir: &'a Path,
     /// Where checkpoints lie.
     folder: &'a Path,
+    places: &'a Places,
     current: Option<CurrentRun>,
 }
 
@@ -104,6 +108,7 @@ impl<'a> Place<'a> {
             load_from: setting.experiment.load_from.as_deref(),
             work_dir,
             folder: setting.checkpoints(),
+            places: &setting.places,
             current,
         })
     }
@@ -156,6 +161,13 @@ impl<'a> Place<'a> {
         let new_run = self.new_run(&survey);
         let folder = self.folder.display();
         let latest = survey.entries.last().cloned();
+        if let Some(found) = self.of_mmengine(&survey)? {
+            for problem in &found.skipped {
+                tracing::warn!("skipped: {problem}");
+            }
+            tracing::info!("{} is a checkpoint of mmengine's, which stays as it is", found.path.display());
+            return Ok((Decision { run: new_run, path: Some(found.path), with_state: true }, Some(found.checkpoint)));
+        }
         let run = self.current.as_ref().map(|it| &it.id).or(survey.latest_run()).cloned();
         if let Some(found) = survey.newest(run.as_ref().unwrap_or(&RunId::default()))? {
             for problem in &found.skipped {
@@ -184,18 +196,26 @@ impl<'a> Place<'a> {
         Ok((Decision { run: new_run, path: self.load_from.map(Path::to_owned), with_state }, None))
     }
 
+    /// mmengine's latest checkpoint, where mmengine was the last to write one here. A run of ours that has none yet knows by its own
+    /// notes where it began.
+    fn of_mmengine(&self, survey: &Survey) -> anyhow::Result<Option<Found>> {
+        let pending = self.current.as_ref().is_some_and(|it| survey.newest_entry(&it.id).is_none());
+        Ok(if pending { None } else { mmengine::newest(self.work_dir)? })
+    }
+
     /// Goes on from a file that the command line names. It is the same run only where that file is its newest: a run that goes back
     /// would meet its own later checkpoints.
     fn go_on_from(&self, file: &Path, survey: &Survey) -> anyhow::Result<(Decision, Option<Checkpoint>)> {
-        let checkpoint = Checkpoint::read(file)?;
-        if checkpoint.meta.is_weights_alone() {
+        let local = Source::parse(file, self.places)?.fetched()?;
+        let checkpoint = Checkpoint::read(&local)?;
+        if checkpoint.meta.is_weights_alone() && mmengine::read(&local)?.is_none() {
             return Err(self.weights_alone(file, survey).into());
         }
         let run = &checkpoint.meta.run_id;
         let same = |left: &Path, right: &Path| std::fs::canonicalize(left).ok() == std::fs::canonicalize(right).ok();
         let newest = survey.newest_entry(run).filter(|_| !run.is_unknown());
         let own = newest.is_some_and(|newest| {
-            let here = survey.entries.iter().find(|it| same(&it.path, file));
+            let here = survey.entries.iter().find(|it| same(&it.path, &local));
             here.is_some_and(|it| it.iteration == newest.iteration)
         });
         let run = if own { run.clone() } else { self.new_run(survey) };
@@ -215,10 +235,16 @@ impl<'a> Place<'a> {
         Failure::new(Exit::Data, message)
     }
 
+    /// What a path means wherever the program is started the next time.
+    fn lasting(&self, named: &Path) -> Option<PathBuf> {
+        let source = Source::parse(named, self.places).ok()?;
+        if source.is_remote() { Some(named.to_owned()) } else { std::path::absolute(source.local().ok()??).ok() }
+    }
+
     /// Notes in the work dir which run it is busy with.
     fn note(&self, decision: &Decision) -> Result<Beginning, Failure> {
         let before = self.current.clone().filter(|it| it.id == decision.run);
-        let from = decision.path.as_deref().and_then(|it| std::path::absolute(it).ok());
+        let from = decision.path.as_deref().and_then(|it| self.lasting(it));
         let new = || CurrentRun { id: decision.run.clone(), from, with_state: decision.with_state, jobs: Vec::new() };
         let mut current = before.unwrap_or_else(new);
         if let Some(job) = &self.asked.job

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use anyhow::Context;
 use tch::Kind;
 
-use super::build::{Setting, load_weights};
+use super::build::Setting;
 use super::evaluate::{Evaluation, Leaves};
 use super::interrupt::Interrupt;
 use super::journal::{evaluation_bar, report};
 use super::memory_format;
-use crate::checkpoint::Checkpoint;
+use super::weights;
+use crate::checkpoint::{Checkpoint, Fit};
 use crate::data::{DatasetConfig, Transform};
 use crate::exit::{Exit, Failure};
 use crate::experiment::EvaluatorConfig;
@@ -60,9 +61,11 @@ pub fn test(setting: &Setting, options: &TestOptions) -> anyhow::Result<()> {
     evaluation.make_folders()?;
 
     let segmentor = experiment.model.init(&setting.device, 0)?;
-    let checkpoint = Checkpoint::read(&options.checkpoint)?;
-    load_weights(&segmentor, &checkpoint.model, &options.checkpoint)?;
-    tracing::info!("loaded {}", options.checkpoint.display());
+    let path = weights::obtain(&options.checkpoint, setting)?;
+    let checkpoint = Checkpoint::read(&path)?;
+    weights::load(&segmentor, &checkpoint.model, &path, Fit::Exact)
+        .context("a test needs every weight: give the config that the checkpoint was trained with, or its num_classes")?;
+    tracing::info!("loaded {}", path.display());
     let format = memory_format::decide(&experiment.env_cfg, &setting.device, Kind::Float, &setting.group)?;
     arrange(&segmentor, format);
 

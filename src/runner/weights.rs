@@ -1,0 +1,82 @@
+//! Weights on their way into a model: where they come from, and what of them does not fit.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use super::build::Setting;
+use crate::checkpoint::{self, Checkpoint, Destination, Fit, Source, StateDict, listed};
+use crate::dist::Group;
+use crate::exit::Failure;
+use crate::models::{Segmentor, named_tensors};
+
+/// The file of a checkpoint on this machine. All ranks come here together: what a path means, rank 0 says, and what comes from
+/// the network, one rank of each machine fetches.
+pub(super) fn obtain(named: &Path, setting: &Setting) -> anyhow::Result<PathBuf> {
+    let Setting { group, places, .. } = setting;
+    let source = Source::parse(named, places)?;
+    if source.is_remote() {
+        let first = group.local_rank() == 0;
+        let path = if first { Some(source.fetched()?) } else { None };
+        together(group)?;
+        return path.map_or_else(|| source.fetched().map_err(Into::into), Ok);
+    }
+    if group.world() == 1 {
+        return Ok(source.fetched()?);
+    }
+    let path = if group.is_main() { source.fetched()?.to_string_lossy().into_owned() } else { String::new() };
+    Ok(group.broadcast_text(&path).map_err(Failure::from)?.into())
+}
+
+fn together(group: &Group) -> anyhow::Result<()> {
+    if group.world() > 1 {
+        group.barrier().map_err(Failure::from)?;
+    }
+    Ok(())
+}
+
+/// The weights that a training begins with: a checkpoint's, the pretrained ones of the backbone, or those that were drawn. Where
+/// a checkpoint leaves parts of the backbone out, these have the pretrained ones, as in mmengine.
+pub(super) fn begin(segmentor: &Segmentor, given: Option<(&Path, &StateDict)>, setting: &Setting) -> anyhow::Result<()> {
+    let Some((path, state)) = given else { return load_pretrained(segmentor, setting) };
+    let lacking = segmentor.pretrained().is_some_and(|source| {
+        named_tensors(segmentor).iter().any(|it| it.name.starts_with(&source.target) && !state.contains_key(&it.name))
+    });
+    if lacking {
+        load_pretrained(segmentor, setting)?;
+    }
+    load(segmentor, state, path, Fit::Trained)
+}
+
+/// Copies a checkpoint's tensors into the model and tells what does not meet.
+pub(super) fn load(segmentor: &Segmentor, state: &StateDict, path: &Path, fit: Fit) -> anyhow::Result<()> {
+    let tensors = named_tensors(segmentor);
+    let destinations: Vec<_> = tensors.iter().map(|it| Destination { name: &it.name, tensor: &it.tensor }).collect();
+    let report = checkpoint::load_into(&destinations, state, fit).with_context(|| path.display().to_string())?;
+    for (what, names) in [("missing in the checkpoint", &report.missing), ("unexpected in the checkpoint", &report.unexpected)] {
+        if !names.is_empty() {
+            tracing::warn!("{what} {}: {}", path.display(), listed(names));
+        }
+    }
+    if !report.reshaped.is_empty() {
+        let told: Vec<_> = report.reshaped.iter().map(ToString::to_string).collect();
+        tracing::warn!(
+            "{} has tensors of other shapes, as of other classes; these begin with the values that they would have without it: {}",
+            path.display(),
+            told.join("; ")
+        );
+    }
+    Ok(())
+}
+
+/// The backbone's pretrained weights, where the config names some.
+fn load_pretrained(segmentor: &Segmentor, setting: &Setting) -> anyhow::Result<()> {
+    let Some(source) = segmentor.pretrained() else { return Ok(()) };
+    let path = obtain(Path::new(&source.checkpoint), setting).context("pretrained weights")?;
+    let checkpoint = Checkpoint::read(&path)?;
+    let prefix = source.prefix.as_deref().unwrap_or_default();
+    let renamed =
+        |(name, tensor): (String, tch::Tensor)| Some((format!("{}{}", source.target, name.strip_prefix(prefix)?), tensor));
+    let state: StateDict = checkpoint.model.into_iter().filter_map(renamed).collect();
+    load(segmentor, &state, &path, Fit::Trained)
+}
