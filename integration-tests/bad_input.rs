@@ -116,7 +116,13 @@ fn a_label_map_of_another_size_is_named() {
 
 #[test]
 fn a_label_beyond_num_classes_is_named() {
-    refuses(dataset(), &["model.decode_head.num_classes=3", "model.auxiliary_head.num_classes=3"], 65, &["3 classes", ".png"]);
+    let three = [
+        "metainfo.classes=[a,b,c]",
+        "metainfo.palette=None",
+        "model.decode_head.num_classes=3",
+        "model.auxiliary_head.num_classes=3",
+    ];
+    refuses(dataset(), &three, 65, &["3 classes", ".png"]);
 }
 
 #[test]

@@ -28,3 +28,4 @@ mod training;
 mod two_ranks;
 mod viewer;
 mod weights;
+mod wrong_results;

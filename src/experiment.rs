@@ -1,5 +1,7 @@
 //! The whole config as a type, and the checks that span its sections, made before any queue or device is touched.
 
+mod agreement;
+
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -383,10 +385,34 @@ pub struct Randomness {
 }
 
 impl Experiment {
-    /// Types the merged config.
+    /// Types the merged config and refuses one whose sections contradict each other.
     pub fn from_config(config: &Config) -> Result<Self, Failure> {
         let experiment: Self = config.parse().map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
+        agreement::check(&experiment)?;
         Ok(experiment)
+    }
+
+    /// Every folder of images and label maps that the config names: whose it is, what it holds, where it is.
+    pub fn dataset_folders(&self) -> Vec<(String, &'static str, PathBuf)> {
+        let loaders = [
+            ("train_dataloader.dataset", &self.train_dataloader),
+            ("val_dataloader.dataset", &self.val_dataloader),
+            ("test_dataloader.dataset", &self.test_dataloader),
+        ];
+        let loaders = loaders.into_iter().filter_map(|(key, loader)| Some((key, loader.as_ref()?)));
+        let sources = loaders.flat_map(|(key, loader)| loader.dataset.sources(key));
+        sources.flat_map(|it| it.folders().map(|(what, path)| (it.key.clone(), what, path)).collect::<Vec<_>>()).collect()
+    }
+
+    /// Refuses a test that is to write its predictions and nothing else, and has no place for them.
+    pub fn refuse_formatting_nowhere(&self, out: bool) -> Result<(), Failure> {
+        let Some(EvaluatorConfig::IoUMetric(metric)) = &self.test_evaluator else { return Ok(()) };
+        if metric.format_only && metric.output_dir.is_none() && !out {
+            let message = "test_evaluator.format_only is true, but there is no place to write to: set test_evaluator.output_dir, \
+                           or give --out DIR";
+            return Err(Failure::new(Exit::Config, message));
+        }
+        Ok(())
     }
 
     pub fn logger(&self) -> &LoggerHook {

@@ -2,17 +2,22 @@
 //!
 //! Only counts are kept: they add up over images and over ranks, so a metric never depends on the number of ranks.
 
+use std::path::PathBuf;
+
 use comfy_table::{CellAlignment, Table};
 use indexmap::IndexMap;
 use serde::Deserialize;
-use std::path::PathBuf;
+
+use crate::config::OneOrMany;
 
 /// The `val_evaluator` and `test_evaluator` sections, `type: IoUMetric`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IoUMetricConfig {
-    /// Which metrics: `mIoU`, `mDice`, `mFscore`.
-    pub iou_metrics: Vec<IoUKind>,
+    /// Which metrics: `mIoU`, `mDice`, `mFscore`; one or a list.
+    pub iou_metrics: OneOrMany<IoUKind>,
+    /// Pixels with this label are not compared; 255 unless given.
+    pub ignore_index: Option<u8>,
     /// Replaces a metric that is not a number (a class without a pixel) before the mean.
     pub nan_to_num: Option<f64>,
     /// The weight of precision against recall in the F-score.
@@ -24,11 +29,37 @@ pub struct IoUMetricConfig {
     pub format_only: bool,
     /// Prepended to each metric's name, with a slash.
     pub prefix: Option<String>,
+    /// Where mmengine gathers the results of ranks. Only counts travel here: without effect.
+    pub collect_device: Option<CollectDevice>,
+}
+
+/// `collect_device`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CollectDevice {
+    Cpu,
+    Gpu,
+}
+
+impl IoUMetricConfig {
+    /// The label whose pixels are not compared.
+    pub fn ignored(&self) -> u8 {
+        self.ignore_index.unwrap_or(255)
+    }
 }
 
 impl Default for IoUMetricConfig {
     fn default() -> Self {
-        Self { iou_metrics: vec![IoUKind::MIoU], nan_to_num: None, beta: 1.0, output_dir: None, format_only: false, prefix: None }
+        Self {
+            iou_metrics: OneOrMany(vec![IoUKind::MIoU]),
+            ignore_index: None,
+            nan_to_num: None,
+            beta: 1.0,
+            output_dir: None,
+            format_only: false,
+            prefix: None,
+            collect_device: None,
+        }
     }
 }
 
@@ -103,7 +134,7 @@ impl Counts {
         let intersect = |class: usize| self.intersect[class] as f64;
         let predicted = |class: usize| self.predicted[class] as f64;
         let labelled = |class: usize| self.labelled[class] as f64;
-        for kind in &config.iou_metrics {
+        for kind in config.iou_metrics.iter() {
             match kind {
                 IoUKind::MIoU => {
                     per_class.insert("IoU", ratio(&intersect, &|class| predicted(class) + labelled(class) - intersect(class)));
@@ -124,19 +155,19 @@ impl Counts {
                 }
             }
         }
-        if let Some(replacement) = config.nan_to_num {
-            per_class.values_mut().flatten().filter(|value| value.is_nan()).for_each(|value| *value = replacement);
-        }
+        let absent = Absent::of(self, classes, &per_class, config.nan_to_num);
+        let number = |value: f64| config.nan_to_num.filter(|_| value.is_nan()).unwrap_or(value);
+        per_class.values_mut().flatten().for_each(|value| *value = number(*value));
         let total = |counts: &[i64]| counts.iter().sum::<i64>() as f64;
         let prefix = config.prefix.as_ref().map_or(String::new(), |prefix| format!("{prefix}/"));
         let mut summary = IndexMap::new();
-        summary.insert(format!("{prefix}aAcc"), percent(total(&self.intersect) / total(&self.labelled)));
+        summary.insert(format!("{prefix}aAcc"), percent(number(total(&self.intersect) / total(&self.labelled))));
         for (name, values) in &per_class {
             // The field calls the mean of IoU "mIoU", of accuracy "mAcc", and so on.
             summary.insert(format!("{prefix}m{name}"), percent(mean_of_numbers(values)));
         }
         let per_class = per_class.into_iter().map(|(name, values)| (name, values.into_iter().map(percent).collect())).collect();
-        Metrics { summary, classes: classes.to_vec(), per_class }
+        Metrics { summary, classes: classes.to_vec(), per_class, absent }
     }
 }
 
@@ -161,9 +192,68 @@ pub struct Metrics {
     pub summary: IndexMap<String, f64>,
     classes: Vec<String>,
     per_class: IndexMap<&'static str, Vec<f64>>,
+    absent: Absent,
+}
+
+/// What means were not taken over: classes whose value is not a number, for want of pixels.
+#[derive(Debug, Clone, PartialEq)]
+struct Absent {
+    /// Classes without a labelled pixel, of so many.
+    unlabelled: Vec<String>,
+    classes: usize,
+    /// Of each mean, the classes without a number.
+    left_out: IndexMap<&'static str, Vec<String>>,
+    nan_to_num: Option<f64>,
+}
+
+impl Absent {
+    fn of(counts: &Counts, names: &[String], per_class: &IndexMap<&'static str, Vec<f64>>, nan_to_num: Option<f64>) -> Self {
+        let named = |which: &dyn Fn(usize) -> bool| -> Vec<String> {
+            names.iter().enumerate().filter(|(class, _)| which(*class)).map(|(_, name)| name.clone()).collect()
+        };
+        let left_out = per_class.iter().map(|(name, values)| (*name, named(&|class| values[class].is_nan())));
+        Self {
+            unlabelled: named(&|class| counts.labelled[class] == 0),
+            classes: names.len(),
+            left_out: left_out.filter(|(_, names)| !names.is_empty()).collect(),
+            nan_to_num,
+        }
+    }
+
+    fn told(&self) -> Option<String> {
+        let mut parts = Vec::new();
+        if self.unlabelled.len() == self.classes {
+            parts.push("no pixel is labelled with any class, so nothing was measured".to_owned());
+        } else if !self.unlabelled.is_empty() {
+            parts.push(format!(
+                "{} of {} classes have no labelled pixel: {}",
+                self.unlabelled.len(),
+                self.classes,
+                listed(&self.unlabelled)
+            ));
+        }
+        let fate = self.nan_to_num.map_or("left out of".to_owned(), |it| format!("counted as {it} (nan_to_num) in"));
+        // Means that leave out the same classes are told together.
+        let mut groups: IndexMap<&Vec<String>, Vec<String>> = IndexMap::new();
+        self.left_out.iter().for_each(|(name, classes)| groups.entry(classes).or_default().push(format!("m{name}")));
+        parts.extend(groups.into_iter().map(|(classes, means)| format!("{fate} {}: {}", means.join(", "), listed(classes))));
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+}
+
+/// The first names, and how many there are where that is not all.
+fn listed(names: &[String]) -> String {
+    let most = 20;
+    let first = names.iter().take(most).map(|it| it.trim()).collect::<Vec<_>>().join(", ");
+    if names.len() > most { format!("{first}, … ({} in all)", names.len()) } else { first }
 }
 
 impl Metrics {
+    /// Which classes had no pixels and what that did to the means; `None` where every mean is over all classes.
+    pub fn absent(&self) -> Option<String> {
+        self.absent.told()
+    }
+
     /// The table of every class, as mmseg prints it.
     pub fn table(&self) -> String {
         let mut table = Table::new();
@@ -251,10 +341,46 @@ mod tests {
     }
 
     #[test]
+    fn classes_without_pixels_are_told_with_the_means_that_they_are_left_out_of() {
+        let told = |predicted: &[u8], labels: &[u8], config: &IoUMetricConfig| {
+            let mut counts = Counts::new(3);
+            counts.add(predicted, labels, 255);
+            counts.metrics(config, &names(3)).absent().unwrap_or_default()
+        };
+        let config = IoUMetricConfig::default();
+        assert_eq!(told(&[0, 1, 2], &[0, 1, 2], &config), "");
+        assert_eq!(
+            told(&[0, 1], &[0, 1], &config),
+            "1 of 3 classes have no labelled pixel: class2; left out of mIoU, mAcc: class2"
+        );
+        assert_eq!(
+            told(&[0, 2], &[0, 1], &config),
+            "1 of 3 classes have no labelled pixel: class2; left out of mAcc: class2",
+            "a class that was predicted in vain has an IoU of 0"
+        );
+        assert!(told(&[0, 1], &[255, 255], &config).starts_with("no pixel is labelled with any class"));
+        let zero = IoUMetricConfig { nan_to_num: Some(0.0), ..config.clone() };
+        assert!(told(&[0, 1], &[0, 1], &zero).contains("counted as 0 (nan_to_num) in mIoU, mAcc: class2"));
+        let fscore = IoUMetricConfig { iou_metrics: OneOrMany(vec![IoUKind::MFscore]), ..config };
+        assert!(
+            told(&[0, 0, 0], &[0, 1, 2], &fscore).contains("left out of mFscore, mPrecision: class1, class2"),
+            "labelled, never predicted"
+        );
+    }
+
+    #[test]
+    fn mmsegs_keys_are_read_and_one_metric_needs_no_list() {
+        let text = "{iou_metrics: mDice, ignore_index: 0, nan_to_num: 0, beta: 2, output_dir: out, format_only: true, prefix: a, collect_device: cpu}";
+        let config: IoUMetricConfig = crate::config::parse_str(text).expect("parses");
+        assert_eq!((config.iou_metrics, config.ignore_index, config.beta), (OneOrMany(vec![IoUKind::MDice]), Some(0), 2.0));
+    }
+
+    #[test]
     fn dice_and_fscore_have_their_columns() {
         let mut counts = Counts::new(2);
         counts.add(&[0, 0, 1, 1], &[0, 1, 1, 1], 255);
-        let config = IoUMetricConfig { iou_metrics: vec![IoUKind::MDice, IoUKind::MFscore], ..IoUMetricConfig::default() };
+        let config =
+            IoUMetricConfig { iou_metrics: OneOrMany(vec![IoUKind::MDice, IoUKind::MFscore]), ..IoUMetricConfig::default() };
         let metrics = counts.metrics(&config, &names(2));
         let keys: Vec<_> = metrics.summary.keys().map(String::as_str).collect();
         assert_eq!(keys, ["aAcc", "mDice", "mAcc", "mFscore", "mPrecision", "mRecall"]);

@@ -30,9 +30,9 @@ pub struct SegDataPreProcessorConfig {
     /// What normalised images are padded with.
     #[serde(default)]
     pub pad_val: f64,
-    /// What labels are padded with.
-    #[serde(default = "ignored")]
-    pub seg_pad_val: u8,
+    /// What labels are padded with; the model's `ignore_index` unless given.
+    #[serde(default)]
+    pub seg_pad_val: Option<u8>,
     #[serde(default)]
     pub bgr_to_rgb: bool,
     #[serde(default)]
@@ -49,10 +49,6 @@ pub struct TestPaddingConfig {
     pub size: Option<[usize; 2]>,
     #[serde(deserialize_with = "crate::config::positive")]
     pub size_divisor: Option<usize>,
-}
-
-fn ignored() -> u8 {
-    255
 }
 
 /// Bytes that somebody else owns: an image `[height, width, 3]` or a label map `[height, width]`.
@@ -245,7 +241,7 @@ impl SegDataPreProcessor {
         let batch = tch::Tensor::empty(size, (Kind::Int64, bytes.device()));
         for run in runs(labels, 1) {
             run.within(&batch).copy_(&run.of(bytes, &[]));
-            run.pad(&batch, f64::from(self.config.seg_pad_val));
+            run.pad(&batch, f64::from(self.config.seg_pad_val.unwrap_or(255)));
         }
         ops::from_tch(batch, device)
     }
@@ -332,7 +328,7 @@ mod tests {
             std: Some(vec![1.0, 2.0, 4.0]),
             size: Some([3, 4]),
             pad_val: -7.0,
-            seg_pad_val: 255,
+            seg_pad_val: Some(255),
             bgr_to_rgb: true,
             ..SegDataPreProcessorConfig::default()
         };

@@ -9,7 +9,7 @@ use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
 use super::backbone::{Backbone, BackboneConfig};
 use super::forward::Starved;
-use super::head::{Head, HeadConfig};
+use super::head::{DecodeConfig, Head, HeadConfig};
 use super::inference::Inference;
 use super::init::{self, Plan};
 use super::{
@@ -103,11 +103,39 @@ impl SegmentorConfig {
     /// How images become batches.
     pub fn preprocessor(&self) -> Result<SegDataPreProcessor, ModelError> {
         let Self::EncoderDecoder(config) = self;
-        let preprocessor = match &config.data_preprocessor {
-            Some(PreprocessorConfig::SegDataPreProcessor(it)) => it.init(),
-            None => SegDataPreProcessorConfig::default().init(),
+        let mut preprocessor = match &config.data_preprocessor {
+            Some(PreprocessorConfig::SegDataPreProcessor(it)) => it.clone(),
+            None => SegDataPreProcessorConfig::default(),
         };
-        preprocessor.map_err(|it| it.within("data_preprocessor"))
+        preprocessor.seg_pad_val = preprocessor.seg_pad_val.or_else(|| u8::try_from(self.ignore_index()).ok());
+        preprocessor.init().map_err(|it| it.within("data_preprocessor"))
+    }
+
+    /// The label that padding of the data preprocessor has, where the config says so.
+    pub fn seg_pad_val(&self) -> Option<u8> {
+        let Self::EncoderDecoder(config) = self;
+        let Some(PreprocessorConfig::SegDataPreProcessor(it)) = &config.data_preprocessor else { return None };
+        it.seg_pad_val
+    }
+
+    /// Every head with the key below `model` at which it stands, the decode head first.
+    pub fn heads(&self) -> Vec<(String, DecodeConfig)> {
+        let Self::EncoderDecoder(config) = self;
+        let mut heads = vec![("decode_head".to_owned(), config.decode_head.decode())];
+        match &config.auxiliary_head {
+            None => {}
+            Some(AuxiliaryHeadConfig::One(head)) => heads.push(("auxiliary_head".to_owned(), head.decode())),
+            Some(AuxiliaryHeadConfig::Many(many)) => {
+                heads.extend(many.iter().enumerate().map(|(index, head)| (format!("auxiliary_head.{index}"), head.decode())));
+            }
+        }
+        heads
+    }
+
+    /// The label that the decode head's losses leave out.
+    pub fn ignore_index(&self) -> i64 {
+        let Self::EncoderDecoder(config) = self;
+        config.decode_head.decode().ignore_index
     }
 
     /// The classes that the model tells apart.

@@ -8,7 +8,7 @@ use anyhow::Context;
 use burn::tensor::Device;
 use tch::Kind;
 
-use super::evaluate::{Evaluation, Leaves};
+use super::evaluate::{Evaluation, Leaves, Pass};
 use super::interrupt::Interrupt;
 use super::journal::{Communication, Journal, Step};
 use super::keeping::unknown_metric;
@@ -20,6 +20,7 @@ use super::outcome::Outcome;
 use super::progress::{Plan, Progress};
 use super::start::{Asked, Start};
 use super::state::RunState;
+use super::survey::survey;
 use super::weights;
 use crate::checkpoint::{Beginning, Fit, Places, RunId};
 use crate::data::{Dataset, Loader, LoaderOptions, Position};
@@ -97,15 +98,15 @@ impl Training {
         let optim_wrapper = experiment.optim_wrapper.as_ref().ok_or_else(|| missing("optim_wrapper"))?;
 
         let num_classes = experiment.model.num_classes();
-        let dataset = Arc::new(loader.dataset.init()?.with_num_classes(num_classes));
-        let evaluation = validation(&experiment, &setting.rundir)?;
-        if let Some(evaluation) = &evaluation {
-            evaluation.make_folders()?;
-            if let Some(name) = experiment.checkpoint_hook().save_best.as_ref().filter(|_| !evaluation.metric.format_only) {
-                let classes = &evaluation.dataset.metainfo().classes;
-                let metrics = Counts::new(classes.len()).metrics(&evaluation.metric, classes);
-                metrics.summary.get(name).ok_or_else(|| unknown_metric(name, &metrics))?;
-            }
+        let dataset = Arc::new(loader.dataset.init()?.for_model(num_classes, experiment.model.ignore_index()));
+        survey("train_dataloader.dataset", &dataset, &group)?;
+        let evaluation = validation(&experiment, &setting.rundir, &group)?;
+        if let Some(evaluation) = evaluation.as_ref().filter(|it| it.measured)
+            && let Some(name) = experiment.checkpoint_hook().save_best.as_ref()
+        {
+            let classes = &evaluation.dataset.metainfo().classes;
+            let metrics = Counts::new(classes.len()).metrics(&evaluation.metric, classes);
+            metrics.summary.get(name).ok_or_else(|| unknown_metric(name, &metrics))?;
         }
         let mut start = Start::find(&setting)?;
 
@@ -286,7 +287,7 @@ impl Training {
     }
 }
 
-fn validation(experiment: &Experiment, rundir: &RunDir) -> anyhow::Result<Option<Evaluation>> {
+fn validation(experiment: &Experiment, rundir: &RunDir, group: &Group) -> anyhow::Result<Option<Evaluation>> {
     let (Some(loader), Some(_), Some(evaluator)) = (&experiment.val_dataloader, &experiment.val_cfg, &experiment.val_evaluator)
     else {
         let parts = [experiment.val_dataloader.is_some(), experiment.val_cfg.is_some(), experiment.val_evaluator.is_some()];
@@ -304,6 +305,5 @@ fn validation(experiment: &Experiment, rundir: &RunDir) -> anyhow::Result<Option
         interval: hook.interval,
         alpha: experiment.visualizer().alpha,
     };
-    let dataset = Arc::new(loader.dataset.init()?.with_num_classes(experiment.model.num_classes()));
-    Ok(Some(Evaluation { dataset, loader: loader.clone(), metric: metric.clone(), leaves }))
+    Evaluation::new(Pass::Val, loader.clone(), metric.clone(), leaves, experiment, group).map(Some)
 }

@@ -14,9 +14,14 @@ use indicatif::ProgressBar;
 use super::interrupt::Interrupt;
 use super::journal::Timing;
 use super::mishap;
+use super::outputs::Outputs;
+use super::survey::survey;
+use crate::data::dataset::Source;
+use crate::data::transform::unlabelled;
 use crate::data::{Batch, DataloaderConfig, Dataset, FlipDirection, Loader, LoaderOptions, Sample};
 use crate::dist::{Answer, Group};
 use crate::exit::{Exit, Failure};
+use crate::experiment::Experiment;
 use crate::metrics::{Counts, IoUMetricConfig, Metrics};
 use crate::models::{self, Forward, Geometry, Pixels, SegDataPreProcessor, Segmentation, Segmentor};
 use crate::rundir::{writable, write_atomically};
@@ -41,6 +46,16 @@ pub struct Evaluation {
     pub loader: DataloaderConfig,
     pub metric: IoUMetricConfig,
     pub leaves: Leaves,
+    /// Whether predictions are compared with labels.
+    pub measured: bool,
+    outputs: Outputs,
+}
+
+/// Which of a config's passes this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    Val,
+    Test,
 }
 
 /// Metrics of a whole pass, and how long an image took.
@@ -57,19 +72,50 @@ struct Predicted {
 }
 
 impl Evaluation {
-    /// Makes the folders that the pass writes into, and proves that they take files: before anything is computed.
-    pub fn make_folders(&self) -> Result<(), Failure> {
-        let Self { metric, leaves, .. } = self;
-        for (folder, what) in [
-            (&leaves.out_dir, "the folder of label maps (--out)"),
-            (&metric.output_dir, "the evaluator's output_dir"),
-            (&leaves.show_dir, "the folder of painted pictures"),
-        ] {
+    /// Lists the files. Whatever would make the pass worthless or harmful is an error here, before it begins.
+    pub fn new(
+        pass: Pass,
+        mut loader: DataloaderConfig,
+        metric: IoUMetricConfig,
+        mut leaves: Leaves,
+        experiment: &Experiment,
+        group: &Group,
+    ) -> anyhow::Result<Self> {
+        let name = if pass == Pass::Test { "test" } else { "val" };
+        let key = format!("{name}_dataloader.dataset");
+        let asked = if leaves.out_dir.is_some() { "--out".to_owned() } else { format!("{name}_evaluator.output_dir") };
+        leaves.out_dir = leaves.out_dir.or_else(|| metric.output_dir.clone());
+
+        let unlabelled_for = loader.dataset.sources(&key).iter().find_map(Source::unlabelled);
+        let leaves_files = leaves.out_dir.is_some() || leaves.show_dir.is_some();
+        if let Some(why) = unlabelled_for
+            && !metric.format_only
+            && !leaves_files
+        {
+            let message = format!(
+                "{key} has no labels to measure by: {why}; for a set without labels give --out DIR or --show-dir DIR, which need none"
+            );
+            return Err(Failure::new(Exit::Config, message).into());
+        }
+        let measured = unlabelled_for.is_none() && !metric.format_only;
+        if !measured {
+            loader.dataset.pipelines().into_iter().for_each(|pipeline| *pipeline = unlabelled(pipeline));
+        }
+        let model = &experiment.model;
+        let dataset = loader.dataset.init()?.for_model(model.num_classes(), model.ignore_index());
+        survey(&key, &dataset, group)?;
+
+        let mut outputs = Outputs::default();
+        if leaves_files {
+            outputs = Outputs::of(&dataset)?;
+        }
+        for (asked, folder) in [(asked.as_str(), &leaves.out_dir), ("--show-dir", &leaves.show_dir)] {
             if let Some(folder) = folder {
-                writable(folder, what, "choose another folder or mend its permissions")?;
+                outputs.spare(asked, folder, &dataset, experiment)?;
+                writable(folder, &format!("the folder of {asked}"), "choose another folder or mend its permissions")?;
             }
         }
-        Ok(())
+        Ok(Self { dataset: Arc::new(dataset), loader, metric, leaves, measured, outputs })
     }
 
     /// Runs the pass on this rank's share; the metrics are of all ranks' images. `None` when somebody asked to stop.
@@ -140,7 +186,7 @@ impl Evaluation {
         let counts = summed(&counts, group)?;
         let timing =
             Timing { time: started.elapsed().as_secs_f64() / images.max(1) as f64, data_time: waited / images.max(1) as f64 };
-        let metrics = (!self.metric.format_only).then(|| counts.metrics(&self.metric, &self.dataset.metainfo().classes));
+        let metrics = self.measured.then(|| counts.metrics(&self.metric, &self.dataset.metainfo().classes));
         Ok(Some(Evaluated { metrics, images: self.dataset.len(), timing }))
     }
 
@@ -149,7 +195,7 @@ impl Evaluation {
         if meta.padding {
             return Ok(());
         }
-        if !self.metric.format_only {
+        if self.measured {
             let Some(truth) = &sample.label else {
                 return Err(Failure::new(Exit::Config, "the test pipeline loads no labels: it needs LoadAnnotations").into());
             };
@@ -169,26 +215,25 @@ impl Evaluation {
             }
             counts.add(&labels.data, &truth.data, self.dataset.ignore_index());
         }
-        let stem = meta.img_path.file_stem().unwrap_or_default().to_string_lossy();
-        if let Some(folder) = self.leaves.out_dir.as_deref().or(self.metric.output_dir.as_deref()) {
+        if let Some(folder) = &self.leaves.out_dir {
             // A dataset whose label 0 means "none" counts its classes from 1 in files, as mmseg writes them.
             let shifted: Vec<u8> = if self.dataset.reduce_zero_label() {
-                labels.data.iter().map(|it| it + 1).collect()
+                labels.data.iter().map(|it| it.wrapping_add(1)).collect()
             } else {
                 labels.data.clone()
             };
-            write_png(&folder.join(format!("{stem}.png")), &shifted, labels.width, labels.height, 1)?;
+            write_png(folder, self.outputs.name(meta.sample_idx), &shifted, [labels.width, labels.height], 1)?;
         }
         if let Some(folder) = &self.leaves.show_dir
             && index.is_multiple_of(self.leaves.interval.max(1))
         {
-            self.paint(&folder.join(format!("{stem}.png")), sample, labels)?;
+            self.paint(folder, sample, labels)?;
         }
         Ok(())
     }
 
     /// The labels' overlay on the left, where there are labels, and the prediction's on the right.
-    fn paint(&self, path: &Path, sample: &Sample, labels: &Segmentation) -> anyhow::Result<()> {
+    fn paint(&self, folder: &Path, sample: &Sample, labels: &Segmentation) -> anyhow::Result<()> {
         let image = crate::data::read_image(&sample.meta.img_path)?;
         let palette = &self.dataset.metainfo().palette;
         let mut picture = visualization::overlay(&image.data, &labels.data, palette, self.leaves.alpha);
@@ -198,14 +243,23 @@ impl Evaluation {
             picture = visualization::beside(&left, &picture, width);
             width *= 2;
         }
-        write_png(path, &picture, width, image.height, 3)
+        write_png(folder, self.outputs.name(sample.meta.sample_idx), &picture, [width, image.height], 3)
     }
 }
 
-fn write_png(path: &Path, pixels: &[u8], width: usize, height: usize, colours: usize) -> anyhow::Result<()> {
+fn make(folder: &Path) -> Result<(), Failure> {
+    let refuse = |error| Failure::new(Exit::CannotWrite, format!("cannot make the folder {}: {error}", folder.display()));
+    std::fs::create_dir_all(folder).map_err(refuse)
+}
+
+fn write_png(folder: &Path, name: &Path, pixels: &[u8], [width, height]: [usize; 2], colours: usize) -> anyhow::Result<()> {
+    let path = folder.join(name);
+    if name.components().count() > 1 {
+        path.parent().map_or(Ok(()), make)?;
+    }
     let bytes =
         visualization::png(pixels, width, height, colours).with_context(|| format!("cannot encode {}", path.display()))?;
-    write_atomically(path, &bytes)
+    write_atomically(&path, &bytes)
         .map_err(|error| Failure::new(Exit::CannotWrite, format!("cannot write {}: {error}", path.display())))?;
     Ok(())
 }

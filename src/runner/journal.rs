@@ -48,6 +48,9 @@ pub struct Journal {
     console: Console,
     started: Instant,
     started_at: u64,
+    /// Steps since the last log line, and those among them whose loss was 0.
+    steps: u64,
+    idle: u64,
 }
 
 impl Journal {
@@ -68,7 +71,7 @@ impl Journal {
             bar
         });
         let window = Window::new(processor.window_size);
-        Self { plan, logger, sink, window, bar, console, started: Instant::now(), started_at: iteration }
+        Self { plan, logger, sink, window, bar, console, started: Instant::now(), started_at: iteration, steps: 0, idle: 0 }
     }
 
     /// The smoothing state, for a checkpoint.
@@ -92,11 +95,24 @@ impl Journal {
             self.window.push("comm_mb", bytes as f64 / 1e6);
         }
         self.window.push("time", step.time.as_secs_f64());
+        self.steps += 1;
+        self.idle += u64::from(step.losses.iter().any(|(name, value)| name == "loss" && *value == 0.0));
         if let Some(bar) = &self.bar {
             bar.set_position(iteration);
             bar.set_message(format!("loss {:.4}  eta {}", self.mean("loss"), duration(self.eta(iteration))));
         }
-        if self.log_due(iteration) { self.log(iteration, step) } else { Ok(()) }
+        if !self.log_due(iteration) {
+            return Ok(());
+        }
+        self.log(iteration, step)?;
+        let (steps, idle) = (std::mem::take(&mut self.steps), std::mem::take(&mut self.idle));
+        if idle == steps {
+            tracing::warn!(
+                "the loss was exactly 0 in all {steps} steps up to iteration {iteration}: no pixel counted, so nothing is learned; \
+                 are all labels ignore_index? (what the label maps hold was told at the start)"
+            );
+        }
+        Ok(())
     }
 
     /// Whether the numbers of this iteration are logged.
@@ -205,6 +221,9 @@ pub struct Timing {
 /// Logs a table and a summary line, as users of mmseg know them.
 pub fn report(mode: &str, place: &str, metrics: &Metrics, timing: &Timing) {
     tracing::info!("per class results ({mode}):\n{}", metrics.table());
+    if let Some(absent) = metrics.absent() {
+        tracing::warn!("{mode}: {absent}");
+    }
     tracing::info!("{place}    {}  data_time: {:.4}  time: {:.4}", metrics.line(), timing.data_time, timing.time);
 }
 

@@ -1,19 +1,17 @@
 //! Testing: a checkpoint, a dataset, a table.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::Context;
 use tch::Kind;
 
 use super::build::Setting;
-use super::evaluate::{Evaluation, Leaves};
+use super::evaluate::{Evaluation, Leaves, Pass};
 use super::interrupt::Interrupt;
 use super::journal::{evaluation_bar, report};
 use super::memory_format;
 use super::weights;
 use crate::checkpoint::{Checkpoint, Fit};
-use crate::data::{DatasetConfig, Transform};
 use crate::exit::{Exit, Failure};
 use crate::experiment::EvaluatorConfig;
 use crate::models::arrange;
@@ -47,18 +45,22 @@ pub fn test(setting: &Setting, options: &TestOptions) -> anyhow::Result<()> {
             .tta_pipeline
             .clone()
             .ok_or_else(|| Failure::new(Exit::Config, "--tta needs a tta_pipeline in the config"))?;
-        set_pipeline(&mut loader.dataset, &pipeline);
+        loader.dataset.pipelines().into_iter().for_each(|it| it.clone_from(&pipeline));
     }
 
-    let dataset = loader.dataset.init()?.with_num_classes(experiment.model.num_classes());
+    experiment.refuse_formatting_nowhere(options.out_dir.is_some())?;
     let leaves = Leaves {
         out_dir: options.out_dir.clone(),
         show_dir: options.show_dir.as_deref().map(|it| setting.rundir.show_dir(it)),
         interval: 1,
         alpha: experiment.visualizer().alpha,
     };
-    let evaluation = Evaluation { dataset: Arc::new(dataset), loader, metric, leaves };
-    evaluation.make_folders()?;
+    let evaluation = Evaluation::new(Pass::Test, loader, metric, leaves, experiment, &setting.group)?;
+    if !evaluation.measured {
+        let why =
+            if evaluation.metric.format_only { "test_evaluator.format_only is true" } else { "the test set has no label maps" };
+        tracing::warn!("no metrics are computed: {why}");
+    }
 
     let segmentor = experiment.model.init(&setting.device, 0)?;
     let path = weights::obtain(&options.checkpoint, setting)?;
@@ -94,15 +96,4 @@ pub fn test(setting: &Setting, options: &TestOptions) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-fn set_pipeline(dataset: &mut DatasetConfig, pipeline: &[Transform]) {
-    match dataset {
-        DatasetConfig::BaseSegDataset(it)
-        | DatasetConfig::CityscapesDataset(it)
-        | DatasetConfig::ADE20KDataset(it)
-        | DatasetConfig::PascalVOCDataset(it) => it.pipeline = pipeline.to_vec(),
-        DatasetConfig::RepeatDataset(it) => set_pipeline(&mut it.dataset, pipeline),
-        DatasetConfig::ConcatDataset(it) => it.datasets.iter_mut().for_each(|it| set_pipeline(it, pipeline)),
-    }
 }

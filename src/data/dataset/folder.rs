@@ -1,12 +1,13 @@
 //! The folder dataset: images in one tree, label maps of the same names in another, or a file that lists the names.
 
-use std::fs;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use rand_pcg::Pcg64;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
+use super::listing::{self, listed};
 use super::{MetaInfo, palette};
 use crate::data::transform::{BackendArgs, Entry, LabelRule};
 use crate::data::{DataError, Pipeline, Sample, Transform};
@@ -126,25 +127,43 @@ pub(super) const BASE: Kind = Kind {
 pub struct Folder {
     pub(super) metainfo: MetaInfo,
     pub(super) rule: LabelRule,
-    img_dir: PathBuf,
-    seg_map_dir: Option<PathBuf>,
-    img_suffix: String,
-    seg_map_suffix: String,
+    pub(super) img_dir: PathBuf,
+    /// `None` where there are no label maps, or nothing in the pipeline reads them.
+    pub(super) seg_map_dir: Option<PathBuf>,
+    pub(super) img_suffix: String,
+    pub(super) seg_map_suffix: String,
     /// Paths below `img_dir` without suffix.
-    names: Vec<String>,
+    pub(super) names: Vec<OsString>,
+    /// Pictures in `img_dir` that are no entries for the end of their names.
+    pub(super) overlooked: Vec<PathBuf>,
+    /// Whether `names` are all images of the folder.
+    pub(super) whole: bool,
     pipeline: Pipeline,
+}
+
+impl BaseSegDataset {
+    /// `path` below the dataset's root.
+    fn below_root(&self, path: &Path) -> PathBuf {
+        self.data_root.as_ref().map_or_else(|| path.to_owned(), |root| root.join(path))
+    }
+
+    pub(super) fn img_dir(&self) -> PathBuf {
+        self.below_root(&self.data_prefix.img_path)
+    }
+
+    pub(super) fn seg_map_dir(&self) -> Option<PathBuf> {
+        self.data_prefix.seg_map_path.as_deref().map(|path| self.below_root(path))
+    }
 }
 
 impl Folder {
     pub(super) fn init(config: &BaseSegDataset, kind: &Kind) -> Result<Self, DataError> {
         let refuse = |reason: String| DataError::Dataset { name: kind.name.into(), reason };
-        let join = |path: &Path| config.data_root.as_ref().map_or_else(|| path.to_owned(), |root| root.join(path));
-        let img_dir = join(&config.data_prefix.img_path);
-        let seg_map_dir = config.data_prefix.seg_map_path.as_deref().map(join);
+        let img_dir = config.img_dir();
         let img_suffix = config.img_suffix.clone().unwrap_or_else(|| kind.img_suffix.into());
         let seg_map_suffix = config.seg_map_suffix.clone().unwrap_or_else(|| kind.seg_map_suffix.into());
 
-        let (metainfo, label_map) = classes(config.metainfo.as_ref(), kind)?;
+        let (metainfo, label_map) = classes(config.metainfo.as_ref(), kind).map_err(|problems| refuse(problems.join("; ")))?;
         if config.test_mode && metainfo.classes.is_empty() {
             return Err(refuse("test_mode needs metainfo.classes".into()));
         }
@@ -155,31 +174,47 @@ impl Folder {
             num_classes: (!metainfo.classes.is_empty()).then_some(metainfo.classes.len()),
         };
         let pipeline = Pipeline::init(config.pipeline.clone(), &rule)?;
+        let seg_map_dir = config.seg_map_dir().filter(|_| pipeline.loads_labels());
 
-        for (what, dir) in [("image folder", Some(&img_dir)), ("label map folder", seg_map_dir.as_ref())] {
+        for (what, dir, hint) in [
+            ("image folder", Some(&img_dir), ""),
+            ("label map folder", seg_map_dir.as_ref(), "; a set without labels has no data_prefix.seg_map_path"),
+        ] {
             if let Some(dir) = dir
                 && !dir.is_dir()
             {
-                let hint = "check data_root and data_prefix".to_owned();
+                let hint = format!("check data_root and data_prefix{hint}");
                 return Err(DataError::Missing { what, path: dir.clone(), hint });
             }
         }
-        let ann_file = config.ann_file.as_deref().filter(|path| !path.as_os_str().is_empty()).map(join);
-        let mut names = match ann_file {
-            Some(path) if !path.is_dir() => listed(&path)?,
+        let ann_file = config.ann_file.as_deref().filter(|path| !path.as_os_str().is_empty()).map(|path| config.below_root(path));
+        let (mut names, overlooked, whole) = match ann_file {
+            Some(path) if !path.is_dir() => (listed(&path)?, Vec::new(), false),
             _ if kind.needs_ann_file => return Err(refuse("needs ann_file, a list of names".into())),
-            _ => found(&img_dir, &img_suffix)?,
+            _ => {
+                // Label maps that lie among the images are not overlooked images.
+                let labels = config.seg_map_dir();
+                let among = (labels.as_ref() == Some(&img_dir)).then_some(seg_map_suffix.as_str());
+                let apart = labels.filter(|dir| *dir != img_dir);
+                let found = listing::found("image folder", &img_dir, img_suffix.as_ref(), among, apart.as_deref())?;
+                (found.names, found.overlooked, true)
+            }
         };
         if names.is_empty() {
+            let others = match &overlooked[..] {
+                [] => String::new(),
+                overlooked => format!("; there are {}", super::survey::some(overlooked)),
+            };
             return Err(refuse(format!(
-                "no image in {} ends in {img_suffix}: check data_root, data_prefix and img_suffix",
+                "no image in {} ends in {img_suffix}: check data_root, data_prefix and img_suffix{others}",
                 img_dir.display()
             )));
         }
         if let Some(indices) = &config.indices {
             names = chosen(names, indices).map_err(refuse)?;
         }
-        Ok(Self { metainfo, rule, img_dir, seg_map_dir, img_suffix, seg_map_suffix, names, pipeline })
+        let whole = whole && config.indices.is_none();
+        Ok(Self { metainfo, rule, img_dir, seg_map_dir, img_suffix, seg_map_suffix, names, overlooked, whole, pipeline })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -189,8 +224,13 @@ impl Folder {
     /// The paths of entry `index`: its image and its label map.
     pub fn paths(&self, index: usize) -> (PathBuf, Option<PathBuf>) {
         let name = &self.names[index];
-        let path = |dir: &Path, suffix: &str| dir.join(format!("{name}{suffix}"));
+        let path = |dir: &Path, suffix: &str| dir.join(with_suffix(name, suffix));
         (path(&self.img_dir, &self.img_suffix), self.seg_map_dir.as_deref().map(|dir| path(dir, &self.seg_map_suffix)))
+    }
+
+    /// The path of entry `index`'s image below the image folder.
+    pub(super) fn below(&self, index: usize) -> PathBuf {
+        with_suffix(&self.names[index], &self.img_suffix).into()
     }
 
     pub(super) fn samples(&self, index: usize, rng: &mut Pcg64) -> Result<Vec<Sample>, DataError> {
@@ -200,22 +240,34 @@ impl Folder {
     }
 }
 
+/// A name with something behind it.
+pub(super) fn with_suffix(name: &OsStr, suffix: &str) -> OsString {
+    let mut name = name.to_owned();
+    name.push(suffix);
+    name
+}
+
 type LabelMapTable = Option<Box<[u8; 256]>>;
 
-/// The classes and colours in force, and the table from the dataset's own labels where only some classes were chosen.
-fn classes(config: Option<&MetaInfoConfig>, kind: &Kind) -> Result<(MetaInfo, LabelMapTable), DataError> {
-    let refuse = |reason: String| DataError::Dataset { name: kind.name.into(), reason };
+/// The classes and colours in force, and the table from the dataset's own labels where only some classes were chosen; or
+/// everything that is wrong with them, each beginning with its key.
+pub(super) fn classes(config: Option<&MetaInfoConfig>, kind: &Kind) -> Result<(MetaInfo, LabelMapTable), Vec<String>> {
+    let mut problems = Vec::new();
     let chosen = match config.and_then(|config| config.classes.as_ref()) {
         Some(Classes::Names(names)) => names.clone(),
-        Some(Classes::File(path)) => listed(path)?,
+        Some(Classes::File(path)) => named_in(path).map_err(|problem| vec![problem])?,
         None => kind.classes.iter().map(ToString::to_string).collect(),
     };
-    let subset = !kind.classes.is_empty() && chosen != kind.classes;
+    for (label, name) in chosen.iter().enumerate() {
+        if let Some(first) = chosen[..label].iter().position(|it| it == name) {
+            problems.push(format!("metainfo.classes has `{name}` twice, as label {first} and as label {label}"));
+        }
+    }
     let mut label_map = None;
-    if subset {
+    if !kind.classes.is_empty() && chosen != kind.classes {
         let unknown: Vec<&str> = chosen.iter().map(String::as_str).filter(|name| !kind.classes.contains(name)).collect();
         if !unknown.is_empty() {
-            return Err(refuse(format!("metainfo.classes has {}, which the dataset does not", unknown.join(", "))));
+            problems.push(format!("metainfo.classes has {}, which {} does not have", unknown.join(", "), kind.name));
         }
         let mut map = Box::new(std::array::from_fn(|label| label as u8));
         for (old, name) in kind.classes.iter().enumerate() {
@@ -223,60 +275,44 @@ fn classes(config: Option<&MetaInfoConfig>, kind: &Kind) -> Result<(MetaInfo, La
         }
         label_map = Some(map);
     }
-    let given = config.and_then(|config| config.palette.clone());
+    // Of the dataset's own colours those of the chosen classes.
+    let some = |palette: &[[u8; 3]]| -> Vec<[u8; 3]> {
+        let of = |name| kind.classes.iter().position(|class| class == name);
+        chosen.iter().filter_map(of).map(|old| palette[old]).collect()
+    };
+    let given = config.and_then(|config| config.palette.as_deref()).filter(|palette| !palette.is_empty());
     let palette = match given {
-        Some(palette) if palette.len() == chosen.len() => palette,
+        Some(palette) if palette.len() == chosen.len() => palette.to_vec(),
+        Some(palette) if label_map.is_some() && palette.len() == kind.classes.len() => some(palette),
         Some(palette) => {
-            return Err(refuse(format!("metainfo.palette has {} colours for {} classes", palette.len(), chosen.len())));
+            let (colours, names) = (palette.len(), chosen.len());
+            problems.push(format!("metainfo.palette has {colours} colours, but metainfo.classes has {names} names"));
+            Vec::new()
         }
         None if kind.palette.is_empty() => palette::generate(chosen.len()),
-        None => chosen
-            .iter()
-            .filter_map(|name| kind.classes.iter().position(|class| class == name))
-            .map(|old| kind.palette[old])
-            .collect(),
+        None => some(kind.palette),
     };
-    Ok((MetaInfo { classes: chosen, palette }, label_map))
+    if problems.is_empty() { Ok((MetaInfo { classes: chosen, palette }, label_map)) } else { Err(problems) }
 }
 
-/// The lines of a file, without the space around them; empty ones are left out.
-fn listed(path: &Path) -> Result<Vec<String>, DataError> {
-    let text = fs::read_to_string(path).map_err(|source| DataError::io("list", path, source, "check data_root and ann_file"))?;
-    Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
-}
-
-/// The files below `dir` that end in `suffix`, without it, in the order of their paths. Hidden ones are left out.
-fn found(dir: &Path, suffix: &str) -> Result<Vec<String>, DataError> {
-    let mut names = Vec::new();
-    let mut pending = vec![String::new()];
-    while let Some(below) = pending.pop() {
-        let folder = dir.join(&below);
-        let unreadable = |source| DataError::io("image folder", &folder, source, "check data_root and data_prefix");
-        for entry in fs::read_dir(&folder).map_err(unreadable)? {
-            let entry = entry.map_err(unreadable)?;
-            let Ok(name) = entry.file_name().into_string() else {
-                continue;
-            };
-            if name.starts_with('.') {
-                continue;
-            }
-            let path = if below.is_empty() { name } else { format!("{below}/{name}") };
-            let kind = entry.file_type().map_err(unreadable)?;
-            // A link is what it points to.
-            let is_dir = kind.is_dir() || kind.is_symlink() && entry.path().is_dir();
-            if is_dir {
-                pending.push(path);
-            } else if path.ends_with(suffix) {
-                names.push(path);
-            }
-        }
+/// Class names from a file with one a line. A string that is no file is most likely a name without its brackets.
+fn named_in(path: &Path) -> Result<Vec<String>, String> {
+    let key = "metainfo.classes";
+    let expected = "expected a list of names, or the path of a file with one name a line";
+    if !path.is_file() {
+        let given = path.display();
+        return Err(format!(
+            "{key} is the string `{given}`, and there is no file of that name; {expected}; did you mean [{given}]?"
+        ));
     }
-    names.sort_unstable();
-    names.iter_mut().for_each(|name| name.truncate(name.len() - suffix.len()));
-    Ok(names)
+    let names = listed(path).map_err(|error| format!("{key}: {error}"))?;
+    let text = |name: OsString| {
+        name.into_string().map_err(|name| format!("{key}: {} in {} is not UTF-8", name.display(), path.display()))
+    };
+    names.into_iter().map(text).collect()
 }
 
-fn chosen(names: Vec<String>, indices: &Indices) -> Result<Vec<String>, String> {
+fn chosen(names: Vec<OsString>, indices: &Indices) -> Result<Vec<OsString>, String> {
     match indices {
         Indices::Count(count) => {
             let many = (count.unsigned_abs() as usize).min(names.len());

@@ -5,7 +5,10 @@
 mod ade20k;
 mod cityscapes;
 mod folder;
+mod listing;
 mod palette;
+mod source;
+mod survey;
 mod voc;
 
 use std::path::PathBuf;
@@ -14,6 +17,7 @@ use rand_pcg::Pcg64;
 use serde::Deserialize;
 
 pub use folder::{BaseSegDataset, DataPrefix, Folder, Indices, MetaInfoConfig};
+pub use source::Source;
 
 use super::{DataError, Sample};
 
@@ -70,11 +74,12 @@ pub enum Dataset {
 impl DatasetConfig {
     /// Lists the files and checks the pipeline.
     pub fn init(&self) -> Result<Dataset, DataError> {
+        let folder = |config, kind| Folder::init(config, kind).map(Dataset::Folder);
         match self {
-            Self::BaseSegDataset(config) => Folder::init(config, &folder::BASE).map(Dataset::Folder),
-            Self::CityscapesDataset(config) => Folder::init(config, &cityscapes::CITYSCAPES).map(Dataset::Folder),
-            Self::ADE20KDataset(config) => Folder::init(config, &ade20k::ADE20K).map(Dataset::Folder),
-            Self::PascalVOCDataset(config) => Folder::init(config, &voc::PASCAL_VOC).map(Dataset::Folder),
+            Self::BaseSegDataset(config) => folder(config, &folder::BASE),
+            Self::CityscapesDataset(config) => folder(config, &cityscapes::CITYSCAPES),
+            Self::ADE20KDataset(config) => folder(config, &ade20k::ADE20K),
+            Self::PascalVOCDataset(config) => folder(config, &voc::PASCAL_VOC),
             Self::RepeatDataset(RepeatDataset { dataset, times, .. }) => {
                 if *times == 0 {
                     return Err(DataError::Dataset { name: "RepeatDataset".into(), reason: "times has to be at least 1".into() });
@@ -126,10 +131,14 @@ impl Dataset {
         self.first().rule.reduce_zero_label
     }
 
-    /// Labels from `num_classes` on are errors from now on, in place of the number of class names.
+    /// Labels are the model's from now on: those from `num_classes` on are errors, but for the model's `ignore_index`.
     #[must_use]
-    pub fn with_num_classes(mut self, num_classes: usize) -> Self {
-        self.folders(&mut |folder| folder.rule.num_classes = Some(num_classes));
+    pub fn for_model(mut self, num_classes: usize, ignore_index: i64) -> Self {
+        self.folders(&mut |folder| {
+            folder.rule.num_classes = Some(num_classes);
+            // A number that no label map can hold leaves nothing out.
+            folder.rule.ignore_index = u8::try_from(ignore_index).unwrap_or(folder.rule.ignore_index);
+        });
         self
     }
 
@@ -137,6 +146,24 @@ impl Dataset {
     pub fn paths(&self, index: usize) -> (PathBuf, Option<PathBuf>) {
         let (folder, index) = self.find(index);
         folder.paths(index)
+    }
+
+    /// The path of entry `index`'s image below its image folder, and which of the joined datasets it belongs to.
+    pub fn below(&self, index: usize) -> (usize, PathBuf) {
+        match self {
+            Self::Folder(folder) => (0, folder.below(index)),
+            Self::Repeat(dataset, _) => dataset.below(index % dataset.len()),
+            Self::Concat(parts) => {
+                let mut start = 0;
+                for (number, part) in parts.iter().enumerate() {
+                    if index < start + part.len() {
+                        return (number, part.below(index - start).1);
+                    }
+                    start += part.len();
+                }
+                panic!("entry {index} past the end of the dataset")
+            }
+        }
     }
 
     /// Entry `index` after the pipeline: one sample, the first where the pipeline ends in `TestTimeAug`.

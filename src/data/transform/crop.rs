@@ -19,17 +19,13 @@ pub struct RandomCrop {
     #[serde(default = "one")]
     #[serde(deserialize_with = "crate::config::above_zero")]
     pub cat_max_ratio: f64,
-    /// Not counted as a class.
-    #[serde(default = "ignored")]
-    pub ignore_index: u8,
+    /// Not counted as a class; the dataset's unless given.
+    #[serde(default)]
+    pub ignore_index: Option<u8>,
 }
 
 fn one() -> f64 {
     1.0
-}
-
-fn ignored() -> u8 {
-    255
 }
 
 impl RandomCrop {
@@ -46,6 +42,7 @@ impl RandomCrop {
     pub(super) fn apply(&self, frame: &mut Frame, rng: &mut Pcg64) -> Result<(), DataError> {
         let shape = frame.image("RandomCrop")?.shape();
         let mut rect = self.draw(shape, rng);
+        let ignored = self.ignore_index.unwrap_or(frame.rule.ignore_index);
         if self.cat_max_ratio < 1.0 {
             let Some(label) = &frame.label else {
                 let reason = "cat_max_ratio needs label maps: put LoadAnnotations before it, or leave cat_max_ratio out";
@@ -55,7 +52,7 @@ impl RandomCrop {
             let mut rendered = None;
             for _ in 0..10 {
                 let candidate = label.render_crop(rect)?;
-                if self.is_mixed(&candidate) {
+                if self.is_mixed(&candidate, ignored) {
                     rendered = Some(candidate);
                     break;
                 }
@@ -83,9 +80,9 @@ impl RandomCrop {
     }
 
     /// Whether there are two classes at least and none has more than its share.
-    fn is_mixed(&self, label: &LabelMap) -> bool {
+    fn is_mixed(&self, label: &LabelMap, ignored: u8) -> bool {
         let mut counts = histogram(&label.data);
-        counts[usize::from(self.ignore_index)] = 0;
+        counts[usize::from(ignored)] = 0;
         let classes = counts.iter().filter(|&&count| count > 0).count();
         let most = counts.iter().copied().max().unwrap_or(0);
         classes > 1 && f64::from(most) / f64::from(counts.iter().sum::<u32>()) < self.cat_max_ratio

@@ -1,5 +1,7 @@
 //! `LoadImageFromFile` and `LoadAnnotations`: files become views, stored labels become classes.
 
+use std::path::Path;
+
 use serde::Deserialize;
 
 use super::{Frame, LabelRule};
@@ -129,18 +131,29 @@ impl LoadAnnotations {
             });
         }
         to_classes(&mut label, frame.rule);
-        check_range(&label, frame)?;
+        check_range(&label, frame.rule, path)?;
         frame.label = Some(label.into());
         Ok(())
     }
 }
 
-/// Applies `reduce_zero_label` (0 becomes 255, the others one less, 255 stays) and the map of chosen classes.
-fn to_classes(label: &mut LabelMap, rule: &LabelRule) {
-    let reduce = |value: u8| match value.wrapping_sub(1) {
+fn reduce(value: u8) -> u8 {
+    match value.wrapping_sub(1) {
         254 => 255,
         value => value,
-    };
+    }
+}
+
+impl LabelRule {
+    /// What a stored label means.
+    pub(in crate::data) fn class(&self, stored: u8) -> u8 {
+        let value = if self.reduce_zero_label { reduce(stored) } else { stored };
+        self.label_map.as_ref().map_or(value, |map| map[usize::from(value)])
+    }
+}
+
+/// Applies `reduce_zero_label` (0 becomes 255, the others one less, 255 stays) and the map of chosen classes.
+fn to_classes(label: &mut LabelMap, rule: &LabelRule) {
     match (&rule.label_map, rule.reduce_zero_label) {
         (None, false) => {}
         (None, true) => label.data.iter_mut().for_each(|value| *value = reduce(*value)),
@@ -149,8 +162,9 @@ fn to_classes(label: &mut LabelMap, rule: &LabelRule) {
     }
 }
 
-fn check_range(label: &LabelMap, frame: &Frame) -> Result<(), DataError> {
-    let LabelRule { num_classes: Some(num_classes), ignore_index, reduce_zero_label, .. } = *frame.rule else {
+/// Refuses a label that no class has, in a label map that was turned into classes.
+pub(in crate::data) fn check_range(label: &LabelMap, rule: &LabelRule, path: &Path) -> Result<(), DataError> {
+    let LabelRule { num_classes: Some(num_classes), ignore_index, reduce_zero_label, .. } = *rule else {
         return Ok(());
     };
     let Ok(limit) = u8::try_from(num_classes) else {
@@ -167,7 +181,7 @@ fn check_range(label: &LabelMap, frame: &Frame) -> Result<(), DataError> {
         "; do the dataset's classes fit these files, or is reduce_zero_label: true missing?"
     };
     Err(DataError::LabelOutOfRange {
-        path: frame.seg_map_path(),
+        path: path.to_owned(),
         value: label.data[at],
         row: at / label.width,
         column: at % label.width,

@@ -19,6 +19,7 @@ use serde::Deserialize;
 pub use crop::RandomCrop;
 pub use flip::RandomFlip;
 pub use frame::{Entry, Frame, LabelRule};
+pub(in crate::data) use load::check_range;
 pub use load::{BackendArgs, LoadAnnotations, LoadImageFromFile};
 pub use pack::PackSegInputs;
 pub use pad::Pad;
@@ -85,6 +86,44 @@ impl Transform {
     }
 }
 
+impl Transform {
+    /// The transforms that it holds, if it holds any.
+    pub fn inner(&self) -> impl Iterator<Item = (String, &Self)> {
+        let stages = if let Self::TestTimeAug(it) = self { &it.transforms[..] } else { &[] };
+        let numbered = stages.iter().enumerate();
+        numbered.flat_map(|(stage, all)| all.iter().enumerate().map(move |(at, it)| (format!("transforms.{stage}.{at}"), it)))
+    }
+
+    /// The label that this step takes for "no class", where its config says so, and the key that does.
+    pub fn ignore_index(&self) -> Option<(&'static str, u8)> {
+        match self {
+            Self::RandomCrop(it) => it.ignore_index.map(|it| ("ignore_index", it)),
+            Self::Pad(it) => {
+                it.pad_val.seg.filter(|_| it.padding_mode == pad::PaddingMode::Constant).map(|it| ("pad_val.seg", it))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether label maps are read by it.
+    pub fn loads_labels(&self) -> bool {
+        matches!(self, Self::LoadAnnotations(_)) || self.inner().any(|(_, it)| it.loads_labels())
+    }
+}
+
+/// The same steps without those that read label maps.
+pub fn unlabelled(transforms: &[Transform]) -> Vec<Transform> {
+    let kept = transforms.iter().filter(|it| !matches!(it, Transform::LoadAnnotations(_))).cloned();
+    let inside = kept.map(|it| match it {
+        Transform::TestTimeAug(TestTimeAug { transforms }) => {
+            let stages = transforms.iter().map(|stage| unlabelled(stage)).filter(|stage| !stage.is_empty());
+            Transform::TestTimeAug(TestTimeAug { transforms: stages.collect() })
+        }
+        other => other,
+    });
+    inside.collect()
+}
+
 /// A checked list of transforms.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pipeline {
@@ -106,6 +145,11 @@ impl Pipeline {
             return Err(DataError::transform("PackSegInputs", "has to be the last of the pipeline"));
         }
         Ok(Self { transforms })
+    }
+
+    /// Whether label maps are read.
+    pub(in crate::data) fn loads_labels(&self) -> bool {
+        self.transforms.iter().any(Transform::loads_labels)
     }
 
     /// Turns an entry of a dataset into its sample, or into several where the pipeline ends in `TestTimeAug`.

@@ -22,7 +22,7 @@ pub struct Pad {
     #[serde(deserialize_with = "crate::config::positive")]
     pub size_divisor: Option<usize>,
     pub pad_to_square: bool,
-    /// One number for the image (labels get 255), or `{img: …, seg: …}`.
+    /// One number for the image (labels get `ignore_index`), or `{img: …, seg: …}`.
     pub pad_val: PadVal,
     pub padding_mode: PaddingMode,
 }
@@ -32,12 +32,13 @@ pub struct Pad {
 pub struct PadVal {
     /// Blue, green, red.
     pub img: [u8; 3],
-    pub seg: u8,
+    /// The dataset's `ignore_index` unless given.
+    pub seg: Option<u8>,
 }
 
 impl Default for PadVal {
     fn default() -> Self {
-        Self { img: [0; 3], seg: 255 }
+        Self { img: [0; 3], seg: None }
     }
 }
 
@@ -79,6 +80,7 @@ impl Pad {
     }
 
     pub(super) fn apply(&self, frame: &mut Frame) -> Result<(), DataError> {
+        let seg = self.pad_val.seg.unwrap_or(frame.rule.ignore_index);
         let image = frame.image("Pad")?;
         let shape = self.target(image.shape());
         let img_val = self.pad_val.img;
@@ -93,7 +95,7 @@ impl Pad {
         if let Some(label) = &mut frame.label
             && label.shape() != shape
         {
-            *label = self.pad(&label.render()?, shape, [self.pad_val.seg]).into();
+            *label = self.pad(&label.render()?, shape, [seg]).into();
         }
         Ok(())
     }
@@ -170,7 +172,7 @@ impl<'de> Deserialize<'de> for PadVal {
                 while let Some(key) = map.next_key::<String>()? {
                     match key.as_str() {
                         "img" => value.img = colour(&map.next_value::<OneOrMany<u8>>()?)?,
-                        "seg" => value.seg = map.next_value()?,
+                        "seg" => value.seg = Some(map.next_value()?),
                         _ => return Err(de::Error::unknown_field(&key, &["img", "seg"])),
                     }
                 }

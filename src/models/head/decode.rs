@@ -137,6 +137,11 @@ pub(super) fn default_ignore_index() -> i64 {
 }
 
 impl DecodeConfig {
+    /// Whether its settings go together. Errors name keys below the head.
+    pub fn verify(&self) -> Result<(), ModelError> {
+        self.check(self.out_channels.unwrap_or(self.num_classes))
+    }
+
     fn check(&self, out_channels: usize) -> Result<(), ModelError> {
         if self.channels == 0 || self.num_classes == 0 {
             let key = if self.channels == 0 { "channels" } else { "num_classes" };

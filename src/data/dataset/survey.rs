@@ -1,0 +1,232 @@
+//! What can be seen of a dataset before the first step: files without their partners, and label maps that hardly mean what
+//! the config says. Masks of 0 and 255 are the most frequent mistake of all: 255 is ignored, so nothing is learned, and
+//! nothing else would say so.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use super::folder::with_suffix;
+use super::{Dataset, Folder, listing};
+use crate::data::transform::check_range;
+use crate::data::{DataError, read_label};
+
+/// How many label maps are looked at, and after how many pixels no further one is.
+const MAPS: usize = 16;
+const PIXELS: usize = 1 << 26;
+
+/// So many classes are expected in every handful of label maps.
+const FEW_CLASSES: usize = 4;
+
+impl Dataset {
+    /// What people should know about the files before they train on them. A label that no class has is an error.
+    pub fn survey(&self) -> Result<Vec<String>, DataError> {
+        match self {
+            Self::Folder(folder) => folder.survey(MAPS),
+            Self::Repeat(dataset, _) => dataset.survey(),
+            Self::Concat(parts) => {
+                let mut told = Vec::new();
+                let mut folders = Vec::new();
+                parts.iter().for_each(|part| part.collect(&mut folders));
+                for folder in &folders {
+                    told.extend(folder.survey((MAPS / folders.len()).max(2))?);
+                }
+                Ok(told)
+            }
+        }
+    }
+
+    fn collect<'a>(&'a self, folders: &mut Vec<&'a Folder>) {
+        match self {
+            Self::Folder(folder) => folders.push(folder),
+            Self::Repeat(dataset, _) => dataset.collect(folders),
+            Self::Concat(parts) => parts.iter().for_each(|part| part.collect(folders)),
+        }
+    }
+}
+
+impl Folder {
+    fn survey(&self, maps: usize) -> Result<Vec<String>, DataError> {
+        let mut told = self.partners()?;
+        if self.seg_map_dir.is_some() {
+            told.extend(self.sample(maps)?.told(self));
+        }
+        Ok(told)
+    }
+
+    /// Pictures that are left out, images without a label map, label maps without an image.
+    fn partners(&self) -> Result<Vec<String>, DataError> {
+        let mut told = Vec::new();
+        let images = self.img_dir.display();
+        if !self.overlooked.is_empty() {
+            let suffix = &self.img_suffix;
+            let overlooked = some(&self.overlooked);
+            told.push(format!("{overlooked} in {images} are left out, since only names in {suffix} (img_suffix) are taken; rename them, or change img_suffix"));
+        }
+        if !self.whole {
+            let found = listing::found("image folder", &self.img_dir, self.img_suffix.as_ref(), None, None)?;
+            let missing = self.without(&found.names, &self.img_dir, &self.img_suffix);
+            if !missing.is_empty() {
+                told.push(format!("{} listed but not in {images}; reading one of them will end the run", some(&missing)));
+            }
+        }
+        let Some(dir) = &self.seg_map_dir else { return Ok(told) };
+        let suffix = &self.seg_map_suffix;
+        let apart = Some(self.img_dir.as_path()).filter(|it| it != dir);
+        let found = listing::found("label map folder", dir, suffix.as_ref(), None, apart)?;
+        let missing = self.without(&found.names, dir, suffix);
+        let dir = dir.display();
+        if !missing.is_empty() {
+            told.push(format!(
+                "{} missing in {dir} for images that are there; reading one of them will end the run",
+                some(&missing)
+            ));
+        }
+        let small = suffix.to_ascii_lowercase();
+        let cased = |path: &&PathBuf| path.to_string_lossy().to_ascii_lowercase().ends_with(&small);
+        let cased: Vec<PathBuf> = found.overlooked.iter().filter(cased).cloned().collect();
+        if !cased.is_empty() {
+            told.push(format!(
+                "{} in {dir} are left out, since they do not end in {suffix} (seg_map_suffix) to the letter",
+                some(&cased)
+            ));
+        }
+        if self.whole {
+            let known: HashSet<&OsStr> = self.names.iter().map(OsString::as_os_str).collect();
+            let alone = found.names.iter().filter(|name| !known.contains(name.as_os_str()));
+            let alone: Vec<PathBuf> = alone.map(|name| with_suffix(name, suffix).into()).collect();
+            if !alone.is_empty() {
+                told.push(format!("{} in {dir} without an image of that name in {images}", some(&alone)));
+            }
+        }
+        Ok(told)
+    }
+
+    /// Entries whose file in `dir` is neither in the listing nor there after all (a list may write a path its own way).
+    fn without(&self, listed: &[OsString], dir: &Path, suffix: &str) -> Vec<PathBuf> {
+        let listed: HashSet<&OsStr> = listed.iter().map(OsString::as_os_str).collect();
+        let unlisted = self.names.iter().filter(|name| !listed.contains(name.as_os_str()));
+        unlisted.map(|name| PathBuf::from(with_suffix(name, suffix))).filter(|path| !dir.join(path).exists()).collect()
+    }
+
+    /// Looks at label maps spread evenly over the entries. One that cannot be read is passed by: whoever needs it will say so.
+    fn sample(&self, maps: usize) -> Result<Sample, DataError> {
+        let mut sample = Sample { maps: 0, stored: [0; 256], blank: Vec::new() };
+        let mut pixels = 0;
+        let maps = maps.min(self.len());
+        for path in (0..maps).filter_map(|number| self.paths(number * self.len() / maps).1) {
+            if pixels > PIXELS {
+                break;
+            }
+            let Ok(mut label) = read_label(&path) else { continue };
+            pixels += label.data.len();
+            sample.maps += 1;
+            let mut stored = [0_u64; 256];
+            label.data.iter().for_each(|&value| stored[usize::from(value)] += 1);
+            let mut counted = stored.iter().zip(0..=u8::MAX).filter(|(count, _)| **count > 0);
+            if counted.all(|(_, value)| self.rule.class(value) == self.rule.ignore_index) {
+                sample.blank.push(path.clone());
+            }
+            sample.stored.iter_mut().zip(stored).for_each(|(sum, count)| *sum += count);
+            label.data.iter_mut().for_each(|value| *value = self.rule.class(*value));
+            check_range(&label, &self.rule, &path)?;
+        }
+        Ok(sample)
+    }
+}
+
+/// What some label maps hold.
+struct Sample {
+    maps: usize,
+    /// Pixels of each stored value.
+    stored: [u64; 256],
+    /// Label maps without a pixel of any class.
+    blank: Vec<PathBuf>,
+}
+
+impl Sample {
+    fn told(&self, folder: &Folder) -> Vec<String> {
+        let mut told = Vec::new();
+        let Some(num_classes) = folder.rule.num_classes.filter(|_| self.maps > 0) else { return told };
+        let looked = match (self.maps == folder.len(), self.maps) {
+            (true, 1) => "the one label map".to_owned(),
+            (true, maps) => format!("all {maps} label maps"),
+            (false, maps) => format!("{maps} of {} label maps", folder.len()),
+        };
+        if self.blank.len() == self.maps {
+            told.push(format!(
+                "no pixel of any class in {looked}: {}; nothing can be learned or measured with such labels; {}",
+                self.values(folder),
+                self.remedy(folder)
+            ));
+            return told;
+        }
+        let mut pixels = vec![0; 256];
+        self.stored.iter().zip(0..=u8::MAX).for_each(|(count, value)| pixels[usize::from(folder.rule.class(value))] += count);
+        let absent: Vec<usize> = (0..num_classes.min(256)).filter(|&class| pixels[class] == 0).collect();
+        let present = num_classes - absent.len();
+        if !absent.is_empty() && (self.maps == folder.len() || num_classes <= FEW_CLASSES || present <= 1) {
+            let named = |&class: &usize| {
+                folder.metainfo.classes.get(class).map_or_else(|| class.to_string(), |name| format!("`{name}` ({class})"))
+            };
+            let names: Vec<_> = absent.iter().take(10).map(named).collect();
+            let more = if absent.len() > names.len() { ", …" } else { "" };
+            told.push(format!(
+                "{} of {num_classes} classes have no pixel in {looked}: {}{more}; {}; {}",
+                absent.len(),
+                names.join(", "),
+                self.values(folder),
+                self.remedy(folder)
+            ));
+        }
+        if !self.blank.is_empty() {
+            let share = format!("{} of the {} label maps looked at hold nothing but", self.blank.len(), self.maps);
+            let blank = some(&self.blank);
+            told.push(format!("{share} ignore_index {}: {blank}", folder.rule.ignore_index));
+        }
+        told
+    }
+
+    /// The values in the files, how often they are and what each stands for.
+    fn values(&self, folder: &Folder) -> String {
+        let all: u64 = self.stored.iter().sum();
+        let mut seen: Vec<(u8, u64)> = (0..=u8::MAX).zip(self.stored).filter(|(_, count)| *count > 0).collect();
+        let many = seen.len();
+        seen.sort_by_key(|(value, count)| (std::cmp::Reverse(*count), *value));
+        seen.truncate(6);
+        seen.sort_unstable();
+        let text = seen.iter().map(|&(value, count)| {
+            let class = folder.rule.class(value);
+            let meaning = match folder.metainfo.classes.get(usize::from(class)) {
+                Some(_) | None if class == folder.rule.ignore_index => "ignored".to_owned(),
+                Some(name) => format!("`{name}`"),
+                None => format!("class {class}"),
+            };
+            format!("{value} = {meaning} ({:.1} %)", 100.0 * count as f64 / all as f64)
+        });
+        let more = if many > seen.len() { format!(" and {} more", many - seen.len()) } else { String::new() };
+        format!("their values are {}{more}", text.collect::<Vec<_>>().join(", "))
+    }
+
+    fn remedy(&self, folder: &Folder) -> &'static str {
+        let there = |value: usize| self.stored[value] > 0;
+        let others = (1..255).any(there);
+        match (folder.rule.reduce_zero_label, there(0), others, there(255)) {
+            (true, _, false, true) => {
+                "if 0 and 255 are two classes, leave reduce_zero_label out and write 1 in place of 255 in the files"
+            }
+            (false, _, false, true) => "if 255 is meant to be a class, write 1 in place of 255 in the files",
+            (true, true, ..) => "if 0 in the files is a class, leave reduce_zero_label out",
+            (false, false, true, _) => "if labels are counted from 1 in the files, set reduce_zero_label: true",
+            _ => "do metainfo.classes fit these files?",
+        }
+    }
+}
+
+/// How many, and the first few by name.
+pub(super) fn some(paths: &[PathBuf]) -> String {
+    let names: Vec<_> = paths.iter().take(4).map(|it| it.display().to_string()).collect();
+    let more = if paths.len() > names.len() { ", …" } else { "" };
+    let files = if paths.len() == 1 { "file" } else { "files" };
+    format!("{} {files} ({}{more})", paths.len(), names.join(", "))
+}

@@ -1,0 +1,328 @@
+//! Checks that span sections: names and numbers of classes, the one label that means "no class", outputs that need a place.
+//!
+//! A config whose sections contradict each other trains and ends well, with wrong numbers. So everything that can be known
+//! without files is compared as soon as the config is typed, before any queue or device, and all of it is told at once.
+
+use std::fmt::Write as _;
+
+use super::{EvaluatorConfig, Experiment};
+use crate::data::dataset::Source;
+use crate::data::{MetaInfo, Transform};
+use crate::exit::{Exit, Failure};
+use crate::metrics::IoUMetricConfig;
+
+/// Refuses an experiment whose sections do not go together.
+pub(super) fn check(experiment: &Experiment) -> Result<(), Failure> {
+    let sources = sources(experiment);
+    let mut problems = heads(experiment);
+    problems.extend(classes(experiment, &sources));
+    problems.extend(labelled(experiment));
+    problems.extend(ignored(experiment, &sources));
+    problems.extend(outputs(experiment));
+    match &problems[..] {
+        [] => Ok(()),
+        [one] => Err(Failure::new(Exit::Config, one)),
+        many => {
+            let mut text = format!("the config contradicts itself in {} places:", many.len());
+            many.iter().for_each(|it| {
+                let _ = write!(text, "\n  {it}");
+            });
+            Err(Failure::new(Exit::Config, text))
+        }
+    }
+}
+
+/// The folder datasets of a dataloader, with their classes where these are right.
+struct Labelled<'a> {
+    source: Source<'a>,
+    metainfo: Result<MetaInfo, Vec<String>>,
+}
+
+fn sources(experiment: &Experiment) -> Vec<Labelled<'_>> {
+    let loaders = [
+        ("train_dataloader", &experiment.train_dataloader),
+        ("val_dataloader", &experiment.val_dataloader),
+        ("test_dataloader", &experiment.test_dataloader),
+    ];
+    let there = loaders.into_iter().filter_map(|(key, loader)| Some((key, loader.as_ref()?)));
+    let all = there.flat_map(|(key, loader)| loader.dataset.sources(&format!("{key}.dataset")));
+    all.map(|source| Labelled { metainfo: source.metainfo(), source }).collect()
+}
+
+/// The heads by themselves and beside each other.
+fn heads(experiment: &Experiment) -> Vec<String> {
+    let mut problems = Vec::new();
+    let heads = experiment.model.heads();
+    let (first, classes) = (&heads[0].0, heads[0].1.num_classes);
+    for (key, head) in &heads {
+        let own = head.num_classes;
+        if own == 1 {
+            problems.push(format!(
+                "model.{key}.num_classes is 1, which leaves nothing to tell apart: to find one thing before a background write \
+                 num_classes: 2, out_channels: 1 and the names of both in metainfo.classes"
+            ));
+        } else if let Err(error) = head.verify() {
+            problems.push(error.within(key).to_string());
+        }
+        if own != classes {
+            problems.push(format!(
+                "model.{key}.num_classes is {own}, but model.{first}.num_classes is {classes}: heads tell the same classes apart"
+            ));
+        }
+    }
+    problems
+}
+
+/// Names against the number that the model tells apart, and against those of the first dataset.
+fn classes(experiment: &Experiment, sources: &[Labelled]) -> Vec<String> {
+    let mut problems = Vec::new();
+    let number = experiment.model.num_classes();
+    let wanted = format!("model.decode_head.num_classes is {number}");
+    let mut reference: Option<(&Source, &MetaInfo)> = None;
+    for Labelled { source, metainfo } in sources {
+        let key = source.classes_key();
+        match metainfo {
+            Err(wrong) => problems.extend(wrong.iter().map(|it| format!("{}.{it}", source.key))),
+            Ok(metainfo) if metainfo.classes.is_empty() => {
+                let name = source.name();
+                problems.push(format!(
+                    "{key} has no names, but {wanted}: {name} has no classes of its own, so list them, such as [road, car]"
+                ));
+            }
+            Ok(metainfo) => {
+                let names = metainfo.classes.len();
+                if names != number {
+                    problems.push(format!("{key} has {names} {}, but {wanted}", if names == 1 { "name" } else { "names" }));
+                }
+                match reference {
+                    None => reference = Some((source, metainfo)),
+                    Some((first, known)) => problems.extend(difference(&key, metainfo, &first.classes_key(), known)),
+                }
+            }
+        }
+    }
+    problems
+}
+
+/// What is learned from and measured by needs labels. (A test may be asked for its files alone.)
+fn labelled(experiment: &Experiment) -> Vec<String> {
+    let formats = matches!(&experiment.val_evaluator, Some(EvaluatorConfig::IoUMetric(metric)) if metric.format_only);
+    let validated = experiment.val_dataloader.as_ref().filter(|_| !formats);
+    let needy = [("train_dataloader.dataset", experiment.train_dataloader.as_ref()), ("val_dataloader.dataset", validated)];
+    let sources = needy.into_iter().filter_map(|(key, loader)| Some(loader?.dataset.sources(key))).flatten();
+    sources
+        .filter_map(|it| {
+            Some(format!("{} has no labels, which a training and its validation need: {}", it.key, it.unlabelled()?))
+        })
+        .collect()
+}
+
+/// Where two lists of names part. Of lists of different lengths both are compared with the model already.
+fn difference(key: &str, here: &MetaInfo, other: &str, there: &MetaInfo) -> Option<String> {
+    if here.classes.len() != there.classes.len() {
+        let (names, others) = (here.classes.len(), there.classes.len());
+        return Some(format!(
+            "{key} has {names} names, but {other} has {others}: one model learns and is measured by the same classes"
+        ));
+    }
+    let (label, (name, instead)) = here.classes.iter().zip(&there.classes).enumerate().find(|(_, (a, b))| a != b)?;
+    let sorted = |metainfo: &MetaInfo| {
+        let mut names = metainfo.classes.clone();
+        names.sort_unstable();
+        names
+    };
+    let what = if sorted(here) == sorted(there) { "the names of {other} in another order" } else { "other names than {other}" };
+    let what = what.replace("{other}", other);
+    Some(format!("{key} has {what}: label {label} is `{name}` here and `{instead}` there"))
+}
+
+/// Everything that takes a label for "no class" has to take the same. What is left out follows: padding and crops the dataset,
+/// the dataset the heads; heads and metrics have mmseg's 255.
+fn ignored(experiment: &Experiment, sources: &[Labelled]) -> Vec<String> {
+    let mut said: Vec<(String, i64, bool)> = Vec::new();
+    let heads = experiment.model.heads();
+    said.extend(heads.iter().map(|(key, head)| (format!("model.{key}.ignore_index"), head.ignore_index, true)));
+    said.extend(experiment.model.seg_pad_val().map(|it| ("model.data_preprocessor.seg_pad_val".to_owned(), i64::from(it), true)));
+    for Labelled { source, .. } in sources {
+        said.extend(source.ignore_index().into_iter().map(|(key, value)| (key, i64::from(value), true)));
+        steps(&format!("{}.pipeline", source.key), source.pipeline(), &mut said);
+    }
+    steps("tta_pipeline", experiment.tta_pipeline.as_deref().unwrap_or_default(), &mut said);
+    for (key, metric) in evaluators(experiment).into_iter().filter(|(_, metric)| !metric.format_only) {
+        said.push((format!("{key}.ignore_index"), i64::from(metric.ignored()), metric.ignore_index.is_some()));
+    }
+    if said.windows(2).all(|pair| pair[0].1 == pair[1].1) {
+        return Vec::new();
+    }
+    let told =
+        said.iter().map(|(key, value, given)| format!("\n    {key} is {value}{}", if *given { "" } else { " (left out)" }));
+    vec![format!("one label alone can mean \"no class\", but the config says several:{}", told.collect::<String>())]
+}
+
+fn steps(key: &str, pipeline: &[Transform], said: &mut Vec<(String, i64, bool)>) {
+    for (index, step) in pipeline.iter().enumerate() {
+        let all = std::iter::once((format!("{key}.{index}"), step));
+        let inner = step.inner().map(|(inner, step)| (format!("{key}.{index}.{inner}"), step));
+        for (place, step) in all.chain(inner) {
+            said.extend(step.ignore_index().map(|(name, value)| (format!("{place}.{name}"), i64::from(value), true)));
+        }
+    }
+}
+
+fn evaluators(experiment: &Experiment) -> Vec<(&'static str, &IoUMetricConfig)> {
+    let both = [("val_evaluator", &experiment.val_evaluator), ("test_evaluator", &experiment.test_evaluator)];
+    let there = both.into_iter().filter_map(|(key, evaluator)| Some((key, evaluator.as_ref()?)));
+    there.map(|(key, EvaluatorConfig::IoUMetric(metric))| (key, metric)).collect()
+}
+
+/// A validation that only writes files needs a place for them, and has no best. (A test may be told the place later.)
+fn outputs(experiment: &Experiment) -> Vec<String> {
+    let mut problems = Vec::new();
+    let Some(EvaluatorConfig::IoUMetric(metric)) = &experiment.val_evaluator else { return problems };
+    if metric.format_only && metric.output_dir.is_none() {
+        problems.push("val_evaluator.format_only is true, but there is no val_evaluator.output_dir to write to".to_owned());
+    }
+    if let (true, Some(best)) = (metric.format_only, &experiment.checkpoint_hook().save_best) {
+        problems.push(format!(
+            "default_hooks.checkpoint.save_best is {best}, but val_evaluator.format_only is true, so no metric is computed"
+        ));
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config;
+
+    /// Why the demo config with these changes is refused, if it is.
+    fn told(changes: &[&str]) -> String {
+        let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/demo/pspnet_r18-d8_demo-128x128.yaml");
+        let config = config::load(&path, &changes).expect("a config");
+        match Experiment::from_config(&config) {
+            Ok(_) => String::new(),
+            Err(failure) => {
+                assert_eq!(failure.exit, Exit::Config);
+                failure.message
+            }
+        }
+    }
+
+    #[track_caller]
+    fn names(changes: &[&str], words: &[&str]) {
+        let told = told(changes);
+        for word in words {
+            assert!(told.contains(word), "{word} is not in: {told}");
+        }
+    }
+
+    #[test]
+    fn names_and_numbers_of_classes_are_held_together() {
+        assert_eq!(told(&[]), "");
+        names(
+            &["metainfo.classes=[]", "metainfo.palette=[]"],
+            &["train_dataloader.dataset.metainfo.classes has no names", "num_classes is 6"],
+        );
+        names(&["metainfo.classes=road"], &["metainfo.classes is the string `road`", "list of names", "[road]"]);
+        names(
+            &["metainfo.classes=[a,b]", "metainfo.palette=None"],
+            &["train_dataloader.dataset.metainfo.classes has 2 names, but model.decode_head.num_classes is 6", "val_dataloader"],
+        );
+        names(&["metainfo.classes=[a,b,c,d,e,a]"], &["`a` twice", "label 0", "label 5"]);
+        names(&["metainfo.palette=[[1,2,3]]"], &["metainfo.palette has 1 colours", "metainfo.classes has 6 names"]);
+        names(
+            &["model.auxiliary_head.num_classes=7"],
+            &["model.auxiliary_head.num_classes is 7, but model.decode_head.num_classes is 6"],
+        );
+        names(
+            &["val_dataloader.dataset.metainfo.classes=[stripes,checker,dots,gradient,noise,smooth]"],
+            &[
+                "val_dataloader.dataset.metainfo.classes",
+                "train_dataloader.dataset.metainfo.classes in another order",
+                "label 1 is `checker` here and `dots` there",
+            ],
+        );
+        names(
+            &["test_dataloader.dataset.metainfo.classes=[a,b,c,d,e,f]"],
+            &["test_dataloader", "other names", "`a` here and `stripes` there"],
+        );
+    }
+
+    #[test]
+    fn two_classes_may_have_one_channel_and_one_class_is_none() {
+        let two = ["metainfo.classes=[background,road]", "metainfo.palette=None"];
+        let heads = ["model.decode_head.num_classes=2", "model.auxiliary_head.num_classes=2"];
+        let binary = ["model.decode_head.out_channels=1", "model.decode_head.loss_decode.use_sigmoid=true"];
+        assert_eq!(told(&[&two[..], &heads].concat()), "");
+        assert_eq!(told(&[&two[..], &heads, &binary].concat()), "");
+        names(&[&two[..], &heads, &["model.decode_head.out_channels=3"]].concat(), &["model.decode_head.out_channels", "3"]);
+        let one = [
+            "metainfo.classes=[road]",
+            "metainfo.palette=None",
+            "model.decode_head.num_classes=1",
+            "model.auxiliary_head.num_classes=1",
+        ];
+        names(&one, &["num_classes is 1", "num_classes: 2, out_channels: 1"]);
+    }
+
+    #[test]
+    fn a_training_without_labels_is_refused_and_a_test_is_not() {
+        names(
+            &["train_dataloader.dataset.data_prefix.seg_map_path=None"],
+            &["train_dataloader.dataset has no labels", "data_prefix.seg_map_path"],
+        );
+        names(&["val_dataloader.dataset.pipeline=[]"], &["val_dataloader.dataset has no labels", "LoadAnnotations"]);
+        assert_eq!(told(&["test_dataloader.dataset.data_prefix.seg_map_path=None"]), "");
+    }
+
+    #[test]
+    fn every_config_of_the_project_agrees_with_itself() {
+        let mut seen = 0;
+        for family in ["demo", "fcn", "pspnet"] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(family);
+            for entry in std::fs::read_dir(folder).expect("configs").flatten() {
+                let config = config::load(&entry.path(), &[]).expect("a config");
+                let failure = Experiment::from_config(&config).err();
+                assert!(failure.is_none(), "{}: {failure:?}", entry.path().display());
+                seen += 1;
+            }
+        }
+        assert!(seen > 30, "{seen} configs");
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_told_at_once() {
+        let changes = ["model.decode_head.num_classes=5", "model.auxiliary_head.num_classes=4", "val_evaluator.format_only=true"];
+        names(&changes, &["auxiliary_head.num_classes is 4", "has 6 names", "val_evaluator.output_dir", "save_best is mIoU"]);
+    }
+
+    #[test]
+    fn one_label_alone_means_no_class() {
+        let reduced = ["reduce_zero_label=false"];
+        names(
+            &[&reduced[..], &["train_dataloader.dataset.ignore_index=254"]].concat(),
+            &["train_dataloader.dataset.ignore_index is 254", "model.decode_head.ignore_index is 255", "seg_pad_val is 255"],
+        );
+        names(
+            &["data_preprocessor.seg_pad_val=0"],
+            &["model.data_preprocessor.seg_pad_val is 0", "model.decode_head.ignore_index is 255"],
+        );
+        names(&["train_pipeline.3.ignore_index=0"], &["train_dataloader.dataset.pipeline.3.ignore_index is 0"]);
+        names(
+            &["test_evaluator.ignore_index=0"],
+            &["test_evaluator.ignore_index is 0", "val_evaluator.ignore_index is 255 (left out)"],
+        );
+        names(&["model.decode_head.ignore_index=0"], &["model.auxiliary_head.ignore_index is 255", "reduce_zero_label"]);
+        let zero = [
+            "model.decode_head.ignore_index=0",
+            "model.auxiliary_head.ignore_index=0",
+            "data_preprocessor.seg_pad_val=0",
+            "val_evaluator.ignore_index=0",
+            "test_evaluator.ignore_index=0",
+        ];
+        assert_eq!(told(&[&reduced[..], &zero].concat()), "", "datasets, crops and padding follow where they say nothing");
+    }
+}
