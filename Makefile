@@ -6,7 +6,7 @@ SHELL := /bin/bash
 export CUDA
 with_libtorch = export LIBTORCH="$$(scripts/libtorch.sh)" && [ -n "$$LIBTORCH" ]
 
-.PHONY: help libtorch build demo test crash-test check check-cuda gpu-kit gpu-check parity bench cluster cluster-down docs
+.PHONY: help libtorch build demo test fuzz crash-test check check-cuda gpu-kit gpu-check parity bench cluster cluster-down docs
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -26,6 +26,9 @@ test: ## all set-up, then every test
 
 crash-test: ## kill -9 a training at 100 random moments: nothing saved is lost, the losses equal an unbroken run's
 	@$(with_libtorch) && SEGSLURM_CRASHES=$${SEGSLURM_CRASHES:-100} $(CARGO) test --test integration killed_at_any_moment -- --nocapture
+
+fuzz: ## every parser under mutated input for MINUTES=… (10); what ends badly is kept, with the command to see it again
+	@$(with_libtorch) && $(CARGO) test --test fuzz -- --minutes $(or $(MINUTES),10) $(if $(TARGET),--target $(TARGET)) $(if $(SEED),--seed $(SEED))
 
 check: ## rustfmt, clippy and rustdoc, warnings denied, and shellcheck
 	$(CARGO) fmt --all --check

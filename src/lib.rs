@@ -7,6 +7,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 // Floor 0: what every error ends in.
+pub mod excerpt;
 pub mod exit;
 
 // Floor 1: languages. No tensors, no siblings.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::load::Reshaped;
+use crate::excerpt::line;
 
 /// Why a checkpoint could not be read, written or used.
 #[derive(Debug, Error)]
@@ -14,7 +15,7 @@ pub enum CheckpointError {
     #[error("checkpoint {}: {source}", path.display())]
     Open { path: PathBuf, source: io::Error },
     /// Not a checkpoint, or not all of one.
-    #[error("checkpoint {} cannot be read: {problem}", path.display())]
+    #[error("checkpoint {} cannot be read: {}", path.display(), line(.problem))]
     Damaged { path: PathBuf, problem: String },
     #[error("cannot write the checkpoint {}: {source}; nothing was left behind", path.display())]
     Write { path: PathBuf, source: io::Error },

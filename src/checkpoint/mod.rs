@@ -57,6 +57,16 @@ pub struct Meta {
     pub run: serde_json::Map<String, Value>,
 }
 
+/// A tensor of these bytes; a shape that libtorch cannot hold is an error.
+fn tensor_of(bytes: &[u8], shape: &[usize], kind: tch::Kind) -> Result<tch::Tensor, String> {
+    // Sizes beside a zero count too: libtorch multiplies them for strides.
+    let strides = shape.iter().try_fold(1_i64, |product, &size| product.checked_mul(i64::try_from(size.max(1)).ok()?));
+    let sizes: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
+    let impossible = || format!("it has the shape {shape:?}, which no tensor can have");
+    strides.ok_or_else(impossible)?;
+    tch::Tensor::f_from_data_size(bytes, &sizes, kind).map_err(|_| impossible())
+}
+
 /// Where a run's state says how far it is.
 const PROGRESS: &str = "progress";
 

@@ -14,7 +14,7 @@ use crate::rundir;
 use super::archive::Archive;
 use super::error::first_bytes;
 use super::pickle::{Pickle, Place};
-use super::{Checkpoint, CheckpointError, DatasetMeta, Meta};
+use super::{Checkpoint, CheckpointError, DatasetMeta, Meta, tensor_of};
 
 /// Keys under which a checkpoint's weights may be, tried in this order; a bare state dict has none.
 const WEIGHTS: [&str; 2] = ["state_dict", "model"];
@@ -81,11 +81,12 @@ fn read_foreign(path: &Path) -> Result<Vec<(String, Tensor)>, CheckpointError> {
     let mut tensors = Vec::with_capacity(reader.len());
     for (name, tensor) in reader.tensors() {
         let bytes = tensor.read().map_err(|error| CheckpointError::damaged(path, format!("{name}: {error}")))?;
-        let shape: Vec<_> = tensor.shape().iter().map(|&size| size as i64).collect();
         let kind = kind(tensor.dtype()).ok_or_else(|| {
             CheckpointError::damaged(path, format!("{name} has the type {:?}, which no model here has", tensor.dtype()))
         })?;
-        tensors.push((name.clone(), Tensor::from_data_size(&bytes, &shape, kind)));
+        let tensor =
+            tensor_of(&bytes, tensor.shape(), kind).map_err(|why| CheckpointError::damaged(path, format!("{name}: {why}")))?;
+        tensors.push((name.clone(), tensor));
     }
     Ok(tensors)
 }

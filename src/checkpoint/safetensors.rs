@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::rundir;
 
-use super::{Checkpoint, CheckpointError, Meta, StateDict};
+use super::{Checkpoint, CheckpointError, Meta, StateDict, tensor_of};
 
 /// Stands before the name of a tensor of the optimizer's; no model has such a name.
 const OPTIMIZER: &str = "optimizer.";
@@ -165,8 +165,7 @@ pub(super) fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
     for (name, view) in tensors.tensors() {
         let kind = KINDS.iter().find(|(_, dtype)| *dtype == view.dtype()).map(|(kind, _)| *kind);
         let kind = kind.ok_or_else(|| damaged(format!("{name} has the type {:?}, which no model here has", view.dtype())))?;
-        let shape: Vec<_> = view.shape().iter().map(|&size| size as i64).collect();
-        let tensor = Tensor::from_data_size(view.data(), &shape, kind);
+        let tensor = tensor_of(view.data(), view.shape(), kind).map_err(|why| damaged(format!("{name}: {why}")))?;
         let (part, name): (&mut StateDict, _) = match name.strip_prefix(OPTIMIZER) {
             Some(rest) => (&mut checkpoint.optimizer, rest.to_owned()),
             None => (&mut checkpoint.model, name),
@@ -248,6 +247,19 @@ mod tests {
             std::fs::write(&spoilt, &bytes).expect("writes");
             let result = Checkpoint::read(&spoilt);
             assert!(matches!(result, Err(CheckpointError::Damaged { .. })), "bit {bit}: {}", String::from_utf8_lossy(&bytes));
+        }
+    }
+
+    #[test]
+    fn a_shape_that_no_tensor_can_have_is_an_error() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("foreign.safetensors");
+        for shape in ["[0,9223372036854775808]", "[0,4611686018427387904,4]", "[18446744073709551615,0]"] {
+            let head = format!(r#"{{"w":{{"dtype":"F32","shape":{shape},"data_offsets":[0,0]}}}}"#);
+            std::fs::write(&path, [&(head.len() as u64).to_le_bytes(), head.as_bytes()].concat()).expect("writes");
+            let error = Checkpoint::read(&path).map(|read| format!("{:?}", read.model["w"].size()));
+            let error = error.expect_err(shape).to_string();
+            assert!(error.contains("w: ") && error.contains("no tensor can have") && !error.contains('\n'), "{error}");
         }
     }
 

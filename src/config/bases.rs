@@ -10,7 +10,9 @@ use super::python::Program;
 use super::references::Uses;
 use super::{deserialize, references, yaml};
 
-const BASE: &str = "_base_";
+pub(super) const BASE: &str = "_base_";
+/// Longer chains of files are a mistake.
+const MAX_BASES: usize = 64;
 const DELETE: &str = "_delete_";
 
 /// Top-level key that lists names a config keeps although no value refers to them any more, as a printed config does.
@@ -108,6 +110,13 @@ fn load_base(path: &Path, named: &Node, uses: &mut Uses, stack: &mut Vec<PathBuf
         let hint = hint(&shown);
         return Err(ConfigError::at(&named.origin, BASE, format!("there is no file {}{hint}", shown.display())));
     };
+    if stack.len() > MAX_BASES {
+        return Err(ConfigError::at(
+            &named.origin,
+            BASE,
+            format!("files are based on more than {MAX_BASES} others, one on the next"),
+        ));
+    }
     if stack.contains(&canonical) {
         let message = format!("{} is based on itself through this file", tidy(path).display());
         return Err(ConfigError::at(&named.origin, BASE, message));
@@ -162,7 +171,7 @@ struct Merge<'a> {
 
 fn merge_at(mut base: Node, mut child: Node, context: &Merge<'_>, path: &str) -> Result<Node, ConfigError> {
     let Value::Map(changes) = &mut child.value else {
-        return Ok(child);
+        return Ok(without_delete(child));
     };
     if delete(changes, path)? {
         return Ok(without_delete(child));

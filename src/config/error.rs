@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::node::Origin;
+use crate::excerpt::line;
 
 /// Why a config could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -12,16 +13,16 @@ pub enum ConfigError {
     #[error("cannot read the config {}: {source}{hint}", path.display())]
     Read { path: PathBuf, source: io::Error, hint: String },
     /// A file is not written correctly, or its bases do not fit together.
-    #[error("{origin}: {message}")]
+    #[error("{origin}: {}", line(.message))]
     Text { origin: Origin, message: String },
     /// A value is not what its place expects.
-    #[error("{origin}: {path}: {message}")]
+    #[error("{origin}: {}: {}", line(.path), line(.message))]
     Value { origin: Origin, path: String, message: String },
     /// Several of these, one a line.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Several(Vec<ConfigError>),
     /// An argument of `--cfg-options` is not `key=value`, or its value does not parse.
-    #[error("--cfg-options {argument}: {message}")]
+    #[error("--cfg-options {}: {}", line(.argument), line(.message))]
     Override { argument: String, message: String },
 }
 
@@ -44,11 +45,18 @@ impl ConfigError {
     }
 }
 
+/// Names longer than this are like no other: comparing takes time and memory by the product of the lengths.
+const COMPARABLE: usize = 100;
+
 /// The candidate that `name` was most likely meant to be, if any is close.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if name.len() > COMPARABLE {
+        return None;
+    }
     let wanted = name.to_lowercase();
     candidates
         .into_iter()
+        .filter(|candidate| candidate.len() <= COMPARABLE)
         .map(|candidate| (strsim::damerau_levenshtein(&wanted, &candidate.to_lowercase()), candidate))
         .filter(|(distance, candidate)| *distance <= (name.len().max(candidate.len()) / 3).max(1) && *distance < name.len())
         .min_by_key(|(distance, _)| *distance)
@@ -61,5 +69,17 @@ pub(super) fn suggest(name: &str, kind: &str, valid: &[&str]) -> String {
     match valid {
         [] => format!("; there are no {kind} here"),
         _ => format!("{hint} (valid {kind}: {})", valid.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn a_page_of_text_is_like_no_name() {
+        let page = "x".repeat(1_000_000);
+        assert_eq!(nearest(&page, ["x", page.as_str()]), None);
+        assert_eq!(nearest("depht", ["width", page.as_str(), "depth"]), Some("depth"));
     }
 }

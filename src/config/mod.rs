@@ -41,8 +41,43 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<Config, ConfigError> {
     let mut uses = Uses::new();
     let root = bases::load(path, &mut uses)?;
     let mut root = overrides::apply(root, overrides)?;
+    check(&root, &mut Vec::new())?;
     let variables = references::resolve(&mut root, &uses)?;
+    check(&root, &mut Vec::new())?;
     Ok(Config { root, variables })
+}
+
+/// YAML's keys end at 1024 characters, escapes included.
+const LONGEST_KEY: usize = 160;
+
+/// Refuses what could not be printed and read again: whoever goes on with a run reads the config that it printed. `path` is where
+/// the node stands.
+fn check<'a>(node: &'a Node, path: &mut Vec<&'a str>) -> Result<(), ConfigError> {
+    if path.len() > node::MAX_DEPTH {
+        let message = format!("values nest more than {} levels deep", node::MAX_DEPTH);
+        return Err(ConfigError::at(&node.origin, &path.join("."), message));
+    }
+    let mut below = |key: &'a str, item: &'a Node| {
+        path.push(key);
+        let refused = match key {
+            "<<" => Some("this key is YAML's merge and no name".to_owned()),
+            _ if key.len() > LONGEST_KEY => Some(format!("this key has {} bytes; expected at most {LONGEST_KEY}", key.len())),
+            _ if references::is_marked(key) => Some("a reference cannot be a part of a key".to_owned()),
+            bases::BASE | bases::VARIABLES if path.len() == 1 => Some("this can only be set by a file, for itself".to_owned()),
+            _ => None,
+        };
+        if let Some(reason) = refused {
+            return Err(ConfigError::at(&item.origin, &path.join("."), reason));
+        }
+        check(item, path)?;
+        path.pop();
+        Ok(())
+    };
+    match &node.value {
+        Value::List(items) => items.iter().try_for_each(|item| below("-", item)),
+        Value::Map(map) => map.iter().try_for_each(|(key, item)| below(key, item)),
+        _ => Ok(()),
+    }
 }
 
 /// Reads YAML text as `T`: a component's section, without bases.
@@ -76,5 +111,49 @@ impl Config {
             map.insert(bases::VARIABLES.to_owned(), Node::new(Value::List(names.collect()), origin.clone()));
         }
         root
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(file: &str, text: &str, overrides: &[&str]) -> String {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(file);
+        std::fs::write(&path, text).expect("a file");
+        let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+        let error = load(&path, &overrides).expect_err("is refused").to_string();
+        error.replace(&format!("{}/", folder.path().display()), "")
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_is_refused_at_its_place() {
+        let deep = |file: &str| {
+            let lists = format!("a: 1\nx: {}1{}", "[".repeat(101), "]".repeat(101));
+            refused(file, &lists, &[])
+        };
+        assert!(deep("a.yaml").starts_with("a.yaml:2: x.-.-.-"), "{}", deep("a.yaml"));
+        assert!(deep("a.yaml").ends_with("values nest more than 100 levels deep"), "{}", deep("a.yaml"));
+        assert_eq!(refused("a.py", "x = dict()\nx['<<'] = 1", &[]), "a.py:2: x.<<: this key is YAML's merge and no name");
+        assert!(refused("a.yaml", "x: {'{{y}}': 1}", &[]).ends_with("a reference cannot be a part of a key"));
+        assert!(
+            refused("a.py", &format!("{} = 1", "x".repeat(5000)), &[]).ends_with("this key has 5000 bytes; expected at most 160")
+        );
+        assert_eq!(refused("a.yaml", "x: 1", &["a.<<=1"]), "--cfg-options: a.<<: this key is YAML's merge and no name");
+        for name in ["_base_", "_variables_"] {
+            let error = refused("a.yaml", "x: 1", &[&format!("{name}=b.yaml")]);
+            assert_eq!(error, format!("--cfg-options: {name}: this can only be set by a file, for itself"));
+        }
+    }
+
+    #[test]
+    fn arguments_of_any_depth_are_refused_in_one_line() {
+        for argument in ["a.".repeat(50_000) + "b=1", format!("a={}1{}", "[".repeat(5000), "]".repeat(5000))] {
+            let error = refused("a.yaml", "x: 1", &[&argument]);
+            assert!(error.len() < 4000 && error.starts_with("--cfg-options a"), "{error}");
+        }
+        let error = refused("a.yaml", "x: 1", &["a\nb=[1,2"]);
+        assert!(error.starts_with("--cfg-options a\\nb=[1,2: unbalanced brackets"), "{error}");
     }
 }

@@ -8,8 +8,8 @@ use indexmap::IndexMap;
 use serde::de::{self, Deserialize, DeserializeOwned, Deserializer};
 use serde::ser::{Serialize, Serializer};
 
-use super::deserialize;
 use super::error::ConfigError;
+use super::{deserialize, references};
 
 /// What stands for the command line as a source.
 pub(super) const COMMAND_LINE: &str = "--cfg-options";
@@ -51,6 +51,18 @@ impl fmt::Display for Origin {
             line => write!(f, "{}:{line}", self.source),
         }
     }
+}
+
+/// Deeper trees are not configs. Those who read a printed one give up at 128.
+pub(super) const MAX_DEPTH: usize = 100;
+
+/// How much there is of a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Size {
+    /// Values, a long string counted as several.
+    pub(super) weight: usize,
+    /// Levels.
+    pub(super) depth: usize,
 }
 
 /// A mapping, in the order it was written.
@@ -116,6 +128,21 @@ impl Node {
         if let Value::String(text) = &self.value { Some(text) } else { None }
     }
 
+    pub(super) fn size(&self) -> Size {
+        let below = |sizes: &mut dyn Iterator<Item = Size>| {
+            sizes.fold(Size { weight: 1, depth: 1 }, |all, it| Size {
+                weight: all.weight.saturating_add(it.weight),
+                depth: all.depth.max(1 + it.depth),
+            })
+        };
+        match &self.value {
+            Value::String(text) => Size { weight: 1 + text.len() / 32, depth: 1 },
+            Value::List(items) => below(&mut items.iter().map(Self::size)),
+            Value::Map(map) => below(&mut map.values().map(Self::size)),
+            _ => Size { weight: 1, depth: 1 },
+        }
+    }
+
     /// The node at a dotted path of keys and list indices, such as `train_pipeline.0.type`; the node itself for an empty path.
     pub fn get(&self, path: &str) -> Option<&Node> {
         if path.is_empty() {
@@ -153,14 +180,36 @@ impl Node {
         }
     }
 
-    /// The node as YAML text.
+    /// The node as YAML text, which is read back as the same node.
     pub fn to_yaml(&self) -> String {
-        serde_yaml::to_string(self).expect("a tree of plain values has a YAML form")
+        let text = serde_yaml::to_string(self).expect("a tree of plain values has a YAML form");
+        // YAML's plain strings have no escapes, JSON's do, and JSON is YAML.
+        if references::mark(&text) == text { text } else { self.to_json() }
     }
 
-    /// The node as indented JSON text. JSON has no infinity and no NaN: they become null.
+    /// The node as indented JSON text, which is YAML too. JSON has no infinity and no NaN: they become null.
     pub fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("a tree of plain values has a JSON form")
+        let text = serde_json::to_string_pretty(self).expect("a tree of plain values has a JSON form");
+        // Two braces stand beside each other only inside of strings, where they are no reference any more; and so do the
+        // characters that YAML takes for line ends, or for nothing.
+        let mut escaped = String::with_capacity(text.len());
+        for character in text.replace("{{", "{\\u007b").chars() {
+            match character {
+                '\n' => escaped.push('\n'),
+                '\u{7f}'..='\u{9f}'
+                | '\u{2028}'
+                | '\u{2029}'
+                | '\u{e000}'
+                | '\u{e001}'
+                | '\u{feff}'
+                | '\u{fffe}'
+                | '\u{ffff}' => {
+                    escaped.push_str(&format!("\\u{:04x}", u32::from(character)));
+                }
+                it => escaped.push(it),
+            }
+        }
+        escaped
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::bases::{ListKeys, merge};
 use super::error::ConfigError;
-use super::node::{COMMAND_LINE, Map, Node, Origin, Value};
+use super::node::{COMMAND_LINE, MAX_DEPTH, Map, Node, Origin, Value};
+use super::references;
 
 /// Merges `key=value` arguments over a config. A later argument wins over an earlier one with the same key.
 pub(super) fn apply(root: Node, arguments: &[String]) -> Result<Node, ConfigError> {
@@ -14,10 +15,13 @@ pub(super) fn apply(root: Node, arguments: &[String]) -> Result<Node, ConfigErro
     for argument in arguments {
         let error = |message: String| ConfigError::Override { argument: argument.clone(), message };
         let (key, value) = argument.split_once('=').ok_or_else(|| error("expected key=value".into()))?;
+        if key.split('.').count() > MAX_DEPTH {
+            return Err(error(format!("the key has more than {MAX_DEPTH} parts")));
+        }
         if key.split('.').any(str::is_empty) {
             return Err(error("expected a key before `=`, such as model.backbone.depth".into()));
         }
-        let value = parse(value, &origin).map_err(error)?;
+        let value = parse(value, &origin, 0).map_err(error)?;
         insert(&mut tree, key, value).map_err(error)?;
     }
     merge(root, tree, ListKeys::Allowed)
@@ -42,8 +46,11 @@ fn entries<'a>(node: &'a mut Node, key: &str) -> Result<&'a mut Map, String> {
 }
 
 /// Parses a value: `a,b`, `[a,b]`, `(a,b)`, nested ones, or a single one. Unlike mmengine, which takes every space out, spaces
-/// inside a string stay: a path with a space is not another path.
-fn parse(text: &str, origin: &Origin) -> Result<Node, String> {
+/// inside a string stay: a path with a space is not another path. `depth` is how many lists are around it.
+fn parse(text: &str, origin: &Origin, depth: usize) -> Result<Node, String> {
+    if depth > MAX_DEPTH {
+        return Err(format!("lists nest more than {MAX_DEPTH} levels deep"));
+    }
     let text = text.trim().trim_matches(['\'', '"']).trim();
     let inner = match text.as_bytes() {
         [b'(', .., b')'] | [b'[', .., b']'] => &text[1..text.len() - 1],
@@ -52,40 +59,58 @@ fn parse(text: &str, origin: &Origin) -> Result<Node, String> {
     };
     let mut items = Vec::new();
     let mut rest = inner.trim();
+    if !is_balanced(rest) {
+        return Err(unbalanced(text));
+    }
     while !rest.is_empty() {
-        let end = next_comma(rest)?;
+        let end = next_comma(rest);
         // An element that is the whole text again, such as `(a),(b` in brackets, has no end.
         if end == text.len() {
             return Err(unbalanced(text));
         }
-        items.push(parse(&rest[..end], origin)?);
+        items.push(parse(&rest[..end], origin, depth + 1)?);
         rest = rest.get(end + 1..).unwrap_or_default().trim();
     }
     Ok(Node::new(Value::List(items), origin.clone()))
 }
 
 /// The position of the first comma outside of brackets, or the end.
-fn next_comma(text: &str) -> Result<usize, String> {
-    let (mut round, mut square) = (0, 0);
-    let mut end = None;
-    for (index, character) in text.char_indices() {
-        match character {
-            '(' => round += 1,
-            ')' => round -= 1,
-            '[' => square += 1,
-            ']' => square -= 1,
-            ',' if round == 0 && square == 0 && end.is_none() => end = Some(index),
+fn next_comma(text: &str) -> usize {
+    let mut open = Open::default();
+    text.bytes().position(|byte| open.after(byte) == Open::default() && byte == b',').unwrap_or(text.len())
+}
+
+/// Whether as many brackets close as open. What follows a comma outside of brackets is balanced where the whole is.
+fn is_balanced(text: &str) -> bool {
+    let mut open = Open::default();
+    text.bytes().fold(open, |_, byte| open.after(byte)) == Open::default()
+}
+
+/// Brackets that are open, as mmengine counts them: each kind for itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Open {
+    round: isize,
+    square: isize,
+}
+
+impl Open {
+    fn after(&mut self, byte: u8) -> Self {
+        match byte {
+            b'(' => self.round += 1,
+            b')' => self.round -= 1,
+            b'[' => self.square += 1,
+            b']' => self.square -= 1,
             _ => {}
         }
+        *self
     }
-    if round == 0 && square == 0 { Ok(end.unwrap_or(text.len())) } else { Err(unbalanced(text)) }
 }
 
 fn unbalanced(text: &str) -> String {
     format!("unbalanced brackets at `{text}` (a list of lists is written [(a,b),(c,d)])")
 }
 
-/// An integer, a float, a boolean in any case, `None`, or else a string.
+/// An integer, a float, a boolean in any case, `None`, or else a string, which may refer to the config's values as a file's may.
 fn single(text: &str) -> Value {
     let digits = without_underscores(text);
     if let Ok(integer) = digits.parse() {
@@ -98,7 +123,7 @@ fn single(text: &str) -> Value {
         "true" => Value::Bool(true),
         "false" => Value::Bool(false),
         _ if text == "None" => Value::Null,
-        _ => Value::String(text.to_owned()),
+        _ => Value::String(references::mark(text)),
     }
 }
 
@@ -122,7 +147,7 @@ mod tests {
     use crate::config::yaml;
 
     fn value(text: &str) -> Result<String, String> {
-        parse(text, &Origin::named(COMMAND_LINE)).map(|it| serde_json::to_string(&it).expect("has a JSON form"))
+        parse(text, &Origin::named(COMMAND_LINE), 0).map(|it| serde_json::to_string(&it).expect("has a JSON form"))
     }
 
     #[test]

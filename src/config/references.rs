@@ -7,11 +7,37 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::{ConfigError, nearest};
-use super::node::{Node, Origin, Value};
+use super::node::{MAX_DEPTH, Node, Origin, Value};
 
 const OPEN: char = '\u{e000}';
 const CLOSE: char = '\u{e001}';
 const BASE: &str = "_base_.";
+
+/// mmengine's overrides spell null so, and nobody means the word, wherever it stands.
+pub(super) const NONE: &str = "None";
+
+/// References lead through no more than so many others.
+const MAX_CHAIN: usize = 64;
+/// The values that all references of a config may bring, and the steps on the way to them. Where `a` is `{{b}} {{b}}`, `b` is
+/// `{{c}} {{c}}` and so on, there are more with every line.
+const MAX_BROUGHT: usize = 1_000_000;
+/// The same while one place is merged.
+const MAX_STEPS: usize = 10_000;
+
+/// What is left of a limit.
+struct Budget(usize);
+
+impl Budget {
+    fn spend(&mut self, weight: usize, at: &Node) -> Result<(), ConfigError> {
+        match self.0.checked_sub(weight) {
+            Some(left) => {
+                self.0 = left;
+                Ok(())
+            }
+            None => Err(ConfigError::text(&at.origin, "the references of this config bring more values than a config has")),
+        }
+    }
+}
 
 /// Replaces every `{{path}}` of a text by its marked form. The number of lines stays.
 pub(super) fn mark(text: &str) -> String {
@@ -39,6 +65,11 @@ pub(super) fn mark(text: &str) -> String {
 fn is_path(text: &str) -> bool {
     text.starts_with(|it: char| it.is_ascii_alphabetic() || it == '_')
         && text.chars().all(|it| it.is_ascii_alphanumeric() || matches!(it, '_' | '.' | '-'))
+}
+
+/// Whether there are references in a text.
+pub(super) fn is_marked(text: &str) -> bool {
+    text.contains([OPEN, CLOSE])
 }
 
 /// A string, taken apart into text and references.
@@ -108,17 +139,19 @@ fn set_elsewhere<'a>(tree: &'a Node, files: &BTreeSet<String>) -> Option<&'a Ori
 
 /// Puts the bases' values where `tree` says `{{_base_.a.b}}`.
 pub(super) fn resolve_bases(tree: &mut Node, bases: &Node) -> Result<(), ConfigError> {
+    let mut budget = Budget(MAX_BROUGHT);
     each_string(tree, &mut |node, text| {
         let pieces = pieces(text);
         if !pieces.iter().any(|it| matches!(it, Piece::Path(path) if path.starts_with(BASE))) {
             return Ok(None);
         }
-        let find = |path: &str| {
+        let mut find = |path: &str| {
             let below = &path[BASE.len()..];
-            bases.get(below).ok_or_else(|| {
+            let found = bases.get(below).ok_or_else(|| {
                 let hint = hint(bases, below);
                 ConfigError::text(&node.origin, format!("`{{{{{path}}}}}`: the bases set nothing at `{below}`{hint}"))
-            })
+            })?;
+            budget.spend(found.size().weight, node).map(|()| found)
         };
         if let [Piece::Path(path)] = pieces[..] {
             return find(path).map(|it| Some(it.clone()));
@@ -139,7 +172,7 @@ pub(super) fn resolve_bases(tree: &mut Node, bases: &Node) -> Result<(), ConfigE
 pub(super) fn resolve(root: &mut Node, uses: &Uses) -> Result<Variables, ConfigError> {
     let whole = root.clone();
     let mut names = BTreeSet::new();
-    resolve_below(root, &whole, &mut Vec::new(), &mut names)?;
+    resolve_below(root, &whole, &mut Vec::new(), &mut names, &mut Budget(MAX_BROUGHT))?;
     let mut stale = BTreeMap::new();
     for (name, files) in uses {
         if let (false, Some(node)) = (names.contains(name), whole.get(name)) {
@@ -155,21 +188,32 @@ fn resolve_below(
     whole: &Node,
     stack: &mut Vec<String>,
     names: &mut BTreeSet<String>,
+    budget: &mut Budget,
 ) -> Result<(), ConfigError> {
     each_string(tree, &mut |node, text| {
         if !text.contains(OPEN) {
-            return Ok(None);
+            return Ok((text == NONE).then(|| Node::new(Value::Null, node.origin.clone())));
         }
         let mut find = |path: &str| -> Result<Node, ConfigError> {
             if stack.iter().any(|it| it == path) {
                 let chain = stack.iter().map(String::as_str).chain([path]).collect::<Vec<_>>().join(" -> ");
                 return Err(ConfigError::text(&node.origin, format!("references go in a circle: {chain}")));
             }
-            let mut found = follow(whole, path, node, &mut stack.clone())?;
+            if stack.len() >= MAX_CHAIN {
+                let message = format!("references lead through more than {MAX_CHAIN} others, the last is `{path}`");
+                return Err(ConfigError::text(&node.origin, message));
+            }
+            let found = follow(whole, path, node, stack.len(), budget)?;
+            budget.spend(found.size().weight, node)?;
+            let mut found = found.clone();
             names.extend(path.split('.').next().map(str::to_owned));
             stack.push(path.to_owned());
-            resolve_below(&mut found, whole, stack, names)?;
+            resolve_below(&mut found, whole, stack, names, budget)?;
             stack.pop();
+            if found.size().depth > MAX_DEPTH {
+                let message = format!("what `{path}` refers to nests more than {MAX_DEPTH} levels deep");
+                return Err(ConfigError::text(&node.origin, message));
+            }
             Ok(found)
         };
         let pieces = pieces(text);
@@ -183,12 +227,13 @@ fn resolve_below(
                 Piece::Path(path) => joined.push_str(&inline(&find(path)?, path, node)?),
             }
         }
-        Ok(Some(Node::new(Value::String(joined), node.origin.clone())))
+        let value = if joined == NONE { Value::Null } else { Value::String(joined) };
+        Ok(Some(Node::new(value, node.origin.clone())))
     })
 }
 
-/// The node at `path`, which may lead through other references.
-fn follow(whole: &Node, path: &str, from: &Node, stack: &mut Vec<String>) -> Result<Node, ConfigError> {
+/// The node at `path`, which may lead through other references; it does so already through `depth` of them.
+fn follow<'a>(whole: &'a Node, path: &str, from: &Node, depth: usize, budget: &mut Budget) -> Result<&'a Node, ConfigError> {
     let unknown = || {
         if path.starts_with(BASE) {
             return ConfigError::text(&from.origin, format!("`{{{{{path}}}}}`: this file has no `_base_`"));
@@ -196,16 +241,16 @@ fn follow(whole: &Node, path: &str, from: &Node, stack: &mut Vec<String>) -> Res
         let hint = hint(whole, path);
         ConfigError::text(&from.origin, format!("`{{{{{path}}}}}`: the config sets nothing at `{path}`{hint}"))
     };
-    let mut node = whole.clone();
+    let mut node = whole;
     for step in path.split('.') {
+        budget.spend(1, from)?;
         if let Some([Piece::Path(inner)]) = node.as_str().map(pieces).as_deref() {
-            if stack.len() > 64 {
+            if depth > MAX_CHAIN {
                 return Err(ConfigError::text(&from.origin, format!("references go in a circle at `{inner}`")));
             }
-            stack.push((*inner).to_owned());
-            node = follow(whole, inner, from, stack)?;
+            node = follow(whole, inner, from, depth + 1, budget)?;
         }
-        node = node.get(step).cloned().ok_or_else(unknown)?;
+        node = node.get(step).ok_or_else(unknown)?;
     }
     Ok(node)
 }
@@ -213,7 +258,7 @@ fn follow(whole: &Node, path: &str, from: &Node, stack: &mut Vec<String>) -> Res
 /// The node that a reference node stands for at this point of merging, if it is one.
 pub(super) fn target(node: &Node, whole: &Node) -> Result<Option<Node>, ConfigError> {
     match node.as_str().map(pieces).as_deref() {
-        Some([Piece::Path(path)]) => follow(whole, path, node, &mut Vec::new()).map(Some),
+        Some([Piece::Path(path)]) => follow(whole, path, node, 0, &mut Budget(MAX_STEPS)).cloned().map(Some),
         _ => Ok(None),
     }
 }
@@ -221,7 +266,7 @@ pub(super) fn target(node: &Node, whole: &Node) -> Result<Option<Node>, ConfigEr
 /// A value as a part of a longer string.
 fn inline(value: &Node, path: &str, node: &Node) -> Result<String, ConfigError> {
     Ok(match &value.value {
-        Value::Null => "None".into(),
+        Value::Null => NONE.into(),
         Value::Bool(value) => value.to_string(),
         Value::Int(value) => value.to_string(),
         Value::Float(value) => format!("{value:?}"),
@@ -321,6 +366,36 @@ mod tests {
             assert_eq!((&again.root, &again.variables.names), (&config.root, &config.variables.names));
             again.parse::<Run>().expect("parses");
         }
+    }
+
+    #[test]
+    fn a_reference_on_the_command_line_is_one() {
+        let config = load(NAMES, &["size={{pipe}}", "name=v{{crop.0}}"]).expect("loads");
+        assert_eq!(config.root.get("size"), config.root.get("pipe"));
+        assert_eq!(config.root.get("name").and_then(Node::as_str), Some("v1"));
+    }
+
+    #[test]
+    fn braces_and_line_ends_that_are_text_are_printed_as_text() {
+        for text in ["a: lr\nb: '{{{{a}}}}'", "a: lr\nb: 'x{{{{a}}}} {{{a}}}'", r#"a: "x\N\L\P\_\x7f\ufeff\u0001""#] {
+            let config = load(text, &[]).expect(text);
+            for printed in [config.to_yaml(), config.to_json()] {
+                assert_eq!(load(&printed, &[]).expect(&printed).root, config.root, "{printed}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_grows_with_every_reference_is_refused_before_memory_ends() {
+        let lines = |count: usize, value: &dyn Fn(usize) -> String| {
+            (0..count).map(|at| format!("a{at}: {}\n", value(at + 1))).collect::<String>() + &format!("a{count}: x\n")
+        };
+        let error = load(&lines(40, &|next| format!("'{{{{a{next}}}}} {{{{a{next}}}}}'")), &[]).expect_err("doubles");
+        assert!(error.contains("bring more values than a config has"), "{error}");
+        let error = load(&lines(40, &|next| format!("[{{{{a{next}}}}}, {{{{a{next}}}}}]")), &[]).expect_err("doubles");
+        assert!(error.contains("bring more values than a config has"), "{error}");
+        let error = load(&lines(5000, &|next| format!("[{{{{a{next}}}}}]")), &[]).expect_err("a long chain");
+        assert!(error.starts_with("a.yaml:65: references lead through more than 64 others"), "{error}");
     }
 
     #[test]

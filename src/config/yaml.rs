@@ -45,8 +45,7 @@ fn build(value: serde_yaml::Value, lines: Option<&Lines>, line: usize, source: &
             (None, Some(float)) if number.is_f64() => Value::Float(float),
             _ => return Err(ConfigError::text(&origin, format!("the integer {number} is too large"))),
         },
-        // mmengine's overrides spell null so, and nobody means the word.
-        Yaml::String(text) if text == "None" => Value::Null,
+        Yaml::String(text) if text == references::NONE => Value::Null,
         Yaml::String(text) => Value::String(text),
         Yaml::Sequence(items) => {
             let list = items.into_iter().enumerate().map(|(index, item)| {

@@ -4,11 +4,15 @@
 //! variables come in through a closure, so that every case is a test.
 
 use super::{DistConfig, DistError};
+use crate::excerpt::quoted;
 use crate::slurm::env::{Place, StepDaemon};
 use crate::slurm::port::Port;
 
 /// The port that torch, mmengine and most scripts meet at.
 const USUAL_PORT: u16 = 29500;
+
+/// More ranks than any cluster starts: whoever makes a list of them can.
+const MOST_RANKS: usize = 1 << 20;
 
 /// mmengine's `--launcher`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -138,7 +142,7 @@ struct Variables<'a> {
 impl Variables<'_> {
     fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, DistError> {
         let parse = |text: String| {
-            text.trim().parse().map_err(|_| DistError::Launcher(format!("{name} is {text:?}: expected a whole number")))
+            text.trim().parse().map_err(|_| DistError::Launcher(format!("{name} is {}: expected a whole number", quoted(&text))))
         };
         (self.var)(name).map(parse).transpose()
     }
@@ -158,7 +162,11 @@ impl Variables<'_> {
     }
 
     fn world(world: usize, name: &str) -> Result<usize, DistError> {
-        if world == 0 { Err(DistError::Launcher(format!("{name} is 0: expected at least 1 rank"))) } else { Ok(world) }
+        match world {
+            0 => Err(DistError::Launcher(format!("{name} is 0: expected at least 1 rank"))),
+            1..=MOST_RANKS => Ok(world),
+            _ => Err(DistError::Launcher(format!("{name} is {world}: expected at most {MOST_RANKS} ranks"))),
+        }
     }
 
     /// `MASTER_PORT`, else the config's, else the usual one.
@@ -301,6 +309,9 @@ mod tests {
         let mut outside = TORCHRUN;
         outside[0] = ("RANK", "4");
         assert_eq!(error(&outside), "rank 4 is outside a world of 4: ranks go from 0 to 3");
+        let mut huge = TORCHRUN;
+        huge[1] = ("WORLD_SIZE", "18446744073709551615");
+        assert_eq!(error(&huge), "WORLD_SIZE is 18446744073709551615: expected at most 1048576 ranks");
     }
 
     #[test]

@@ -234,10 +234,13 @@ fn accept(listener: &TcpListener, expected: usize, shared: &Shared, deadline: In
         let mut waiting = Vec::new();
         for mut peer in strangers.drain(..) {
             let lines = peer.read();
-            match lines.first().and_then(|line| line.strip_prefix("rank ")?.parse().ok()) {
-                Some(rank) if rank < shared.hosts.len() => drop(peers.insert(rank, peer)),
-                _ if peer.closed => {}
-                _ => waiting.push(peer),
+            match lines.first().map(|line| Line::parse(line)) {
+                // A second one with the same number is nobody of ours, nor is another rank 0.
+                Some(Line::Rank(rank)) if (1..shared.hosts.len()).contains(&rank) && !peers.contains_key(&rank) => {
+                    peers.insert(rank, peer);
+                }
+                None if !peer.closed => waiting.push(peer),
+                _ => {}
             }
         }
         strangers = waiting;
@@ -254,11 +257,70 @@ fn accept(listener: &TcpListener, expected: usize, shared: &Shared, deadline: In
     Ok(peers)
 }
 
+/// A line on the wire, either way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Line {
+    Rank(usize),
+    Bye,
+    Hang,
+    Where,
+    Fail(String),
+    At(String),
+    End(String),
+    /// What no version of ours says.
+    Unknown,
+}
+
+impl Line {
+    pub(super) fn parse(line: &str) -> Self {
+        let (word, text) = line.split_once(' ').unwrap_or((line, ""));
+        match word {
+            "rank" => text.parse().map_or(Self::Unknown, Self::Rank),
+            "bye" => Self::Bye,
+            "hang" => Self::Hang,
+            "where" => Self::Where,
+            "fail" => Self::Fail(text.replace('\u{1}', " ")),
+            "at" => Self::At(text.to_owned()),
+            "end" => Self::End(text.replace('\u{1}', "\n")),
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// The longest line: the verdict of a hang has a row for every rank. Who sends more without an end is nobody of ours.
+const LONGEST: usize = 16 << 20;
+
+/// Bytes, as they come, to lines.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    buffer: Vec<u8>,
+    /// How much of it is known to have no end of a line.
+    searched: usize,
+}
+
+impl Lines {
+    /// Takes the next bytes; `None` when no line of ours can come any more.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Option<()> {
+        self.buffer.extend_from_slice(bytes);
+        (self.buffer.len() <= LONGEST).then_some(())
+    }
+
+    /// The whole lines that have come.
+    pub(super) fn take(&mut self) -> Vec<String> {
+        let end = self.buffer[self.searched..].iter().rposition(|&byte| byte == b'\n').map(|it| self.searched + it);
+        let rest = end.map(|end| self.buffer.split_off(end + 1));
+        self.searched = rest.as_ref().unwrap_or(&self.buffer).len();
+        let Some(rest) = rest else { return Vec::new() };
+        let lines = std::mem::replace(&mut self.buffer, rest);
+        String::from_utf8_lossy(&lines).lines().map(str::to_owned).collect()
+    }
+}
+
 /// One connection, read in lines.
 #[derive(Debug)]
 struct Peer {
     stream: TcpStream,
-    buffer: Vec<u8>,
+    lines: Lines,
     closed: bool,
     bye: bool,
 }
@@ -274,7 +336,7 @@ impl Peer {
             .and_then(|()| setsockopt(&stream, sockopt::TcpUserTimeout, &6000));
         kept.map_err(std::io::Error::from)?;
         stream.set_nonblocking(true)?;
-        Ok(Self { stream, buffer: Vec::new(), closed: false, bye: false })
+        Ok(Self { stream, lines: Lines::default(), closed: false, bye: false })
     }
 
     /// The whole lines that have come.
@@ -283,16 +345,14 @@ impl Peer {
         loop {
             match self.stream.read(&mut chunk) {
                 Ok(0) => break self.closed = true,
-                Ok(n) => self.buffer.extend_from_slice(&chunk[..n]),
+                Ok(n) if self.lines.push(&chunk[..n]).is_none() => break self.closed = true,
+                Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(_) => break self.closed = true,
             }
         }
-        let Some(end) = self.buffer.iter().rposition(|&byte| byte == b'\n') else { return Vec::new() };
-        let rest = self.buffer.split_off(end + 1);
-        let lines = std::mem::replace(&mut self.buffer, rest);
-        String::from_utf8_lossy(&lines).lines().map(str::to_owned).collect()
+        self.lines.take()
     }
 
     /// Lines are short and rare: they fit the socket's buffer, or the peer is as good as gone.
@@ -351,17 +411,16 @@ impl Server {
         }
         let lines = peer.read();
         for line in lines {
-            let (word, text) = line.split_once(' ').unwrap_or((&line, ""));
-            match word {
-                "bye" => self.peers.get_mut(&rank).into_iter().for_each(|it| it.bye = true),
-                "hang" => self.call_roll(),
-                "fail" => self.end(&format!("{} failed: {}", self.shared.name(rank), text.replace('\u{1}', " "))),
-                "at" => {
+            match Line::parse(&line) {
+                Line::Bye => self.peers.get_mut(&rank).into_iter().for_each(|it| it.bye = true),
+                Line::Hang => self.call_roll(),
+                Line::Fail(text) => self.end(&format!("{} failed: {text}", self.shared.name(rank))),
+                Line::At(text) => {
                     if let Some((_, answers)) = &mut self.roll_call {
-                        answers.insert(rank, text.to_owned());
+                        answers.insert(rank, text);
                     }
                 }
-                _ => {}
+                Line::Rank(_) | Line::Where | Line::End(_) | Line::Unknown => {}
             }
         }
         if self.peers.get(&rank).is_some_and(|it| it.closed && !it.bye) {
@@ -418,18 +477,17 @@ impl Client {
         loop {
             wait(&[&self.peer]);
             for line in self.peer.read() {
-                let (word, text) = line.split_once(' ').unwrap_or((&line, ""));
-                match word {
-                    "where" => {
+                match Line::parse(&line) {
+                    Line::Where => {
                         let answer = format!("at {}", locked(&self.shared.doing).say());
                         self.peer.send(&answer);
                     }
-                    "end" => self.shared.judge(&text.replace('\u{1}', "\n")),
-                    "bye" => {
+                    Line::End(text) => self.shared.judge(&text),
+                    Line::Bye => {
                         self.shared.over.store(true, Ordering::Release);
                         return;
                     }
-                    _ => {}
+                    Line::Rank(_) | Line::Hang | Line::Fail(_) | Line::At(_) | Line::Unknown => {}
                 }
             }
             let requests = std::mem::take(&mut *locked(&self.shared.requests));
@@ -462,4 +520,38 @@ pub(super) fn own_address(to: SocketAddr) -> Option<IpAddr> {
     let socket = std::net::UdpSocket::bind(any).ok()?;
     socket.connect(to).ok()?;
     Some(socket.local_addr().ok()?.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared(world: usize) -> Shared {
+        Shared::new(0, vec![String::new(); world], Duration::from_secs(60))
+    }
+
+    fn caller(to: SocketAddr, says: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(to).expect("connects");
+        stream.write_all(says.as_bytes()).expect("writes");
+        stream
+    }
+
+    #[test]
+    fn only_ranks_that_are_awaited_are_let_in() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let to = listener.local_addr().expect("an address");
+        let strangers = ["rank 0\n", "rank 3\n", "GET / HTTP/1.1\n", "rank 18446744073709551616\n", "\n"];
+        let mut kept: Vec<TcpStream> = strangers.iter().map(|says| caller(to, says)).collect();
+        kept.extend(["rank 1\n", "rank 2\nat home\n"].map(|says| caller(to, says)));
+        let peers = accept(&listener, 2, &shared(3), Instant::now() + Duration::from_secs(20)).expect("both come");
+        assert_eq!(peers.keys().copied().collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_not_collected_for_ever() {
+        let mut lines = Lines::default();
+        let chunk = vec![b'x'; 1 << 20];
+        assert!((0..16).all(|_| lines.push(&chunk).is_some()));
+        assert!(lines.push(&chunk).is_none());
+    }
 }

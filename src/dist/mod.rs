@@ -24,6 +24,22 @@ pub use tether::tether;
 
 use crate::exit::{Exit, Failure};
 
+/// Reads what another process might send, as the rendezvous and the lifeline read it; for `make fuzz`.
+#[doc(hidden)]
+pub fn overheard(bytes: &[u8], world: usize) -> String {
+    let word = rendezvous::Word::read(bytes, world).map_or_else(|error| error, |_| "a word".to_owned());
+    let arrival =
+        serde_json::from_slice::<rendezvous::Arrival>(bytes).map_or_else(|error| error.to_string(), |_| "an arrival".to_owned());
+    let mut lines = lifeline::Lines::default();
+    let mut said = Vec::new();
+    for part in bytes.chunks(7) {
+        if lines.push(part).is_some() {
+            said.extend(lines.take().iter().map(|line| format!("{:?}", lifeline::Line::parse(line))));
+        }
+    }
+    format!("{word}; {arrival}; {}", said.join(", "))
+}
+
 /// Why ranks could not meet or could not go on.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DistError {

@@ -26,7 +26,7 @@ const UNRESOLVED: Duration = Duration::from_secs(5);
 
 /// What a rank says when it comes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Arrival {
+pub(super) struct Arrival {
     host: String,
     /// The address that it reaches rank 0 from.
     address: IpAddr,
@@ -39,11 +39,22 @@ struct Arrival {
 
 /// What rank 0 says when all have come, or when it has waited long enough.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Word {
+pub(super) struct Word {
     error: Option<String>,
     arrivals: Vec<Arrival>,
     backend: Backend,
     lifeline: u16,
+}
+
+impl Word {
+    /// Reads what rank 0 says to a world of this size.
+    pub(super) fn read(bytes: &[u8], world: usize) -> Result<Self, String> {
+        let word: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        match word.arrivals.len() {
+            came if word.error.is_none() && came != world => Err(format!("it speaks of {came} ranks, and {world} are to come")),
+            _ => Ok(word),
+        }
+    }
 }
 
 /// Joins the run that `launched` is a part of. `interface` is the network interface that Gloo and the lifeline are to use
@@ -86,7 +97,8 @@ pub fn join(
             ))
         })?;
         let _ = store.add("heard", 1);
-        (serde_json::from_slice(&word).map_err(|error| DistError::Rendezvous(format!("rank 0 at {place} says {error}")))?, None)
+        let word = Word::read(&word, launched.world);
+        (word.map_err(|why| DistError::Rendezvous(format!("rank 0 at {place} gives a word that is none: {why}")))?, None)
     };
     if let Some(error) = word.error {
         return Err(DistError::Rendezvous(error));
@@ -386,4 +398,20 @@ fn outward(arrivals: &[Arrival]) -> Vec<IpAddr> {
 fn reachable(arrivals: &[Arrival], rank: usize) -> IpAddr {
     let (zero, own) = (&arrivals[0], &arrivals[rank]);
     if own.address.is_loopback() || own.host == zero.host && own.address == zero.address { own.address } else { zero.address }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_for_another_world_is_refused() {
+        let arrival = r#"{"host":"n1","address":"127.0.0.1","world":1,"gpu":false}"#;
+        let word =
+            |arrivals: &str, error: &str| format!(r#"{{"error":{error},"arrivals":[{arrivals}],"backend":"gloo","lifeline":1}}"#);
+        let read = |text: String| Word::read(text.as_bytes(), 2);
+        assert_eq!(read(word(arrival, "null")).expect_err("one of two"), "it speaks of 1 ranks, and 2 are to come");
+        assert!(read(word(&[arrival, arrival].join(","), "null")).is_ok());
+        assert!(read(word("", "\"rank 1 did not arrive\"")).is_ok(), "why nobody starts is told to those who came");
+    }
 }

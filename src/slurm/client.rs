@@ -5,6 +5,8 @@ use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::excerpt::{line, quoted};
+
 use super::job::{JobSpec, SBATCH_VARIABLES};
 use super::state::{JobState, Meaning};
 use super::time::TimeLimit;
@@ -35,11 +37,11 @@ pub enum SlurmError {
     Start { program: String, reason: String },
     #[error("{program} gave no answer within {} s", .after.as_secs())]
     Silent { program: String, after: Duration },
-    #[error("Slurm refuses the job: {said}; {fix}")]
+    #[error("Slurm refuses the job: {}; {}", line(.said), line(.fix))]
     Refused { said: String, fix: String },
-    #[error("scontrol knows no node {0}")]
+    #[error("scontrol knows no node {}", line(.0))]
     NoNode(String),
-    #[error("sbatch took the job, but printed no job id that can be read: {said:?}; look for the job with `squeue --me`")]
+    #[error("sbatch took the job, but printed no job id that can be read: {}; look for the job with `squeue --me`", quoted(.said))]
     NoJobId { said: String },
 }
 
@@ -157,7 +159,12 @@ pub fn reach() -> Reach {
 /// The cluster's name, if it can be asked for.
 pub fn cluster_name() -> Option<String> {
     let answer = ask("scontrol", &["show", "config"], "", &[], PATIENCE).ok()?;
-    let line = answer.stdout.lines().find(|it| it.trim_start().starts_with("ClusterName"))?;
+    cluster_of(&answer.stdout)
+}
+
+/// `ClusterName` among the lines of `scontrol show config`.
+pub fn cluster_of(said: &str) -> Option<String> {
+    let line = said.lines().find(|it| it.trim_start().starts_with("ClusterName"))?;
     Some(line.split_once('=')?.1.trim().to_owned())
 }
 
@@ -168,7 +175,7 @@ pub fn node_address(node: &str) -> Result<String, SlurmError> {
 }
 
 /// `NodeAddr` in a line of `scontrol --oneliner show node`.
-fn address(said: &str) -> Option<String> {
+pub fn address(said: &str) -> Option<String> {
     let address = said.split_whitespace().find_map(|word| word.strip_prefix("NodeAddr="))?;
     (!address.is_empty()).then(|| address.to_owned())
 }
@@ -224,7 +231,8 @@ pub fn job_id(text: &str) -> Option<Submitted> {
     })
 }
 
-fn parse_partitions(text: &str) -> Vec<Partition> {
+/// Reads what sinfo prints for `%R|%l|%G`.
+pub fn parse_partitions(text: &str) -> Vec<Partition> {
     let mut found: Vec<Partition> = Vec::new();
     for line in text.lines() {
         let mut fields = line.split('|').map(str::trim);
@@ -242,7 +250,7 @@ fn parse_partitions(text: &str) -> Vec<Partition> {
 fn gpus(gres: &str) -> Option<usize> {
     let items = gres.split(',').filter(|it| it.starts_with("gpu"));
     let counts = items.filter_map(|it| it.split('(').next()?.rsplit(':').next()?.parse::<usize>().ok());
-    counts.reduce(|sum, it| sum + it)
+    counts.reduce(usize::saturating_add)
 }
 
 /// What is wrong with a job before Slurm sees it, by what its partition has: Slurm itself lets some of these wait for ever.
@@ -274,13 +282,14 @@ pub fn misfit(spec: &JobSpec, partitions: &[Partition]) -> Option<SlurmError> {
 
 fn partition_fix(wanted: &str, partitions: &[Partition]) -> String {
     let names: Vec<&str> = partitions.iter().map(|it| it.name.as_str()).collect();
-    let near = names.iter().map(|it| (strsim::damerau_levenshtein(it, wanted), it)).min().filter(|it| it.0 <= 2);
+    let alike = names.iter().filter(|it| it.len().abs_diff(wanted.len()) <= 2 && it.len() <= 100);
+    let near = alike.map(|it| (strsim::damerau_levenshtein(it, wanted), it)).min().filter(|it| it.0 <= 2);
     let near = near.map(|(_, it)| format!(" (did you mean {it}?)")).unwrap_or_default();
     format!("the partitions here are {}{near}", names.join(", "))
 }
 
 /// Slurm's own message, with what to do about it.
-fn refused(spec: &JobSpec, said: &str) -> SlurmError {
+pub fn refused(spec: &JobSpec, said: &str) -> SlurmError {
     let line =
         said.lines().map(str::trim).rfind(|it| it.contains("rror") || it.contains("ailure")).unwrap_or_else(|| said.trim());
     let line = ["sbatch: error: ", "srun: error: ", "Batch job submission failed: ", "allocation failure: "]
@@ -319,7 +328,7 @@ fn refused(spec: &JobSpec, said: &str) -> SlurmError {
 }
 
 /// `sbatch: Job 4 to start at 2026-… using 8 processors on nodes n1 in partition dev`, without the number, which nobody has.
-fn estimate(said: &str) -> String {
+pub fn estimate(said: &str) -> String {
     let line = said.lines().find(|it| it.contains("to start at")).unwrap_or_default();
     line.split_once("to start at")
         .map_or_else(|| "Slurm would take the job".to_owned(), |(_, rest)| format!("would start at{rest}"))
@@ -370,6 +379,7 @@ mod tests {
     fn partitions_say_their_limits_and_gpus() {
         let found = parse_partitions("dev|infinite|gpu:8\ndev|infinite|gpu:a100:4(S:0-1),nvme:2\nshort|10:00|(null)\n");
         assert_eq!(found[0].gpus_per_node, Some(8));
+        assert_eq!(parse_partitions("a|1|gpu:18446744073709551615,gpu:1")[0].gpus_per_node, Some(usize::MAX));
         assert_eq!(found[1], Partition { name: "short".to_owned(), time_limit: "10:00".parse().ok(), gpus_per_node: None });
     }
 

@@ -9,6 +9,8 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::excerpt::{line, quoted};
+
 use super::hostlist::{self, HostlistError};
 use super::tasks::{self, CountsError};
 
@@ -20,21 +22,21 @@ pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub enum EnvError {
     #[error("{name} is not set, but {because}; start the ranks with srun")]
     Missing { name: &'static str, because: String },
-    #[error("{name}={text:?}: expected a whole number")]
+    #[error("{name}={}: expected a whole number", quoted(.text))]
     NotANumber { name: &'static str, text: String },
     #[error("{name}: {source}")]
     Hosts { name: &'static str, source: HostlistError },
     #[error("{name}: {source}")]
     Counts { name: &'static str, source: CountsError },
-    #[error("{first} contradicts {second}: {why}")]
+    #[error("{} contradicts {}: {}", line(.first), line(.second), line(.why))]
     Contradiction { first: String, second: String, why: String },
     #[error("--launcher slurm, but this is {place}: {instead}")]
     NotAStep { place: String, instead: String },
     #[error("{ranks} ranks on {host} share {devices} GPU{}: give every rank its own with --gpus-per-node={ranks} (or gres), or start fewer tasks", if *.devices == 1 { "" } else { "s" })]
     SharedDevice { host: String, ranks: usize, devices: usize },
     #[error(
-        "which node runs rank 0 cannot be told: {why}; name it with MASTER_ADDR=NODE (the first line of SLURM_HOSTFILE), or \
-         leave the layout to Slurm"
+        "which node runs rank 0 cannot be told: {}; name it with MASTER_ADDR=NODE (the first line of SLURM_HOSTFILE), or \
+         leave the layout to Slurm", line(.why)
     )]
     NoAddress { why: String },
 }
@@ -506,7 +508,8 @@ fn reserved(text: &str) -> Vec<u16> {
         let (first, last) = item.split_once('-').unwrap_or((item, item));
         Some(first.parse::<u16>().ok()?..=last.parse::<u16>().ok()?)
     };
-    text.split(',').filter_map(range).flatten().collect()
+    // Ports may be named twice, but there are no more than these.
+    text.split(',').filter_map(range).flatten().take(1 << 16).collect()
 }
 
 #[cfg(test)]

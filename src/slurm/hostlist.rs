@@ -3,14 +3,20 @@
 
 use std::fmt::Write as _;
 
+use crate::excerpt::{line, quoted};
+
 /// Most hosts that a single range may hold, as in Slurm.
 const RANGE_LIMIT: u64 = 64 * 1024;
 /// Most hosts that a whole list may hold.
 const LIST_LIMIT: usize = 256 * 1024;
+/// Most characters of a host's name, as in DNS.
+const NAME_LIMIT: usize = 255;
+/// Most digits of a number in a bracket, leading zeros included; a number is a `u64`.
+const DIGITS: usize = 20;
 
 /// A host list that does not follow the grammar.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("malformed host list {list:?}: {reason}")]
+#[error("malformed host list {}: {}", quoted(.list), line(.reason))]
 pub struct HostlistError {
     pub list: String,
     pub reason: String,
@@ -43,6 +49,8 @@ pub fn compress(hosts: &[String]) -> String {
     let mut runs: Vec<Run<'_>> = Vec::new();
     for host in hosts {
         let (prefix, digits) = host.split_at(host.trim_end_matches(|c: char| c.is_ascii_digit()).len());
+        // A number that no bracket can hold is a part of the name.
+        let (prefix, digits) = if digits.len() < DIGITS { (prefix, digits) } else { (host.as_str(), "") };
         match runs.last_mut() {
             Some(run) if run.prefix == prefix && !digits.is_empty() && !run.ranges[0].0.is_empty() => match run.ranges.last_mut()
             {
@@ -114,17 +122,24 @@ fn items(list: &str) -> Result<Vec<&str>, String> {
 fn expand_item(item: &str, hosts: &mut Vec<String>) -> Result<(), String> {
     let mut names = vec![String::new()];
     let mut rest = item;
+    let mut longest = 0;
+    let mut longer = |by: usize| {
+        longest += by;
+        if longest > NAME_LIMIT { Err(format!("a host name of more than {NAME_LIMIT} characters")) } else { Ok(()) }
+    };
     while let Some((text, after)) = rest.split_once('[') {
         let Some((inside, after)) = after.split_once(']') else {
             return Err("an opening bracket without its closing one".to_owned());
         };
         let numbers = ranges(inside)?;
+        longer(text.len() + numbers.iter().map(String::len).max().unwrap_or(0))?;
         if hosts.len() + names.len() * numbers.len() > LIST_LIMIT {
             return Err(format!("more than {LIST_LIMIT} hosts"));
         }
         names = names.iter().flat_map(|name| numbers.iter().map(move |number| format!("{name}{text}{number}"))).collect();
         rest = after;
     }
+    longer(rest.len())?;
     for name in &mut names {
         name.push_str(rest);
     }
@@ -139,10 +154,10 @@ fn ranges(inside: &str) -> Result<Vec<String>, String> {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (low, high) = (number(first, range)?, number(last, range)?);
         if low > high {
-            return Err(format!("the range {range:?} runs backwards"));
+            return Err(format!("the range {} runs backwards", quoted(range)));
         }
         if high - low >= RANGE_LIMIT {
-            return Err(format!("the range {range:?} holds more than {RANGE_LIMIT} hosts"));
+            return Err(format!("the range {} holds more than {RANGE_LIMIT} hosts", quoted(range)));
         }
         if numbers.len() > LIST_LIMIT {
             return Err(format!("more than {LIST_LIMIT} hosts"));
@@ -154,9 +169,9 @@ fn ranges(inside: &str) -> Result<Vec<String>, String> {
 
 fn number(text: &str, range: &str) -> Result<u64, String> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(format!("{range:?} in a bracket is neither a number nor a range like 1-3"));
+        return Err(format!("{} in a bracket is neither a number nor a range like 1-3", quoted(range)));
     }
-    text.parse().map_err(|_| format!("the number {text} is too large"))
+    text.parse().ok().filter(|_| text.len() <= DIGITS).ok_or_else(|| format!("the number {text} is too large"))
 }
 
 #[cfg(test)]
@@ -205,6 +220,20 @@ mod tests {
             let error = expand(list).expect_err(list).to_string();
             assert!(error.contains(reason), "{list:?}: {error}");
         }
+    }
+
+    #[test]
+    fn names_and_numbers_have_an_end() {
+        let reason = |list: String| expand(&list).expect_err("too long").reason;
+        assert!(reason(format!("n[1-{}2]", "0".repeat(70_000))).contains("is too large"));
+        assert!(reason(format!("n[{}1-2]", "0".repeat(70_000))).contains("is too large"));
+        assert!(reason("n".repeat(100_000)).contains("more than 255 characters"));
+        assert!(reason(format!("{}[0-65535]", "n".repeat(100_000))).contains("more than 255 characters"));
+        assert!(reason("[1]".repeat(100_000)).contains("more than 255 characters"));
+        let message = expand(&"[".repeat(100_000)).expect_err("brackets").to_string();
+        assert!(message.len() < 1000 && message.ends_with("a bracket inside a bracket"), "{message}");
+        let numbered = [format!("n{}", "9".repeat(30)), "n5".to_owned(), format!("n{}", "0".repeat(100))];
+        assert_eq!(expand(&compress(&numbered)), Ok(numbered.to_vec()));
     }
 
     #[test]

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::excerpt::{line, quoted};
+
 use super::env::Variables;
 use super::hostlist;
 use super::shape::Shape;
@@ -53,7 +55,7 @@ pub struct Setting {
 
 /// A setting that cannot be taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {what}")]
+#[error("{}: {}", line(.place), line(.what))]
 pub struct JobError {
     pub place: String,
     pub what: String,
@@ -67,11 +69,11 @@ impl JobError {
     fn at(setting: &Setting, what: impl Into<String>) -> Self {
         let Setting { name, value, origin } = setting;
         let place = match origin {
-            Origin::Positional(name) => format!("{name} {value:?}"),
-            Origin::Flag(name) => format!("--{name}={value:?}"),
-            Origin::Variable(name) => format!("{name}={value:?}"),
-            Origin::Site(path) => format!("{path}: {}: {value:?}", name.replace('-', "_")),
-            Origin::Default => format!("--{name}={value:?}"),
+            Origin::Positional(name) => format!("{name} {}", quoted(value)),
+            Origin::Flag(name) => format!("--{name}={}", quoted(value)),
+            Origin::Variable(name) => format!("{name}={}", quoted(value)),
+            Origin::Site(path) => format!("{path}: {}: {}", name.replace('-', "_"), quoted(value)),
+            Origin::Default => format!("--{name}={}", quoted(value)),
         };
         Self::new(place, what)
     }

@@ -48,7 +48,7 @@ impl Port {
             Some((first, last)) => (u64::from(first), u64::from(last - first) + 1),
             None => (FIRST, COUNT),
         };
-        let number = first + (step.job.id + step.step * 4099) % count;
+        let number = first + (step.job.id % count + step.step % count * 4099) % count;
         Ok(Self { number: number as u16, origin: PortOrigin::Job })
     }
 }
@@ -98,6 +98,13 @@ mod tests {
         assert!(Port::choose(None, Some("70000"), &step).is_err());
         let of_site = Port::choose(None, None, &self::step(8, 0, "")).expect("a port");
         assert_eq!(of_site, Port { number: 30_008, origin: PortOrigin::Job }, "a site's range holds the computed ones");
+    }
+
+    #[test]
+    fn ids_of_any_size_give_a_port() {
+        let port = |job, id| Port::choose(None, None, &step(job, id, "")).expect("a port").number;
+        assert!((20_000..32_768).contains(&port(u64::MAX, u64::MAX)));
+        assert_eq!(port(COUNT + 7, COUNT + 1), port(7, 1));
     }
 
     #[test]

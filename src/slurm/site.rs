@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::excerpt::{line, quoted};
+
 /// Why a profile cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SiteError {
@@ -20,7 +22,7 @@ pub enum SiteError {
     Unknown { name: String, known: Vec<String>, folders: Vec<PathBuf> },
     #[error("cannot read the site profile {}: {source}", .path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{}: {message}", .path.display())]
+    #[error("{}: {}", .path.display(), line(.message))]
     Wrong { path: PathBuf, message: String },
 }
 
@@ -212,7 +214,7 @@ pub fn port_range(text: &str) -> Result<(u16, u16), String> {
     let ends = text.split_once('-').and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
     match ends {
         Some((first, last)) if first > 0 && first <= last => Ok((first, last)),
-        _ => Err(format!("{text:?} is no range of ports: expected FIRST-LAST, such as 20000-20999")),
+        _ => Err(format!("{} is no range of ports: expected FIRST-LAST, such as 20000-20999", quoted(text))),
     }
 }
 

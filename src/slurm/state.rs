@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use crate::excerpt::quoted;
+
 /// A job's state, as `squeue`, `sacct` and `scontrol` name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum JobState {
@@ -55,7 +57,7 @@ pub enum Meaning {
 
 /// A word that is no job state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no job state of Slurm")]
+#[error("{} is no job state of Slurm", quoted(.text))]
 pub struct StateError {
     pub text: String,
 }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::excerpt::quoted;
+
 /// A time limit, as `--time` takes it and `squeue` prints it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeLimit {
@@ -13,7 +15,7 @@ pub enum TimeLimit {
 
 /// A text that is no duration of Slurm's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no time that Slurm reads: expected minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS or UNLIMITED")]
+#[error("{} is no time that Slurm reads: expected minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS or UNLIMITED", quoted(.text))]
 pub struct TimeError {
     pub text: String,
 }

@@ -1,17 +1,19 @@
 //! The values of a Python config's expressions. Values are copied where Python would share them, so a change to a name after
 //! another value has taken it is refused.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::super::error::{ConfigError, nearest};
-use super::super::node::{Map, Node, Origin, Value};
+use super::super::node::{MAX_DEPTH, Map, Node, Origin, Value};
 use super::super::references;
 use super::BASE;
 use super::syntax::{Argument, Clause, Expression, Kind, Statement};
 
 /// More steps than any config takes: a comprehension over a huge range is a mistake.
 const MAX_STEPS: usize = 100_000;
+/// More values than any config copies or joins, all together: `a = [a, a]` doubles with every line.
+const MAX_COPIES: usize = 1_000_000;
 
 pub(super) struct Evaluator<'a> {
     pub(super) source: &'a Arc<str>,
@@ -20,8 +22,10 @@ pub(super) struct Evaluator<'a> {
     /// The variables of the comprehensions around an expression.
     pub(super) locals: HashMap<String, Node>,
     /// The names that expressions have used.
-    pub(super) used: Vec<String>,
+    pub(super) used: BTreeSet<String>,
     pub(super) steps: usize,
+    /// The weight of what was copied or joined so far.
+    pub(super) copies: usize,
 }
 
 type Result<T> = std::result::Result<T, ConfigError>;
@@ -36,11 +40,15 @@ impl Evaluator<'_> {
                     return Ok(());
                 }
                 let node = self.value(value)?;
-                targets.iter().try_for_each(|target| self.assign(target, node.clone()))
+                for target in targets {
+                    self.charge(&node, target.line)?;
+                    self.assign(target, node.clone())?;
+                }
+                Ok(())
             }
             // A docstring.
             Statement::Expression(Expression { kind: Kind::Text(_), .. }) => Ok(()),
-            Statement::Expression(Expression { line, kind: Kind::Call { function, arguments } }) => {
+            Statement::Expression(Expression { line, kind: Kind::Call { function, arguments }, .. }) => {
                 match &function.kind {
                     Kind::Attribute(of, method) if method == "update" => {
                         let changes = self.dict(arguments)?;
@@ -130,11 +138,33 @@ impl Evaluator<'_> {
     }
 
     pub(super) fn value(&mut self, expression: &Expression) -> Result<Node> {
-        let line = expression.line;
         self.steps += 1;
         if self.steps > MAX_STEPS {
-            return Err(self.error(line, "this computes too much for a config"));
+            return Err(self.error(expression.line, "this computes too much for a config"));
         }
+        let node = self.computed(expression)?;
+        let literal = matches!(
+            expression.kind,
+            Kind::None | Kind::Bool(_) | Kind::Int(_) | Kind::Float(_) | Kind::Text(_) | Kind::List(_) | Kind::Dict(_)
+        );
+        if !literal {
+            self.charge(&node, expression.line)?;
+        }
+        Ok(node)
+    }
+
+    /// Counts what is about to be there once more.
+    fn charge(&mut self, node: &Node, line: usize) -> Result<()> {
+        let size = node.size();
+        if size.depth > MAX_DEPTH {
+            return Err(self.error(line, format!("values nest more than {MAX_DEPTH} levels deep")));
+        }
+        self.copies += size.weight;
+        if self.copies > MAX_COPIES { Err(self.error(line, "this computes too much for a config")) } else { Ok(()) }
+    }
+
+    fn computed(&mut self, expression: &Expression) -> Result<Node> {
+        let line = expression.line;
         let value = match &expression.kind {
             Kind::None => Value::Null,
             Kind::Bool(value) => Value::Bool(*value),
@@ -236,8 +266,8 @@ impl Evaluator<'_> {
             return Ok(node.clone());
         }
         if let Some(node) = self.names.get(name) {
-            if !self.used.iter().any(|it| it == name) {
-                self.used.push(name.to_owned());
+            if !self.used.contains(name) {
+                self.used.insert(name.to_owned());
             }
             return Ok(node.clone());
         }
@@ -419,7 +449,8 @@ fn binary(operator: &str, left: Value, right: Value) -> Option<Value> {
             Value::List(left)
         }
         ("*", Value::List(items), Value::Int(times)) | ("*", Value::Int(times), Value::List(items)) => {
-            let times = usize::try_from(times.max(0)).ok().filter(|it| it.saturating_mul(items.len()) <= MAX_STEPS)?;
+            let weight: usize = items.iter().map(|it| it.size().weight).sum();
+            let times = usize::try_from(times.max(0)).ok().filter(|it| it.saturating_mul(weight) <= MAX_STEPS)?;
             Value::List((0..times).flat_map(|_| items.iter().cloned()).collect())
         }
         (_, Value::Int(left), Value::Int(right)) => match operator {

@@ -5,7 +5,7 @@ mod evaluate;
 mod syntax;
 mod token;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use self::evaluate::Evaluator;
@@ -54,7 +54,15 @@ impl Program {
     }
 
     fn evaluator<'a>(&'a self, bases: Option<&'a Node>) -> Evaluator<'a> {
-        Evaluator { source: &self.source, bases, names: Map::new(), locals: HashMap::new(), used: Vec::new(), steps: 0 }
+        Evaluator {
+            source: &self.source,
+            bases,
+            names: Map::new(),
+            locals: HashMap::new(),
+            used: BTreeSet::new(),
+            steps: 0,
+            copies: 0,
+        }
     }
 }
 
@@ -159,6 +167,39 @@ lr += 1
         ];
         let errors: Vec<String> = wrong.iter().map(|it| read(it).expect_err(it)).collect();
         insta::assert_snapshot!(errors.join("\n"));
+    }
+
+    #[test]
+    fn chains_of_any_length_are_refused_with_their_line() {
+        for link in [".b", "[0]", "()", "+1", "*1", "-1", " for a in b"] {
+            let error = read(&format!("\nx = [a{}]", link.repeat(50_000))).expect_err(link);
+            assert_eq!(error, "a.py:2: this expression has more than 200 levels", "{link}");
+        }
+        for (open, close) in [("(", ")"), ("[", "]"), ("{1: ", "}"), ("f(", ")"), ("f'{", "}'"), ("2 ** ", "")] {
+            let text = format!("\nx = {}1{}", open.repeat(5000), close.repeat(5000));
+            assert!(read(&text).expect_err(open).starts_with("a.py:2: "), "{open}");
+        }
+        assert!(read(&format!("x = 1{}", "+1".repeat(150))).is_ok());
+    }
+
+    #[test]
+    fn what_grows_with_every_line_is_refused_before_memory_ends() {
+        let doubled = |first: &str, next: &str| {
+            format!("a0 = {first}\n")
+                + &(0..60).map(|at| format!("a{} = {}\n", at + 1, next.replace('a', &format!("a{at}")))).collect::<String>()
+        };
+        for text in [
+            doubled("[1]", "[a, a]"),
+            doubled("'text'", "a + a"),
+            doubled("[1]", "a + a"),
+            doubled("'x'", "f'{a}{a}'"),
+            doubled("[1]", "a * 99"),
+        ] {
+            let error = read(&text).expect_err(&text);
+            assert!(error.contains("this computes too much for a config") || error.contains("`*` of a list"), "{error}");
+        }
+        let nested = "a0 = [1]\n".to_owned() + &(0..5000).map(|at| format!("a{} = [a{at}]\n", at + 1)).collect::<String>();
+        assert_eq!(read(&nested).expect_err("deep"), "a.py:100: values nest more than 100 levels deep");
     }
 
     proptest! {

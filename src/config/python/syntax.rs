@@ -16,6 +16,43 @@ pub(super) enum Statement {
 pub(super) struct Expression {
     pub(super) line: usize,
     pub(super) kind: Kind,
+    /// Levels, itself included.
+    height: usize,
+}
+
+impl Expression {
+    /// Whoever walks an expression recurses, so too many levels are an error: `a.b.b.b…` and `1+1+1…` have one a link.
+    fn new(line: usize, kind: Kind) -> Result<Self, Fault> {
+        let height = 1 + kind.height();
+        if height > MAX_HEIGHT {
+            return Err((line, format!("this expression has more than {MAX_HEIGHT} levels")));
+        }
+        Ok(Self { line, kind, height })
+    }
+}
+
+impl Kind {
+    /// Levels of what is below.
+    fn height(&self) -> usize {
+        let highest = |all: &mut dyn Iterator<Item = &Expression>| all.map(|it| it.height).max().unwrap_or(0);
+        match self {
+            Self::None | Self::Bool(_) | Self::Int(_) | Self::Float(_) | Self::Text(_) | Self::Name(_) => 0,
+            Self::Format(parts) => highest(&mut parts.iter()),
+            Self::List(items) => highest(&mut items.iter().map(|(_, it)| it)),
+            Self::Dict(entries) => highest(&mut entries.iter().flat_map(|(key, value)| key.iter().chain([value]))),
+            Self::Comprehension { key, element, clauses } => {
+                let parts = clauses.iter().map(|it| &it.iterable).chain(key.as_deref()).chain([&**element]);
+                clauses.len() + highest(&mut { parts })
+            }
+            Self::Call { function, arguments } => {
+                let values =
+                    arguments.iter().map(|(Argument::Positional(it) | Argument::Keyword(_, it) | Argument::Spread(it))| it);
+                highest(&mut values.chain([&**function]))
+            }
+            Self::Attribute(of, _) | Self::Negative(of) => of.height,
+            Self::Index(left, right) | Self::Binary(_, left, right) => left.height.max(right.height),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -67,6 +104,8 @@ pub(super) enum Argument {
 
 /// Brackets deeper than this are not a config.
 const MAX_DEPTH: usize = 64;
+/// Expressions with more levels, links of a chain included, are not either.
+const MAX_HEIGHT: usize = 200;
 
 pub(super) fn parse(text: &str) -> Result<Vec<Statement>, Fault> {
     let mut parser = Parser { tokens: tokenize(text)?, position: 0, depth: 0 };
@@ -148,7 +187,7 @@ impl Parser {
         let mut value = self.tuple()?;
         if self.operator("+=") {
             let sum = Kind::Binary("+", Box::new(value.clone()), Box::new(self.tuple()?));
-            return Ok(Statement::Assign { targets: vec![value], value: Expression { line, kind: sum } });
+            return Ok(Statement::Assign { targets: vec![value], value: Expression::new(line, sum)? });
         }
         let mut targets = Vec::new();
         while self.operator("=") {
@@ -171,13 +210,13 @@ impl Parser {
             }
             items.push((false, self.expression()?));
         }
-        Ok(Expression { line, kind: Kind::List(items) })
+        Expression::new(line, Kind::List(items))
     }
 
     fn expression(&mut self) -> Result<Expression, Fault> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err((self.line(), "brackets nest too deeply".into()));
+            return Err((self.line(), format!("brackets nest more than {MAX_DEPTH} levels deep")));
         }
         let result = self.binary(0);
         self.depth -= 1;
@@ -191,7 +230,7 @@ impl Parser {
         let mut left = self.binary(level + 1)?;
         while let Some(operator) = self.one_of(operators) {
             let right = self.binary(level + 1)?;
-            left = Expression { line: left.line, kind: Kind::Binary(operator, Box::new(left), Box::new(right)) };
+            left = Expression::new(left.line, Kind::Binary(operator, Box::new(left), Box::new(right)))?;
         }
         Ok(left)
     }
@@ -210,15 +249,15 @@ impl Parser {
         let value = if self.operator("**") {
             self.depth += 1;
             if self.depth > MAX_DEPTH {
-                return Err((line, "powers nest too deeply".into()));
+                return Err((line, format!("powers nest more than {MAX_DEPTH} levels deep")));
             }
             let exponent = self.unary()?;
             self.depth -= 1;
-            Expression { line, kind: Kind::Binary("**", Box::new(base), Box::new(exponent)) }
+            Expression::new(line, Kind::Binary("**", Box::new(base), Box::new(exponent)))?
         } else {
             base
         };
-        Ok(if negative { Expression { line, kind: Kind::Negative(Box::new(value)) } } else { value })
+        if negative { Expression::new(line, Kind::Negative(Box::new(value))) } else { Ok(value) }
     }
 
     fn postfix(&mut self) -> Result<Expression, Fault> {
@@ -236,7 +275,7 @@ impl Parser {
             } else {
                 return Ok(value);
             };
-            value = Expression { line, kind };
+            value = Expression::new(line, kind)?;
         }
     }
 
@@ -284,7 +323,7 @@ impl Parser {
         }
         let line = element.line;
         let kind = Kind::Comprehension { key: key.map(Box::new), element: Box::new(element), clauses };
-        Ok(Expression { line, kind })
+        Expression::new(line, kind)
     }
 
     fn primary(&mut self) -> Result<Expression, Fault> {
@@ -318,7 +357,7 @@ impl Parser {
                 return Err(self.unexpected());
             }
         };
-        Ok(Expression { line, kind })
+        Expression::new(line, kind)
     }
 
     /// One string or several beside each other.
@@ -327,7 +366,7 @@ impl Parser {
         loop {
             let line = self.line();
             match self.peek().cloned() {
-                Some(Token::Text(text)) => parts.push(Expression { line, kind: Kind::Text(text) }),
+                Some(Token::Text(text)) => parts.push(Expression::new(line, Kind::Text(text))?),
                 Some(Token::Format(text)) => parts.extend(format_parts(&text, line, self.depth)?),
                 _ => break,
             }
@@ -362,7 +401,7 @@ impl Parser {
         if close == ")" && items.len() == 1 && !comma && !items[0].0 {
             return Ok(items.remove(0).1);
         }
-        Ok(Expression { line, kind: Kind::List(items) })
+        Expression::new(line, Kind::List(items))
     }
 
     fn dict(&mut self, line: usize) -> Result<Expression, Fault> {
@@ -393,7 +432,7 @@ impl Parser {
                 let value = self.comprehension(Some(key.clone()), value)?;
                 if matches!(&value.kind, Kind::Comprehension { key: Some(of), .. } if **of == key) {
                     self.expect("}")?;
-                    return Ok(Expression { line: value_line, kind: value.kind });
+                    return Expression::new(value_line, value.kind);
                 }
                 entries.push((Some(key), value));
             }
@@ -402,21 +441,21 @@ impl Parser {
                 break;
             }
         }
-        Ok(Expression { line, kind: Kind::Dict(entries) })
+        Expression::new(line, Kind::Dict(entries))
     }
 }
 
 /// The literal text and the expressions of an f-string.
 fn format_parts(text: &str, line: usize, depth: usize) -> Result<Vec<Expression>, Fault> {
-    let literal = |text: &str| Expression { line, kind: Kind::Text(text.to_owned()) };
-    let mut parts = vec![literal("")];
+    let literal = |text: &str| Expression::new(line, Kind::Text(text.to_owned()));
+    let mut parts = vec![literal("")?];
     let mut rest = text;
     while let Some(at) = rest.find(['{', '}']) {
-        parts.push(literal(&rest[..at]));
+        parts.push(literal(&rest[..at])?);
         let brace = &rest[at..=at];
         rest = &rest[at + 1..];
         if let Some(after) = rest.strip_prefix(brace) {
-            parts.push(literal(brace));
+            parts.push(literal(brace)?);
             rest = after;
             continue;
         }
@@ -432,6 +471,6 @@ fn format_parts(text: &str, line: usize, depth: usize) -> Result<Vec<Expression>
         parts.push(value);
         rest = after;
     }
-    parts.push(literal(rest));
+    parts.push(literal(rest)?);
     Ok(parts)
 }

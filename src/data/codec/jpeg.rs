@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mozjpeg::{ColorSpace, ColorSpaceExt, Decompress};
 
-use super::{Header, exif};
+use super::{Header, believable, exif};
 use crate::data::image::room;
 use crate::data::scratch::Scratch;
 
@@ -18,7 +18,7 @@ use crate::data::scratch::Scratch;
 const STRIPE: usize = 16;
 
 pub(super) fn header(bytes: &[u8]) -> Result<Header, String> {
-    let (width, height) = guarded(|| Ok(Decompress::new_mem(bytes)?.size()))?;
+    let (width, height) = guarded(|| Ok(opened(bytes)?.size()))?;
     if !is_whole(bytes) {
         return Err("it ends before the image does (no end-of-image marker): the file is truncated".into());
     }
@@ -27,7 +27,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, String> {
 
 pub(super) fn decode(bytes: &[u8], rows: Range<usize>, take: &mut dyn FnMut(usize, &[u8])) -> Result<(), String> {
     guarded(|| {
-        let decoder = Decompress::new_mem(bytes)?;
+        let decoder = opened(bytes)?;
         let width = decoder.width();
         let inks = matches!(decoder.color_space(), ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK);
         let colours = if inks { ColorSpace::JCS_CMYK } else { ColorSpace::JCS_EXT_BGR };
@@ -47,10 +47,21 @@ pub(super) fn decode(bytes: &[u8], rows: Range<usize>, take: &mut dyn FnMut(usiz
     })
 }
 
+/// Reads the header. libjpeg takes memory for what it says, a progressive file's for all of the picture.
+fn opened(bytes: &[u8]) -> Result<Decompress<&[u8]>, Refused> {
+    let decoder = Decompress::new_mem(bytes)?;
+    let (width, height) = decoder.size();
+    believable((height, width), DENSITY, bytes.len()).map_err(Refused)?;
+    Ok(decoder)
+}
+
+/// A block of 8 by 8 pixels takes a bit at least, so a byte holds no more than eight of them.
+const DENSITY: usize = 8 * 64;
+
 /// Decodes a JPEG of one channel.
 pub(super) fn grey(bytes: &[u8]) -> Result<(usize, usize, Vec<u8>), String> {
     guarded(|| {
-        let decoder = Decompress::new_mem(bytes)?;
+        let decoder = opened(bytes)?;
         if decoder.color_space() != ColorSpace::JCS_GRAYSCALE {
             return Err("it is a colour JPEG; expected one channel of class indices".into());
         }
@@ -184,6 +195,19 @@ mod tests {
                 for end in [1, 8, 15, 16, 17, 48, 90, HEIGHT] {
                     assert!(rows(&bytes, end / 2..end) == whole[end / 2..end], "{sampling:?}, progressive {progressive}, {end}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_that_claims_too_much_is_refused_before_memory_is_taken() {
+        for progressive in [false, true] {
+            let mut bytes = encoded(SamplingFactor::F_2_2, progressive);
+            let frame = segments(&bytes).find(|(marker, _)| matches!(marker, 0xc0..=0xc2)).expect("a frame").1;
+            bytes[frame + 1..frame + 5].copy_from_slice(&[0xfd, 0xe8, 0xfd, 0xe8]);
+            for error in [header(&bytes).map(|_| ()), grey(&bytes).map(|_| ()), decode(&bytes, 0..1, &mut |_, _| {})] {
+                let error = error.expect_err("refused");
+                assert!(error.contains("65000x65000 pixels"), "{error}");
             }
         }
     }

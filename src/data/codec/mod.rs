@@ -121,6 +121,25 @@ fn read(what: &'static str, path: &Path) -> Result<Scratch, DataError> {
     Ok(bytes)
 }
 
+/// What OpenCV takes, by its `CV_IO_MAX_IMAGE_WIDTH`, `_HEIGHT` and `_PIXELS`.
+const SIDE_LIMIT: usize = 1 << 20;
+const PIXEL_LIMIT: usize = 1 << 30;
+
+/// Refuses sizes that a header claims and so few bytes cannot hold, before memory is taken for them. `density` is the most pixels
+/// that the format packs into a byte.
+fn believable((height, width): (usize, usize), density: usize, bytes: usize) -> Result<(), String> {
+    let pixels = height.saturating_mul(width);
+    if height.max(width) > SIDE_LIMIT || pixels > PIXEL_LIMIT {
+        return Err(format!(
+            "its header says {width}x{height} pixels; expected at most {SIDE_LIMIT} a side and {PIXEL_LIMIT} in all, as OpenCV does"
+        ));
+    }
+    if pixels / density > bytes {
+        return Err(format!("its header says {width}x{height} pixels, which its {bytes} bytes cannot hold: it is damaged"));
+    }
+    Ok(())
+}
+
 fn format(what: &'static str, path: &Path, bytes: &[u8]) -> Result<Format, DataError> {
     if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
         Ok(Format::Png)

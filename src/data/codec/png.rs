@@ -5,14 +5,14 @@ use std::ops::Range;
 
 use png::{ColorType, Decoder, Reader, Transformations};
 
-use super::{Header, exif};
+use super::{Header, believable, exif};
 use crate::data::image::room;
 
 pub(super) fn header(bytes: &[u8]) -> Result<Header, String> {
     if !is_whole(bytes) {
         return Err("it ends before the image does (no IEND chunk): the file is truncated".into());
     }
-    let reader = Decoder::new(Cursor::new(bytes)).read_info().map_err(|error| error.to_string())?;
+    let reader = reader(bytes, Transformations::IDENTITY)?;
     let info = reader.info();
     let orientation = info.exif_metadata.as_deref().map_or(1, exif::orientation);
     Ok(Header { shape: (info.height as usize, info.width as usize), orientation })
@@ -86,8 +86,14 @@ fn reader(bytes: &[u8], transformations: Transformations) -> Result<Reader<Curso
     decoder.set_transformations(transformations);
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
+    let info = decoder.read_header_info().map_err(|error| error.to_string())?;
+    let bits = info.color_type.samples() * info.bit_depth as usize;
+    believable((info.height as usize, info.width as usize), (DEFLATE * 8).div_ceil(bits), bytes.len())?;
     decoder.read_info().map_err(|error| error.to_string())
 }
+
+/// The most bytes that deflate makes of one.
+const DEFLATE: usize = 1032;
 
 /// Grey becomes three equal channels; alpha is dropped, not blended: OpenCV's `IMREAD_COLOR`.
 fn to_colours(row: &[u8], channels: usize, colours: &mut [u8]) {
@@ -110,4 +116,38 @@ fn is_whole(bytes: &[u8]) -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A PNG whose header says another size than its data have.
+    fn claiming(width: u32, height: u32) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, 4, 4);
+        encoder.set_color(ColorType::Rgb);
+        encoder.write_header().and_then(|mut it| it.write_image_data(&[7; 48])).expect("a small picture");
+        bytes[16..20].copy_from_slice(&width.to_be_bytes());
+        bytes[20..24].copy_from_slice(&height.to_be_bytes());
+        let sum = crc32fast::hash(&bytes[12..29]).to_be_bytes();
+        bytes[29..33].copy_from_slice(&sum);
+        bytes
+    }
+
+    #[test]
+    fn a_header_that_claims_too_much_is_refused_before_memory_is_taken() {
+        for (width, height) in [(2_000_000_000, 1), (60_000, 60_000), (30_000, 30_000), (400, 400)] {
+            let bytes = claiming(width, height);
+            let errors = [
+                header(&bytes).map(|_| ()).expect_err("refused"),
+                samples(&bytes).map(|_| ()).expect_err("refused"),
+                decode(&bytes, 0..1, &mut |_, _| {}).expect_err("refused"),
+            ];
+            for error in errors {
+                assert!(error.contains(&format!("{width}x{height}")), "{error}");
+            }
+        }
+        assert!(header(&claiming(4, 4)).is_ok());
+    }
 }
