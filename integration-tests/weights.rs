@@ -1,6 +1,5 @@
 //! Weights for a model that is not quite theirs, and the ways to name a checkpoint.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

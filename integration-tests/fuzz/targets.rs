@@ -233,7 +233,7 @@ fn launchers(case: &Case<'_>) -> Verdict {
     let flag = variables.get("FLAG").and_then(|it| it.parse().ok());
     let mut said = Vec::new();
     for launcher in [Launcher::Pytorch, Launcher::Mpi, Launcher::Slurm] {
-        said.push(answer(Launched::read(launcher, &var, flag, &DistConfig::default()), |it| {
+        said.push(answer(Launched::read(launcher, &var, flag, &DistConfig::default(), 8), |it| {
             if it.rank < it.world && it.local_rank < it.local_world && it.local_world <= it.world {
                 Ok(format!("{launcher:?}"))
             } else {

@@ -1,6 +1,6 @@
 //! From a typed config to a training that can begin, or go on.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
