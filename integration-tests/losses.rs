@@ -33,7 +33,7 @@ fn weights(learner: &Learner) -> Vec<tch::Tensor> {
 
 #[test]
 fn a_loss_that_is_not_finite_ends_the_run_before_the_weights_change() {
-    let mut learner = learner(&["model.decode_head.loss_decode.loss_weight=inf"]);
+    let mut learner = learner(&["model.decode_head.loss_decode.loss_weight=1e39"]);
     let before = weights(&learner);
     let error = learner.step(&batch(), 6, &[0.01]).expect_err("an infinite loss");
     let said = error.to_string();

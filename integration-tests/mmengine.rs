@@ -104,7 +104,7 @@ fn a_training_of_mmengines_goes_on_with_the_losses_of_one_never_stopped() {
         let before = fs::read(&theirs).expect("the checkpoint");
 
         // An error after the start leaves the names as they were.
-        let output = ends_in(train(&work_dir).args(["--resume", "optim_wrapper.optimizer.type=Adam"]).args(ADAM), 65);
+        let output = ends_in(train(&work_dir).arg("optim_wrapper.optimizer.type=Adam").args(ADAM).arg("--resume"), 65);
         assert!(text(&output.stderr).contains("Adam keeps no `momentum_buffer`"), "{}", text(&output.stderr));
         let last = || fs::read_to_string(work_dir.join("last_checkpoint")).expect("last_checkpoint");
         assert_eq!(last(), "/another/machine/work/iter_4.pth");
@@ -118,7 +118,7 @@ fn a_training_of_mmengines_goes_on_with_the_losses_of_one_never_stopped() {
         assert!(fs::read(&theirs).expect("the checkpoint") == before, "mmengine's file was changed");
 
         // From here on the run is ours.
-        let told = text(&ends_in(train(&work_dir).args(["--resume", "train_cfg.max_iters=9"]), 0).stdout);
+        let told = text(&ends_in(train(&work_dir).args(["train_cfg.max_iters=9", "--resume"]), 0).stdout);
         assert!(told.contains("iter_8.safetensors") && told.contains("iteration 8"), "{told}");
     }
 }

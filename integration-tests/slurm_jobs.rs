@@ -179,9 +179,9 @@ fn a_failing_job_tells_its_exit_code_and_its_reason() {
     let Some(cluster) = cluster() else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut command = train(cluster, &[], folder.path(), 2);
-    let output = ends_in(command.arg("load_from=/does/not/exist.pth"), 66);
+    let output = ends_in(command.arg("train_dataloader.dataset.data_root=/does/not/exist"), 66);
     let said = text(&output.stderr);
-    assert!(said.contains("/does/not/exist.pth") && said.contains("the job ended with exit code 66"), "{said}");
+    assert!(said.contains("/does/not/exist") && said.contains("the job ended with exit code 66"), "{said}");
 }
 
 #[test]
