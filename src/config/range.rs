@@ -20,7 +20,13 @@ macro_rules! numbers {
         }
     )*};
 }
-numbers!(usize, u64, i64, f64);
+numbers!(usize, u64, i64);
+
+impl Numbers for f64 {
+    fn first_outside(&self, good: fn(f64) -> bool) -> Option<f64> {
+        Some(*self).filter(|it| !good(*it))
+    }
+}
 
 impl<T: Numbers> Numbers for Option<T> {
     fn first_outside(&self, good: fn(f64) -> bool) -> Option<f64> {
