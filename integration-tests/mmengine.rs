@@ -104,8 +104,8 @@ fn a_training_of_mmengines_goes_on_with_the_losses_of_one_never_stopped() {
         let before = fs::read(&theirs).expect("the checkpoint");
 
         // An error after the start leaves the names as they were.
-        let output = ends_in(train(&work_dir).arg("optim_wrapper.optimizer.type=Adam").args(ADAM).arg("--resume"), 65);
-        assert!(text(&output.stderr).contains("Adam keeps no `momentum_buffer`"), "{}", text(&output.stderr));
+        let output = ends_in(train(&work_dir).args(["optim_wrapper.optimizer.momentum=0.0", "--resume"]), 65);
+        assert!(text(&output.stderr).contains("SGD keeps no `momentum_buffer`"), "{}", text(&output.stderr));
         let last = || fs::read_to_string(work_dir.join("last_checkpoint")).expect("last_checkpoint");
         assert_eq!(last(), "/another/machine/work/iter_4.pth");
 
@@ -121,10 +121,13 @@ fn a_training_of_mmengines_goes_on_with_the_losses_of_one_never_stopped() {
         let told = text(&ends_in(train(&work_dir).args(["train_cfg.max_iters=9", "--resume"]), 0).stdout);
         assert!(told.contains("iter_8.safetensors") && told.contains("iteration 8"), "{told}");
     }
-}
 
-/// What of the config's SGD Adam does not have.
-const ADAM: [&str; 1] = ["optim_wrapper.optimizer.momentum=None"];
+    // Named on the command line, it is gone on from in any work dir.
+    let named = folder.path().join("named");
+    let load_from = format!("load_from={}", folder.path().join("plain/iter_4.pth").display());
+    ends_in(train(&named).args(["resume=true", &load_from]), 0);
+    assert_eq!(exact(&steps(&named)), expected);
+}
 
 #[test]
 fn weights_alone_in_a_work_dir_of_mmengines_are_nothing_to_go_on_from() {

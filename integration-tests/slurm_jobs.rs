@@ -178,10 +178,16 @@ fn elements_of_an_array_train_in_folders_of_their_own() {
 fn a_failing_job_tells_its_exit_code_and_its_reason() {
     let Some(cluster) = cluster() else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
+    let notes = folder.path().join("notes.pth");
+    std::fs::write(&notes, "no checkpoint").expect("writes");
     let mut command = train(cluster, &[], folder.path(), 2);
-    let output = ends_in(command.arg("train_dataloader.dataset.data_root=/does/not/exist"), 66);
+    let output = ends_in(command.arg(format!("load_from={}", notes.display())), 65);
     let said = text(&output.stderr);
-    assert!(said.contains("/does/not/exist") && said.contains("the job ended with exit code 66"), "{said}");
+    assert!(said.contains("notes.pth") && said.contains("the job ended with exit code 65"), "{said}");
+    // What is not there is told before anything waits in a queue.
+    let mut command = train(cluster, &[], folder.path(), 2);
+    let said = text(&ends_in(command.arg("load_from=/does/not/exist.pth"), 66).stderr);
+    assert!(said.contains("/does/not/exist.pth") && !said.contains("the job"), "{said}");
 }
 
 #[test]

@@ -19,6 +19,8 @@ use super::{Checkpoint, CheckpointError, DatasetMeta, Meta, tensor_of};
 /// Keys under which a checkpoint's weights may be, tried in this order; a bare state dict has none.
 const WEIGHTS: [&str; 2] = ["state_dict", "model"];
 
+type Tensors = Vec<(String, Tensor)>;
+
 /// Reads weights and classes. Files since torch 1.6 are archives; the formats before it, and whole modules in an archive, are
 /// left to a crate that knows them all. (It does not say in which order names are, which an optimizer's state needs.)
 pub(super) fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
@@ -42,8 +44,7 @@ fn no_checkpoint(path: &Path, problem: &str) -> CheckpointError {
 }
 
 /// `None` where the archive has no dict of tensors.
-#[expect(clippy::type_complexity, reason = "tensors and classes, read together")]
-fn read_archive(path: &Path) -> Result<Option<(Vec<(String, Tensor)>, DatasetMeta)>, String> {
+fn read_archive(path: &Path) -> Result<Option<(Tensors, DatasetMeta)>, String> {
     let mut archive = Archive::open(path)?;
     let bytes = archive.pickle()?;
     let pickle = Pickle::read(&bytes)?;
@@ -53,9 +54,9 @@ fn read_archive(path: &Path) -> Result<Option<(Vec<(String, Tensor)>, DatasetMet
 
 /// The dict of weights: under one of the known keys, or the whole.
 pub(super) fn weights(pickle: &Pickle<'_>) -> Place {
-    let below = WEIGHTS.into_iter().filter_map(|key| pickle.get(pickle.root(), key));
+    let mut below = WEIGHTS.into_iter().filter_map(|key| pickle.get(pickle.root(), key));
     let holds = |place: &Place| !pickle.entries(*place).is_empty();
-    below.filter(holds).next().unwrap_or(pickle.root())
+    below.find(holds).unwrap_or(pickle.root())
 }
 
 /// Classes and palette: mmengine's `dataset_meta`, or mmcv's of old.
@@ -76,7 +77,7 @@ fn classes(pickle: &Pickle<'_>) -> DatasetMeta {
     DatasetMeta { classes, palette }
 }
 
-fn read_foreign(path: &Path) -> Result<Vec<(String, Tensor)>, CheckpointError> {
+fn read_foreign(path: &Path) -> Result<Tensors, CheckpointError> {
     let reader = open(path)?;
     let mut tensors = Vec::with_capacity(reader.len());
     for (name, tensor) in reader.tensors() {
