@@ -404,15 +404,14 @@ impl Experiment {
         sources.flat_map(|it| it.folders().map(|(what, path)| (it.key.clone(), what, path)).collect::<Vec<_>>()).collect()
     }
 
-    /// Refuses a test that is to write its predictions and nothing else, and has no place for them.
-    pub fn refuse_formatting_nowhere(&self, out: bool) -> Result<(), Failure> {
-        let Some(EvaluatorConfig::IoUMetric(metric)) = &self.test_evaluator else { return Ok(()) };
-        if metric.format_only && metric.output_dir.is_none() && !out {
-            let message = "test_evaluator.format_only is true, but there is no place to write to: set test_evaluator.output_dir, \
-                           or give --out DIR";
-            return Err(Failure::new(Exit::Config, message));
-        }
-        Ok(())
+    /// Refuses what cannot be trained, though it may be tested.
+    pub fn check_training(&self) -> Result<(), Failure> {
+        agreement::check_training(self)
+    }
+
+    /// Refuses what cannot be tested; `out` says whether the command line names a folder for label maps.
+    pub fn check_test(&self, out: bool) -> Result<(), Failure> {
+        agreement::check_test(self, out)
     }
 
     pub fn logger(&self) -> &LoggerHook {

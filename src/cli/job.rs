@@ -110,8 +110,9 @@ impl Order<'_> {
         // Read here first: a mistake in the config is told before anything waits in a queue.
         let config = config::load(&self.task.config, &self.task.overrides).map_err(|error| config_failure(&error))?;
         let experiment = Experiment::from_config(&config)?;
-        if self.kind == Kind::Test {
-            experiment.refuse_formatting_nowhere(self.arguments.iter().any(|it| it == "--out"))?;
+        match self.kind {
+            Kind::Train => experiment.check_training()?,
+            Kind::Test => experiment.check_test(self.arguments.iter().any(|it| it == "--out"))?,
         }
         let checkpoint = self.checkpoint.iter().map(|it| local(it, variables)).collect::<Result<Vec<_>, _>>()?;
         let checkpoints = checkpoint.into_iter().flatten().collect();

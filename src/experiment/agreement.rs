@@ -6,8 +6,8 @@
 use std::fmt::Write as _;
 
 use super::{EvaluatorConfig, Experiment};
+use crate::data::Transform;
 use crate::data::dataset::Source;
-use crate::data::{MetaInfo, Transform};
 use crate::exit::{Exit, Failure};
 use crate::metrics::IoUMetricConfig;
 
@@ -16,10 +16,25 @@ pub(super) fn check(experiment: &Experiment) -> Result<(), Failure> {
     let sources = sources(experiment);
     let mut problems = heads(experiment);
     problems.extend(classes(experiment, &sources));
-    problems.extend(labelled(experiment));
     problems.extend(ignored(experiment, &sources));
-    problems.extend(outputs(experiment));
-    match &problems[..] {
+    refused(&problems)
+}
+
+/// Refuses what only a training asks of an experiment: labels, and a place for what a validation writes.
+pub(super) fn check_training(experiment: &Experiment) -> Result<(), Failure> {
+    let mut problems = labelled(experiment);
+    problems.extend(nowhere("val_evaluator", experiment.val_evaluator.as_ref(), ""));
+    refused(&problems)
+}
+
+/// Refuses a test that is to write its predictions and nothing else, and has no place for them.
+pub(super) fn check_test(experiment: &Experiment, out: bool) -> Result<(), Failure> {
+    let evaluator = experiment.test_evaluator.as_ref().filter(|_| !out);
+    refused(&nowhere("test_evaluator", evaluator, ", and --out is not given").into_iter().collect::<Vec<_>>())
+}
+
+fn refused(problems: &[String]) -> Result<(), Failure> {
+    match problems {
         [] => Ok(()),
         [one] => Err(Failure::new(Exit::Config, one)),
         many => {
@@ -32,21 +47,15 @@ pub(super) fn check(experiment: &Experiment) -> Result<(), Failure> {
     }
 }
 
-/// The folder datasets of a dataloader, with their classes where these are right.
-struct Labelled<'a> {
-    source: Source<'a>,
-    metainfo: Result<MetaInfo, Vec<String>>,
-}
-
-fn sources(experiment: &Experiment) -> Vec<Labelled<'_>> {
+/// The folder datasets of all dataloaders, those of the training first.
+fn sources(experiment: &Experiment) -> Vec<Source<'_>> {
     let loaders = [
-        ("train_dataloader", &experiment.train_dataloader),
-        ("val_dataloader", &experiment.val_dataloader),
-        ("test_dataloader", &experiment.test_dataloader),
+        ("train_dataloader.dataset", &experiment.train_dataloader),
+        ("val_dataloader.dataset", &experiment.val_dataloader),
+        ("test_dataloader.dataset", &experiment.test_dataloader),
     ];
     let there = loaders.into_iter().filter_map(|(key, loader)| Some((key, loader.as_ref()?)));
-    let all = there.flat_map(|(key, loader)| loader.dataset.sources(&format!("{key}.dataset")));
-    all.map(|source| Labelled { metainfo: source.metainfo(), source }).collect()
+    there.flat_map(|(key, loader)| loader.dataset.sources(key)).collect()
 }
 
 /// The heads by themselves and beside each other.
@@ -74,31 +83,28 @@ fn heads(experiment: &Experiment) -> Vec<String> {
 }
 
 /// Names against the number that the model tells apart, and against those of the first dataset.
-fn classes(experiment: &Experiment, sources: &[Labelled]) -> Vec<String> {
-    let mut problems = Vec::new();
+fn classes(experiment: &Experiment, sources: &[Source]) -> Vec<String> {
+    let mut problems: Vec<String> = sources.iter().flat_map(Source::problems).collect();
     let number = experiment.model.num_classes();
     let wanted = format!("model.decode_head.num_classes is {number}");
-    let mut reference: Option<(&Source, &MetaInfo)> = None;
-    for Labelled { source, metainfo } in sources {
+    let mut reference: Option<(String, Vec<String>)> = None;
+    for source in sources {
         let key = source.classes_key();
-        match metainfo {
-            Err(wrong) => problems.extend(wrong.iter().map(|it| format!("{}.{it}", source.key))),
-            Ok(metainfo) if metainfo.classes.is_empty() => {
-                let name = source.name();
-                problems.push(format!(
-                    "{key} has no names, but {wanted}: {name} has no classes of its own, so list them, such as [road, car]"
-                ));
-            }
-            Ok(metainfo) => {
-                let names = metainfo.classes.len();
-                if names != number {
-                    problems.push(format!("{key} has {names} {}, but {wanted}", if names == 1 { "name" } else { "names" }));
-                }
-                match reference {
-                    None => reference = Some((source, metainfo)),
-                    Some((first, known)) => problems.extend(difference(&key, metainfo, &first.classes_key(), known)),
-                }
-            }
+        let Some(names) = source.classes() else { continue };
+        if names.is_empty() {
+            let name = source.name();
+            problems.push(format!(
+                "{key} has no names, but {wanted}: {name} has no classes of its own, so list them, such as [road, car]"
+            ));
+            continue;
+        }
+        let count = names.len();
+        if count != number {
+            problems.push(format!("{key} has {count} {}, but {wanted}", if count == 1 { "name" } else { "names" }));
+        }
+        match &reference {
+            None => reference = Some((key, names)),
+            Some((first, known)) => problems.extend(difference(&key, &names, first, known)),
         }
     }
     problems
@@ -117,33 +123,36 @@ fn labelled(experiment: &Experiment) -> Vec<String> {
         .collect()
 }
 
-/// Where two lists of names part. Of lists of different lengths both are compared with the model already.
-fn difference(key: &str, here: &MetaInfo, other: &str, there: &MetaInfo) -> Option<String> {
-    if here.classes.len() != there.classes.len() {
-        let (names, others) = (here.classes.len(), there.classes.len());
+/// Where two lists of names part.
+fn difference(key: &str, here: &[String], other: &str, there: &[String]) -> Option<String> {
+    if here.len() != there.len() {
+        let (names, others) = (here.len(), there.len());
         return Some(format!(
             "{key} has {names} names, but {other} has {others}: one model learns and is measured by the same classes"
         ));
     }
-    let (label, (name, instead)) = here.classes.iter().zip(&there.classes).enumerate().find(|(_, (a, b))| a != b)?;
-    let sorted = |metainfo: &MetaInfo| {
-        let mut names = metainfo.classes.clone();
+    let (label, (name, instead)) = here.iter().zip(there).enumerate().find(|(_, (a, b))| a != b)?;
+    let sorted = |names: &[String]| {
+        let mut names = names.to_vec();
         names.sort_unstable();
         names
     };
-    let what = if sorted(here) == sorted(there) { "the names of {other} in another order" } else { "other names than {other}" };
-    let what = what.replace("{other}", other);
+    let what = if sorted(here) == sorted(there) {
+        format!("the names of {other} in another order")
+    } else {
+        format!("other names than {other}")
+    };
     Some(format!("{key} has {what}: label {label} is `{name}` here and `{instead}` there"))
 }
 
 /// Everything that takes a label for "no class" has to take the same. What is left out follows: padding and crops the dataset,
 /// the dataset the heads; heads and metrics have mmseg's 255.
-fn ignored(experiment: &Experiment, sources: &[Labelled]) -> Vec<String> {
+fn ignored(experiment: &Experiment, sources: &[Source]) -> Vec<String> {
     let mut said: Vec<(String, i64, bool)> = Vec::new();
     let heads = experiment.model.heads();
     said.extend(heads.iter().map(|(key, head)| (format!("model.{key}.ignore_index"), head.ignore_index, true)));
     said.extend(experiment.model.seg_pad_val().map(|it| ("model.data_preprocessor.seg_pad_val".to_owned(), i64::from(it), true)));
-    for Labelled { source, .. } in sources {
+    for source in sources {
         said.extend(source.ignore_index().into_iter().map(|(key, value)| (key, i64::from(value), true)));
         steps(&format!("{}.pipeline", source.key), source.pipeline(), &mut said);
     }
@@ -175,19 +184,11 @@ fn evaluators(experiment: &Experiment) -> Vec<(&'static str, &IoUMetricConfig)> 
     there.map(|(key, EvaluatorConfig::IoUMetric(metric))| (key, metric)).collect()
 }
 
-/// A validation that only writes files needs a place for them, and has no best. (A test may be told the place later.)
-fn outputs(experiment: &Experiment) -> Vec<String> {
-    let mut problems = Vec::new();
-    let Some(EvaluatorConfig::IoUMetric(metric)) = &experiment.val_evaluator else { return problems };
-    if metric.format_only && metric.output_dir.is_none() {
-        problems.push("val_evaluator.format_only is true, but there is no val_evaluator.output_dir to write to".to_owned());
-    }
-    if let (true, Some(best)) = (metric.format_only, &experiment.checkpoint_hook().save_best) {
-        problems.push(format!(
-            "default_hooks.checkpoint.save_best is {best}, but val_evaluator.format_only is true, so no metric is computed"
-        ));
-    }
-    problems
+/// A pass that only writes files needs a place for them.
+fn nowhere(key: &str, evaluator: Option<&EvaluatorConfig>, besides: &str) -> Option<String> {
+    let EvaluatorConfig::IoUMetric(metric) = evaluator?;
+    let nowhere = metric.format_only && metric.output_dir.is_none();
+    nowhere.then(|| format!("{key}.format_only is true, but there is no {key}.output_dir to write to{besides}"))
 }
 
 #[cfg(test)]
@@ -202,8 +203,8 @@ mod tests {
         let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/demo/pspnet_r18-d8_demo-128x128.yaml");
         let config = config::load(&path, &changes).expect("a config");
-        match Experiment::from_config(&config) {
-            Ok(_) => String::new(),
+        match Experiment::from_config(&config).and_then(|it| it.check_training()) {
+            Ok(()) => String::new(),
             Err(failure) => {
                 assert_eq!(failure.exit, Exit::Config);
                 failure.message
@@ -279,6 +280,14 @@ mod tests {
     }
 
     #[test]
+    fn what_only_writes_needs_a_place_to_write_to() {
+        let format_only = "val_evaluator.format_only=true";
+        names(&[format_only], &["val_evaluator.format_only is true", "val_evaluator.output_dir"]);
+        assert_eq!(told(&[format_only, "val_evaluator.output_dir=out"]), "");
+        assert_eq!(told(&["test_evaluator.format_only=true"]), "", "a test may be told the place later");
+    }
+
+    #[test]
     fn every_config_of_the_project_agrees_with_itself() {
         let mut seen = 0;
         for family in ["demo", "fcn", "pspnet"] {
@@ -295,8 +304,8 @@ mod tests {
 
     #[test]
     fn everything_that_is_wrong_is_told_at_once() {
-        let changes = ["model.decode_head.num_classes=5", "model.auxiliary_head.num_classes=4", "val_evaluator.format_only=true"];
-        names(&changes, &["auxiliary_head.num_classes is 4", "has 6 names", "val_evaluator.output_dir", "save_best is mIoU"]);
+        let changes = ["model.decode_head.num_classes=5", "model.auxiliary_head.num_classes=4", "val_evaluator.ignore_index=3"];
+        names(&changes, &["auxiliary_head.num_classes is 4", "has 6 names", "val_evaluator.ignore_index is 3"]);
     }
 
     #[test]

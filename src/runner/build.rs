@@ -91,6 +91,7 @@ impl Training {
     /// Builds every part, on the checkpoint that this start begins with.
     pub fn new(setting: Setting, interrupt: Interrupt) -> anyhow::Result<Self> {
         let experiment = setting.experiment.clone();
+        experiment.check_training()?;
         let group = setting.group.clone();
         let missing = |what: &str| Failure::new(Exit::Config, format!("the config has no {what}, which a training needs"));
         let loader = experiment.train_dataloader.as_ref().ok_or_else(|| missing("train_dataloader"))?;

@@ -27,7 +27,8 @@ impl Outputs {
         if distinct(&names, dataset).is_ok() {
             return Ok(Self { names });
         }
-        let names = (0..dataset.len()).map(named).map(|(part, name)| Path::new(&part.to_string()).join(name)).collect();
+        let names: Vec<PathBuf> =
+            (0..dataset.len()).map(named).map(|(part, name)| Path::new(&part.to_string()).join(name)).collect();
         distinct(&names, dataset)?;
         Ok(Self { names })
     }
@@ -87,7 +88,7 @@ fn inside(path: &Path) -> PathBuf {
 }
 
 /// Refuses two images of one name. An image that comes several times is written several times, the same each time.
-fn distinct(names: &Vec<PathBuf>, dataset: &Dataset) -> Result<(), Failure> {
+fn distinct(names: &[PathBuf], dataset: &Dataset) -> Result<(), Failure> {
     let mut taken: HashMap<&Path, PathBuf> = HashMap::with_capacity(names.len());
     for (index, name) in names.iter().enumerate() {
         let image = dataset.paths(index).0;

@@ -48,7 +48,7 @@ pub fn test(setting: &Setting, options: &TestOptions) -> anyhow::Result<()> {
         loader.dataset.pipelines().into_iter().for_each(|it| it.clone_from(&pipeline));
     }
 
-    experiment.refuse_formatting_nowhere(options.out_dir.is_some())?;
+    experiment.check_test(options.out_dir.is_some())?;
     let leaves = Leaves {
         out_dir: options.out_dir.clone(),
         show_dir: options.show_dir.as_deref().map(|it| setting.rundir.show_dir(it)),

@@ -253,11 +253,7 @@ type LabelMapTable = Option<Box<[u8; 256]>>;
 /// everything that is wrong with them, each beginning with its key.
 pub(super) fn classes(config: Option<&MetaInfoConfig>, kind: &Kind) -> Result<(MetaInfo, LabelMapTable), Vec<String>> {
     let mut problems = Vec::new();
-    let chosen = match config.and_then(|config| config.classes.as_ref()) {
-        Some(Classes::Names(names)) => names.clone(),
-        Some(Classes::File(path)) => named_in(path).map_err(|problem| vec![problem])?,
-        None => kind.classes.iter().map(ToString::to_string).collect(),
-    };
+    let chosen = names(config, kind).map_err(|problem| vec![problem])?;
     for (label, name) in chosen.iter().enumerate() {
         if let Some(first) = chosen[..label].iter().position(|it| it == name) {
             problems.push(format!("metainfo.classes has `{name}` twice, as label {first} and as label {label}"));
@@ -293,6 +289,15 @@ pub(super) fn classes(config: Option<&MetaInfoConfig>, kind: &Kind) -> Result<(M
         None => some(kind.palette),
     };
     if problems.is_empty() { Ok((MetaInfo { classes: chosen, palette }, label_map)) } else { Err(problems) }
+}
+
+/// The names of the classes in force, in the order of their labels.
+pub(super) fn names(config: Option<&MetaInfoConfig>, kind: &Kind) -> Result<Vec<String>, String> {
+    match config.and_then(|config| config.classes.as_ref()) {
+        Some(Classes::Names(names)) => Ok(names.clone()),
+        Some(Classes::File(path)) => named_in(path),
+        None => Ok(kind.classes.iter().map(ToString::to_string).collect()),
+    }
 }
 
 /// Class names from a file with one a line. A string that is no file is most likely a name without its brackets.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::folder::{self, Kind};
-use super::{BaseSegDataset, ConcatDataset, DatasetConfig, MetaInfo, RepeatDataset, ade20k, cityscapes, voc};
+use super::{BaseSegDataset, ConcatDataset, DatasetConfig, RepeatDataset, ade20k, cityscapes, voc};
 use crate::data::Transform;
 
 /// A folder dataset as its config describes it.
@@ -65,9 +65,15 @@ impl Source<'_> {
         }
     }
 
-    /// Names and colours, or everything that is wrong with them, each beginning with its key below [`key`](Self::key).
-    pub fn metainfo(&self) -> Result<MetaInfo, Vec<String>> {
-        folder::classes(self.config.metainfo.as_ref(), self.kind).map(|(metainfo, _)| metainfo)
+    /// The names of its classes, where they can be known.
+    pub fn classes(&self) -> Option<Vec<String>> {
+        folder::names(self.config.metainfo.as_ref(), self.kind).ok()
+    }
+
+    /// Everything that is wrong with its names and colours by themselves.
+    pub fn problems(&self) -> Vec<String> {
+        let problems = folder::classes(self.config.metainfo.as_ref(), self.kind).err().unwrap_or_default();
+        problems.into_iter().map(|it| format!("{}.{it}", self.key)).collect()
     }
 
     /// The label that means "no class", where the config says so, and the key that does; loading makes 255 of what

@@ -61,13 +61,19 @@ impl Folder {
         if !self.overlooked.is_empty() {
             let suffix = &self.img_suffix;
             let overlooked = some(&self.overlooked);
-            told.push(format!("{overlooked} in {images} are left out, since only names in {suffix} (img_suffix) are taken; rename them, or change img_suffix"));
+            told.push(format!(
+                "left out: {overlooked} in {images}, not ending in {suffix} (img_suffix) to the letter; rename them, or change \
+                 img_suffix"
+            ));
         }
         if !self.whole {
             let found = listing::found("image folder", &self.img_dir, self.img_suffix.as_ref(), None, None)?;
             let missing = self.without(&found.names, &self.img_dir, &self.img_suffix);
             if !missing.is_empty() {
-                told.push(format!("{} listed but not in {images}; reading one of them will end the run", some(&missing)));
+                told.push(format!(
+                    "not there: {} in {images}, though listed; reading one of them will end the run",
+                    some(&missing)
+                ));
             }
         }
         let Some(dir) = &self.seg_map_dir else { return Ok(told) };
@@ -77,29 +83,32 @@ impl Folder {
         let missing = self.without(&found.names, dir, suffix);
         let dir = dir.display();
         if !missing.is_empty() {
-            told.push(format!(
-                "{} missing in {dir} for images that are there; reading one of them will end the run",
-                some(&missing)
-            ));
+            let missing = some(&missing);
+            told.push(format!("images without a label map: no {missing} in {dir}; reading one of them will end the run"));
         }
         let small = suffix.to_ascii_lowercase();
         let cased = |path: &&PathBuf| path.to_string_lossy().to_ascii_lowercase().ends_with(&small);
         let cased: Vec<PathBuf> = found.overlooked.iter().filter(cased).cloned().collect();
         if !cased.is_empty() {
-            told.push(format!(
-                "{} in {dir} are left out, since they do not end in {suffix} (seg_map_suffix) to the letter",
-                some(&cased)
-            ));
+            told.push(format!("left out: {} in {dir}, not ending in {suffix} (seg_map_suffix) to the letter", some(&cased)));
         }
         if self.whole {
             let known: HashSet<&OsStr> = self.names.iter().map(OsString::as_os_str).collect();
             let alone = found.names.iter().filter(|name| !known.contains(name.as_os_str()));
-            let alone: Vec<PathBuf> = alone.map(|name| with_suffix(name, suffix).into()).collect();
+            let alone = alone.map(|name| PathBuf::from(with_suffix(name, suffix)));
+            // Images may lie below the label maps and end alike.
+            let image = |path: &PathBuf| apart.is_some_and(|images| self.label(path).starts_with(images));
+            let alone: Vec<PathBuf> = alone.filter(|path| !image(path)).collect();
             if !alone.is_empty() {
-                told.push(format!("{} in {dir} without an image of that name in {images}", some(&alone)));
+                told.push(format!("label maps without an image of their name in {images}: {} in {dir}", some(&alone)));
             }
         }
         Ok(told)
+    }
+
+    /// A path below the folder of label maps.
+    fn label(&self, below: &Path) -> PathBuf {
+        self.seg_map_dir.as_deref().unwrap_or(&self.img_dir).join(below)
     }
 
     /// Entries whose file in `dir` is neither in the listing nor there after all (a list may write a path its own way).
@@ -211,14 +220,16 @@ impl Sample {
     fn remedy(&self, folder: &Folder) -> &'static str {
         let there = |value: usize| self.stored[value] > 0;
         let others = (1..255).any(there);
+        // Classes counted from 0 are one short when 0 is taken away.
+        let short = folder.rule.num_classes.is_some_and(|it| it < 255 && !there(it));
         match (folder.rule.reduce_zero_label, there(0), others, there(255)) {
             (true, _, false, true) => {
                 "if 0 and 255 are two classes, leave reduce_zero_label out and write 1 in place of 255 in the files"
             }
             (false, _, false, true) => "if 255 is meant to be a class, write 1 in place of 255 in the files",
-            (true, true, ..) => "if 0 in the files is a class, leave reduce_zero_label out",
+            (true, true, ..) if short => "if 0 in the files is a class, leave reduce_zero_label out",
             (false, false, true, _) => "if labels are counted from 1 in the files, set reduce_zero_label: true",
-            _ => "do metainfo.classes fit these files?",
+            _ => "if they are in the images, metainfo.classes does not fit these files",
         }
     }
 }

@@ -28,18 +28,12 @@ pub struct Pad {
 }
 
 /// What a constant padding is filled with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PadVal {
     /// Blue, green, red.
     pub img: [u8; 3],
     /// The dataset's `ignore_index` unless given.
     pub seg: Option<u8>,
-}
-
-impl Default for PadVal {
-    fn default() -> Self {
-        Self { img: [0; 3], seg: None }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
