@@ -28,9 +28,10 @@ const STACK: usize = 2 << 20;
 const SLOW: Duration = Duration::from_secs(4);
 /// Processor time after which it counts as a hang.
 const HANG: Duration = Duration::from_secs(20);
-/// Inputs that are mutated further, and the largest of them.
+/// Inputs that are mutated further.
 const KEPT: usize = 3000;
-const KEPT_BYTES: usize = 32 << 10;
+/// Larger ones than this, and than two of the corpus, are not: long inputs take long.
+const KEPT_BYTES: usize = 4 << 10;
 
 /// How far a child came.
 #[derive(Debug, Default, Clone, Copy)]
@@ -132,6 +133,7 @@ fn search(target: &Target, seed: u64, seconds: f64, scratch: &Path, count: &Atom
     let path = scratch.join(INPUT);
     let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&path).expect("a file");
     let mut length = 0;
+    let largest = seeds.iter().map(|it| 2 * it.len()).max().unwrap_or(0).max(KEPT_BYTES);
     let mut answers: HashSet<String> = HashSet::new();
     let mut mutator = Mutator::new(seed, target.form, seeds);
     let start = Instant::now();
@@ -157,7 +159,7 @@ fn search(target: &Target, seed: u64, seconds: f64, scratch: &Path, count: &Atom
             Err(end) => Some(end.replace('\n', "\\n")),
             Ok(_) if time > SLOW => Some(format!("it takes {:.1} s of processor time", time.as_secs_f64())),
             Ok(answer) => {
-                if input.len() <= KEPT_BYTES && answers.len() < KEPT && answers.insert(shape(&answer)) {
+                if input.len() <= largest && answers.len() < KEPT && answers.insert(shape(&answer)) {
                     mutator.keep(&input);
                     kept.fetch_add(1, Ordering::Relaxed);
                 }

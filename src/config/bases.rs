@@ -121,7 +121,13 @@ fn load_base(path: &Path, named: &Node, uses: &mut Uses, stack: &mut Vec<PathBuf
         let message = format!("{} is based on itself through this file", tidy(path).display());
         return Err(ConfigError::at(&named.origin, BASE, message));
     }
-    load_file(path, uses, stack)
+    load_file(path, uses, stack).map_err(|error| match error {
+        // A folder, or no text: whoever names it is to be mended.
+        ConfigError::Read { path: unread, source, .. } if unread == path => {
+            ConfigError::at(&named.origin, BASE, format!("cannot read {}: {source}", tidy(path).display()))
+        }
+        other => other,
+    })
 }
 
 /// The file beside a missing one whose name is the closest.
@@ -312,6 +318,18 @@ mod tests {
         ]);
         let expected = r#"{"model":{"backbone":{"type":"R","depth":18},"heads":[3]},"log":"INFO","lr":2,"extra":1}"#;
         assert_eq!(merged, expected);
+    }
+
+    #[test]
+    fn a_base_that_cannot_be_read_is_named_with_the_line_that_names_it() {
+        let error = error(&[("models/m.yaml", ""), ("top/a.yaml", "x: 1\n_base_: ../models")]);
+        assert!(error.starts_with("top/a.yaml:2: _base_: cannot read "), "{error}");
+    }
+
+    #[test]
+    fn delete_in_a_list_is_not_kept() {
+        let merged = json(&[("top/b.yaml", "a: [1]"), ("top/a.yaml", "_base_: b.yaml\na: [{_delete_: true, x: 1}]")]);
+        assert_eq!(merged, r#"{"a":[{"x":1}]}"#);
     }
 
     #[test]

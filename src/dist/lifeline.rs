@@ -548,6 +548,21 @@ mod tests {
     }
 
     #[test]
+    fn lines_come_whole_however_they_arrive() {
+        let text = "rank 1\n\nat home\nfail é\u{1}b\nbye\nhan";
+        for size in 1..text.len() {
+            let mut lines = Lines::default();
+            let mut said = Vec::new();
+            for part in text.as_bytes().chunks(size) {
+                assert!(lines.push(part).is_some());
+                said.extend(lines.take().iter().map(|line| Line::parse(line)));
+            }
+            let fail = Line::Fail("é b".to_owned());
+            assert_eq!(said, [Line::Rank(1), Line::Unknown, Line::At("home".to_owned()), fail, Line::Bye], "pieces of {size}");
+        }
+    }
+
+    #[test]
     fn a_line_without_an_end_is_not_collected_for_ever() {
         let mut lines = Lines::default();
         let chunk = vec![b'x'; 1 << 20];
