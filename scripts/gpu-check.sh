@@ -104,6 +104,7 @@ beyond_memory() {
 }
 memory() {
     mapfile -t small < <(options)
+    [ -d "$work/demo" ] || "$segslurm" demo-data "$work/demo" --images 40 --size 96x64 --seed 3
     check memory 120 beyond_memory "${small[@]}"
     cut -c1-700 "$out/memory.txt"
 }

@@ -215,6 +215,7 @@ fn settle(
         keep_config(&config_text, &rundir, &task.config)?;
     }
     describe(group, &accelerator, gpu, seed, &rundir)?;
+    tch::Cuda::cudnn_set_benchmark(experiment.env_cfg.cudnn_benchmark);
     if let Some(allow) = experiment.env_cfg.allow_tf32 {
         allow_tf32(allow)?;
     }

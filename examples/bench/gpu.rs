@@ -16,7 +16,6 @@ use segslurm::ops::{
     self, Activation, BatchNorm, BinaryCrossEntropy, Conv, CrossEntropy, MemoryFormat, Reduction, from_tch, gradient, place,
     to_tch,
 };
-use segslurm::optim::AmpDtype;
 use segslurm::runner::decide_memory_format;
 use segslurm_native::collective::{self, ProcessGroup, Store};
 use segslurm_native::{device, profile};
@@ -313,10 +312,9 @@ pub(crate) fn speed(images: usize, mode: &str, steps: usize) -> anyhow::Result<(
     };
     let device = ops::device(model::default_gpu()?);
     let mut learner = model::learner_with("pspnet_r50", Group::alone(), &device.clone().autodiff(), precision_of(precision)?)?;
-    let kind = learner.half.map_or(tch::Kind::Float, AmpDtype::kind);
     // cuDNN looks for its fastest algorithms, as mmseg's configs have it.
-    let env = EnvConfig { memory_format: choice, cudnn_benchmark: true, ..EnvConfig::default() };
-    let format = decide_memory_format(&env, &device, kind, &Group::alone())?;
+    tch::Cuda::cudnn_set_benchmark(true);
+    let format = decide_memory_format(&EnvConfig { memory_format: choice, ..EnvConfig::default() }, &device)?;
     learner.arrange(format);
     let batch = model::batch_of("pspnet_r50", images, (512, 1024))?;
     let mut iteration = 0;

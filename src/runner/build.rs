@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use burn::tensor::Device;
-use tch::Kind;
 
 use super::evaluate::{Evaluation, Leaves, Pass};
 use super::interrupt::Interrupt;
@@ -30,7 +29,7 @@ use crate::experiment::{EvaluatorConfig, Experiment};
 use crate::lock::Lock;
 use crate::logging::Console;
 use crate::metrics::{Counts, Sink};
-use crate::optim::{AmpDtype, GradScaler, Horizon, Schedule};
+use crate::optim::{GradScaler, Horizon, Schedule};
 use crate::rundir::{self, RunDir};
 
 /// Where a run takes place: everything about it that is not in its config.
@@ -124,8 +123,7 @@ impl Training {
             let scaled = if learner.scaler.is_some() { "with" } else { "without" };
             tracing::info!("mixed precision: {dtype}, {scaled} a loss scale");
         }
-        let kind = learner.half.map_or(Kind::Float, AmpDtype::kind);
-        learner.arrange(memory_format::decide(&experiment.env_cfg, &setting.device, kind, &group)?);
+        learner.arrange(memory_format::decide(&experiment.env_cfg, &setting.device)?);
         match &start.checkpoint {
             Some((path, checkpoint)) if start.with_state => {
                 weights::load(&learner.segmentor, &checkpoint.model, path, Fit::Exact).context(

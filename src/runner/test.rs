@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use tch::Kind;
 
 use super::build::Setting;
 use super::evaluate::{Evaluation, Leaves, Pass};
@@ -68,7 +67,7 @@ pub fn test(setting: &Setting, options: &TestOptions) -> anyhow::Result<()> {
     weights::load(&segmentor, &checkpoint.model, &path, Fit::Exact)
         .context("a test needs every weight: give the config that the checkpoint was trained with, or its num_classes")?;
     tracing::info!("loaded {}", path.display());
-    let format = memory_format::decide(&experiment.env_cfg, &setting.device, Kind::Float, &setting.group)?;
+    let format = memory_format::decide(&experiment.env_cfg, &setting.device)?;
     arrange(&segmentor, format);
 
     let bar = evaluation_bar(&setting.console, evaluation.dataset.len());
