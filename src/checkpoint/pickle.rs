@@ -348,7 +348,7 @@ impl<'a> Machine<'a> {
                         return Err("a class has a name that is no text".to_owned());
                     };
                     let length = module.len() + name.len();
-                    let class = (length <= MOST_COPIED).then(|| format!("{module}.{name}")).unwrap_or_default();
+                    let class = if length <= MOST_COPIED { format!("{module}.{name}") } else { String::new() };
                     self.copies(length)?;
                     self.push(Value::Class(class))?;
                 }

@@ -23,7 +23,7 @@ impl ModelError {
         match self {
             Self::Config { key, problem } if key.is_empty() => Self::Config { key: outer.to_owned(), problem },
             Self::Config { key, problem } => Self::Config { key: format!("{outer}.{key}"), problem },
-            other => other,
+            other @ Self::Input(_) => other,
         }
     }
 }

@@ -215,7 +215,7 @@ impl EncoderDecoderConfig {
         if let Some(own) = &self.init_cfg {
             rules(own, "").map_err(|it| match it {
                 ModelError::Config { problem, .. } => ModelError::config("init_cfg", problem),
-                other => other,
+                other @ ModelError::Input(_) => other,
             })?;
         }
         let mut heads = vec![("decode_head.".to_owned(), &self.decode_head)];
