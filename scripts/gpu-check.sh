@@ -6,7 +6,7 @@
 # What is checked is the kit of `make gpu-kit` where there is one (then PyTorch's own libraries are used), else a build made here.
 # Parts by name: scripts/gpu-check.sh operations runs memory speed; OUT names a folder for the full figures.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
 nvidia-smi -L >/dev/null 2>&1 || { echo "no GPU here: nvidia-smi -L finds none; nothing was checked" >&2; exit 69; }
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader

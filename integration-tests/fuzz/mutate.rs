@@ -329,7 +329,7 @@ impl Mutator {
             }
             8 => input.truncate(at),
             _ => {
-                let bytes: Vec<u8> = (0..1 + self.below(8)).map(|_| self.random.random()).collect();
+                let bytes: Vec<u8> = (0..=self.below(8)).map(|_| self.random.random()).collect();
                 input.splice(at..at, bytes);
             }
         }

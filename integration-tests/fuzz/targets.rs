@@ -328,7 +328,7 @@ fn answers(case: &Case<'_>) -> Verdict {
 }
 
 fn image_list(case: &Case<'_>) -> Verdict {
-    let text = format!("type: BaseSegDataset\nann_file: {:?}\ndata_root: {:?}\n", case.path, case.folder);
+    let text = format!("type: BaseSegDataset\nann_file: '{}'\ndata_root: '{}'\n", case.path.display(), case.folder.display());
     let dataset: DatasetConfig = config::parse_str(&text).map_err(|error| error.to_string())?;
     answer(dataset.init(), |dataset| {
         let last = dataset.paths(dataset.len() - 1);

@@ -107,7 +107,7 @@ pub fn run(target: &'static Target, seed: u64, seconds: f64, scratch: &Path) {
         if now != last {
             (last, since) = (now, time);
             println!("at {now} {}", kept.load(Ordering::Relaxed));
-        } else if time - since > HANG {
+        } else if time.saturating_sub(since) > HANG {
             println!("found no end within {} s", HANG.as_secs());
             std::process::exit(3);
         }
@@ -153,7 +153,7 @@ fn search(target: &Target, seed: u64, seconds: f64, scratch: &Path, count: &Atom
         let case = Case { bytes: &input, path: &path, folder: &folder };
         let before = processor_time(ClockId::CLOCK_THREAD_CPUTIME_ID);
         let verdict = verdict(target, &case);
-        let time = processor_time(ClockId::CLOCK_THREAD_CPUTIME_ID) - before;
+        let time = processor_time(ClockId::CLOCK_THREAD_CPUTIME_ID).saturating_sub(before);
         count.store(number + 1, Ordering::Relaxed);
         let end = match verdict {
             Err(end) => Some(end.replace('\n', "\\n")),

@@ -181,6 +181,8 @@ mod tests {
 
     const NONE: &str = "no NVIDIA driver";
 
+    type Set = [(&'static str, &'static str)];
+
     fn decide(
         variables: &[(&str, &str)],
         launcher: Launcher,
@@ -198,7 +200,7 @@ mod tests {
 
     #[test]
     fn who_was_given_gpus_and_cannot_use_them_is_in_trouble() {
-        let cases: [(&[(&str, &str)], Launcher, bool, &str); 7] = [
+        let cases: [(&Set, Launcher, bool, &str); 7] = [
             (&[("CUDA_VISIBLE_DEVICES", "0,1")], Launcher::None, false, "CUDA_VISIBLE_DEVICES=0,1 gives"),
             (&[("SLURM_JOB_ID", "7"), ("SLURM_GPUS_ON_NODE", "4")], Launcher::Slurm, false, "SLURM_GPUS_ON_NODE=4 gives"),
             (&[("SLURM_JOB_ID", "7"), ("SLURM_STEP_GPUS", "2,3")], Launcher::Slurm, false, "SLURM_STEP_GPUS=2,3 gives"),

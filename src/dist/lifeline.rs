@@ -527,7 +527,7 @@ mod tests {
     use super::*;
 
     fn shared(world: usize) -> Shared {
-        Shared::new(0, vec![String::new(); world], Duration::from_secs(60))
+        Shared::new(0, vec![String::new(); world], Duration::from_mins(1))
     }
 
     fn caller(to: SocketAddr, says: &str) -> TcpStream {

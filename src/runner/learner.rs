@@ -179,7 +179,7 @@ impl Learner {
             let Ok(limit) = u8::try_from(classes) else { continue };
             // A class is never left out: an ignore_index that is no byte leaves out nothing.
             let left_out = u8::try_from(ignored).unwrap_or(0);
-            let unknown = |&value: &u8| (value >= limit) & (value != left_out);
+            let unknown = |&value: &u8| value >= limit && value != left_out;
             if label.data.iter().fold(false, |found, value| found | unknown(value)) {
                 let at = label.data.iter().position(unknown).unwrap_or_default();
                 let file = sample.meta.seg_map_path.as_deref().unwrap_or(&sample.meta.img_path);
