@@ -18,7 +18,9 @@ if nvidia-smi -L >/dev/null 2>&1; then
     echo "there is a GPU here: make gpu-check tries it"
     exit
 fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 code=0
-said=$(CUDA_VISIBLE_DEVICES=0 "$segslurm" train configs/demo/pspnet_r18-d8_demo-128x128.yaml --work-dir "$(mktemp -d)" 2>&1) || code=$?
+said=$(CUDA_VISIBLE_DEVICES=0 "$segslurm" train configs/demo/pspnet_r18-d8_demo-128x128.yaml --work-dir "$work" 2>&1) || code=$?
 echo "$said"
 [ $code = 69 ] || { echo "GPUs that are not there end in exit code $code in place of 69" >&2; exit 1; }
