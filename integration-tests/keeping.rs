@@ -18,7 +18,12 @@ fn checkpoints(folder: &Path) -> BTreeSet<String> {
 }
 
 fn numbered(folder: &Path) -> BTreeSet<String> {
-    checkpoints(folder).into_iter().filter(|it| !it.starts_with("best_")).collect()
+    checkpoints(folder).into_iter().filter(|it| !it.starts_with("best_") && !it.contains('-')).collect()
+}
+
+/// Checkpoints of other runs whose names a run needed.
+fn set_aside(folder: &Path) -> Vec<String> {
+    checkpoints(folder).into_iter().filter(|it| !it.starts_with("best_") && it.contains('-')).collect()
 }
 
 fn last_checkpoint(work_dir: &Path) -> String {
@@ -77,13 +82,22 @@ fn a_second_run_in_a_used_work_dir_keeps_what_it_saves_and_resume_goes_on_with_i
     let note = said.lines().find(|it| it.contains("another run")).unwrap_or_else(|| panic!("no line tells of it: {said}"));
     assert!(note.contains("iter_8.safetensors") && note.contains("--resume --cfg-options load_from="), "{note}");
     assert_eq!(last_checkpoint(&work), "iter_6.safetensors");
-    // The older run's 2, 4 and 6 were written over, and its 8 is not the second run's to remove.
+    // The older run's 8 is not the second run's to remove, nor are its 2, 4 and 6, whose names the second run needed.
     assert_eq!(numbered(&work), BTreeSet::from(["iter_6".to_owned(), "iter_8".to_owned()]));
+    let older = set_aside(&work);
+    let names: Vec<&str> = older.iter().filter_map(|it| it.split('-').next()).collect();
+    assert_eq!(names, ["iter_2", "iter_4", "iter_6"]);
 
     let resumed = text(&ends_in(harness::train(&work, 7).args([keep_one, "--resume"]), 0).stdout);
     assert!(resumed.contains("iter_6.safetensors") && resumed.contains("resumed at iteration 6"), "{resumed}");
     assert!(!resumed.contains("another run"), "{resumed}");
     assert_eq!(numbered(&work), BTreeSet::from(["iter_7".to_owned(), "iter_8".to_owned()]));
+
+    // A run that passes the older one keeps that one's newest too, and what was set aside can be gone on from.
+    let aside = format!("load_from={}", work.join(&older[2]).display());
+    let other = folder.path().join("other");
+    let said = text(&ends_in(harness::train(&other, 7).args(["resume=true", &aside]), 0).stdout);
+    assert!(said.contains("resumed at iteration 6"), "{said}");
 
     // The line's own words lead back to the older run.
     let back = format!("load_from={}", work.join("iter_8.safetensors").display());
@@ -121,6 +135,20 @@ fn a_run_killed_before_its_first_checkpoint_begins_again_and_never_ends_up_in_an
     let said = text(&ends_in(harness::train(&work, 4).arg("--resume"), 0).stdout);
     assert!(said.contains("has no checkpoint yet: it begins again") && said.contains("iter_8.safetensors"), "{said}");
     assert_eq!(exact(&steps(&work))[..4], exact(&steps(&alone))[..]);
+}
+
+#[test]
+fn a_run_killed_before_its_first_checkpoint_begins_again_where_its_command_line_had_it_begin() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let weights = format!("load_from={}", weights(folder.path()).display());
+    let (work, alone) = (folder.path().join("work"), folder.path().join("alone"));
+    ends_in(harness::train(&alone, 2).arg(&weights), 0);
+    let mut child = start(harness::train(&work, 100_000).args([&weights, "default_hooks.checkpoint.interval=100000"]));
+    wait_for_new_steps(&work, &BTreeSet::new(), 2);
+    child.kill().expect("it is there");
+    child.wait().expect("it ends");
+    ends_in(harness::train(&work, 2).arg("--resume"), 0);
+    assert_eq!(exact(&steps(&work))[..2], exact(&steps(&alone))[..]);
 }
 
 #[test]
@@ -235,7 +263,8 @@ fn checkpoints_in_a_shared_folder_have_one_training_at_a_time_and_last_checkpoin
     let folder = tempfile::tempdir().expect("a temporary folder");
     let out = folder.path().join("deep/out");
     let option = format!("default_hooks.checkpoint.out_dir={}", out.display());
-    let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+    // Work dirs of one name meet in it; others have folders of their own.
+    let (one, two) = (folder.path().join("one/work"), folder.path().join("two/work"));
     let first = start(harness::train(&one, 100_000).arg(&option));
     wait_for_new_steps(&one, &BTreeSet::new(), 1);
     let said = text(&ends_in(harness::train(&two, 2).arg(&option), 69).stderr);
@@ -243,7 +272,7 @@ fn checkpoints_in_a_shared_folder_have_one_training_at_a_time_and_last_checkpoin
     signal(&first, Signal::SIGTERM);
     let (code, said) = outcome(first, Duration::from_mins(1));
     assert_eq!(code, Some(75), "{said}");
-    assert!(last_checkpoint(&one).starts_with("../deep/out/iter_"), "{}", last_checkpoint(&one));
+    assert!(last_checkpoint(&one).starts_with("../../deep/out/work/iter_"), "{}", last_checkpoint(&one));
     assert!(one.join(last_checkpoint(&one)).is_file());
     // Another work dir's run is not this one's to go on with, nor to prune.
     ends_in(harness::train(&two, 2).args([&option, "default_hooks.checkpoint.max_keep_ckpts=1"]), 0);

@@ -113,6 +113,14 @@ impl RunDir {
     }
 }
 
+/// Where a run's checkpoints lie: in its work dir, or in a folder of the work dir's name in `out_dir`, as mmengine has it, so that
+/// several work dirs can name one.
+pub fn checkpoints(work_dir: &Path, out_dir: Option<&Path>) -> PathBuf {
+    let Some(out_dir) = out_dir else { return work_dir.to_owned() };
+    let whole = fs::canonicalize(work_dir).or_else(|_| std::path::absolute(work_dir)).unwrap_or_else(|_| work_dir.to_owned());
+    whole.file_name().map_or_else(|| out_dir.to_owned(), |name| out_dir.join(name))
+}
+
 fn unwritable(work_dir: &Path, error: &io::Error) -> Failure {
     let message = format!(
         "cannot write the work dir {}: {error}; choose another with --work-dir or mend its permissions",
@@ -212,6 +220,16 @@ mod tests {
         assert_eq!(RunDir::choose(Some(Path::new("a")), Some(Path::new("b")), file), Path::new("a"));
         assert_eq!(RunDir::choose(None, Some(Path::new("b")), file), Path::new("b"));
         assert_eq!(RunDir::choose(None, None, file), Path::new("work_dirs/psp.v1"));
+    }
+
+    #[test]
+    fn work_dirs_that_share_an_out_dir_have_folders_of_their_own_in_it() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let work = folder.path().join("sweep/0");
+        fs::create_dir_all(&work).expect("a folder");
+        assert_eq!(checkpoints(&work, None), work);
+        assert_eq!(checkpoints(&work, Some(Path::new("out"))), Path::new("out/0"));
+        assert_eq!(checkpoints(&work.join("../0/."), Some(Path::new("out"))), Path::new("out/0"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::experiment::Experiment;
 use crate::lock::{Holder, Lock};
 use crate::logging::Console;
 use crate::ops;
-use crate::rundir::{RunDir, stamp_now, writable, write_atomically};
+use crate::rundir::{RunDir, checkpoints, stamp_now, writable, write_atomically};
 use crate::runner::{self, Asked, Interrupt, Outcome, Setting, TestOptions, Training};
 use crate::slurm::env::{Context, Job, Place, StepDaemon};
 
@@ -146,11 +146,12 @@ fn hold(work_dir: &Path, experiment: &Experiment, job: Option<&Job>, variables: 
     let otherwise = "choose another with --work-dir or mend its permissions";
     writable(work_dir, "the work dir", otherwise)?;
     let mut locks = vec![Lock::take(work_dir, &own, "--work-dir")?];
-    if let Some(folder) = &experiment.checkpoint_hook().out_dir {
-        writable(folder, "default_hooks.checkpoint.out_dir", "choose another folder or mend its permissions")?;
+    if let Some(out_dir) = &experiment.checkpoint_hook().out_dir {
+        let folder = checkpoints(work_dir, Some(out_dir));
+        writable(&folder, "default_hooks.checkpoint.out_dir", "choose another folder or mend its permissions")?;
         let whole = |path: &Path| std::fs::canonicalize(path).ok();
-        if whole(folder) != whole(work_dir) {
-            locks.push(Lock::take(folder, &own, "default_hooks.checkpoint.out_dir")?);
+        if whole(&folder) != whole(work_dir) {
+            locks.push(Lock::take(&folder, &own, "default_hooks.checkpoint.out_dir")?);
         }
     }
     Ok(locks)
@@ -222,10 +223,12 @@ fn settle(
     if experiment.randomness.deterministic && gpu.is_some() {
         tracing::warn!("randomness.deterministic: libtorch's GPU kernels are taken as they are, and some vary in the last bits");
     }
+    let checkpoints = checkpoints(rundir.work_dir(), experiment.checkpoint_hook().out_dir.as_deref());
     Ok(Setting {
         experiment,
         config_text,
         rundir,
+        checkpoints,
         asked,
         locks,
         console,

@@ -112,6 +112,8 @@ fn named(folder: &Path) -> io::Result<Vec<(PathBuf, bool)>> {
         let path = entry?.path();
         let stem = path.file_stem().and_then(|it| it.to_str()).unwrap_or_default();
         let number = stem.strip_prefix("iter_").or_else(|| stem.strip_prefix("epoch_"));
+        // One that was set aside has its run's own part behind the number.
+        let number = number.map(|it| it.split_once('-').map_or(it, |(number, _)| number));
         let numbered = number.is_some_and(|text| text.parse::<u64>().is_ok());
         if path.extension().is_some_and(|it| it == SUFFIX) && (numbered || stem.starts_with("best_")) {
             found.push((path, numbered));
@@ -123,6 +125,26 @@ fn named(folder: &Path) -> io::Result<Vec<(PathBuf, bool)>> {
 /// Whose the checkpoint at `path` is; `None` where there is none that can be read.
 pub fn owner(path: &Path) -> Option<RunId> {
     safetensors::read_meta(path).ok().map(|it| it.run_id)
+}
+
+/// Keeps another run's checkpoint at `path`, which `run` is about to write over, under a name with that run's own part. At no
+/// moment is either name without its file. Gives the new name.
+pub fn set_aside(path: &Path, run: &RunId) -> io::Result<Option<PathBuf>> {
+    let Some(other) = owner(path).filter(|it| it != run) else { return Ok(None) };
+    let own = if other.is_unknown() { "old" } else { other.own_part() };
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let names = (0..).map(|count| if count == 0 { format!("{stem}-{own}") } else { format!("{stem}-{own}_{count}") });
+    for name in names {
+        let aside = path.with_file_name(format!("{name}.{SUFFIX}"));
+        match fs::hard_link(path, &aside) {
+            Ok(()) => return Ok(Some(aside)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            // Not every file system has links.
+            Err(_) if aside.exists() => {}
+            Err(_) => return fs::rename(path, &aside).map(|()| Some(aside)),
+        }
+    }
+    Ok(None)
 }
 
 /// Removes all but the newest `keep` numbered checkpoints of a run, whose last one is `newest`. What other runs left stays.
@@ -181,6 +203,22 @@ mod tests {
         let mut left: Vec<_> = entries.map(|it| it.file_name().to_string_lossy().replace(".safetensors", "")).collect();
         left.sort();
         left
+    }
+
+    #[test]
+    fn what_another_run_left_under_a_name_is_set_aside_and_still_its_newest() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let folder = folder.path();
+        let path = write(folder, "iter_8", "20260101_000000-aaaa", 8);
+        assert_eq!(set_aside(&path, &id("20260101_000000-aaaa")).expect("nothing to do"), None);
+        let aside = set_aside(&path, &id("20260102_000000-bbbb")).expect("a link").expect("a name");
+        assert_eq!(aside, folder.join("iter_8-aaaa.safetensors"));
+        assert!(path.exists(), "until it is written over");
+        write(folder, "iter_8", "20260102_000000-bbbb", 8);
+        let survey = Survey::of(folder, folder).expect("reads");
+        assert_eq!(survey.newest_entry(&id("20260101_000000-aaaa")).map(|it| &it.path), Some(&aside));
+        prune(folder, &id("20260102_000000-bbbb"), 1, &path).expect("prunes");
+        assert_eq!(left(folder), ["iter_8", "iter_8-aaaa"]);
     }
 
     #[test]

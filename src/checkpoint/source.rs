@@ -9,7 +9,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use ureq::tls::{RootCerts, TlsConfig};
 
-use super::CheckpointError;
+use super::{CheckpointError, last_checkpoint};
 
 /// Names of backbones, as mmengine's `openmmlab.json` has them, and their files.
 const OPEN_MMLAB: &[(&str, &str)] = &[
@@ -171,6 +171,13 @@ impl Source {
         if path.is_dir() {
             return self.in_folder(path);
         }
+        // The file that names the newest leads to it.
+        if path.file_name().is_some_and(|it| it == "last_checkpoint")
+            && let Some(folder) = path.parent()
+            && let Some(last) = last_checkpoint(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
+        {
+            return Ok(last);
+        }
         // Also a pipe or a device: whatever can be read.
         if path.exists() {
             return Ok(path.to_owned());
@@ -186,9 +193,7 @@ impl Source {
     /// The checkpoint of a folder: the one that `last_checkpoint` names, or the only one. Among several it is not guessed.
     fn in_folder(&self, folder: &Path) -> Result<PathBuf, CheckpointError> {
         let mut files = checkpoints(folder).map_err(|error| self.error(format!("the folder cannot be read: {error}")))?;
-        let last = fs::read_to_string(folder.join("last_checkpoint")).unwrap_or_default();
-        let last = Path::new(last.trim()).file_name().map(|it| folder.join(it)).filter(|it| it.is_file());
-        let (chosen, why) = match (last, files.len()) {
+        let (chosen, why) = match (last_checkpoint(folder), files.len()) {
             (Some(last), _) => (last, "which last_checkpoint names"),
             (None, 1) => (files.remove(0), "the only checkpoint in it"),
             (None, 0) => return Err(self.error("it is a folder, and no checkpoint is in it")),

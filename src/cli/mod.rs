@@ -19,10 +19,9 @@ mod train;
 mod version;
 
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::exit::{Exit, told};
@@ -56,8 +55,15 @@ enum Command {
 
 /// Prints why a command line was not taken, or the help that it asked for.
 fn refused(error: &clap::Error) -> Exit {
-    let _ = error.print();
-    if error.use_stderr() { Exit::Usage } else { Exit::Done }
+    let printed = error.print();
+    if error.use_stderr() {
+        return Exit::Usage;
+    }
+    // Help that was asked for; a reader that has gone away has seen enough.
+    match printed.and_then(|()| std::io::stdout().flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Exit::CannotWrite,
+        _ => Exit::Done,
+    }
 }
 
 pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -66,12 +72,16 @@ pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         // clap's own text is a constant, and what libtorch and the cards are is not.
-        Err(error) if error.kind() == ErrorKind::DisplayVersion => {
+        Err(error) if error.kind() == clap::error::ErrorKind::DisplayVersion => {
             let long = args.iter().any(|it| it == "--version");
             let text = if long { version::long(&variables) } else { format!("{}\n", version::short()) };
-            // A reader that has gone away has seen enough.
-            let _ = std::io::stdout().lock().write_all(text.as_bytes());
-            return Exit::Done.into();
+            return match terminal::print(text) {
+                Ok(()) => Exit::Done.into(),
+                Err(failure) => {
+                    terminal::note(format!("error: {failure}"));
+                    failure.exit.into()
+                }
+            };
         }
         Err(error) => return refused(&error).into(),
     };

@@ -41,15 +41,7 @@ pub enum DataError {
         "label map {} has label {value} at row {row}, column {column}: expected 0 to {} ({num_classes} classes) or \
          ignore_index {ignore_index}{hint}", path.display(), num_classes - 1
     )]
-    LabelOutOfRange {
-        path: PathBuf,
-        value: u8,
-        row: usize,
-        column: usize,
-        num_classes: usize,
-        ignore_index: u8,
-        hint: &'static str,
-    },
+    LabelOutOfRange { path: PathBuf, value: u8, row: usize, column: usize, num_classes: usize, ignore_index: u8, hint: String },
 
     /// The dataset's own settings contradict themselves or find nothing.
     #[error("dataset {name}: {reason}")]

@@ -168,6 +168,8 @@ impl Lifeline {
 
     /// Tells the others that this rank stops on an error of its own.
     pub(super) fn fail(&self, message: &str) {
+        // It knows already, and ends in its own words and with its own exit code.
+        self.shared.told.store(true, Ordering::Release);
         self.request(Request::Fail(message.replace('\n', " ")), Duration::from_secs(1));
     }
 

@@ -1,6 +1,6 @@
 //! From a typed config to a training that can begin, or go on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ pub struct Setting {
     /// The merged config, for checkpoints.
     pub config_text: String,
     pub rundir: RunDir,
+    /// Where checkpoints lie: the work dir, or one in `checkpoint.out_dir`.
+    pub checkpoints: PathBuf,
     pub asked: Asked,
     /// On rank 0 of a training: its hold on the folders that it writes checkpoints into.
     pub locks: Vec<Lock>,
@@ -54,7 +56,7 @@ pub struct Setting {
 impl Setting {
     /// Where checkpoints lie.
     pub(super) fn checkpoints(&self) -> &Path {
-        self.experiment.checkpoint_hook().out_dir.as_deref().unwrap_or(self.rundir.work_dir())
+        &self.checkpoints
     }
 
     /// An error where another training has taken the folders over, because this one seemed dead for minutes.
@@ -129,6 +131,9 @@ impl Training {
                 weights::load(&learner.segmentor, &checkpoint.model, path, Fit::Exact).context(
                     "a training goes on with weights of its own shapes; load_from, without --resume, begins a new one",
                 )?;
+                if let Some(evaluation) = &evaluation {
+                    evaluation.refuse_other_classes(&checkpoint.meta.dataset_meta.classes, path)?;
+                }
             }
             begin => {
                 let given = begin.as_ref().map(|(path, checkpoint)| (path.as_path(), &checkpoint.model));

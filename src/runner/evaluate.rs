@@ -115,7 +115,46 @@ impl Evaluation {
                 writable(folder, &format!("the folder of {asked}"), "choose another folder or mend its permissions")?;
             }
         }
+        let whole = |folder: &Option<PathBuf>| folder.as_ref().and_then(|it| std::fs::canonicalize(it).ok());
+        if let (Some(one), Some(two)) = (whole(&leaves.out_dir), whole(&leaves.show_dir))
+            && one == two
+        {
+            let message = format!(
+                "{asked} and --show-dir are one folder, {}: label maps and painted pictures of one name would overwrite each other; name two",
+                one.display()
+            );
+            return Err(Failure::new(Exit::CannotWrite, message).into());
+        }
         Ok(Self { dataset: Arc::new(dataset), loader, metric, leaves, measured, outputs })
+    }
+
+    /// Holds the classes that a checkpoint was trained for against those of the dataset: the same names in another order make every row of
+    /// the table a lie, which is an error; other names may be new names of the same classes, which is a warning.
+    pub fn refuse_other_classes(&self, trained: &[String], path: &Path) -> Result<(), Failure> {
+        let here = &self.dataset.metainfo().classes;
+        match meet(trained, here) {
+            Meeting::Alike => Ok(()),
+            Meeting::OtherOrder(at) => Err(Failure::new(
+                Exit::Data,
+                format!(
+                    "{} was trained for the same classes in another order: class {at} is `{}` there and `{}` in metainfo.classes here; \
+                     give the order of its training",
+                    path.display(),
+                    trained[at],
+                    here[at]
+                ),
+            )),
+            Meeting::OtherNames(at) => {
+                tracing::warn!(
+                    "{} was trained for other classes than metainfo.classes names: class {at} is `{}` there and `{}` here; the table bears \
+                     the names here",
+                    path.display(),
+                    trained[at],
+                    here[at]
+                );
+                Ok(())
+            }
+        }
     }
 
     /// Runs the pass on this rank's share; the metrics are of all ranks' images. `None` when somebody asked to stop.
@@ -247,6 +286,27 @@ impl Evaluation {
     }
 }
 
+/// How two lists of class names meet, with the first class that differs.
+#[derive(Debug, PartialEq, Eq)]
+enum Meeting {
+    Alike,
+    OtherOrder(usize),
+    OtherNames(usize),
+}
+
+/// Lists of which one is not known, or of other lengths (which the shapes of the weights tell), say nothing.
+fn meet(trained: &[String], here: &[String]) -> Meeting {
+    let Some(at) = trained.iter().zip(here).position(|(one, two)| one != two).filter(|_| trained.len() == here.len()) else {
+        return Meeting::Alike;
+    };
+    let sorted = |list: &[String]| {
+        let mut list = list.to_vec();
+        list.sort();
+        list
+    };
+    if sorted(trained) == sorted(here) { Meeting::OtherOrder(at) } else { Meeting::OtherNames(at) }
+}
+
 fn make(folder: &Path) -> Result<(), Failure> {
     let refuse = |error| Failure::new(Exit::CannotWrite, format!("cannot make the folder {}: {error}", folder.display()));
     std::fs::create_dir_all(folder).map_err(refuse)
@@ -339,4 +399,18 @@ fn summed(counts: &Counts, group: &Group) -> anyhow::Result<Counts> {
     let list: Vec<f64> = counts.to_list().iter().map(|&it| it as f64).collect();
     let sums = group.sums(&list).map_err(Failure::from)?;
     Ok(Counts::from_list(&sums.iter().map(|&it| it as i64).collect::<Vec<_>>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_in_another_order_are_told_from_classes_of_other_names() {
+        let list = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(meet(&list("a b c"), &list("a b c")), Meeting::Alike);
+        assert_eq!(meet(&list("a b c"), &list("a c b")), Meeting::OtherOrder(1));
+        assert_eq!(meet(&list("a b c"), &list("a b d")), Meeting::OtherNames(2));
+        assert_eq!(meet(&[], &list("a")), Meeting::Alike);
+    }
 }

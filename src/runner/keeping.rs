@@ -91,14 +91,19 @@ impl Training {
         let path = folder.join(format!("{}.safetensors", self.plan.checkpoint_name(self.progress.iteration)));
         if self.group.is_main() {
             self.setting.still_held()?;
-            self.checkpoint().write(&path)?;
+            let checkpoint = self.checkpoint();
+            let cannot = |error: std::io::Error| {
+                Failure::new(Exit::CannotWrite, format!("cannot keep {} in order: {error}", folder.display()))
+            };
+            if let Some(aside) = checkpoint::set_aside(&path, &self.run).map_err(cannot)? {
+                tracing::info!("another run's {} is {} from now on", path.display(), aside.display());
+            }
+            checkpoint.write(&path)?;
             let keep = self.setting.experiment.checkpoint_hook().max_keep_ckpts;
             let prune = || checkpoint::prune(folder, &self.run, keep as usize, &path);
             let written = checkpoint::record_newest(self.setting.rundir.work_dir(), &path)
                 .and_then(|()| if keep > 0 { prune() } else { Ok(()) });
-            written.map_err(|error| {
-                Failure::new(Exit::CannotWrite, format!("cannot keep {} in order: {error}", folder.display()))
-            })?;
+            written.map_err(cannot)?;
             tracing::info!("saved {}", path.display());
         }
         Ok(path)

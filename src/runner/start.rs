@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::build::Setting;
 use super::weights;
-use crate::checkpoint::{Beginning, Checkpoint, CurrentRun, Found, Places, RunId, Source, Survey, mmengine};
+use crate::checkpoint::{Beginning, Checkpoint, CurrentRun, Found, Places, RunId, Source, Survey, last_checkpoint, mmengine};
 use crate::exit::{Exit, Failure};
 
 /// What a start was asked for besides its config.
@@ -82,6 +82,10 @@ impl Start {
     }
 }
 
+fn same(left: &Path, right: &Path) -> bool {
+    std::fs::canonicalize(left).ok() == std::fs::canonicalize(right).ok()
+}
+
 /// What rank 0 finds before it decides.
 struct Place<'a> {
     asked: &'a Asked,
@@ -143,10 +147,11 @@ impl<'a> Place<'a> {
         if let Some(newest) = survey.entries.last() {
             let path = newest.path.display();
             tracing::warn!(
-                "{folder} holds checkpoints of another run, the newest {path} (iteration {}): this start begins a new run, which leaves \
-                 them alone but for those of the same name; to go on with that one instead, start with --resume --cfg-options \
-                 load_from={path}",
-                newest.iteration
+                "{folder} holds checkpoints of another run, the newest {path} (iteration {}): this start begins a new run, which keeps \
+                 them (one whose name it needs becomes …-{}.safetensors); to go on with that one instead, start with --resume \
+                 --cfg-options load_from={path}",
+                newest.iteration,
+                if newest.run.is_unknown() { "old" } else { newest.run.own_part() }
             );
         }
         Decision { run: self.new_run(survey), path: self.load_from.map(Path::to_owned), with_state: false }
@@ -173,6 +178,13 @@ impl<'a> Place<'a> {
             for problem in &found.skipped {
                 tracing::warn!("skipped: {problem}");
             }
+            if let Some(last) = last_checkpoint(self.work_dir).filter(|it| !same(it, &found.path)) {
+                let (last, path) = (last.display(), found.path.display());
+                tracing::warn!(
+                    "last_checkpoint names {last}, but {path} is this run's newest and is taken; to go back, start with --resume \
+                     --cfg-options load_from={last}"
+                );
+            }
             let run = run.filter(|it| !it.is_unknown()).unwrap_or(new_run);
             return Ok((Decision { run, path: Some(found.path), with_state: true }, Some(found.checkpoint)));
         }
@@ -184,11 +196,26 @@ impl<'a> Place<'a> {
                 )
             });
             tracing::warn!("the run of {folder}, {}, has no checkpoint yet: it begins again{others}", current.id);
-            let from = if current.with_state { current.from.clone() } else { self.load_from.map(Path::to_owned) };
+            // Where it began, unless the config or the command line says another place, or none.
+            let said = self.load_from.is_some() || self.asked.file;
+            let from = if said && !current.with_state { self.load_from.map(Path::to_owned) } else { current.from.clone() };
             return Ok((Decision { run: current.id.clone(), path: from, with_state: current.with_state }, None));
         }
         // `resume` and `load_from` side by side in a config are mmengine's way to say "go on from this file".
         let with_state = self.load_from.is_some() && !self.asked.resume;
+        if let Some(file) = self.load_from.filter(|_| with_state) {
+            let (local, checkpoint) = self.read(file)?;
+            if checkpoint.meta.is_weights_alone() && mmengine::read(&local)?.is_none() {
+                let message = format!(
+                    "the config has resume: true and load_from: {}, but that file holds weights alone, and no state of a training to go \
+                     on with; leave resume out to begin a run from these weights",
+                    file.display()
+                );
+                return Err(Failure::new(Exit::Data, message).into());
+            }
+            tracing::info!("no checkpoint in {folder} yet: going on from load_from, {}", file.display());
+            return Ok((Decision { run: new_run, path: Some(file.to_owned()), with_state }, Some(checkpoint)));
+        }
         match self.load_from {
             Some(file) => tracing::info!("--resume: no checkpoint in {folder} yet, starting from load_from, {}", file.display()),
             None => tracing::warn!("--resume: no checkpoint in {folder}, starting from the beginning"),
@@ -206,20 +233,26 @@ impl<'a> Place<'a> {
     /// Goes on from a file that the command line names. It is the same run only where that file is its newest: a run that goes back
     /// would meet its own later checkpoints.
     fn go_on_from(&self, file: &Path, survey: &Survey) -> anyhow::Result<(Decision, Option<Checkpoint>)> {
-        let local = Source::parse(file, self.places)?.fetched()?;
-        let checkpoint = Checkpoint::read(&local)?;
+        let (local, checkpoint) = self.read(file)?;
         if checkpoint.meta.is_weights_alone() && mmengine::read(&local)?.is_none() {
             return Err(self.weights_alone(file, survey).into());
         }
         let run = &checkpoint.meta.run_id;
-        let same = |left: &Path, right: &Path| std::fs::canonicalize(left).ok() == std::fs::canonicalize(right).ok();
         let newest = survey.newest_entry(run).filter(|_| !run.is_unknown());
         let own = newest.is_some_and(|newest| {
             let here = survey.entries.iter().find(|it| same(&it.path, &local));
             here.is_some_and(|it| it.iteration == newest.iteration)
         });
         let run = if own { run.clone() } else { self.new_run(survey) };
-        Ok((Decision { run, path: Some(file.to_owned()), with_state: true }, Some(checkpoint)))
+        let path = if Source::parse(file, self.places)?.is_remote() { file.to_owned() } else { local };
+        Ok((Decision { run, path: Some(path), with_state: true }, Some(checkpoint)))
+    }
+
+    /// A checkpoint that was named, and its file on this machine.
+    fn read(&self, file: &Path) -> anyhow::Result<(PathBuf, Checkpoint)> {
+        let local = Source::parse(file, self.places)?.fetched()?;
+        let checkpoint = Checkpoint::read(&local)?;
+        Ok((local, checkpoint))
     }
 
     fn weights_alone(&self, file: &Path, survey: &Survey) -> Failure {

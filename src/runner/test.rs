@@ -67,6 +67,7 @@ pub fn test(setting: &Setting, options: &TestOptions) -> anyhow::Result<()> {
     weights::load(&segmentor, &checkpoint.model, &path, Fit::Exact)
         .context("a test needs every weight: give the config that the checkpoint was trained with, or its num_classes")?;
     tracing::info!("loaded {}", path.display());
+    evaluation.refuse_other_classes(&checkpoint.meta.dataset_meta.classes, &path)?;
     let format = memory_format::decide(&experiment.env_cfg, &setting.device)?;
     arrange(&segmentor, format);
 

@@ -189,7 +189,13 @@ impl Folder {
         }
         let ann_file = config.ann_file.as_deref().filter(|path| !path.as_os_str().is_empty()).map(|path| config.below_root(path));
         let (mut names, overlooked, whole) = match ann_file {
-            Some(path) if !path.is_dir() => (listed(&path)?, Vec::new(), false),
+            Some(path) if !path.is_dir() => {
+                let names = listed(&path)?;
+                if names.is_empty() {
+                    return Err(refuse(format!("the list {} (ann_file) names no image", path.display())));
+                }
+                (names, Vec::new(), false)
+            }
             _ if kind.needs_ann_file => return Err(refuse("needs ann_file, a list of names".into())),
             _ => {
                 // Label maps that lie among the images are not overlooked images.

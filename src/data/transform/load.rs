@@ -176,9 +176,10 @@ pub(in crate::data) fn check_range(label: &LabelMap, rule: &LabelRule, path: &Pa
     }
     let at = label.data.iter().position(outside).unwrap_or_default();
     let hint = if reduce_zero_label {
-        " after reduce_zero_label; do the dataset's classes fit these files?"
+        let stored = label.data[at].wrapping_add(1);
+        format!(" after reduce_zero_label, where the file has {stored}; do the dataset's classes fit these files?")
     } else {
-        "; do the dataset's classes fit these files, or is reduce_zero_label: true missing?"
+        "; do the dataset's classes fit these files, or is reduce_zero_label: true missing?".to_owned()
     };
     Err(DataError::LabelOutOfRange {
         path: path.to_owned(),
