@@ -152,6 +152,8 @@ impl Scene {
                 if let Some(iteration) = line.split("resumed at iteration ").nth(1) {
                     let iteration: u64 = iteration.split(',').next().and_then(|it| it.parse().ok()).expect("a number");
                     assert!(iteration >= saved, "{saved} was said to be saved: {}", everything());
+                    // It may have been killed between saving and saying so.
+                    saved = iteration;
                 }
                 let told = line.split("saved ").nth(1).filter(|it| it.ends_with(".safetensors"));
                 if let Some(iteration) = told.and_then(|it| it.rsplit("iter_").next()?.split(['.', '-']).next()?.parse().ok()) {

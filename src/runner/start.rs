@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::build::Setting;
 use super::weights;
-use crate::checkpoint::{Beginning, Checkpoint, CurrentRun, Found, Places, RunId, Source, Survey, last_checkpoint, mmengine};
+use crate::checkpoint::{
+    Beginning, Checkpoint, CurrentRun, Found, Places, RunId, Source, Survey, last_checkpoint, mmengine, record_newest,
+};
 use crate::exit::{Exit, Failure};
 
 /// What a start was asked for besides its config.
@@ -178,13 +180,7 @@ impl<'a> Place<'a> {
             for problem in &found.skipped {
                 tracing::warn!("skipped: {problem}");
             }
-            if let Some(last) = last_checkpoint(self.work_dir).filter(|it| !same(it, &found.path)) {
-                let (last, path) = (last.display(), found.path.display());
-                tracing::warn!(
-                    "last_checkpoint names {last}, but {path} is this run's newest and is taken; to go back, start with --resume \
-                     --cfg-options load_from={last}"
-                );
-            }
+            self.point_to(&found.path)?;
             let run = run.filter(|it| !it.is_unknown()).unwrap_or(new_run);
             return Ok((Decision { run, path: Some(found.path), with_state: true }, Some(found.checkpoint)));
         }
@@ -221,6 +217,25 @@ impl<'a> Place<'a> {
             None => tracing::warn!("--resume: no checkpoint in {folder}, starting from the beginning"),
         }
         Ok((Decision { run: new_run, path: self.load_from.map(Path::to_owned), with_state }, None))
+    }
+
+    /// `last_checkpoint` names another than the newest where a run was killed between saving and saying so, or where somebody wrote into
+    /// it. From now on it names the newest.
+    fn point_to(&self, newest: &Path) -> Result<(), Failure> {
+        let last = last_checkpoint(self.work_dir);
+        if last.as_ref().is_some_and(|it| same(it, newest)) {
+            return Ok(());
+        }
+        if let Some(last) = last {
+            let (last, path) = (last.display(), newest.display());
+            tracing::warn!(
+                "last_checkpoint names {last}, but {path} is this run's newest and is taken; to go back, start with --resume \
+                 --cfg-options load_from={last}"
+            );
+        }
+        record_newest(self.work_dir, newest).map_err(|error| {
+            Failure::new(Exit::CannotWrite, format!("cannot write last_checkpoint in {}: {error}", self.work_dir.display()))
+        })
     }
 
     /// mmengine's latest checkpoint, where mmengine was the last to write one here. A run of ours that has none yet knows by its own
