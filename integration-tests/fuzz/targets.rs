@@ -86,13 +86,13 @@ pub const TARGETS: [Target; 22] = [
     target("pictures", Bytes, 200, corpus::pictures, picture),
 ];
 
-/// An error as people see it: one plain line that says something, and nothing about us.
+/// An error as people see it: a plain line for each thing that is wrong, and nothing about us.
 fn told(error: &impl Display) -> Verdict {
     let text = error.to_string();
-    if text.trim().is_empty() {
-        return Err("an error says nothing".into());
+    if text.trim().is_empty() || text.lines().any(|it| it.trim().is_empty()) {
+        return Err("an error, or a line of it, says nothing".into());
     }
-    if let Some(character) = text.chars().find(|it| it.is_control()) {
+    if let Some(character) = text.chars().find(|it| it.is_control() && *it != '\n') {
         return Err(format!("an error has the character {character:?}: {}", cut(&text)));
     }
     if text.contains("fault of segslurm") {

@@ -47,12 +47,15 @@ pub(super) fn mark(text: &str) -> String {
         let (before, inside) = rest.split_at(start);
         marked.push_str(before);
         let inside = &inside[2..];
-        let path = inside.find("}}").map(|end| (end, inside[..end].trim_matches([' ', '\t'])));
-        if let Some((end, path)) = path.filter(|(_, path)| is_path(path)) {
+        // Looked for no further than a path reaches: of a text of nothing but braces every one would be followed to the end.
+        let open = inside.trim_start_matches([' ', '\t']);
+        let (path, behind) = open.split_at(open.find(|it| !in_path(it)).unwrap_or(open.len()));
+        let close = behind.trim_start_matches([' ', '\t']).strip_prefix("}}");
+        if let Some(behind) = close.filter(|_| is_path(path)) {
             marked.extend([OPEN]);
             marked.push_str(path);
             marked.extend([CLOSE]);
-            rest = &inside[end + 2..];
+            rest = behind;
         } else {
             marked.push_str("{{");
             rest = inside;
@@ -63,8 +66,11 @@ pub(super) fn mark(text: &str) -> String {
 }
 
 fn is_path(text: &str) -> bool {
-    text.starts_with(|it: char| it.is_ascii_alphabetic() || it == '_')
-        && text.chars().all(|it| it.is_ascii_alphanumeric() || matches!(it, '_' | '.' | '-'))
+    text.starts_with(|it: char| it.is_ascii_alphabetic() || it == '_') && text.chars().all(in_path)
+}
+
+fn in_path(it: char) -> bool {
+    it.is_ascii_alphanumeric() || matches!(it, '_' | '.' | '-')
 }
 
 /// Whether there are references in a text.
@@ -337,6 +343,13 @@ mod tests {
     }
 
     const NAMES: &str = "crop: [1, 2]\npipe: [3, 4]\nsize: {{crop}}\ndata: {pipeline: '{{pipe}}'}";
+
+    #[test]
+    fn a_text_of_braces_is_read_once() {
+        let braces = "{{".repeat(1_000_000);
+        assert_eq!(mark(&braces), braces);
+        assert_eq!(mark("{{ a.b-c\t}} {{ a b }} {{a}"), format!("{OPEN}a.b-c{CLOSE} {{{{ a b }}}} {{{{a}}"));
+    }
 
     #[test]
     fn a_name_is_changed_everywhere_at_once() {
