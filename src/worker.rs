@@ -1,5 +1,6 @@
 //! One rank: from a command line to a group of ranks, a run, and an exit code.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rand::{RngCore, SeedableRng};
@@ -252,20 +253,21 @@ fn keep_config(text: &str, rundir: &RunDir, config: &Path) -> Result<(), Failure
 /// What this run runs on: the first lines of its log. A collective.
 fn describe(group: &Group, accelerator: &Accelerator, gpu: Option<usize>, seed: u64, rundir: &RunDir) -> anyhow::Result<()> {
     tracing::info!("segslurm {} on {}", env!("CARGO_PKG_VERSION"), dist::libtorch());
+    let hosts: Vec<&str> = (0..group.world()).map(|rank| group.host(rank)).collect();
     if group.world() > 1 {
-        let hosts: std::collections::BTreeSet<&str> = (0..group.world()).map(|rank| group.host(rank)).collect();
-        let hosts = hosts.into_iter().collect::<Vec<_>>().join(", ");
-        tracing::info!("{} ranks over {} on {hosts}", group.world(), group.backend());
+        let distinct: BTreeSet<&str> = hosts.iter().copied().collect();
+        let distinct = distinct.into_iter().collect::<Vec<_>>().join(", ");
+        tracing::info!("{} ranks over {} on {distinct}", group.world(), group.backend());
     }
     let own = match gpu {
         Some(gpu) => format!("cuda:{gpu}, {}", dist::card(gpu)?),
         None => "the CPU".to_owned(),
     };
     let devices = group.all_gather_text(&own).map_err(Failure::from)?;
-    for line in by_device(group, &devices) {
+    for line in by_device(&hosts, &devices) {
         tracing::info!("{line}");
     }
-    let cards: std::collections::BTreeSet<_> = (0..devices.len()).map(|rank| (group.host(rank), &devices[rank])).collect();
+    let cards: BTreeSet<_> = hosts.iter().zip(&devices).collect();
     if gpu.is_some() && cards.len() < devices.len() {
         tracing::warn!("{} ranks share {} GPUs: start as many as there are GPUs", devices.len(), cards.len());
     }
@@ -285,9 +287,9 @@ fn describe(group: &Group, accelerator: &Accelerator, gpu: Option<usize>, seed: 
 }
 
 /// A line for each rank's device; ranks of one machine on the same kind of device share one.
-fn by_device(group: &Group, devices: &[String]) -> Vec<String> {
+fn by_device(hosts: &[&str], devices: &[String]) -> Vec<String> {
     let mut lines = Vec::new();
-    let place = |rank: usize| (group.host(rank), devices[rank].split_once(", ").map_or("", |(_, card)| card));
+    let place = |rank: usize| (hosts[rank], devices[rank].split_once(", ").map_or("", |(_, card)| card));
     let mut start = 0;
     while start < devices.len() {
         let end = (start..devices.len()).find(|&rank| place(rank) != place(start)).unwrap_or(devices.len());
@@ -301,4 +303,21 @@ fn by_device(group: &Group, devices: &[String]) -> Vec<String> {
         start = end;
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_of_a_machine_on_one_kind_of_card_share_a_line() {
+        let told =
+            |hosts: &[&str], devices: &[&str]| by_device(hosts, &devices.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(told(&[""], &["the CPU"]), ["rank 0 on the CPU"]);
+        assert_eq!(
+            told(&["n1", "n1", "n2", "n2"], &["cuda:0, H200", "cuda:1, H200", "cuda:0, H200", "cuda:1, L4"]),
+            ["ranks 0 to 1 on n1 on cuda:0 cuda:1: H200", "rank 2 on n2 on cuda:0: H200", "rank 3 on n2 on cuda:1: L4"]
+        );
+        assert_eq!(told(&["n1", "n1"], &["the CPU", "the CPU"]), ["ranks 0 to 1 on n1 on the CPU"]);
+    }
 }

@@ -41,9 +41,9 @@ impl RunId {
         self.0.is_empty()
     }
 
-    /// The part that no other run has.
+    /// The part that no other run has; `old` for those from before runs had ids.
     pub fn own_part(&self) -> &str {
-        self.0.rsplit('-').next().unwrap_or_default()
+        if self.is_unknown() { "old" } else { self.0.rsplit('-').next().unwrap_or_default() }
     }
 }
 

@@ -131,7 +131,7 @@ pub fn owner(path: &Path) -> Option<RunId> {
 /// moment is either name without its file. Gives the new name.
 pub fn set_aside(path: &Path, run: &RunId) -> io::Result<Option<PathBuf>> {
     let Some(other) = owner(path).filter(|it| it != run) else { return Ok(None) };
-    let own = if other.is_unknown() { "old" } else { other.own_part() };
+    let own = other.own_part();
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let names = (0..).map(|count| if count == 0 { format!("{stem}-{own}") } else { format!("{stem}-{own}_{count}") });
     for name in names {

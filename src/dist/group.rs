@@ -37,7 +37,7 @@ impl Device {
     /// Where small tensors of control have to be: NCCL takes only its own device's.
     fn of_tensors(&self) -> tch::Device {
         match self {
-            Self::Nccl(index) => tch::Device::Cuda(index % tch::Cuda::device_count().max(1) as usize),
+            Self::Nccl(index) => tch::Device::Cuda(*index),
             Self::GlooInterface(_) | Self::GlooAddress(_) => tch::Device::Cpu,
         }
     }
@@ -146,9 +146,7 @@ impl Group {
         let store = store.prefixed(&format!("group/{number}")).map_err(failed)?;
         lifeline.enter("the set-up of a process group");
         let made = match device {
-            Device::Nccl(index) => {
-                ProcessGroup::nccl(&store, *rank, *world, timeout, index % tch::Cuda::device_count().max(1) as usize)
-            }
+            Device::Nccl(index) => ProcessGroup::nccl(&store, *rank, *world, timeout, *index),
             Device::GlooInterface(name) => ProcessGroup::gloo(&store, *rank, *world, timeout, GlooDevice::Interface(name)),
             Device::GlooAddress(address) => ProcessGroup::gloo(&store, *rank, *world, timeout, GlooDevice::Address(address)),
         };

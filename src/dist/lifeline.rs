@@ -66,7 +66,7 @@ struct Shared {
     changed: Condvar,
     /// All ranks have said goodbye, or the watching thread is gone for another reason.
     over: AtomicBool,
-    /// The main thread has the verdict in hand.
+    /// The main thread has the verdict in hand, or stops for a reason of its own.
     told: AtomicBool,
 }
 

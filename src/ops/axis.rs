@@ -32,7 +32,7 @@ pub(super) fn bilinear(from: i64, to: i64, align_corners: bool, options: (Kind, 
 
 /// `[to, from]`: each row takes the mean over one of the cells that cover an axis, as adaptive pooling cuts it.
 fn cells(from: i64, to: i64, device: Device) -> Result<Tensor, TchError> {
-    // From the whole numbers floor(i * from / to) to ceil((i + 1) * from / to), which floats up to 2^24 hold exactly.
+    // From floor(i * from / to) to ceil((i + 1) * from / to), in whole numbers: a float may round across one.
     let at = Tensor::f_arange(to, (Kind::Int64, device))?;
     let start = at.f_mul_scalar(from)?.f_floor_divide_scalar(to)?;
     let end = at.f_add_scalar(1)?.f_mul_scalar(from)?.f_add_scalar(to - 1)?.f_floor_divide_scalar(to)?;

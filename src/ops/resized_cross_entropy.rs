@@ -14,7 +14,7 @@ use super::border::{from_tch, to_tch};
 use super::constant::Constant;
 use super::cross_entropy::{CrossEntropy, as_labels, cross_entropy, denominator, divided, loss_kind};
 use super::error::computed;
-use super::function::{Function, is_exclusive, unary};
+use super::function::{Function, unary};
 use super::grad_tap;
 use super::label_map::accuracy;
 use super::resize::resize_bilinear;
@@ -96,18 +96,18 @@ struct Known {
 }
 
 impl Function<1> for Known {
-    type Saved = Option<TchTensor>;
+    type Saved = ();
 
-    fn forward(&self, _: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, Self::Saved) {
-        (self.value.clone(), self.slope.clone())
+    fn forward(&self, _: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, ()) {
+        (self.value.clone(), ())
     }
 
-    fn backward(&self, slope: Self::Saved, grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
-        let scaled = |mut slope: TchTensor| {
-            let scaled = if is_exclusive(&slope) { slope.tensor.f_mul_(&grad.tensor) } else { slope.tensor.f_mul(&grad.tensor) };
-            TchTensor::new(computed("cross_entropy backward", [&slope.tensor], scaled).to_kind(self.kind))
+    fn backward(&self, (): (), grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
+        let scaled = |slope: &TchTensor| {
+            let scaled = computed("cross_entropy backward", [&slope.tensor], slope.tensor.f_mul(&grad.tensor));
+            TchTensor::new(scaled.to_kind(self.kind))
         };
-        [slope.map(scaled)]
+        [self.slope.as_ref().map(scaled)]
     }
 }
 

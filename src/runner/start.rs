@@ -153,7 +153,7 @@ impl<'a> Place<'a> {
                  them (one whose name it needs becomes …-{}.safetensors); to go on with that one instead, start with --resume \
                  --cfg-options load_from={path}",
                 newest.iteration,
-                if newest.run.is_unknown() { "old" } else { newest.run.own_part() }
+                newest.run.own_part()
             );
         }
         Decision { run: self.new_run(survey), path: self.load_from.map(Path::to_owned), with_state: false }
