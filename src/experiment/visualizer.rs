@@ -1,0 +1,48 @@
+//! What a run shows of itself: painted pictures, scalars, log lines.
+
+use serde::Deserialize;
+
+use crate::metrics::VisBackendConfig;
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub enum VisualizerConfig {
+    SegLocalVisualizer(SegLocalVisualizer),
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SegLocalVisualizer {
+    pub name: String,
+    pub vis_backends: Vec<VisBackendConfig>,
+    /// The weight of the colours against the image.
+    #[serde(deserialize_with = "crate::config::share")]
+    pub alpha: f64,
+}
+
+impl Default for SegLocalVisualizer {
+    fn default() -> Self {
+        Self { name: "visualizer".to_owned(), vis_backends: Vec::new(), alpha: crate::visualization::ALPHA }
+    }
+}
+
+/// `log_processor.type`, which configs of mmseg leave out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum LogProcessorType {
+    LogProcessor,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogProcessor {
+    pub r#type: Option<LogProcessorType>,
+    /// Losses and times are means over so many iterations.
+    #[serde(deserialize_with = "crate::config::positive")]
+    pub window_size: usize,
+    pub by_epoch: bool,
+}
+
+impl Default for LogProcessor {
+    fn default() -> Self {
+        Self { r#type: None, window_size: 10, by_epoch: true }
+    }
+}
