@@ -4,22 +4,25 @@ mod agreement;
 mod environment;
 mod hooks;
 mod loops;
+mod old_style;
 mod visualizer;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError, Node, OneOrMany, Value};
 use crate::data::{DataloaderConfig, Transform};
 use crate::ddp::WrapperConfig;
+use crate::dist::Launcher;
 use crate::exit::{Exit, Failure};
 use crate::logging::LogLevel;
 use crate::metrics::IoUMetricConfig;
 use crate::models::SegmentorConfig;
 use crate::optim::{OptimWrapperConfig, ParamSchedulerConfig};
 
-pub use environment::{EnvConfig, MemoryFormatChoice, MpConfig, Randomness};
+pub use environment::{Compile, CustomImports, EnvConfig, MemoryFormatChoice, MpConfig, Randomness};
 pub use hooks::{
     CheckpointHook, CheckpointSlot, DefaultHooks, LoggerHook, LoggerSlot, ParamSchedulerSlot, Rule, SamplerSeedSlot,
     SegVisualizationHook, TimerSlot, VisualizationSlot,
@@ -45,7 +48,7 @@ pub struct Experiment {
     #[serde(default)]
     pub optim_wrapper: Option<OptimWrapperConfig>,
     #[serde(default)]
-    pub param_scheduler: Vec<ParamSchedulerConfig>,
+    pub param_scheduler: OneOrMany<ParamSchedulerConfig>,
     #[serde(default)]
     pub train_cfg: Option<TrainLoopConfig>,
     #[serde(default)]
@@ -81,10 +84,74 @@ pub struct Experiment {
     pub tta_pipeline: Option<Vec<Transform>>,
     #[serde(default)]
     pub tta_model: Option<TtaModelSlot>,
-    /// Which registry mmengine starts in; segslurm has one, `mmseg`.
+    /// Which registry mmengine starts in; segslurm has one, with the components of mmseg.
     #[serde(default)]
-    pub default_scope: Option<String>,
+    pub default_scope: Option<Scope>,
+    /// Without effect: as in mmseg's tools, `--launcher` says how the ranks are started, and its default is none.
+    #[serde(default)]
+    pub launcher: Option<Launcher>,
+    /// What mmengine calls the run in its logs.
+    #[serde(default)]
+    pub experiment_name: Option<String>,
+    /// Modules that mmengine imports first. Those of packages whose components are here under the same names need not be.
+    #[serde(default)]
+    pub custom_imports: Option<CustomImports>,
+    /// Batch norms become synchronised ones where there are several ranks.
+    #[serde(default)]
+    pub sync_bn: Option<SyncBn>,
+    /// Without effect: operations are fused in any case.
+    #[serde(default)]
+    pub compile: Compile,
+    /// What is odd in the config and no error.
+    #[serde(skip)]
+    pub remarks: Vec<String>,
 }
+
+/// `default_scope`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    Mmseg,
+    Mmengine,
+    Mmcv,
+}
+
+/// `sync_bn`: whose implementation mmengine takes. There is one here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyncBn {
+    Torch,
+    Mmcv,
+}
+
+/// What a config calls its parts before it uses them. A config that mmengine wrote down still has these names, though nothing
+/// refers to them any more.
+const USUAL_NAMES: [&str; 24] = [
+    "albu_train_transforms",
+    "backend_args",
+    "backbone_norm_cfg",
+    "checkpoint",
+    "checkpoint_file",
+    "class_weight",
+    "classes",
+    "crop_size",
+    "data_preprocessor",
+    "data_root",
+    "dataset_type",
+    "file_client_args",
+    "img_ratios",
+    "metainfo",
+    "norm_cfg",
+    "num_classes",
+    "optimizer",
+    "palette",
+    "reduce_zero_label",
+    "test_pipeline",
+    "train_pipeline",
+    "val_pipeline",
+    "vis_backends",
+    "vis_interval",
+];
 
 /// `val_evaluator`, `test_evaluator`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -108,11 +175,36 @@ pub enum ModelWrapperConfig {
     MMDistributedDataParallel(WrapperConfig),
 }
 
+/// As mmengine's runner: a model without a preprocessor takes the one at the top of the config.
+fn with_preprocessor(config: &Config) -> Cow<'_, Config> {
+    const KEY: &str = "data_preprocessor";
+    let without = |model: &Node| model.as_map().is_some_and(|it| it.get(KEY).is_none_or(|it| it.value == Value::Null));
+    match (config.root.get(KEY), config.root.get("model").filter(|it| without(it))) {
+        (Some(top), Some(_)) if top.as_map().is_some_and(|it| it.contains_key("type")) => {
+            let mut config = config.clone();
+            config.set("model", KEY, top.clone());
+            Cow::Owned(config)
+        }
+        _ => Cow::Borrowed(config),
+    }
+}
+
 impl Experiment {
     /// Types the merged config and refuses one whose sections contradict each other.
     pub fn from_config(config: &Config) -> Result<Self, Failure> {
-        let experiment: Self = config.parse().map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
+        old_style::refuse(&config.root)?;
+        let config = with_preprocessor(config);
+        let (mut experiment, remarks) = config.read::<Self>(&USUAL_NAMES).map_err(|faulty| {
+            let contradictions = faulty.value.as_ref().and_then(|it| agreement::check(it).err());
+            let faults = ConfigError::all(faulty.errors).to_string();
+            let told = faults + &contradictions.map(|it| format!("\n{}", it.message)).unwrap_or_default();
+            Failure::new(Exit::Config, told)
+        })?;
         agreement::check(&experiment)?;
+        experiment.remarks = config.remarks.iter().cloned().chain(remarks).collect();
+        if experiment.sync_bn.is_some() {
+            experiment.model.synchronize_norms();
+        }
         Ok(experiment)
     }
 
@@ -165,5 +257,117 @@ impl Experiment {
             Some(VisualizerConfig::SegLocalVisualizer(visualizer)) => visualizer.clone(),
             None => SegLocalVisualizer::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+
+    /// What becomes of a config whose bases are the shipped ones.
+    fn read(file: &str, text: &str, overrides: &[&str]) -> Result<Experiment, String> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(file);
+        std::fs::write(&path, text).expect("a file");
+        let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+        let tidy = |text: String| text.replace(&format!("{}/", folder.path().display()), "");
+        let config = load(&path, &overrides).map_err(|it| tidy(it.to_string()))?;
+        let mut experiment = Experiment::from_config(&config).map_err(|it| tidy(it.to_string()))?;
+        experiment.remarks = experiment.remarks.into_iter().map(tidy).collect();
+        Ok(experiment)
+    }
+
+    const DEMO: &str = "_base_ = ['mmseg::demo/pspnet_r18-d8_demo-128x128.py']\n";
+
+    fn demo(text: &str) -> Result<Experiment, String> {
+        read("a.py", &format!("{DEMO}{text}"), &[])
+    }
+
+    #[test]
+    fn every_fault_of_a_config_is_told_at_once() {
+        let text = "model = dict(backbone=dict(depht=18), decode_head=dict(type='PSPhead', channels='many'),\n\
+                    auxiliary_head=dict(channels=0, loss_decode=dict(type='CrossEntropy')))\n\
+                    train_dataloader = dict(batch_size='two', sampler=dict(type='Infinite'))\n\
+                    param_scheduler = [dict(type='PolyLR', power='x'), dict(type='Poly')]\n\
+                    default_hooks = dict(logger=dict(intervall=5), checkpoint=dict(interval=0))\n\
+                    visualizer = dict(vis_backends=[dict(type='WandbVisBackend')])\n\
+                    train_cfg = dict(_delete_=True, type='IterBasedTrainLoop')";
+        insta::assert_snapshot!(demo(text).expect_err("is wrong"));
+    }
+
+    #[test]
+    fn contradictions_are_told_beside_unknown_keys() {
+        let error = demo("model = dict(decode_head=dict(num_classes=5, foo=1))").expect_err("is wrong");
+        assert!(error.contains("decode_head.foo: unknown key") && error.contains("num_classes is 5"), "{error}");
+    }
+
+    #[test]
+    fn names_of_a_python_config_that_nothing_uses_are_no_error() {
+        let experiment = demo("enf_cfg = dict(dist_cfg=dict(port=29500))\nfoo = 3\nimg_ratios = [1.0]\ncrop_size = (64, 64)");
+        assert_eq!(
+            experiment.expect("is read").remarks,
+            [
+                "a.py:2: nothing uses `enf_cfg`; did you mean `env_cfg`?",
+                "a.py:5: crop_size: no value refers to this name any more; set the values themselves"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_means_nothing_here_is_taken() {
+        let text = "custom_imports = None\ncompile = False\nsync_bn = None\nexperiment_name = 'x'\nresume = None\n\
+                    launcher = 'pytorch'\ndefault_scope = 'mmseg'\nload_from = None\nrandomness = None\n\
+                    env_cfg = dict(cudnn_benchmark=True)\nparam_scheduler = dict(_delete_=True, type='mmengine.optim.PolyLR', eta_min=0.0001)\n\
+                    model = dict(type='mmseg.EncoderDecoder', _scope_='mmseg')\n\
+                    visualizer = dict(vis_backends=dict(_delete_=True, type='mmengine.LocalVisBackend'))\n\
+                    custom_imports = dict(imports=['mmpretrain.models'], allow_failed_imports=False)";
+        let experiment = demo(text).expect("is read");
+        assert_eq!((experiment.param_scheduler.len(), experiment.resume), (1, false));
+        let error = demo("custom_imports = dict(imports=['mmseg.models', 'my.models'])").expect_err("would have to run");
+        assert!(error.starts_with("a.py:2: custom_imports.imports.1: segslurm runs no Python"), "{error}");
+        assert!(demo("default_scope = 'mmdet'").expect_err("another").contains("default_scope"), "another scope");
+    }
+
+    #[test]
+    fn sync_bn_makes_batch_norms_synchronised() {
+        let experiment = demo("sync_bn = 'torch'").expect("is read");
+        let model = format!("{:?}", experiment.model);
+        assert!(model.contains("SyncBN(") && !model.replace("SyncBN(", "").contains("BN("), "{model}");
+    }
+
+    #[test]
+    fn a_preprocessor_at_the_top_is_the_models() {
+        let text = "model = dict(data_preprocessor=None)\ndata_preprocessor = dict(type='SegDataPreProcessor', size=(96, 64), seg_pad_val=7)";
+        assert_eq!(demo(text).map(|it| it.model.seg_pad_val()).map_err(|it| it.contains("seg_pad_val is 7")), Err(true));
+    }
+
+    #[test]
+    fn the_size_of_batches_is_changed_in_one_place() {
+        for (file, text, overrides) in [
+            ("a.yaml", "_base_: mmseg::demo/pspnet_r18-d8_demo-128x128.yaml", &["model.data_preprocessor.size=64,64"][..]),
+            (
+                "a.yaml",
+                "_base_: mmseg::pspnet/pspnet_r50-d8_4xb4-80k_ade20k-512x512.yaml",
+                &["model.data_preprocessor.size=64,64"],
+            ),
+            ("a.yaml", "_base_: mmseg::demo/pspnet_r18-d8_demo-128x128.yaml\nmodel: {data_preprocessor: {size: [64, 64]}}", &[]),
+            (
+                "a.py",
+                "_base_ = 'configs/demo/pspnet_r18-d8_demo-128x128.py'\nmodel = dict(data_preprocessor=dict(size=(64, 64)))",
+                &[],
+            ),
+        ] {
+            let experiment = read(file, text, overrides).expect("is read");
+            assert!(format!("{:?}", experiment.model).contains("size: Some([64, 64])"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_config_of_mmseg_0_x_is_told_what_its_parts_are_called_now() {
+        let text = "_base_ = []\ndata = dict(samples_per_gpu=4)\noptimizer = dict(type='SGD')\noptimizer_config = dict()\n\
+                    lr_config = dict(policy='poly')\nrunner = dict(type='IterBasedRunner', max_iters=80000)\n\
+                    checkpoint_config = dict(by_epoch=False)\nevaluation = dict(interval=8000)\nmodel = dict()";
+        insta::assert_snapshot!(read("old.py", text, &[]).expect_err("is of another time"));
     }
 }

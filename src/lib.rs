@@ -6,9 +6,10 @@
 // `println!` panics where nobody reads any more: what is printed goes through `terminal`.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
-// Floor 0: what every error ends in.
+// Floor 0: what every error ends in, and what the program finds beside itself.
 pub mod excerpt;
 pub mod exit;
+pub mod shipped;
 
 // Floor 1: languages. No tensors, no siblings.
 pub mod config;

@@ -100,6 +100,9 @@ fn prepare(task: &Task, config: &Config, variables: Variables, purpose: Purpose)
     let launched =
         Launched::read(task.launcher, variables, task.local_rank, dist_config, accelerator.gpus).map_err(Failure::from)?;
     let console = Console::start(experiment.log_level, variables("SEGSLURM_LOG").as_deref(), launched.rank == 0)?;
+    if launched.rank == 0 {
+        experiment.remarks.iter().for_each(|it| tracing::warn!("{it}"));
+    }
     if task.launcher == Launcher::None {
         warn_of_a_step(variables);
     }

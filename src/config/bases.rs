@@ -9,6 +9,7 @@ use super::node::{Map, Node, Origin, Value};
 use super::python::Program;
 use super::references::Uses;
 use super::{deserialize, references, yaml};
+use crate::shipped;
 
 pub(super) const BASE: &str = "_base_";
 /// Longer chains of files are a mistake.
@@ -35,17 +36,23 @@ fn load_file(path: &Path, uses: &mut Uses, stack: &mut Vec<PathBuf>) -> Result<N
         stack.push(fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()));
         let directory = path.parent().unwrap_or(Path::new(""));
         for base in base_names(&entry)? {
-            let node = load_base(&directory.join(base.as_str().unwrap_or_default()), base, uses, stack)?;
+            let node = load_base(&find_base(directory, base)?, base, uses, stack)?;
             join(&mut bases, node, &entry.origin)?;
         }
         stack.pop();
     }
     let has_bases = bases.as_map().is_some_and(|it| !it.is_empty());
+    if matches!(file, File::Python(_)) {
+        // In Python a name's value is taken where the name is used: what this file sets changes nothing in its bases.
+        let whole = bases.clone();
+        let taken = references::resolve(&mut bases, &Uses::new())?;
+        taken.names.iter().for_each(|name| references::take(name, &whole, uses));
+    }
     let mut own = file.evaluate(&bases, uses)?;
     if has_bases {
         references::resolve_bases(&mut own, &bases)?;
     }
-    merge(bases, own, ListKeys::Refused)
+    merge(bases, own, ListKeys::Refused, uses)
 }
 
 /// A file, read but not yet put over its bases.
@@ -104,12 +111,56 @@ fn base_names(entry: &Node) -> Result<Vec<&Node>, ConfigError> {
     }
 }
 
-fn load_base(path: &Path, named: &Node, uses: &mut Uses, stack: &mut Vec<PathBuf>) -> Result<Node, ConfigError> {
-    let Ok(canonical) = fs::canonicalize(path) else {
-        let shown = tidy(path);
-        let hint = hint(&shown);
-        return Err(ConfigError::at(&named.origin, BASE, format!("there is no file {}{hint}", shown.display())));
+/// The config that a path stands for, seen from `directory`: the file of that name, or the YAML in place of Python, or one of those
+/// that come with the program, wherever the path begins (`../_base_/models/x.py`, `mmseg::_base_/models/x.py`).
+pub(super) fn find(directory: &Path, path: &str) -> Option<PathBuf> {
+    let there = |path: PathBuf| {
+        let other = path.extension().is_some_and(|it| it == "py").then(|| path.with_extension("yaml"));
+        std::iter::once(path).chain(other).find(|it| it.exists())
     };
+    let (scope, below) = path.split_once("::").map_or((None, path), |(scope, below)| (Some(scope), below));
+    match scope {
+        None => {
+            if let Some(found) = there(directory.join(below)) {
+                return Some(found);
+            }
+        }
+        Some("mmseg" | "segslurm") => {}
+        Some(_) => return None,
+    }
+    if Path::new(below).is_absolute() {
+        return None;
+    }
+    let steps = Path::new(below).components().skip_while(|it| !matches!(it, Component::Normal(_)));
+    let below: PathBuf = steps.collect();
+    let below = below.strip_prefix("configs").unwrap_or(&below);
+    shipped::folders("configs").into_iter().find_map(|folder| there(folder.join(below)))
+}
+
+/// The file of one entry of `_base_`.
+fn find_base(directory: &Path, named: &Node) -> Result<PathBuf, ConfigError> {
+    let path = named.as_str().unwrap_or_default();
+    find(directory, path).ok_or_else(|| {
+        let message = match path.split_once("::") {
+            Some((scope, _)) if !["mmseg", "segslurm"].contains(&scope) => {
+                format!("`{path}`: the configs of {scope} are not here; only those of mmseg come with the program, as mmseg::…")
+            }
+            Some((_, below)) => format!("no config `{below}` comes with the program"),
+            None => {
+                let shown = tidy(&directory.join(path));
+                format!(
+                    "there is no file {}, and none of the configs that come with the program{}",
+                    shown.display(),
+                    hint(&shown)
+                )
+            }
+        };
+        ConfigError::at(&named.origin, BASE, message)
+    })
+}
+
+fn load_base(path: &Path, named: &Node, uses: &mut Uses, stack: &mut Vec<PathBuf>) -> Result<Node, ConfigError> {
+    let canonical = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     if stack.len() > MAX_BASES {
         return Err(ConfigError::at(
             &named.origin,
@@ -144,16 +195,18 @@ fn hint(path: &Path) -> String {
 
 /// Adds one more base beside the others. A key may come from one base only: the order of bases shall not matter.
 fn join(bases: &mut Node, base: Node, listed: &Origin) -> Result<(), ConfigError> {
+    let mut faults = Vec::new();
     if let (Value::Map(into), Value::Map(from)) = (&mut bases.value, base.value) {
         for (key, node) in from {
             if let Some(first) = into.get(&key) {
                 let message = format!("two bases set `{key}`: {} and {}; keep it in one of them", first.origin, node.origin);
-                return Err(ConfigError::at(listed, BASE, message));
+                faults.push(ConfigError::at(listed, BASE, message));
+            } else {
+                into.insert(key, node);
             }
-            into.insert(key, node);
         }
     }
-    Ok(())
+    if faults.is_empty() { Ok(()) } else { Err(ConfigError::all(faults)) }
 }
 
 /// Whether the keys `0`, `1`, … of a mapping reach into a list: on the command line they do, in a file they do not.
@@ -164,65 +217,83 @@ pub(super) enum ListKeys {
 }
 
 /// Merges `child` over `base`: mappings key by key, everything else by replacing. A mapping with `_delete_: true` replaces too.
-pub(super) fn merge(base: Node, child: Node, list_keys: ListKeys) -> Result<Node, ConfigError> {
+/// What cannot be merged is told all at once.
+pub(super) fn merge(base: Node, child: Node, list_keys: ListKeys, uses: &mut Uses) -> Result<Node, ConfigError> {
     let whole = base.clone();
-    merge_at(base, child, &Merge { whole: &whole, list_keys }, "")
+    let mut merge = Merge { whole: &whole, list_keys, uses, faults: Vec::new() };
+    let merged = merge.at(base, child, "");
+    if merge.faults.is_empty() { Ok(merged) } else { Err(ConfigError::all(merge.faults)) }
 }
 
 struct Merge<'a> {
     /// The base from its root, for references.
     whole: &'a Node,
     list_keys: ListKeys,
+    uses: &'a mut Uses,
+    faults: Vec<ConfigError>,
 }
 
-fn merge_at(mut base: Node, mut child: Node, context: &Merge<'_>, path: &str) -> Result<Node, ConfigError> {
-    let Value::Map(changes) = &mut child.value else {
-        return Ok(without_delete(child));
-    };
-    if delete(changes, path)? {
-        return Ok(without_delete(child));
-    }
-    if let Some(target) = references::target(&base, context.whole)? {
-        base = target;
-    }
-    match (&mut base.value, child.value) {
-        (Value::Map(into), Value::Map(changes)) => {
-            for (key, change) in changes {
-                let path = join_path(path, &key);
-                let merged = match into.get_mut(&key) {
-                    Some(old) => merge_at(take(old), change, context, &path)?,
-                    None => without_delete(change),
-                };
-                into.insert(key, merged);
-            }
-            Ok(base)
+impl Merge<'_> {
+    /// What cannot be merged leaves the base as it is.
+    fn at(&mut self, mut base: Node, mut child: Node, path: &str) -> Node {
+        let Value::Map(changes) = &mut child.value else {
+            return without_delete(child);
+        };
+        match delete(changes, path) {
+            Ok(false) => {}
+            Ok(true) => return without_delete(child),
+            Err(fault) => self.faults.push(fault),
         }
-        (Value::List(items), Value::Map(changes)) if context.list_keys == ListKeys::Allowed => {
-            for (key, change) in changes {
-                let path = join_path(path, &key);
-                let length = items.len();
-                let digits = key.bytes().all(|it| it.is_ascii_digit());
-                let Some(slot) = key.parse::<usize>().ok().filter(|_| digits).and_then(|index| items.get_mut(index)) else {
-                    let message = match length {
-                        0 => "the list is empty".to_owned(),
-                        _ => format!("not an index of the list, which has {length} items (0 to {})", length - 1),
+        match references::target(&base, self.whole) {
+            Ok(Some((target, name))) => {
+                references::take(&name, self.whole, self.uses);
+                base = target;
+            }
+            Ok(None) => {}
+            Err(fault) => {
+                self.faults.push(fault);
+                return base;
+            }
+        }
+        match (&mut base.value, child.value) {
+            (Value::Map(into), Value::Map(changes)) => {
+                for (key, change) in changes {
+                    let path = join_path(path, &key);
+                    let merged = match into.get_mut(&key) {
+                        Some(old) => self.at(take(old), change, &path),
+                        None => without_delete(change),
                     };
-                    return Err(ConfigError::at(&change.origin, &path, message));
-                };
-                *slot = merge_at(take(slot), change, context, &path)?;
+                    into.insert(key, merged);
+                }
             }
-            Ok(base)
+            (Value::List(items), Value::Map(changes)) if self.list_keys == ListKeys::Allowed => {
+                for (key, change) in changes {
+                    let path = join_path(path, &key);
+                    let length = items.len();
+                    let digits = key.bytes().all(|it| it.is_ascii_digit());
+                    let Some(slot) = key.parse::<usize>().ok().filter(|_| digits).and_then(|index| items.get_mut(index)) else {
+                        let message = match length {
+                            0 => "the list is empty".to_owned(),
+                            _ => format!("not an index of the list, which has {length} items (0 to {})", length - 1),
+                        };
+                        self.faults.push(ConfigError::at(&change.origin, &path, message));
+                        continue;
+                    };
+                    *slot = self.at(take(slot), change, &path);
+                }
+            }
+            (old, Value::Map(changes)) => {
+                let origin = changes.values().next().map_or(&child.origin, |it| &it.origin);
+                let message = format!(
+                    "a mapping cannot be merged into {}, set at {}; add `_delete_: true` to replace it",
+                    old.describe(),
+                    base.origin
+                );
+                self.faults.push(ConfigError::at(origin, path, message));
+            }
+            (_, value) => return Node::new(value, child.origin),
         }
-        (old, Value::Map(changes)) => {
-            let origin = changes.values().next().map_or(&child.origin, |it| &it.origin);
-            let message = format!(
-                "a mapping cannot be merged into {}, set at {}; add `_delete_: true` to replace it",
-                old.describe(),
-                base.origin
-            );
-            Err(ConfigError::at(origin, path, message))
-        }
-        (_, value) => Ok(Node::new(value, child.origin)),
+        base
     }
 }
 
@@ -283,6 +354,10 @@ mod tests {
 
     use super::*;
     use crate::config::{self, Config};
+
+    fn merged(base: Node, child: Node) -> Result<Node, ConfigError> {
+        merge(base, child, ListKeys::Refused, &mut Uses::new())
+    }
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("a folder");
@@ -405,20 +480,20 @@ mod tests {
         #[test]
         fn merging_nothing_changes_nothing(base in any_map()) {
             let empty = Node::new(Value::Map(Map::new()), Origin::named("test"));
-            prop_assert_eq!(merge(base.clone(), empty.clone(), ListKeys::Refused).expect("merges"), base.clone());
-            prop_assert_eq!(merge(empty, base.clone(), ListKeys::Refused).expect("merges"), base);
+            prop_assert_eq!(merged(base.clone(), empty.clone()).expect("merges"), base.clone());
+            prop_assert_eq!(merged(empty, base.clone()).expect("merges"), base);
         }
 
         #[test]
         fn merging_twice_is_merging_once(base in any_map(), child in any_map()) {
-            if let Ok(once) = merge(base, child.clone(), ListKeys::Refused) {
-                prop_assert_eq!(merge(once.clone(), child, ListKeys::Refused).expect("merges"), once);
+            if let Ok(once) = merged(base, child.clone()) {
+                prop_assert_eq!(merged(once.clone(), child).expect("merges"), once);
             }
         }
 
         #[test]
         fn every_value_of_the_child_wins(base in any_map(), child in any_map()) {
-            if let Ok(merged) = merge(base, child.clone(), ListKeys::Refused) {
+            if let Ok(merged) = merged(base, child.clone()) {
                 for (key, node) in child.as_map().expect("a mapping") {
                     if node.as_map().is_none() {
                         prop_assert_eq!(merged.get(key), Some(node));

@@ -6,76 +6,181 @@
 //! - An integer is accepted where a float is expected, never the reverse. Nothing else is converted.
 //! - An error names the key path, the place that set the value, what was expected, and the nearest valid name.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt;
 
+use indexmap::IndexMap;
 use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::error::{ConfigError, suggest};
+use super::error::{ConfigError, nearest, suggest};
 use super::field::VALUE_OR_LIST;
 use super::node::{Map, Node, Origin, Value};
 use super::references::Variables;
+use super::stand_in::Anything;
 
 const TYPE: &str = "type";
 
-/// Reads `node`, which stands at `path` in its config.
-pub(super) fn from_node<T: DeserializeOwned>(node: &Node, path: &str) -> Result<T, ConfigError> {
-    from_root(node, path, &Variables::default())
+/// mmengine's key for the registry that a type is looked for in.
+const SCOPE: &str = "_scope_";
+
+/// The packages whose components are segslurm's under the same names.
+pub(super) const SCOPES: [&str; 4] = ["mmseg", "mmengine", "mmcv", "torch"];
+
+/// A config with more faults than this is another kind of file.
+const MAX_FAULTS: usize = 200;
+
+/// Why a tree is not a `T`: every fault in it, in the order of files and lines.
+#[derive(Debug)]
+pub struct Faulty<T> {
+    pub errors: Vec<ConfigError>,
+    /// What can be read nevertheless, where unknown keys are the only faults.
+    pub value: Option<T>,
 }
 
-/// Like [`from_node`]; a key in `variables` need not be one of `T`.
+impl<T> From<Faulty<T>> for ConfigError {
+    fn from(faulty: Faulty<T>) -> Self {
+        Self::all(faulty.errors)
+    }
+}
+
+/// Reads `node`, which stands at `path` in its config.
+pub(super) fn from_node<T: DeserializeOwned>(node: &Node, path: &str) -> Result<T, ConfigError> {
+    Ok(from_root(node, path, None).map(|(value, _)| value)?)
+}
+
+/// Like [`from_node`]; at a config's root stand `names` too, which need not be keys of `T`. What people should know of them is
+/// returned.
 ///
-/// Numbers outside their range are told all at once: each is replaced by one that fits, in a copy, and the rest is read on.
-pub(super) fn from_root<T: DeserializeOwned>(node: &Node, path: &str, variables: &Variables) -> Result<T, ConfigError> {
-    let mut copy = None;
-    let mut faults: Vec<(String, ConfigError)> = Vec::new();
-    loop {
-        let node = copy.as_ref().unwrap_or(node);
-        let root = Deserializer { node, path: &Path::Root(path), typed: false, variables: Some(variables) };
+/// Faults are told all at once. A pass ends at the first wrong value; the next pass reads something that fits in its place, so
+/// it ends at the second.
+pub(super) fn from_root<T: DeserializeOwned>(
+    node: &Node,
+    path: &str,
+    names: Option<&Names>,
+) -> Result<(T, Vec<String>), Faulty<T>> {
+    let mut reading = Reading { names, stand_ins: BTreeSet::new(), unknown: RefCell::default(), remarks: RefCell::default() };
+    let mut faults: Vec<(String, Origin, ConfigError)> = Vec::new();
+    let mut value = None;
+    for _ in 0..MAX_FAULTS {
+        let root = Deserializer { node, path: &Path::Root(path), typed: false, root: names.is_some(), reading: &reading };
         let fault = match T::deserialize(root) {
-            Ok(value) if faults.is_empty() => return Ok(value),
-            Ok(_) => break,
+            Ok(read) => {
+                value = Some(read).filter(|_| reading.stand_ins.is_empty());
+                break;
+            }
             Err(fault) => fault,
         };
         let (at, origin) = fault.place.unwrap_or_else(|| (path.to_owned(), node.origin.clone()));
-        if faults.iter().any(|(known, _)| *known == at) {
+        let mut spot = match fault.missing {
+            Some(key) => join(&at, key),
+            None => fault.spoils.unwrap_or_else(|| at.clone()),
+        };
+        // What stands in for a wrong value may be wrong for whoever reads it together with others.
+        let below = format!("{spot}.");
+        let follows = reading.stand_ins.iter().any(|it| *it == spot || it.starts_with(&below));
+        let misspelt = |key: &&str| {
+            let unknown = reading.unknown.borrow();
+            let mut beside = unknown.keys().filter_map(|it| it.strip_prefix(&at)).map(|it| it.trim_start_matches('.'));
+            beside.any(|it| nearest(it, [*key]).is_some())
+        };
+        if !follows && !fault.missing.as_ref().is_some_and(misspelt) {
+            let error = ConfigError::at(&origin, &at, fault.message);
+            faults.push((at, origin, error));
+        }
+        while reading.stand_ins.contains(&spot) && spot != path {
+            spot.truncate(spot.rfind('.').unwrap_or(0));
+        }
+        if spot == path || spot.is_empty() || !reading.stand_ins.insert(spot) {
             break;
         }
-        let below = at.strip_prefix(path).map(|it| it.trim_start_matches('.').to_owned());
-        faults.push((at.clone(), ConfigError::at(&origin, &at, fault.message)));
-        let mut mended = node.clone();
-        if !fault.outside || below.and_then(|it| mended.get_mut(&it)).is_none_or(|it| !mend(it)) {
-            break;
-        }
-        copy = Some(mended);
     }
-    Err(ConfigError::all(faults.into_iter().map(|(_, error)| error).collect()))
+    faults.extend(reading.unknown.take().into_iter().map(|(path, (origin, message))| {
+        let error = ConfigError::at(&origin, &path, message);
+        (path, origin, error)
+    }));
+    match (value, faults.is_empty()) {
+        (Some(value), true) => Ok((value, reading.told())),
+        (value, _) => Err(Faulty { errors: in_order(faults), value }),
+    }
 }
 
-/// Puts a number that lies in most ranges into the place of one, or of every one of a list; whether there was any.
-fn mend(node: &mut Node) -> bool {
-    match &mut node.value {
-        Value::Int(value) => *value = 1,
-        Value::Float(value) => *value = 0.5,
-        Value::List(items) => return !items.is_empty() && items.iter_mut().all(mend),
-        _ => return false,
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+/// Faults by file and line. What one line sets in several places, through a name or an anchor, is told once.
+fn in_order(mut faults: Vec<(String, Origin, ConfigError)>) -> Vec<ConfigError> {
+    faults.sort_by(|(_, a, _), (_, b, _)| (a.source(), a.line()).cmp(&(b.source(), b.line())));
+    let mut told = BTreeSet::new();
+    let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
+    faults.retain(|(path, origin, error)| {
+        let message =
+            if let ConfigError::Value { message, .. } | ConfigError::Text { message, .. } = error { message } else { "" };
+        origin.line() == 0 || told.insert((origin.to_string(), last(path), message.to_owned()))
+    });
+    faults.into_iter().map(|(_, _, error)| error).collect()
+}
+
+/// What is not a key of the root, and may stand there all the same.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Names<'a> {
+    /// What values refer to.
+    pub(super) variables: &'a Variables,
+    /// What configs call their parts before they use them; in a config that was printed nothing refers to them any more.
+    pub(super) usual: &'a [&'a str],
+}
+
+/// What all passes over a tree have in common.
+struct Reading<'a> {
+    names: Option<&'a Names<'a>>,
+    /// Places where something that fits is read in place of a value that does not, or that is missing.
+    stand_ins: BTreeSet<String>,
+    /// Keys that nothing has, by their paths.
+    unknown: RefCell<IndexMap<String, (Origin, String)>>,
+    /// What is odd and no error.
+    remarks: RefCell<Vec<(Origin, String)>>,
+}
+
+impl Reading<'_> {
+    fn stands_in(&self, path: &Path<'_>) -> bool {
+        !self.stand_ins.is_empty() && self.stand_ins.contains(&path.to_string())
     }
-    true
+
+    fn unknown(&self, path: &Path<'_>, origin: &Origin, message: String) {
+        self.unknown.borrow_mut().insert(path.to_string(), (origin.clone(), message));
+    }
+
+    fn remark(&self, origin: &Origin, remark: String) {
+        let mut remarks = self.remarks.borrow_mut();
+        if !remarks.iter().any(|(_, known)| *known == remark) {
+            remarks.push((origin.clone(), remark));
+        }
+    }
+
+    fn told(self) -> Vec<String> {
+        let mut remarks = self.remarks.into_inner();
+        remarks.sort_by(|(a, _), (b, _)| (a.source(), a.line()).cmp(&(b.source(), b.line())));
+        remarks.into_iter().map(|(origin, remark)| format!("{origin}: {remark}")).collect()
+    }
 }
 
 /// An error on its way up; the first place that knows where it is fills in `place`.
 #[derive(Debug)]
-struct Fault {
+pub(super) struct Fault {
     message: String,
     place: Option<(String, Origin)>,
-    /// A number is of the right type, and too small or too large.
-    outside: bool,
+    /// The key that is not there.
+    missing: Option<&'static str>,
+    /// The path of what cannot be read for it, where that is more than its place.
+    spoils: Option<String>,
 }
 
 impl Fault {
-    fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), place: None, outside: false }
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), place: None, missing: None, spoils: None }
     }
 
     fn at(mut self, path: &Path<'_>, origin: &Origin) -> Self {
@@ -102,7 +207,7 @@ impl de::Error for Fault {
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self { outside: true, ..Self::invalid_type(found, expected) }
+        Self::invalid_type(found, expected)
     }
 
     fn invalid_length(length: usize, expected: &dyn de::Expected) -> Self {
@@ -118,7 +223,7 @@ impl de::Error for Fault {
     }
 
     fn missing_field(name: &'static str) -> Self {
-        Self::new(format!("the key `{name}` is missing"))
+        Self { missing: Some(name), ..Self::new(format!("the key `{name}` is missing")) }
     }
 
     fn duplicate_field(name: &'static str) -> Self {
@@ -190,8 +295,9 @@ struct Deserializer<'a> {
     path: &'a Path<'a>,
     /// The node is the payload of a variant: its `type` has been read.
     typed: bool,
-    /// At the root, the keys that need not be sections.
-    variables: Option<&'a Variables>,
+    /// The node is the config's root.
+    root: bool,
+    reading: &'a Reading<'a>,
 }
 
 impl<'a> Deserializer<'a> {
@@ -218,11 +324,13 @@ impl<'a> Deserializer<'a> {
     }
 
     fn entries(&self, map: &'a Map, fields: Option<&'static [&'static str]>) -> Entries<'a> {
-        Entries { iter: map.iter(), path: self.path, fields, skip_type: self.typed, value: None }
+        let (path, reading) = (self.path, self.reading);
+        let absent = fields.filter(|_| !reading.stand_ins.is_empty()).unwrap_or_default().iter();
+        Entries { map, iter: map.iter(), absent, path, fields, typed: self.typed, root: self.root, reading, value: None }
     }
 
     fn visit_list<'de, V: Visitor<'de>>(self, items: &'a [Node], visitor: V) -> Result<V::Value, Fault> {
-        let mut access = Items { iter: items.iter().enumerate(), path: self.path };
+        let mut access = Items { iter: items.iter().enumerate(), path: self.path, reading: self.reading };
         let result = visitor.visit_seq(&mut access).and_then(|value| match access.iter.next() {
             None => Ok(value),
             Some((taken, _)) => Err(Fault::new(format!("expected a list of {taken}, found a list of {}", items.len()))),
@@ -230,24 +338,51 @@ impl<'a> Deserializer<'a> {
         self.place(result)
     }
 
-    /// The keys of a struct that the struct does not have.
-    fn check_keys(&self, map: &'a Map, fields: &'static [&'static str]) -> Result<(), Fault> {
+    /// Takes note of the keys of a struct that the struct does not have.
+    fn check_keys(&self, map: &'a Map, fields: &'static [&'static str]) {
         for (key, node) in map {
             if fields.contains(&key.as_str()) || (self.typed && key == TYPE) {
                 continue;
             }
             let path = Path::Key(self.path, key);
-            match self.variables {
-                Some(variables) if variables.names.contains(key) => {
-                    if let Some(origin) = variables.stale.get(key) {
-                        let text = "no value refers to this name any more; set the values themselves";
-                        return Err(Fault::new(text).at(&path, origin));
-                    }
-                }
-                _ => return Err(Fault::new(format!("unknown key{}", suggest(key, "keys", fields))).at(&path, &node.origin)),
+            match self.reading.names.filter(|_| self.root) {
+                Some(names) => self.check_name(names, key, node, fields),
+                None if key == SCOPE => match node.as_str() {
+                    Some(scope) if SCOPES.contains(&scope) => {}
+                    _ => self.reading.unknown(&path, &node.origin, format!("expected one of {}", SCOPES.join(", "))),
+                },
+                None => self.reading.unknown(&path, &node.origin, format!("unknown key{}", suggest(key, "keys", fields))),
             }
         }
-        Ok(())
+    }
+
+    /// A name at the root that is not a key. In a Python config it is as good as any; elsewhere something has to refer to it.
+    fn check_name(&self, names: &Names, key: &str, node: &Node, fields: &'static [&'static str]) {
+        let Names { variables, usual } = names;
+        let stale = variables.stale.get(key);
+        let used = variables.names.contains(key);
+        if used && stale.is_none() {
+            return;
+        }
+        let path = Path::Key(self.path, key);
+        let origin = stale.unwrap_or(&node.origin);
+        let python = origin.source().ends_with(".py");
+        if used || origin.is_command_line() && usual.contains(&key) {
+            let text = "no value refers to this name any more; set the values themselves";
+            return match python {
+                true => self.reading.remark(origin, format!("{key}: {text}")),
+                false => self.reading.unknown(&path, origin, text.to_owned()),
+            };
+        }
+        if usual.contains(&key) {
+            return;
+        }
+        if !python {
+            return self.reading.unknown(&path, origin, format!("unknown key{}", suggest(key, "keys", fields)));
+        }
+        if let Some(meant) = nearest(key, fields.iter().copied()) {
+            self.reading.remark(origin, format!("nothing uses `{key}`; did you mean `{meant}`?"));
+        }
     }
 }
 
@@ -277,6 +412,7 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_> {
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Fault> {
         match &self.node.value {
             Value::List(items) if name == VALUE_OR_LIST => self.visit_list(items, visitor),
+            Value::Null if name == VALUE_OR_LIST => self.place(visitor.visit_unit()),
             _ => self.place(visitor.visit_newtype_struct(self)),
         }
     }
@@ -302,7 +438,7 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_> {
     ) -> Result<V::Value, Fault> {
         match &self.node.value {
             Value::Map(map) => {
-                self.check_keys(map, fields)?;
+                self.check_keys(map, fields);
                 self.place(visitor.visit_map(self.entries(map, Some(fields))))
             }
             // A list would fill a struct by position, which no config means.
@@ -354,6 +490,7 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_> {
 struct Items<'a> {
     iter: std::iter::Enumerate<std::slice::Iter<'a, Node>>,
     path: &'a Path<'a>,
+    reading: &'a Reading<'a>,
 }
 
 impl<'de> de::SeqAccess<'de> for &mut Items<'_> {
@@ -361,8 +498,7 @@ impl<'de> de::SeqAccess<'de> for &mut Items<'_> {
 
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
         let Some((index, node)) = self.iter.next() else { return Ok(None) };
-        let deserializer = Deserializer { node, path: &Path::Index(self.path, index), typed: false, variables: None };
-        deserializer.place(seed.deserialize(deserializer)).map(Some)
+        read(node, &Path::Index(self.path, index), self.reading, seed).map(Some)
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -370,31 +506,55 @@ impl<'de> de::SeqAccess<'de> for &mut Items<'_> {
     }
 }
 
+/// Reads the value at `path`, or what stands in for it.
+fn read<'de, S: DeserializeSeed<'de>>(node: &Node, path: &Path<'_>, reading: &Reading<'_>, seed: S) -> Result<S::Value, Fault> {
+    let deserializer = Deserializer { node, path, typed: false, root: false, reading };
+    deserializer.place(if reading.stands_in(path) { seed.deserialize(Anything::new()) } else { seed.deserialize(deserializer) })
+}
+
 /// A mapping's entries, without `type` where it has been read.
 struct Entries<'a> {
+    map: &'a Map,
     iter: indexmap::map::Iter<'a, String, Node>,
+    /// Fields that may have to be made up.
+    absent: std::slice::Iter<'static, &'static str>,
     path: &'a Path<'a>,
-    /// A struct's keys; any others are variables, and left out.
+    /// A struct's keys; any others have been looked at, and are left out.
     fields: Option<&'static [&'static str]>,
-    skip_type: bool,
-    value: Option<(&'a str, &'a Node)>,
+    typed: bool,
+    root: bool,
+    reading: &'a Reading<'a>,
+    /// The entry whose value comes next; no node where it is made up.
+    value: Option<(&'a str, Option<&'a Node>)>,
 }
 
 impl<'de> de::MapAccess<'de> for Entries<'_> {
     type Error = Fault;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
-        let (fields, skip_type) = (self.fields, self.skip_type);
-        let wanted = |key: &str| fields.map_or(!(skip_type && key == TYPE), |fields| fields.contains(&key));
-        let Some((key, node)) = self.iter.find(|(key, _)| wanted(key)) else { return Ok(None) };
-        self.value = Some((key, node));
-        seed.deserialize(Key(key)).map(Some).map_err(|fault| fault.at(&Path::Key(self.path, key), &node.origin))
+        let (fields, typed, root) = (self.fields, self.typed, self.root);
+        let wanted = |key: &str, node: &Node| match fields {
+            // As mmengine's runner has it, a section that is null is one that is left out.
+            Some(fields) => fields.contains(&key) && !(root && node.value == Value::Null),
+            None => !(typed && (key == TYPE || key == SCOPE)),
+        };
+        if let Some((key, node)) = self.iter.find(|(key, node)| wanted(key, node)) {
+            self.value = Some((key, Some(node)));
+            return seed.deserialize(Key(key)).map(Some).map_err(|fault| fault.at(&Path::Key(self.path, key), &node.origin));
+        }
+        let (map, path, reading) = (self.map, self.path, self.reading);
+        let missing = self.absent.find(|key| !map.contains_key(**key) && reading.stands_in(&Path::Key(path, key)));
+        let Some(key) = missing else { return Ok(None) };
+        self.value = Some((key, None));
+        seed.deserialize(Key(key)).map(Some)
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Fault> {
         let (key, node) = self.value.take().ok_or_else(|| Fault::new("a value was asked for before its key"))?;
-        let deserializer = Deserializer { node, path: &Path::Key(self.path, key), typed: false, variables: None };
-        deserializer.place(seed.deserialize(deserializer))
+        match node {
+            Some(node) => read(node, &Path::Key(self.path, key), self.reading, seed),
+            None => seed.deserialize(Anything::new()),
+        }
     }
 }
 
@@ -451,6 +611,14 @@ impl<'de> de::Deserializer<'de> for Key<'_> {
     }
 }
 
+/// A type's name alone: without the registry in front (`mmseg.PSPHead`), or the module (`mmseg.models.decode_heads.PSPHead`).
+fn without_scope(name: &str) -> &str {
+    match (name.split_once('.'), name.rsplit_once('.')) {
+        (Some((scope, _)), Some((_, own))) if SCOPES.contains(&scope) => own,
+        _ => name,
+    }
+}
+
 /// An enum's variant: chosen by `name`, filled from `payload`.
 struct Choice<'a> {
     payload: Deserializer<'a>,
@@ -462,7 +630,7 @@ struct Choice<'a> {
 impl<'a> Choice<'a> {
     /// The payload as a mapping; a bare name has none.
     fn mapping(&self) -> Result<(&'a Map, Deserializer<'a>), Fault> {
-        let payload = Deserializer { typed: true, variables: None, ..self.payload };
+        let payload = Deserializer { typed: true, root: false, ..self.payload };
         match &self.payload.node.value {
             Value::Map(map) => Ok((map, payload)),
             other => Err(Fault::new(format!("expected a mapping with `type`, found {}", other.describe()))),
@@ -478,12 +646,17 @@ impl<'de, 'a> de::EnumAccess<'de> for Choice<'a> {
         let Some(name) = self.name.as_str() else {
             let text =
                 format!("expected a name, found {} (valid types: {})", self.name.value.describe(), self.variants.join(", "));
-            return Err(Fault::new(text).at(self.path, &self.name.origin));
+            return Err(Fault {
+                spoils: Some(self.payload.path.to_string()),
+                ..Fault::new(text).at(self.path, &self.name.origin)
+            });
         };
-        let chosen = seed.deserialize(Key(name)).map_err(|_| {
+        let own = without_scope(name);
+        let chosen = seed.deserialize(Key(own)).map_err(|_| {
             let kind = if self.payload.node.as_map().is_some() { ("type", "types") } else { ("value", "values") };
-            let text = format!("unknown {} `{name}`{}", kind.0, suggest(name, kind.1, self.variants));
-            Fault::new(text).at(self.path, &self.name.origin)
+            let last = own.rsplit('.').next().unwrap_or(own);
+            let text = format!("unknown {} `{name}`{}", kind.0, suggest(last, kind.1, self.variants));
+            Fault { spoils: Some(self.payload.path.to_string()), ..Fault::new(text).at(self.path, &self.name.origin) }
         })?;
         Ok((chosen, self))
     }
@@ -494,7 +667,10 @@ impl<'de> de::VariantAccess<'de> for Choice<'_> {
 
     fn unit_variant(self) -> Result<(), Fault> {
         match self.mapping() {
-            Ok((map, payload)) => payload.check_keys(map, &[]),
+            Ok((map, payload)) => {
+                payload.check_keys(map, &[]);
+                Ok(())
+            }
             Err(_) => Ok(()),
         }
     }

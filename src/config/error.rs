@@ -1,5 +1,6 @@
 //! What can be wrong with a config. Every message starts with the place to edit and says what was expected there.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 
@@ -31,8 +32,11 @@ impl ConfigError {
         Self::Text { origin: origin.clone(), message: message.into() }
     }
 
-    /// All of them, of which there is one at least.
-    pub(super) fn all(mut errors: Vec<Self>) -> Self {
+    /// All of them, of which there is one at least. What is wrong once and seen from several places is told once.
+    pub fn all(errors: Vec<Self>) -> Self {
+        let mut told = BTreeSet::new();
+        let each = errors.into_iter().flat_map(|it| if let Self::Several(inner) = it { inner } else { vec![it] });
+        let mut errors: Vec<Self> = each.filter(|it| told.insert(it.to_string())).collect();
         if errors.len() == 1 { errors.swap_remove(0) } else { Self::Several(errors) }
     }
 

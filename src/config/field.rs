@@ -10,7 +10,7 @@ use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 /// (serde's own way, an untagged enum, would lose the lines and the reasons of errors.)
 pub(crate) const VALUE_OR_LIST: &str = "segslurm::config::ValueOrList";
 
-/// One `T`, or a list of them: `auxiliary_head`, `val_evaluator`.
+/// One `T`, or a list of them, or null for none: `auxiliary_head`, `val_evaluator`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OneOrMany<T>(pub Vec<T>);
 
@@ -41,6 +41,10 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrManyVisitor<T> {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("one value or a list")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(OneOrMany(Vec::new()))
     }
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {

@@ -13,6 +13,7 @@ mod overrides;
 mod python;
 mod range;
 mod references;
+mod stand_in;
 mod yaml;
 
 use std::path::Path;
@@ -20,6 +21,8 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+pub use deserialize::Faulty;
+use deserialize::Names;
 pub use error::{ConfigError, nearest};
 pub(crate) use field::VALUE_OR_LIST;
 pub use field::{OneOrMany, Pair};
@@ -34,17 +37,25 @@ pub struct Config {
     pub root: Node,
     /// Top-level keys that need not be sections.
     pub variables: Variables,
+    /// What is odd about how it was found.
+    pub remarks: Vec<String>,
 }
 
-/// Loads a config file and applies `key=value` overrides to it.
+/// Loads a config file and applies `key=value` overrides to it. One that is not there is looked for among those that come with the
+/// program.
 pub fn load(path: &Path, overrides: &[String]) -> Result<Config, ConfigError> {
     let mut uses = Uses::new();
-    let root = bases::load(path, &mut uses)?;
-    let mut root = overrides::apply(root, overrides)?;
+    let found = bases::find(Path::new(""), &path.to_string_lossy()).unwrap_or_else(|| path.to_owned());
+    let root = bases::load(&found, &mut uses)?;
+    let mut root = overrides::apply(root, overrides, &mut uses)?;
     check(&root, &mut Vec::new())?;
     let variables = references::resolve(&mut root, &uses)?;
     check(&root, &mut Vec::new())?;
-    Ok(Config { root, variables })
+    let mut remarks = Vec::new();
+    if found != path {
+        remarks.push(format!("there is no {}: read {}", path.display(), found.display()));
+    }
+    Ok(Config { root, variables, remarks })
 }
 
 /// YAML's keys end at 1024 characters, escapes included.
@@ -84,13 +95,26 @@ fn check<'a>(node: &'a Node, path: &mut Vec<&'a str>) -> Result<(), ConfigError>
 pub fn parse_str<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
     let mut root = yaml::parse(text, &Arc::from("text"))?;
     let variables = references::resolve(&mut root, &Uses::new())?;
-    Config { root, variables }.parse()
+    Config { root, variables, remarks: Vec::new() }.parse()
 }
 
 impl Config {
     /// Reads the whole config as `T`. A top-level key that is not a section of `T` is an error, unless it is a variable.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
-        deserialize::from_root(&self.root, "", &self.variables)
+        Ok(self.read(&[]).map(|(value, _)| value)?)
+    }
+
+    /// Reads the whole config as `T`, and says what is odd in it and no error. Names in `usual` may stand at the top though nothing
+    /// refers to them, and any name may in a Python config.
+    pub fn read<T: DeserializeOwned>(&self, usual: &[&str]) -> Result<(T, Vec<String>), Faulty<T>> {
+        deserialize::from_root(&self.root, "", Some(&Names { variables: &self.variables, usual }))
+    }
+
+    /// Sets a key of a mapping at `path`, if there is one.
+    pub fn set(&mut self, path: &str, key: &str, value: Node) {
+        if let Some(Value::Map(map)) = self.root.get_mut(path).map(|it| &mut it.value) {
+            map.insert(key.to_owned(), value);
+        }
     }
 
     /// The merged config as YAML text, which loads as the same config.

@@ -38,6 +38,11 @@ impl Origin {
         &*self.source == COMMAND_LINE
     }
 
+    /// Counted from 1; 0 where there are no lines.
+    pub(super) fn line(&self) -> usize {
+        self.line
+    }
+
     /// The file, or what stands for it.
     pub fn source(&self) -> &str {
         &self.source

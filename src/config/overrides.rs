@@ -3,28 +3,37 @@
 use super::bases::{ListKeys, merge};
 use super::error::ConfigError;
 use super::node::{COMMAND_LINE, MAX_DEPTH, Map, Node, Origin, Value};
-use super::references;
+use super::references::{self, Uses};
 
 /// Merges `key=value` arguments over a config. A later argument wins over an earlier one with the same key.
-pub(super) fn apply(root: Node, arguments: &[String]) -> Result<Node, ConfigError> {
+pub(super) fn apply(root: Node, arguments: &[String], uses: &mut Uses) -> Result<Node, ConfigError> {
     if arguments.is_empty() {
         return Ok(root);
     }
     let origin = Origin::named(COMMAND_LINE);
     let mut tree = Node::new(Value::Map(Map::new()), origin.clone());
+    let mut faults = Vec::new();
     for argument in arguments {
-        let error = |message: String| ConfigError::Override { argument: argument.clone(), message };
-        let (key, value) = argument.split_once('=').ok_or_else(|| error("expected key=value".into()))?;
-        if key.split('.').count() > MAX_DEPTH {
-            return Err(error(format!("the key has more than {MAX_DEPTH} parts")));
+        if let Err(message) = set(&mut tree, argument, &origin) {
+            faults.push(ConfigError::Override { argument: argument.clone(), message });
         }
-        if key.split('.').any(str::is_empty) {
-            return Err(error("expected a key before `=`, such as model.backbone.depth".into()));
-        }
-        let value = parse(value, &origin, 0).map_err(error)?;
-        insert(&mut tree, key, value).map_err(error)?;
     }
-    merge(root, tree, ListKeys::Allowed)
+    if !faults.is_empty() {
+        return Err(ConfigError::all(faults));
+    }
+    merge(root, tree, ListKeys::Allowed, uses)
+}
+
+/// Takes one argument into the tree of all.
+fn set(tree: &mut Node, argument: &str, origin: &Origin) -> Result<(), String> {
+    let (key, value) = argument.split_once('=').ok_or("expected key=value")?;
+    if key.split('.').count() > MAX_DEPTH {
+        return Err(format!("the key has more than {MAX_DEPTH} parts"));
+    }
+    if key.split('.').any(str::is_empty) {
+        return Err("expected a key before `=`, such as model.backbone.depth".into());
+    }
+    insert(tree, key, parse(value, origin, 0)?)
 }
 
 fn insert(tree: &mut Node, key: &str, value: Node) -> Result<(), String> {
@@ -197,7 +206,9 @@ mod tests {
     fn changed(text: &str, arguments: &[&str]) -> Result<String, String> {
         let root = yaml::parse(text, &"a.yaml".into()).expect("parses");
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        apply(root, &arguments).map(|it| serde_json::to_string(&it).expect("has a JSON form")).map_err(|it| it.to_string())
+        apply(root, &arguments, &mut Uses::new())
+            .map(|it| serde_json::to_string(&it).expect("has a JSON form"))
+            .map_err(|it| it.to_string())
     }
 
     const CONFIG: &str = "model: {depth: 50, type: A}\npipeline: [{type: Load}, {type: Pack}]\nlr: 1";

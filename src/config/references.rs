@@ -23,6 +23,8 @@ const MAX_CHAIN: usize = 64;
 const MAX_BROUGHT: usize = 1_000_000;
 /// The same while one place is merged.
 const MAX_STEPS: usize = 10_000;
+/// So many faults are told at once.
+const MAX_FAULTS: usize = 20;
 
 /// What is left of a limit.
 struct Budget(usize);
@@ -261,11 +263,29 @@ fn follow<'a>(whole: &'a Node, path: &str, from: &Node, depth: usize, budget: &m
     Ok(node)
 }
 
-/// The node that a reference node stands for at this point of merging, if it is one.
-pub(super) fn target(node: &Node, whole: &Node) -> Result<Option<Node>, ConfigError> {
+/// The node that a reference node stands for at this point of merging, and the name that it begins with, if it is one.
+pub(super) fn target(node: &Node, whole: &Node) -> Result<Option<(Node, String)>, ConfigError> {
     match node.as_str().map(pieces).as_deref() {
-        Some([Piece::Path(path)]) => follow(whole, path, node, 0, &mut Budget(MAX_STEPS)).cloned().map(Some),
+        Some([Piece::Path(path)]) => {
+            let found = follow(whole, path, node, 0, &mut Budget(MAX_STEPS))?;
+            Ok(Some((found.clone(), path.split('.').next().unwrap_or(path).to_owned())))
+        }
         _ => Ok(None),
+    }
+}
+
+/// Takes note that a name's value was copied: what has set it so far was not in vain, though nothing may refer to it any more.
+pub(super) fn take(name: &str, whole: &Node, uses: &mut Uses) {
+    fn sources(node: &Node, files: &mut BTreeSet<String>) {
+        files.insert(node.origin.source().to_owned());
+        match &node.value {
+            Value::List(items) => items.iter().for_each(|it| sources(it, files)),
+            Value::Map(map) => map.values().for_each(|it| sources(it, files)),
+            _ => {}
+        }
+    }
+    if let Some(node) = whole.get(name) {
+        sources(node, uses.entry(name.to_owned()).or_default());
     }
 }
 
@@ -293,19 +313,26 @@ fn hint(tree: &Node, path: &str) -> String {
 /// What takes a string's place, or nothing.
 type Change = Result<Option<Node>, ConfigError>;
 
-/// Calls `change` on every string of a tree; what it returns takes the string's place.
+/// Calls `change` on every string of a tree; what it returns takes the string's place. What is wrong with them is told at once.
 fn each_string(tree: &mut Node, change: &mut dyn FnMut(&Node, &str) -> Change) -> Result<(), ConfigError> {
+    let mut faults = Vec::new();
+    visit(tree, change, &mut faults);
+    if faults.is_empty() { Ok(()) } else { Err(ConfigError::all(faults)) }
+}
+
+fn visit(tree: &mut Node, change: &mut dyn FnMut(&Node, &str) -> Change, faults: &mut Vec<ConfigError>) {
+    if faults.len() >= MAX_FAULTS {
+        return;
+    }
     match &mut tree.value {
-        Value::String(_) => {
-            let text = tree.as_str().unwrap_or_default();
-            if let Some(node) = change(tree, text)? {
-                *tree = node;
-            }
-            Ok(())
-        }
-        Value::List(items) => items.iter_mut().try_for_each(|item| each_string(item, change)),
-        Value::Map(map) => map.values_mut().try_for_each(|item| each_string(item, change)),
-        _ => Ok(()),
+        Value::String(_) => match change(tree, tree.as_str().unwrap_or_default()) {
+            Ok(Some(node)) => *tree = node,
+            Ok(None) => {}
+            Err(fault) => faults.push(fault),
+        },
+        Value::List(items) => items.iter_mut().for_each(|item| visit(item, change, faults)),
+        Value::Map(map) => map.values_mut().for_each(|item| visit(item, change, faults)),
+        _ => {}
     }
 }
 

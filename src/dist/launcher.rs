@@ -3,6 +3,8 @@
 //! Which variables count is said by `--launcher`, never guessed: shells inside an allocation carry `SLURM_*` too. The
 //! variables come in through a closure, so that every case is a test.
 
+use serde::Deserialize;
+
 use super::{DistConfig, DistError};
 use crate::excerpt::quoted;
 use crate::slurm::env::{Place, StepDaemon};
@@ -15,7 +17,8 @@ const USUAL_PORT: u16 = 29500;
 const MOST_RANKS: usize = 1 << 20;
 
 /// mmengine's `--launcher`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Launcher {
     /// One process.
     #[default]

@@ -1,7 +1,11 @@
 //! What a run runs in: devices, processes, randomness.
 
-use serde::Deserialize;
+use std::fmt;
 
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+
+use crate::config::OneOrMany;
 use crate::dist::DistConfig;
 
 /// `env_cfg`.
@@ -45,4 +49,61 @@ pub struct Randomness {
     pub deterministic: bool,
     /// Without effect: every rank draws its own images and dropout in any case.
     pub diff_rank_seed: bool,
+}
+
+/// `custom_imports`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CustomImports {
+    pub imports: OneOrMany<ImportedModule>,
+    pub allow_failed_imports: bool,
+}
+
+/// A Python module whose components exist here under the same names, or do not matter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportedModule(pub String);
+
+impl<'de> Deserialize<'de> for ImportedModule {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let package = name.split('.').next().unwrap_or_default();
+        // The components of these packages are known by name, one by one: a config that needs one of the others says so itself.
+        if name.is_empty() || ["mmseg", "mmengine", "mmcv", "mmpretrain", "mmcls", "mmdet"].contains(&package) {
+            return Ok(Self(name));
+        }
+        Err(de::Error::custom(format!(
+            "segslurm runs no Python: what the module `{name}` defines does not exist here; remove it, and what the config takes from it"
+        )))
+    }
+}
+
+/// `compile`: `true`, `false`, or the arguments of `torch.compile`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Compile(pub bool);
+
+impl<'de> Deserialize<'de> for Compile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Compile;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false or a mapping")
+            }
+
+            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Compile, E> {
+                Ok(Compile(value))
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Compile, E> {
+                Ok(Compile(false))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Compile, A::Error> {
+                while map.next_entry::<String, de::IgnoredAny>()?.is_some() {}
+                Ok(Compile(true))
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
 }

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::config::OneOrMany;
 use crate::metrics::VisBackendConfig;
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -13,7 +14,7 @@ pub enum VisualizerConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct SegLocalVisualizer {
     pub name: String,
-    pub vis_backends: Vec<VisBackendConfig>,
+    pub vis_backends: OneOrMany<VisBackendConfig>,
     /// The weight of the colours against the image.
     #[serde(deserialize_with = "crate::config::share")]
     pub alpha: f64,
@@ -21,7 +22,7 @@ pub struct SegLocalVisualizer {
 
 impl Default for SegLocalVisualizer {
     fn default() -> Self {
-        Self { name: "visualizer".to_owned(), vis_backends: Vec::new(), alpha: crate::visualization::ALPHA }
+        Self { name: "visualizer".to_owned(), vis_backends: OneOrMany::default(), alpha: crate::visualization::ALPHA }
     }
 }
 

@@ -132,6 +132,22 @@ impl SegmentorConfig {
         heads
     }
 
+    /// Makes every batch norm a synchronised one, as mmengine's `sync_bn` does.
+    pub fn synchronize_norms(&mut self) {
+        let Self::EncoderDecoder(config) = self;
+        config.backbone.norm_cfg().synchronize();
+        let auxiliary = match &mut config.auxiliary_head {
+            None => &mut [],
+            Some(AuxiliaryHeadConfig::One(head)) => std::slice::from_mut(&mut **head),
+            Some(AuxiliaryHeadConfig::Many(heads)) => &mut heads[..],
+        };
+        for head in std::iter::once(&mut config.decode_head).chain(auxiliary) {
+            if let Some(norm) = head.norm_cfg() {
+                norm.synchronize();
+            }
+        }
+    }
+
     /// The label that the decode head's losses leave out.
     pub fn ignore_index(&self) -> i64 {
         let Self::EncoderDecoder(config) = self;

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 pub use resnet::{ResNet, ResNetConfig, Style};
 
+use super::layer::NormConfig;
 use super::{Forward, InitConfig, ModelError};
 
 /// `backbone`.
@@ -28,6 +29,12 @@ impl BackboneConfig {
             Self::ResNetV1c(config) => ResNetConfig { deep_stem: true, avg_down: false, ..config.clone() },
             Self::ResNetV1d(config) => ResNetConfig { deep_stem: true, avg_down: true, ..config.clone() },
         }
+    }
+
+    /// Its norms' settings.
+    pub(super) fn norm_cfg(&mut self) -> &mut NormConfig {
+        let (Self::ResNet(config) | Self::ResNetV1c(config) | Self::ResNetV1d(config)) = self;
+        &mut config.norm_cfg
     }
 
     /// Errors name keys below `backbone`.

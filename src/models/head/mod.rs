@@ -12,6 +12,7 @@ pub use decode::{Decode, DecodeConfig, InIndex, InputTransform};
 pub use fcn::{FCNHead, FCNHeadConfig};
 pub use psp::{PSPHead, PSPHeadConfig};
 
+use super::layer::NormConfig;
 use super::{Forward, ModelError};
 
 /// `decode_head`, `auxiliary_head`.
@@ -29,6 +30,14 @@ impl HeadConfig {
             Self::FCNHead(it) => Head::FCN(it.init(channels, index, device)?),
             Self::PSPHead(it) => Head::PSP(it.init(channels, index, device)?),
         })
+    }
+
+    /// Its norms' settings.
+    pub(super) fn norm_cfg(&mut self) -> Option<&mut NormConfig> {
+        match self {
+            Self::FCNHead(it) => it.norm_cfg.as_mut(),
+            Self::PSPHead(it) => it.norm_cfg.as_mut(),
+        }
     }
 
     /// What every head has.

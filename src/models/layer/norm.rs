@@ -17,6 +17,13 @@ pub enum NormConfig {
 }
 
 impl NormConfig {
+    /// Takes the statistics of all ranks' batches from now on.
+    pub(crate) fn synchronize(&mut self) {
+        if let Self::BN(config) = self {
+            *self = Self::SyncBN(config.clone());
+        }
+    }
+
     /// A norm of `channels` channels.
     pub fn init(&self, channels: usize, device: &Device) -> BatchNorm {
         let (config, sync) = match self {
