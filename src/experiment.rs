@@ -1,18 +1,18 @@
 //! The whole config as a type, and the checks that span its sections, made before any queue or device is touched.
 
 mod agreement;
+mod completion;
 mod environment;
 mod hooks;
 mod loops;
 mod old_style;
 mod visualizer;
 
-use std::borrow::Cow;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::config::{Config, ConfigError, Node, OneOrMany, Value};
+use crate::config::{Config, ConfigError, OneOrMany};
 use crate::data::{DataloaderConfig, Transform};
 use crate::ddp::WrapperConfig;
 use crate::dist::Launcher;
@@ -175,25 +175,11 @@ pub enum ModelWrapperConfig {
     MMDistributedDataParallel(WrapperConfig),
 }
 
-/// As mmengine's runner: a model without a preprocessor takes the one at the top of the config.
-fn with_preprocessor(config: &Config) -> Cow<'_, Config> {
-    const KEY: &str = "data_preprocessor";
-    let without = |model: &Node| model.as_map().is_some_and(|it| it.get(KEY).is_none_or(|it| it.value == Value::Null));
-    match (config.root.get(KEY), config.root.get("model").filter(|it| without(it))) {
-        (Some(top), Some(_)) if top.as_map().is_some_and(|it| it.contains_key("type")) => {
-            let mut config = config.clone();
-            config.set("model", KEY, top.clone());
-            Cow::Owned(config)
-        }
-        _ => Cow::Borrowed(config),
-    }
-}
-
 impl Experiment {
     /// Types the merged config and refuses one whose sections contradict each other.
     pub fn from_config(config: &Config) -> Result<Self, Failure> {
         old_style::refuse(&config.root)?;
-        let config = with_preprocessor(config);
+        let config = completion::complete(config);
         let (mut experiment, remarks) = config.read::<Self>(&USUAL_NAMES).map_err(|faulty| {
             let contradictions = faulty.value.as_ref().and_then(|it| agreement::check(it).err());
             let faults = ConfigError::all(faulty.errors).to_string();
@@ -327,6 +313,19 @@ mod tests {
         let error = demo("custom_imports = dict(imports=['mmseg.models', 'my.models'])").expect_err("would have to run");
         assert!(error.starts_with("a.py:2: custom_imports.imports.1: segslurm runs no Python"), "{error}");
         assert!(demo("default_scope = 'mmdet'").expect_err("another").contains("default_scope"), "another scope");
+    }
+
+    #[test]
+    fn what_mmengine_fills_in_may_be_left_out() {
+        let text = "optim_wrapper = dict(_delete_=True, optimizer=dict(type='SGD', lr=0.1))\nval_cfg = dict(_delete_=True)\n\
+                    train_cfg = dict(_delete_=True, by_epoch=True, max_epochs=3)\n\
+                    visualizer = dict(_delete_=True, name='x', vis_backends=None)\n\
+                    param_scheduler = [dict(type='LinearLR', start_factor=0.1, verbose=True)]\n\
+                    model = dict(decode_head=dict(dropout_ratio=-1))";
+        let experiment = demo(text).expect("is read");
+        assert!(matches!(experiment.train_cfg, Some(TrainLoopConfig::EpochBasedTrainLoop(_))), "{:?}", experiment.train_cfg);
+        let error = demo("default_hooks = dict(mine=dict(type='MyHook'), loger=dict(interval=5))").expect_err("is wrong");
+        assert!(error.contains("default_hooks.loger: unknown key") && !error.contains("default_hooks.mine"), "{error}");
     }
 
     #[test]

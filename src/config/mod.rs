@@ -27,7 +27,9 @@ pub use error::{ConfigError, nearest};
 pub(crate) use field::VALUE_OR_LIST;
 pub use field::{OneOrMany, Pair};
 pub use node::{Map, Node, Origin, Value};
-pub use range::{above_zero, below_one, finite, not_negative, positive, positive_or_all, positive_or_never, share, side};
+pub use range::{
+    above_zero, below_one, finite, not_negative, positive, positive_or_all, positive_or_never, share, share_or_none, side,
+};
 use references::Uses;
 pub use references::Variables;
 
@@ -108,13 +110,6 @@ impl Config {
     /// refers to them, and any name may in a Python config.
     pub fn read<T: DeserializeOwned>(&self, usual: &[&str]) -> Result<(T, Vec<String>), Faulty<T>> {
         deserialize::from_root(&self.root, "", Some(&Names { variables: &self.variables, usual }))
-    }
-
-    /// Sets a key of a mapping at `path`, if there is one.
-    pub fn set(&mut self, path: &str, key: &str, value: Node) {
-        if let Some(Value::Map(map)) = self.root.get_mut(path).map(|it| &mut it.value) {
-            map.insert(key.to_owned(), value);
-        }
     }
 
     /// The merged config as YAML text, which loads as the same config.

@@ -160,18 +160,6 @@ impl Node {
         })
     }
 
-    /// The node at a path as of [`get`](Self::get), to be changed.
-    pub(super) fn get_mut(&mut self, path: &str) -> Option<&mut Node> {
-        if path.is_empty() {
-            return Some(self);
-        }
-        path.split('.').try_fold(self, |node, step| match &mut node.value {
-            Value::Map(map) => map.get_mut(step),
-            Value::List(items) => items.get_mut(step.parse::<usize>().ok()?),
-            _ => None,
-        })
-    }
-
     /// Reads the node as `T`. Keys that `T` does not have are errors; see [`deserialize`] for the rules.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         deserialize::from_node(self, "")

@@ -89,6 +89,8 @@ ranges! {
     not_negative: "a finite number, 0 or more", |it| it >= 0.0 && it.is_finite();
     /// Probabilities and shares.
     share: "a number from 0 to 1", |it| (0.0..=1.0).contains(&it);
+    /// Probabilities of what may be left out.
+    share_or_none: "a number from 0 to 1, or below 0 for none", |it| it <= 1.0;
     /// Decays of running means.
     below_one: "a number, 0 or more and below 1", |it| (0.0..1.0).contains(&it);
     /// Numbers of either sign.

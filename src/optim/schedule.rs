@@ -45,6 +45,9 @@ macro_rules! scheduler {
             pub by_epoch: bool,
             #[serde(default)]
             pub convert_to_iter_based: bool,
+            /// Without effect: the rates stand in every log line.
+            #[serde(default)]
+            pub verbose: bool,
         }
 
         impl $name {

@@ -63,9 +63,9 @@ macro_rules! head_config {
             #[serde(default)]
             #[serde(deserialize_with = "crate::config::share")]
             pub threshold: Option<f64>,
-            /// The probability with which a channel is dropped before the classifier.
+            /// The probability with which a channel is dropped before the classifier; 0 or less for none.
             #[serde(default = "crate::models::head::decode::default_dropout")]
-            #[serde(deserialize_with = "crate::config::share")]
+            #[serde(deserialize_with = "crate::config::share_or_none")]
             pub dropout_ratio: f64,
             #[serde(default)]
             pub conv_cfg: Option<$crate::models::layer::ConvConfig>,
@@ -102,7 +102,7 @@ macro_rules! head_config {
                     num_classes: self.num_classes,
                     out_channels: self.out_channels,
                     threshold: self.threshold,
-                    dropout_ratio: self.dropout_ratio,
+                    dropout_ratio: self.dropout_ratio.max(0.0),
                     norm_cfg: self.norm_cfg.clone(),
                     act_cfg: self.act_cfg.clone(),
                     in_index: self.in_index.clone(),

@@ -1,0 +1,96 @@
+//! What mmengine's runner fills in before it builds anything: types that a section may leave out, the preprocessor at the top, hooks
+//! among the default ones that are none of them.
+
+use crate::config::{Config, Map, Node, Value};
+
+/// Sections whose `type` may be left out, and what it is then.
+const TYPES: [(&str, &str); 5] = [
+    ("optim_wrapper", "OptimWrapper"),
+    ("val_cfg", "ValLoop"),
+    ("test_cfg", "TestLoop"),
+    ("visualizer", "SegLocalVisualizer"),
+    ("model_wrapper_cfg", "MMDistributedDataParallel"),
+];
+
+const DEFAULT_HOOKS: [&str; 7] =
+    ["runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint", "visualization"];
+
+/// The config as the runner would see it.
+pub(super) fn complete(config: &Config) -> Config {
+    let mut config = config.clone();
+    if let Value::Map(root) = &mut config.root.value {
+        types(root);
+        train_loop(root);
+        preprocessor(root);
+        hooks(root);
+    }
+    config
+}
+
+fn below<'a>(root: &'a mut Map, key: &str) -> Option<(&'a mut Map, crate::config::Origin)> {
+    let node = root.get_mut(key)?;
+    let origin = node.origin.clone();
+    if let Value::Map(map) = &mut node.value { Some((map, origin)) } else { None }
+}
+
+fn types(root: &mut Map) {
+    for (section, name) in TYPES {
+        if let Some((map, origin)) = below(root, section)
+            && !map.contains_key("type")
+        {
+            map.insert("type".to_owned(), Node::new(Value::String(name.to_owned()), origin));
+        }
+    }
+}
+
+/// Without a type `by_epoch` chooses it.
+fn train_loop(root: &mut Map) {
+    let Some((map, origin)) = below(root, "train_cfg").filter(|(map, _)| !map.contains_key("type")) else { return };
+    let by_epoch = match map.get("by_epoch").map(|it| &it.value) {
+        Some(Value::Bool(by_epoch)) => *by_epoch,
+        _ if map.contains_key("max_iters") => false,
+        _ if map.contains_key("max_epochs") => true,
+        _ => return,
+    };
+    map.shift_remove("by_epoch");
+    let name = if by_epoch { "EpochBasedTrainLoop" } else { "IterBasedTrainLoop" };
+    map.insert("type".to_owned(), Node::new(Value::String(name.to_owned()), origin));
+}
+
+/// A model without a preprocessor takes the one at the top of the config.
+fn preprocessor(root: &mut Map) {
+    const KEY: &str = "data_preprocessor";
+    let Some(top) = root.get(KEY).filter(|it| it.as_map().is_some_and(|it| it.contains_key("type"))).cloned() else { return };
+    if let Some((model, _)) = below(root, "model")
+        && model.get(KEY).is_none_or(|it| it.value == Value::Null)
+    {
+        model.insert(KEY.to_owned(), top);
+    }
+}
+
+/// A hook under a name of its own is one beside the others.
+fn hooks(root: &mut Map) {
+    let mut own = Vec::new();
+    if let Some((hooks, _)) = below(root, "default_hooks") {
+        let named: Vec<String> = hooks
+            .iter()
+            .filter(|(key, hook)| {
+                let hook = hook.value == Value::Null || hook.as_map().is_some_and(|it| it.contains_key("type"));
+                hook && !DEFAULT_HOOKS.contains(&key.as_str())
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        own.extend(named.iter().filter_map(|it| hooks.shift_remove(it)).filter(|it| it.value != Value::Null));
+    }
+    let Some(first) = own.first() else { return };
+    let origin = first.origin.clone();
+    let custom = root.entry("custom_hooks".to_owned()).or_insert_with(|| Node::new(Value::Null, origin));
+    match &mut custom.value {
+        Value::List(hooks) => hooks.extend(own),
+        value => {
+            let before = std::mem::replace(value, Value::Null);
+            let before = (before != Value::Null).then(|| Node::new(before, custom.origin.clone()));
+            custom.value = Value::List(before.into_iter().chain(own).collect());
+        }
+    }
+}
