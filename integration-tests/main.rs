@@ -27,5 +27,6 @@ mod slurm_training;
 mod training;
 mod two_ranks;
 mod viewer;
+mod waiting;
 mod weights;
 mod wrong_results;

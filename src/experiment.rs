@@ -187,7 +187,8 @@ impl Experiment {
             Failure::new(Exit::Config, told)
         })?;
         agreement::check(&experiment)?;
-        experiment.remarks = config.remarks.iter().cloned().chain(remarks).collect();
+        let old = old_style::remarks(&config.root, &config.variables.names);
+        experiment.remarks = config.remarks.iter().cloned().chain(remarks).chain(old).collect();
         if experiment.sync_bn.is_some() {
             experiment.model.synchronize_norms();
         }
@@ -368,5 +369,7 @@ mod tests {
                     lr_config = dict(policy='poly')\nrunner = dict(type='IterBasedRunner', max_iters=80000)\n\
                     checkpoint_config = dict(by_epoch=False)\nevaluation = dict(interval=8000)\nmodel = dict()";
         insta::assert_snapshot!(read("old.py", text, &[]).expect_err("is of another time"));
+        let mixed = demo("lr_config = dict(policy='poly', power=0.9)").expect("is read").remarks;
+        assert!(mixed.len() == 1 && mixed[0].starts_with("a.py:2: nothing reads `lr_config`"), "{mixed:?}");
     }
 }

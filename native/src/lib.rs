@@ -4,6 +4,7 @@
 //! optimizer steps over lists of tensors, settings and queues of the device, and the collectives of `c10d`. What this crate exports is safe.
 
 mod ffi;
+mod waiting;
 
 pub mod aten;
 pub mod collective;
@@ -12,6 +13,7 @@ pub mod device;
 pub mod memory;
 pub mod optim;
 pub mod profile;
+
 pub mod words;
 
 use thiserror::Error;

@@ -1,6 +1,7 @@
 //! Configs of mmseg 0.x. Hardly a key of theirs is one today, so a list of unknown keys would help nobody: one message names the
 //! parts that were found, and what each is called now.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use crate::config::Node;
@@ -59,4 +60,10 @@ pub(super) fn refuse(root: &Node) -> Result<(), Failure> {
     text += "\n  model.data_preprocessor has what the pipeline's Normalize and Pad had, DefaultFormatBundle and Collect are PackSegInputs, \
 and configs/ has every recipe in today's form";
     Err(Failure::new(Exit::Config, text))
+}
+
+/// What a config of today still has of 0.x: keys that nothing reads any more.
+pub(super) fn remarks(root: &Node, used: &BTreeSet<String>) -> Vec<String> {
+    let there = RENAMED.iter().filter(|(key, _)| *key != "optimizer" && !used.contains(*key));
+    there.filter_map(|(key, now)| Some(format!("{}: nothing reads `{key}` since mmseg 1.0: it is now {now}", root.get(key)?.origin))).collect()
 }
