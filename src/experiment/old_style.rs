@@ -65,5 +65,9 @@ and configs/ has every recipe in today's form";
 /// What a config of today still has of 0.x: keys that nothing reads any more.
 pub(super) fn remarks(root: &Node, used: &BTreeSet<String>) -> Vec<String> {
     let there = RENAMED.iter().filter(|(key, _)| *key != "optimizer" && !used.contains(*key));
-    there.filter_map(|(key, now)| Some(format!("{}: nothing reads `{key}` since mmseg 1.0: it is now {now}", root.get(key)?.origin))).collect()
+    there
+        .filter_map(|(key, now)| {
+            Some(format!("{}: nothing reads `{key}` since mmseg 1.0: it is now {now}", root.get(key)?.origin))
+        })
+        .collect()
 }
