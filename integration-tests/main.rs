@@ -8,6 +8,7 @@ mod cluster;
 mod convert;
 mod golden;
 mod group;
+mod habits;
 mod harness;
 mod keeping;
 mod launchers;
