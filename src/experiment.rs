@@ -24,10 +24,10 @@ use crate::optim::{OptimWrapperConfig, ParamSchedulerConfig};
 
 pub use environment::{Compile, CustomImports, EnvConfig, MemoryFormatChoice, MpConfig, Randomness};
 pub use hooks::{
-    CheckpointHook, CheckpointSlot, DefaultHooks, LoggerHook, LoggerSlot, ParamSchedulerSlot, Rule, SamplerSeedSlot,
-    SegVisualizationHook, TimerSlot, VisualizationSlot,
+    CheckpointHook, CheckpointSlot, CustomHook, DefaultHooks, EarlyStoppingHook, EmaHook, EmaType, LoggerHook, LoggerSlot,
+    NameTemplate, Rule, SegVisualizationHook, VisualizationSlot,
 };
-pub use loops::{EpochBased, IterBased, TestLoopConfig, TrainLoopConfig, ValLoopConfig};
+pub use loops::{EpochBased, IterBased, Milestone, TestLoopConfig, TrainLoopConfig, ValLoopConfig};
 pub use visualizer::{LogProcessor, LogProcessorType, SegLocalVisualizer, VisualizerConfig};
 
 /// The typed root: one field for each top-level key of an mmseg config.
@@ -42,9 +42,9 @@ pub struct Experiment {
     #[serde(default)]
     pub test_dataloader: Option<DataloaderConfig>,
     #[serde(default)]
-    pub val_evaluator: Option<EvaluatorConfig>,
+    pub val_evaluator: OneOrMany<EvaluatorConfig>,
     #[serde(default)]
-    pub test_evaluator: Option<EvaluatorConfig>,
+    pub test_evaluator: OneOrMany<EvaluatorConfig>,
     #[serde(default)]
     pub optim_wrapper: Option<OptimWrapperConfig>,
     #[serde(default)]
@@ -57,6 +57,11 @@ pub struct Experiment {
     pub test_cfg: Option<TestLoopConfig>,
     #[serde(default)]
     pub default_hooks: DefaultHooks,
+    #[serde(default)]
+    pub custom_hooks: OneOrMany<CustomHook>,
+    /// Whether learning rates follow the batch that all ranks have together.
+    #[serde(default)]
+    pub auto_scale_lr: AutoScaleLr,
     #[serde(default)]
     pub env_cfg: EnvConfig,
     /// How gradients travel between ranks.
@@ -159,6 +164,16 @@ pub enum EvaluatorConfig {
     IoUMetric(IoUMetricConfig),
 }
 
+/// `auto_scale_lr`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AutoScaleLr {
+    pub enable: bool,
+    /// The batch, of all ranks together, that the config's learning rates are for.
+    #[serde(deserialize_with = "crate::config::positive")]
+    pub base_batch_size: Option<u64>,
+}
+
 /// A part that has no options.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -217,19 +232,37 @@ impl Experiment {
         agreement::check_test(self, out)
     }
 
-    pub fn logger(&self) -> &LoggerHook {
-        let LoggerSlot::LoggerHook(logger) = &self.default_hooks.logger;
-        logger
+    /// The hook that logs; one that is null has an interval without an end.
+    pub fn logger(&self) -> LoggerHook {
+        match &self.default_hooks.logger {
+            Some(LoggerSlot::LoggerHook(logger)) => logger.clone(),
+            None => LoggerHook { interval: u64::MAX, ..LoggerHook::default() },
+        }
     }
 
-    pub fn checkpoint_hook(&self) -> &CheckpointHook {
-        let CheckpointSlot::CheckpointHook(hook) = &self.default_hooks.checkpoint;
-        hook
+    pub fn checkpoint_hook(&self) -> CheckpointHook {
+        match &self.default_hooks.checkpoint {
+            Some(CheckpointSlot::CheckpointHook(hook)) => hook.clone(),
+            None => CheckpointHook::never(),
+        }
     }
 
-    pub fn visualization_hook(&self) -> &SegVisualizationHook {
-        let VisualizationSlot::SegVisualizationHook(hook) = &self.default_hooks.visualization;
-        hook
+    pub fn visualization_hook(&self) -> SegVisualizationHook {
+        match &self.default_hooks.visualization {
+            Some(VisualizationSlot::SegVisualizationHook(hook)) => hook.clone(),
+            None => SegVisualizationHook::default(),
+        }
+    }
+
+    /// The hook that averages weights, if any.
+    pub fn ema_hook(&self) -> Option<&EmaHook> {
+        self.custom_hooks.iter().find_map(|it| if let CustomHook::EMAHook(hook) = it { Some(hook) } else { None })
+    }
+
+    /// The hooks that end a training early.
+    pub fn early_stopping(&self) -> Vec<EarlyStoppingHook> {
+        let hooks = self.custom_hooks.iter();
+        hooks.filter_map(|it| if let CustomHook::EarlyStoppingHook(hook) = it { Some(hook.clone()) } else { None }).collect()
     }
 
     pub fn model_wrapper(&self) -> WrapperConfig {

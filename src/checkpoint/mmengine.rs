@@ -27,6 +27,10 @@ pub struct Training {
     pub schedulers: Vec<Scheduler>,
     /// The best value of the metric that `save_best` named, and the file name of its checkpoint.
     pub best: Option<(f64, String)>,
+    /// The trained weights, where those of the state dict are an EMAHook's averages.
+    pub trained: StateDict,
+    /// Iterations since the averages began.
+    pub averaged: Option<u64>,
 }
 
 /// The state dict of an optimizer of torch's.
@@ -154,6 +158,18 @@ fn read_archive(path: &Path) -> Result<Option<Training>, String> {
         let by_epoch = pickle.get(it, "by_epoch").is_some_and(|it| matches!(pickle.at(it), Value::Bool(true)));
         Some(Scheduler { steps, by_epoch })
     });
+    let averages = pickle.get(root, "ema_state_dict");
+    let mut trained = StateDict::new();
+    let mut averaged = None;
+    for &(name, value) in averages.map_or(&[][..], |it| pickle.entries(it)) {
+        let Some(name) = pickle.text(name) else { continue };
+        let tensor = archive.tensor(&pickle, value).map_err(|problem| format!("{name} of ema_state_dict: {problem}"))?;
+        match name.strip_prefix("module.") {
+            Some(name) => drop(trained.insert(name.to_owned(), tensor)),
+            None if name == "steps" => averaged = u64::try_from(tensor.int64_value(&[])).ok(),
+            None => {}
+        }
+    }
     Ok(Some(Training {
         iteration,
         epoch,
@@ -162,6 +178,8 @@ fn read_archive(path: &Path) -> Result<Option<Training>, String> {
         schedulers: schedulers.collect(),
         scaler,
         best: best.filter(|(score, _)| score.is_finite()),
+        trained,
+        averaged,
         optimizer: optimizer.map(|it| read_optimizer(&mut archive, &pickle, it)).transpose()?,
     }))
 }

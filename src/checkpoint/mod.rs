@@ -24,7 +24,7 @@ use serde_json::Value;
 pub use error::CheckpointError;
 pub use identity::{Beginning, CurrentRun, RunId};
 pub use load::{Destination, Fit, Report, Reshaped, listed, load_into};
-pub use newest::{Entry, Found, Survey, last_checkpoint, owner, prune, record_newest, set_aside};
+pub use newest::{Entry, Found, Naming, Survey, last_checkpoint, owner, prune, record_newest, set_aside};
 pub use source::{Places, Source};
 
 /// A state dict: tensors on the CPU by name.
@@ -37,6 +37,8 @@ pub struct Checkpoint {
     pub model: StateDict,
     /// The optimizer's state, by names of its own; empty in a file of mmseg's.
     pub optimizer: StateDict,
+    /// The trained weights, where the model's tensors are their averages; empty otherwise.
+    pub trained: StateDict,
     pub meta: Meta,
 }
 
@@ -107,6 +109,7 @@ impl Checkpoint {
     #[must_use]
     pub fn into_weights(mut self) -> Self {
         self.optimizer.clear();
+        self.trained.clear();
         self.meta.run_id = RunId::default();
         self.meta.run.retain(|key, _| key == PROGRESS);
         self

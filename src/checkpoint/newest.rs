@@ -43,10 +43,29 @@ pub struct Survey {
     torn: Vec<CheckpointError>,
 }
 
+/// How numbered checkpoints are called besides `iter_N` and `epoch_N`: what stands before the number, and behind it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Naming(pub Option<(String, String)>);
+
+impl Naming {
+    /// Whether a training names a numbered checkpoint so.
+    fn is_numbered(&self, stem: &str) -> bool {
+        let number = stem.strip_prefix("iter_").or_else(|| stem.strip_prefix("epoch_"));
+        let own = self.0.as_ref().and_then(|(prefix, suffix)| {
+            // One that was set aside has its run's own part behind its name.
+            let stem = if stem.ends_with(suffix.as_str()) { stem } else { stem.rsplit_once('-')?.0 };
+            stem.strip_prefix(prefix.as_str())?.strip_suffix(suffix.as_str())
+        });
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|it| it.is_ascii_digit());
+        let usual = number.map(|it| it.split_once('-').map_or(it, |(number, _)| number));
+        usual.is_some_and(is_number) || own.is_some_and(is_number)
+    }
+}
+
 impl Survey {
     /// Reads the headers of the checkpoints in `folder`, and of the one that `last_checkpoint` in `work_dir` names.
-    pub fn of(folder: &Path, work_dir: &Path) -> Result<Self, CheckpointError> {
-        let mut paths = named(folder).map_err(|source| CheckpointError::open(folder, source))?;
+    pub fn of(folder: &Path, work_dir: &Path, naming: &Naming) -> Result<Self, CheckpointError> {
+        let mut paths = named(folder, naming).map_err(|source| CheckpointError::open(folder, source))?;
         let known = |path: &Path| fs::canonicalize(path).ok();
         if let Some(last) = last_checkpoint(work_dir)
             && last.extension().is_some_and(|it| it == SUFFIX)
@@ -101,7 +120,7 @@ fn entry(path: PathBuf, numbered: bool) -> Result<Entry, CheckpointError> {
 }
 
 /// The files in a folder that are named as a training names its checkpoints, and whether each is a numbered one.
-fn named(folder: &Path) -> io::Result<Vec<(PathBuf, bool)>> {
+fn named(folder: &Path, naming: &Naming) -> io::Result<Vec<(PathBuf, bool)>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -111,10 +130,7 @@ fn named(folder: &Path) -> io::Result<Vec<(PathBuf, bool)>> {
     for entry in entries {
         let path = entry?.path();
         let stem = path.file_stem().and_then(|it| it.to_str()).unwrap_or_default();
-        let number = stem.strip_prefix("iter_").or_else(|| stem.strip_prefix("epoch_"));
-        // One that was set aside has its run's own part behind the number.
-        let number = number.map(|it| it.split_once('-').map_or(it, |(number, _)| number));
-        let numbered = number.is_some_and(|text| text.parse::<u64>().is_ok());
+        let numbered = naming.is_numbered(stem);
         if path.extension().is_some_and(|it| it == SUFFIX) && (numbered || stem.starts_with("best_")) {
             found.push((path, numbered));
         }
@@ -148,8 +164,8 @@ pub fn set_aside(path: &Path, run: &RunId) -> io::Result<Option<PathBuf>> {
 }
 
 /// Removes all but the newest `keep` numbered checkpoints of a run, whose last one is `newest`. What other runs left stays.
-pub fn prune(folder: &Path, run: &RunId, keep: usize, newest: &Path) -> io::Result<()> {
-    let numbered = named(folder)?.into_iter().filter(|(path, numbered)| *numbered && path != newest);
+pub fn prune(folder: &Path, run: &RunId, keep: usize, newest: &Path, naming: &Naming) -> io::Result<()> {
+    let numbered = named(folder, naming)?.into_iter().filter(|(path, numbered)| *numbered && path != newest);
     let mut own: Vec<Entry> = numbered.filter_map(|(path, _)| entry(path, true).ok()).filter(|it| it.run == *run).collect();
     own.sort_by_key(|it| it.iteration);
     let gone = (own.len() + 1).saturating_sub(keep.max(1));
@@ -193,7 +209,7 @@ mod tests {
 
     /// The newest checkpoint of the latest run.
     fn newest(folder: &Path) -> Result<Option<Found>, CheckpointError> {
-        let survey = Survey::of(folder, folder)?;
+        let survey = Survey::of(folder, folder, &Naming::default())?;
         let run = survey.latest_run().cloned().unwrap_or_default();
         survey.newest(&run)
     }
@@ -215,10 +231,28 @@ mod tests {
         assert_eq!(aside, folder.join("iter_8-aaaa.safetensors"));
         assert!(path.exists(), "until it is written over");
         write(folder, "iter_8", "20260102_000000-bbbb", 8);
-        let survey = Survey::of(folder, folder).expect("reads");
+        let survey = Survey::of(folder, folder, &Naming::default()).expect("reads");
         assert_eq!(survey.newest_entry(&id("20260101_000000-aaaa")).map(|it| &it.path), Some(&aside));
-        prune(folder, &id("20260102_000000-bbbb"), 1, &path).expect("prunes");
+        prune(folder, &id("20260102_000000-bbbb"), 1, &path, &Naming::default()).expect("prunes");
         assert_eq!(left(folder), ["iter_8", "iter_8-aaaa"]);
+    }
+
+    #[test]
+    fn a_template_of_names_is_known_besides_the_usual_ones() {
+        let naming = Naming(Some(("step_".to_owned(), "_psp".to_owned())));
+        for (stem, numbered) in [
+            ("step_40_psp", true),
+            ("step_0040_psp", true),
+            ("step_40_psp-3fa9c1d2", true),
+            ("iter_4", true),
+            ("epoch_4-aaaa", true),
+            ("step_40", false),
+            ("step_best_psp", false),
+            ("keep_me", false),
+        ] {
+            assert_eq!(naming.is_numbered(stem), numbered, "{stem}");
+        }
+        assert!(!Naming::default().is_numbered("step_40_psp"));
     }
 
     #[test]
@@ -283,10 +317,10 @@ mod tests {
             write(folder.path(), &format!("iter_{iteration}"), "b", iteration);
         }
         let newest = folder.path().join("iter_10.safetensors");
-        prune(folder.path(), &id("b"), 2, &newest).expect("prunes");
+        prune(folder.path(), &id("b"), 2, &newest, &Naming::default()).expect("prunes");
         assert_eq!(left(folder.path()), ["best_mIoU_iter_2", "iter_10", "iter_100", "iter_6", "iter_8"]);
         // The one that was just written stays, whatever the others' headers say.
-        prune(folder.path(), &id("b"), 1, &folder.path().join("iter_6.safetensors")).expect("prunes");
+        prune(folder.path(), &id("b"), 1, &folder.path().join("iter_6.safetensors"), &Naming::default()).expect("prunes");
         assert_eq!(left(folder.path()), ["best_mIoU_iter_2", "iter_100", "iter_6", "iter_8"]);
     }
 

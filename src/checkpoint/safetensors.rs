@@ -16,6 +16,9 @@ use super::{Checkpoint, CheckpointError, Meta, StateDict, tensor_of};
 /// Stands before the name of a tensor of the optimizer's; no model has such a name.
 const OPTIMIZER: &str = "optimizer.";
 
+/// Stands before the name of a trained weight beside its average, as in mmengine's files.
+const TRAINED: &str = "ema_state_dict.module.";
+
 /// Keys of the header's metadata.
 const META: &str = "segslurm";
 const CHECKSUM: &str = "segslurm.crc32";
@@ -81,7 +84,8 @@ pub(super) fn write(checkpoint: &Checkpoint, path: &Path) -> Result<(), Checkpoi
 fn store(checkpoint: &Checkpoint, path: &Path) -> io::Result<()> {
     let model = checkpoint.model.iter().map(|(name, tensor)| encode(name.clone(), tensor));
     let optimizer = checkpoint.optimizer.iter().map(|(name, tensor)| encode(format!("{OPTIMIZER}{name}"), tensor));
-    let tensors: Vec<_> = model.chain(optimizer).collect::<io::Result<_>>()?;
+    let trained = checkpoint.trained.iter().map(|(name, tensor)| encode(format!("{TRAINED}{name}"), tensor));
+    let tensors: Vec<_> = model.chain(optimizer).chain(trained).collect::<io::Result<_>>()?;
 
     let meta = serde_json::to_string(&checkpoint.meta)?;
     let mut metadata = HashMap::from([(META.to_owned(), meta), ("format".to_owned(), "pt".to_owned())]);
@@ -166,9 +170,10 @@ pub(super) fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
         let kind = KINDS.iter().find(|(_, dtype)| *dtype == view.dtype()).map(|(kind, _)| *kind);
         let kind = kind.ok_or_else(|| damaged(format!("{name} has the type {:?}, which no model here has", view.dtype())))?;
         let tensor = tensor_of(view.data(), view.shape(), kind).map_err(|why| damaged(format!("{name}: {why}")))?;
-        let (part, name): (&mut StateDict, _) = match name.strip_prefix(OPTIMIZER) {
-            Some(rest) => (&mut checkpoint.optimizer, rest.to_owned()),
-            None => (&mut checkpoint.model, name),
+        let (part, name): (&mut StateDict, _) = match (name.strip_prefix(OPTIMIZER), name.strip_prefix(TRAINED)) {
+            (Some(rest), _) => (&mut checkpoint.optimizer, rest.to_owned()),
+            (_, Some(rest)) => (&mut checkpoint.trained, rest.to_owned()),
+            _ => (&mut checkpoint.model, name),
         };
         part.insert(name, tensor);
     }
@@ -190,6 +195,7 @@ mod tests {
                 ("a.num_batches_tracked".to_owned(), counter),
             ]),
             optimizer: StateDict::from([("momentum.a.weight".to_owned(), Tensor::from_slice(&[2.5_f32; 3]))]),
+            trained: StateDict::from([("a.weight".to_owned(), Tensor::from_slice(&[0.5_f32; 3]))]),
             meta,
         }
     }

@@ -28,7 +28,8 @@ pub(crate) use field::VALUE_OR_LIST;
 pub use field::{OneOrMany, Pair};
 pub use node::{Map, Node, Origin, Value};
 pub use range::{
-    above_zero, below_one, finite, not_negative, positive, positive_or_all, positive_or_never, share, share_or_none, side,
+    NotOffered, above_zero, below_one, finite, not_negative, only_false, positive, positive_or_all, positive_or_never, share,
+    share_or_none, side,
 };
 use references::Uses;
 pub use references::Variables;

@@ -97,6 +97,49 @@ ranges! {
     finite: "a finite number", f64::is_finite;
 }
 
+/// A setting of mmengine's that has no place here: null, or left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotOffered;
+
+impl<'de> Deserialize<'de> for NotOffered {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> serde::de::Visitor<'de> for Any {
+            type Value = NotOffered;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("null: this setting of mmengine's is not offered")
+            }
+
+            /// Where files lie on this machine is what is offered.
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<NotOffered, A::Error> {
+                while let Some((key, value)) = map.next_entry::<String, String>()? {
+                    if key != "backend" || !["disk", "local"].contains(&value.as_str()) {
+                        return Err(A::Error::invalid_value(
+                            Unexpected::Str(&value),
+                            &"the backend local: others are not offered",
+                        ));
+                    }
+                }
+                Ok(NotOffered)
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<NotOffered, E> {
+                Ok(NotOffered)
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
+
+/// A switch that can only be off.
+pub fn only_false<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    match bool::deserialize(deserializer)? {
+        false => Ok(false),
+        true => Err(D::Error::custom("true is not offered here; leave it out")),
+    }
+}
+
 fn within<'de, D: Deserializer<'de>, T: Deserialize<'de> + Numbers>(
     deserializer: D,
     wanted: &'static str,

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::{EvaluatorConfig, Experiment};
+use super::{CustomHook, EmaType, EvaluatorConfig, Experiment, Rule};
 use crate::data::Transform;
 use crate::data::dataset::Source;
 use crate::exit::{Exit, Failure};
@@ -17,20 +17,22 @@ pub(super) fn check(experiment: &Experiment) -> Result<(), Failure> {
     let mut problems = heads(experiment);
     problems.extend(classes(experiment, &sources));
     problems.extend(ignored(experiment, &sources));
+    problems.extend(names_of_metrics(experiment));
     refused(&problems)
 }
 
 /// Refuses what only a training asks of an experiment: labels, and a place for what a validation writes.
 pub(super) fn check_training(experiment: &Experiment) -> Result<(), Failure> {
     let mut problems = labelled(experiment);
-    problems.extend(nowhere("val_evaluator", experiment.val_evaluator.as_ref(), ""));
+    problems.extend(nowhere("val_evaluator", &experiment.val_evaluator, ""));
+    problems.extend(hooks(experiment));
     refused(&problems)
 }
 
 /// Refuses a test that is to write its predictions and nothing else, and has no place for them.
 pub(super) fn check_test(experiment: &Experiment, out: bool) -> Result<(), Failure> {
-    let evaluator = experiment.test_evaluator.as_ref().filter(|_| !out);
-    refused(&nowhere("test_evaluator", evaluator, ", and --out is not given").into_iter().collect::<Vec<_>>())
+    let evaluators = if out { &[] } else { &experiment.test_evaluator[..] };
+    refused(&nowhere("test_evaluator", evaluators, ", and --out is not given").into_iter().collect::<Vec<_>>())
 }
 
 fn refused(problems: &[String]) -> Result<(), Failure> {
@@ -112,7 +114,8 @@ fn classes(experiment: &Experiment, sources: &[Source]) -> Vec<String> {
 
 /// What is learned from and measured by needs labels. (A test may be asked for its files alone.)
 fn labelled(experiment: &Experiment) -> Vec<String> {
-    let formats = matches!(&experiment.val_evaluator, Some(EvaluatorConfig::IoUMetric(metric)) if metric.format_only);
+    let mut evaluators = experiment.val_evaluator.iter();
+    let formats = !experiment.val_evaluator.is_empty() && evaluators.all(|EvaluatorConfig::IoUMetric(it)| it.format_only);
     let validated = experiment.val_dataloader.as_ref().filter(|_| !formats);
     let needy = [("train_dataloader.dataset", experiment.train_dataloader.as_ref()), ("val_dataloader.dataset", validated)];
     let sources = needy.into_iter().filter_map(|(key, loader)| Some(loader?.dataset.sources(key))).flatten();
@@ -178,16 +181,83 @@ fn steps(key: &str, pipeline: &[Transform], said: &mut Vec<(String, i64, bool)>)
     }
 }
 
-fn evaluators(experiment: &Experiment) -> Vec<(&'static str, &IoUMetricConfig)> {
+/// Every evaluator with its key, that of the validation first.
+fn evaluators(experiment: &Experiment) -> Vec<(String, &IoUMetricConfig)> {
     let both = [("val_evaluator", &experiment.val_evaluator), ("test_evaluator", &experiment.test_evaluator)];
-    let there = both.into_iter().filter_map(|(key, evaluator)| Some((key, evaluator.as_ref()?)));
-    there.map(|(key, EvaluatorConfig::IoUMetric(metric))| (key, metric)).collect()
+    let numbered = |(key, evaluators): (&str, &'_ [EvaluatorConfig])| -> Vec<String> {
+        (0..evaluators.len()).map(|index| if evaluators.len() == 1 { key.to_owned() } else { format!("{key}.{index}") }).collect()
+    };
+    both.into_iter()
+        .flat_map(|(key, all)| {
+            let keys = numbered((key, &all[..]));
+            keys.into_iter().zip(all.iter().map(|EvaluatorConfig::IoUMetric(metric)| metric))
+        })
+        .collect()
+}
+
+/// Evaluators beside each other whose metrics would have the same names.
+fn names_of_metrics(experiment: &Experiment) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (key, all) in [("val_evaluator", &experiment.val_evaluator), ("test_evaluator", &experiment.test_evaluator)] {
+        let prefixes: Vec<_> = all.iter().map(|EvaluatorConfig::IoUMetric(metric)| metric.prefix.as_deref()).collect();
+        let twice = (1..prefixes.len()).find(|&index| prefixes[..index].contains(&prefixes[index]));
+        problems.extend(twice.map(|index| {
+            let aacc = prefixes[index].map_or("aAcc".to_owned(), |it| format!("{it}/aAcc"));
+            format!("{key}.{index} gives {aacc}, and so does another one: give each a prefix of its own")
+        }));
+    }
+    problems
+}
+
+/// Hooks by themselves and beside the rest.
+fn hooks(experiment: &Experiment) -> Vec<String> {
+    let mut problems = Vec::new();
+    let hook = experiment.checkpoint_hook();
+    let key = "default_hooks.checkpoint";
+    let best = &hook.save_best;
+    if best.len() > 1 && best.iter().any(|it| it == "auto") {
+        problems.push(format!("{key}.save_best names auto beside other metrics: auto stands alone"));
+    }
+    if hook.rule.len() > 1 && hook.rule.len() != best.len() {
+        problems.push(format!("{key}.rule has {} entries for {} of save_best", hook.rule.len(), best.len()));
+    } else {
+        let named = best.iter().enumerate().filter(|(_, it)| *it != "auto");
+        problems.extend(named.filter_map(|(index, it)| hook.rule_of(index, it).err()).map(|it| format!("{key}.{it}")));
+    }
+    let averages = experiment.custom_hooks.iter().filter(|it| matches!(it, CustomHook::EMAHook(_))).count();
+    if averages > 1 {
+        problems.push(format!("custom_hooks has {averages} EMAHooks: one averages the weights"));
+    }
+    if let Some(ema) = experiment.ema_hook() {
+        if ema.begin_iter > 0 && ema.begin_epoch > 0 {
+            problems.push("custom_hooks: EMAHook has begin_iter and begin_epoch: give one of them".to_owned());
+        }
+        if ema.gamma.is_some() && ema.ema_type != EmaType::MomentumAnnealingEMA {
+            problems.push("custom_hooks: EMAHook has gamma, which only ema_type: MomentumAnnealingEMA has".to_owned());
+        }
+    }
+    for stopping in experiment.early_stopping() {
+        if stopping.rule.or_else(|| Rule::of(&stopping.monitor, None, None)).is_none() {
+            let monitor = &stopping.monitor;
+            problems.push(format!(
+                "custom_hooks: EarlyStoppingHook: whether more or less of {monitor} is better does not follow from its name; say rule: \
+                 greater or rule: less"
+            ));
+        }
+    }
+    if experiment.auto_scale_lr.enable && experiment.auto_scale_lr.base_batch_size.is_none() {
+        problems.push(
+            "auto_scale_lr.enable is true, but base_batch_size, the batch of all ranks that the learning rates are for, is missing".to_owned(),
+        );
+    }
+    problems
 }
 
 /// A pass that only writes files needs a place for them.
-fn nowhere(key: &str, evaluator: Option<&EvaluatorConfig>, besides: &str) -> Option<String> {
-    let EvaluatorConfig::IoUMetric(metric) = evaluator?;
-    let nowhere = metric.format_only && metric.output_dir.is_none();
+fn nowhere(key: &str, evaluators: &[EvaluatorConfig], besides: &str) -> Option<String> {
+    let metrics = || evaluators.iter().map(|EvaluatorConfig::IoUMetric(metric)| metric);
+    let formats = !evaluators.is_empty() && metrics().all(|it| it.format_only);
+    let nowhere = formats && metrics().all(|it| it.output_dir.is_none());
     nowhere.then(|| format!("{key}.format_only is true, but there is no {key}.output_dir to write to{besides}"))
 }
 

@@ -23,6 +23,7 @@ pub(super) fn complete(config: &Config) -> Config {
         train_loop(root);
         preprocessor(root);
         hooks(root);
+        evaluators(root);
     }
     config
 }
@@ -65,6 +66,18 @@ fn preprocessor(root: &mut Map) {
         && model.get(KEY).is_none_or(|it| it.value == Value::Null)
     {
         model.insert(KEY.to_owned(), top);
+    }
+}
+
+/// mmengine's `Evaluator` is a list of its metrics.
+fn evaluators(root: &mut Map) {
+    for key in ["val_evaluator", "test_evaluator"] {
+        let Some((map, _)) = below(root, key) else { continue };
+        let plain = map.get("type").is_none_or(|it| matches!(it.as_str(), Some("Evaluator" | "mmengine.Evaluator")));
+        let alone = map.keys().all(|it| it == "type" || it == "metrics");
+        if let Some(metrics) = map.get("metrics").filter(|_| plain && alone).cloned() {
+            root.insert(key.to_owned(), metrics);
+        }
     }
 }
 

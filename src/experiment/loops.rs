@@ -1,8 +1,7 @@
 //! The loops: how long to train, and when to validate.
 
 use serde::Deserialize;
-
-use super::Nothing;
+use serde::de::{self, Deserializer};
 
 /// How long to train, and when to validate.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -24,6 +23,9 @@ pub struct IterBased {
     /// No validation before this iteration.
     #[serde(default = "one")]
     pub val_begin: u64,
+    /// Other intervals later: pairs of an iteration and the interval from there on.
+    #[serde(default)]
+    pub dynamic_intervals: Option<Vec<Milestone>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -39,6 +41,35 @@ pub struct EpochBased {
     /// No validation before this epoch.
     #[serde(default = "one")]
     pub val_begin: u64,
+    /// Other intervals later: pairs of an epoch and the interval from there on.
+    #[serde(default)]
+    pub dynamic_intervals: Option<Vec<Milestone>>,
+}
+
+/// From which iteration or epoch on, and every how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Milestone {
+    pub from: u64,
+    pub interval: u64,
+}
+
+impl<'de> Deserialize<'de> for Milestone {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let [from, interval] = <[u64; 2]>::deserialize(deserializer)?;
+        if interval == 0 {
+            return Err(de::Error::custom("expected an interval of 1 or more behind the milestone"));
+        }
+        Ok(Self { from, interval })
+    }
+}
+
+/// The keys of `ValLoop` and `TestLoop`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluationLoop {
+    /// Half precision while testing is not offered.
+    #[serde(deserialize_with = "crate::config::only_false")]
+    pub fp16: bool,
 }
 
 fn thousand() -> u64 {
@@ -51,10 +82,12 @@ fn one() -> u64 {
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub enum ValLoopConfig {
-    ValLoop(Nothing),
+    ValLoop(EvaluationLoop),
+    TestLoop(EvaluationLoop),
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub enum TestLoopConfig {
-    TestLoop(Nothing),
+    TestLoop(EvaluationLoop),
+    ValLoop(EvaluationLoop),
 }

@@ -127,7 +127,7 @@ impl Counts {
 
     /// The metrics that `config` asks for.
     pub fn metrics(&self, config: &IoUMetricConfig, classes: &[String]) -> Metrics {
-        let mut per_class: IndexMap<&'static str, Vec<f64>> = IndexMap::new();
+        let mut per_class: IndexMap<String, Vec<f64>> = IndexMap::new();
         let ratio = |over: &dyn Fn(usize) -> f64, under: &dyn Fn(usize) -> f64| -> Vec<f64> {
             (0..self.intersect.len()).map(|class| over(class) / under(class)).collect()
         };
@@ -137,21 +137,27 @@ impl Counts {
         for kind in config.iou_metrics.iter() {
             match kind {
                 IoUKind::MIoU => {
-                    per_class.insert("IoU", ratio(&intersect, &|class| predicted(class) + labelled(class) - intersect(class)));
-                    per_class.insert("Acc", ratio(&intersect, &labelled));
+                    per_class.insert(
+                        "IoU".to_owned(),
+                        ratio(&intersect, &|class| predicted(class) + labelled(class) - intersect(class)),
+                    );
+                    per_class.insert("Acc".to_owned(), ratio(&intersect, &labelled));
                 }
                 IoUKind::MDice => {
-                    per_class.insert("Dice", ratio(&|class| 2.0 * intersect(class), &|class| predicted(class) + labelled(class)));
-                    per_class.insert("Acc", ratio(&intersect, &labelled));
+                    per_class.insert(
+                        "Dice".to_owned(),
+                        ratio(&|class| 2.0 * intersect(class), &|class| predicted(class) + labelled(class)),
+                    );
+                    per_class.insert("Acc".to_owned(), ratio(&intersect, &labelled));
                 }
                 IoUKind::MFscore => {
                     let precision = ratio(&intersect, &predicted);
                     let recall = ratio(&intersect, &labelled);
                     let beta = config.beta * config.beta;
                     let score = precision.iter().zip(&recall).map(|(p, r)| (1.0 + beta) * p * r / (beta * p + r)).collect();
-                    per_class.insert("Fscore", score);
-                    per_class.insert("Precision", precision);
-                    per_class.insert("Recall", recall);
+                    per_class.insert("Fscore".to_owned(), score);
+                    per_class.insert("Precision".to_owned(), precision);
+                    per_class.insert("Recall".to_owned(), recall);
                 }
             }
         }
@@ -167,7 +173,7 @@ impl Counts {
             summary.insert(format!("{prefix}m{name}"), percent(mean_of_numbers(values)));
         }
         let per_class = per_class.into_iter().map(|(name, values)| (name, values.into_iter().map(percent).collect())).collect();
-        Metrics { summary, classes: classes.to_vec(), per_class, absent }
+        Metrics { summary, classes: classes.to_vec(), prefix: config.prefix.clone(), per_class, absent: vec![absent] }
     }
 }
 
@@ -191,8 +197,9 @@ pub struct Metrics {
     /// `aAcc`, `mIoU`, `mAcc`, …
     pub summary: IndexMap<String, f64>,
     classes: Vec<String>,
-    per_class: IndexMap<&'static str, Vec<f64>>,
-    absent: Absent,
+    prefix: Option<String>,
+    per_class: IndexMap<String, Vec<f64>>,
+    absent: Vec<Absent>,
 }
 
 /// What means were not taken over: classes whose value is not a number, for want of pixels.
@@ -202,16 +209,16 @@ struct Absent {
     unlabelled: Vec<String>,
     classes: usize,
     /// Of each mean, the classes without a number.
-    left_out: IndexMap<&'static str, Vec<String>>,
+    left_out: IndexMap<String, Vec<String>>,
     nan_to_num: Option<f64>,
 }
 
 impl Absent {
-    fn of(counts: &Counts, names: &[String], per_class: &IndexMap<&'static str, Vec<f64>>, nan_to_num: Option<f64>) -> Self {
+    fn of(counts: &Counts, names: &[String], per_class: &IndexMap<String, Vec<f64>>, nan_to_num: Option<f64>) -> Self {
         let named = |which: &dyn Fn(usize) -> bool| -> Vec<String> {
             names.iter().enumerate().filter(|(class, _)| which(*class)).map(|(_, name)| name.clone()).collect()
         };
-        let left_out = per_class.iter().map(|(name, values)| (*name, named(&|class| values[class].is_nan())));
+        let left_out = per_class.iter().map(|(name, values)| (name.clone(), named(&|class| values[class].is_nan())));
         Self {
             unlabelled: named(&|class| counts.labelled[class] == 0),
             classes: names.len(),
@@ -251,14 +258,37 @@ fn listed(names: &[String]) -> String {
 impl Metrics {
     /// Which classes had no pixels and what that did to the means; `None` where every mean is over all classes.
     pub fn absent(&self) -> Option<String> {
-        self.absent.told()
+        // Several evaluators see the same pixels.
+        let mut told: Vec<String> = self.absent.iter().filter_map(Absent::told).collect();
+        told.dedup();
+        (!told.is_empty()).then(|| told.join("; "))
+    }
+
+    /// The results of several evaluators as one; columns of the table have their evaluator's prefix.
+    pub fn join(mut all: Vec<Self>) -> Option<Self> {
+        if all.len() < 2 {
+            return all.pop();
+        }
+        let mut all = all.into_iter().map(|mut it| {
+            if let Some(prefix) = it.prefix.take() {
+                it.per_class = it.per_class.into_iter().map(|(name, values)| (format!("{prefix}/{name}"), values)).collect();
+            }
+            it
+        });
+        let mut joined = all.next()?;
+        for other in all {
+            joined.summary.extend(other.summary);
+            joined.per_class.extend(other.per_class);
+            joined.absent.extend(other.absent);
+        }
+        Some(joined)
     }
 
     /// The table of every class, as mmseg prints it.
     pub fn table(&self) -> String {
         let mut table = Table::new();
         table.load_preset(PRETTY_TABLE);
-        table.set_header(std::iter::once("Class".to_owned()).chain(self.per_class.keys().map(|name| (*name).to_owned())));
+        table.set_header(std::iter::once("Class".to_owned()).chain(self.per_class.keys().cloned()));
         for (index, class) in self.classes.iter().enumerate() {
             let values = self.per_class.values().map(|values| trimmed(values[index]));
             table.add_row(std::iter::once(class.clone()).chain(values));
@@ -280,7 +310,7 @@ impl Metrics {
         let number = |value: f64| serde_json::Number::from_f64(value).map_or(serde_json::Value::Null, Into::into);
         let mut object: serde_json::Map<_, _> = self.summary.iter().map(|(name, value)| (name.clone(), number(*value))).collect();
         let classes = self.classes.iter().enumerate().map(|(index, class)| {
-            let values = self.per_class.iter().map(|(name, values)| ((*name).to_owned(), number(values[index])));
+            let values = self.per_class.iter().map(|(name, values)| (name.clone(), number(values[index])));
             (class.clone(), serde_json::Value::Object(values.collect()))
         });
         object.insert("classes".to_owned(), serde_json::Value::Object(classes.collect()));

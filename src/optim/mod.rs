@@ -6,6 +6,7 @@
 mod accumulation;
 mod adamw;
 mod amp;
+mod average;
 mod clip;
 mod param_groups;
 mod schedule;
@@ -24,6 +25,7 @@ use tch::Tensor;
 pub use accumulation::{Accumulation, accumulate};
 pub use adamw::AdamConfig;
 pub use amp::{Amp, AmpDtype, GradScaler, LossScale, ScalerState, non_finite};
+pub use average::{Average, Averaging};
 pub use clip::ClipGradConfig;
 pub use param_groups::{CustomKey, Layer, ParamGroup, Parameter, ParamwiseConfig};
 pub use schedule::{Horizon, ParamSchedulerConfig, Schedule, ScheduleError};

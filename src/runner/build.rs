@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use super::evaluate::{Evaluation, Leaves, Pass};
 use super::interrupt::Interrupt;
 use super::journal::{Communication, Journal, Step};
-use super::keeping::unknown_metric;
+use super::keeping::{SAVE_BEST, chosen, unknown_metric};
 use super::learner::{Learner, dropout_seed};
 use super::lone_value;
 use super::memory_format;
@@ -18,18 +18,20 @@ use super::mmengine;
 use super::outcome::Outcome;
 use super::progress::{Plan, Progress};
 use super::start::{Asked, Start};
-use super::state::RunState;
+use super::state::{Best, RunState};
+use super::stopping::Stopping;
 use super::survey::survey;
 use super::weights;
-use crate::checkpoint::{Beginning, Fit, Places, RunId};
+use crate::checkpoint::{Beginning, Fit, Naming, Places, RunId};
 use crate::data::{Dataset, Loader, LoaderOptions, Position};
 use crate::dist::{Group, Traffic};
 use crate::exit::{Exit, Failure};
-use crate::experiment::{EvaluatorConfig, Experiment};
+use crate::experiment::{EmaHook, EmaType, EvaluatorConfig, Experiment};
 use crate::lock::Lock;
 use crate::logging::Console;
 use crate::metrics::{Counts, Sink};
-use crate::optim::{GradScaler, Horizon, Schedule};
+use crate::models::{TensorKind, named_tensors};
+use crate::optim::{Average, Averaging, GradScaler, Horizon, Schedule};
 use crate::rundir::{self, RunDir};
 
 /// Where a run takes place: everything about it that is not in its config.
@@ -59,6 +61,11 @@ impl Setting {
         &self.checkpoints
     }
 
+    /// How numbered checkpoints are called.
+    pub(super) fn naming(&self) -> Naming {
+        Naming(self.experiment.checkpoint_hook().filename_tmpl.map(|it| (it.prefix, it.suffix)))
+    }
+
     /// An error where another training has taken the folders over, because this one seemed dead for minutes.
     pub(super) fn still_held(&self) -> Result<(), Failure> {
         self.locks.iter().try_for_each(|it| it.confirm().map_err(Failure::from))
@@ -81,7 +88,12 @@ pub struct Training {
     evaluation: Option<Evaluation>,
     pub(super) journal: Journal,
     pub(super) dataset: Arc<Dataset>,
-    pub(super) best: Option<(f64, String)>,
+    pub(super) best: Best,
+    /// The averages of the weights, where an EMAHook wants them.
+    pub(super) average: Option<Average>,
+    pub(super) stopping: Vec<Stopping>,
+    /// Why the training ends before its plan does.
+    pub(super) stopped: Option<String>,
     /// What had been communicated before the step that is logged next.
     traffic: Traffic,
     /// Overflowed steps that were told already.
@@ -103,19 +115,15 @@ impl Training {
         let dataset = Arc::new(loader.dataset.init()?.for_model(num_classes, experiment.model.ignore_index()));
         survey("train_dataloader.dataset", &dataset, &group)?;
         let evaluation = validation(&experiment, &setting.rundir, &group)?;
-        if let Some(evaluation) = evaluation.as_ref().filter(|it| it.measured)
-            && let Some(name) = experiment.checkpoint_hook().save_best.as_ref()
-        {
-            let classes = &evaluation.dataset.metainfo().classes;
-            let metrics = Counts::new(classes.len()).metrics(&evaluation.metric, classes);
-            metrics.summary.get(name).ok_or_else(|| unknown_metric(name, &metrics))?;
-        }
+        let mut stopping: Vec<Stopping> = experiment.early_stopping().into_iter().map(Stopping::new).collect();
+        refuse_unknown_metrics(&experiment, evaluation.as_ref(), &stopping)?;
         let mut start = Start::find(&setting)?;
 
+        let averages = experiment.ema_hook().is_some();
         let per_rank = dataset.len().div_ceil(group.world());
         let epoch_length = if loader.drop_last { per_rank / loader.batch_size } else { per_rank.div_ceil(loader.batch_size) };
         let epoch_length = epoch_length.max(1) as u64;
-        let plan = Plan::new(loop_config, experiment.checkpoint_hook(), epoch_length, evaluation.is_some());
+        let plan = Plan::new(loop_config, &experiment.checkpoint_hook(), epoch_length, evaluation.is_some());
         let max_epochs = plan.by_epoch.then(|| plan.max_iterations / epoch_length);
         let horizon = Horizon { max_epochs, max_iters: plan.max_iterations, epoch_length };
 
@@ -126,9 +134,14 @@ impl Training {
             tracing::info!("mixed precision: {dtype}, {scaled} a loss scale");
         }
         learner.arrange(memory_format::decide(&experiment.env_cfg, &setting.device)?);
+        if start.with_state
+            && let Some((path, checkpoint)) = &mut start.checkpoint
+        {
+            mmengine::take_averages(path, checkpoint)?;
+        }
         match &start.checkpoint {
             Some((path, checkpoint)) if start.with_state => {
-                weights::load(&learner.segmentor, &checkpoint.model, path, Fit::Exact).context(
+                weights::load(&learner.segmentor, &weights::to_train(checkpoint, averages), path, Fit::Exact).context(
                     "a training goes on with weights of its own shapes; load_from, without --resume, begins a new one",
                 )?;
                 if let Some(evaluation) = &evaluation {
@@ -140,7 +153,7 @@ impl Training {
                 weights::begin(&learner.segmentor, given, &setting)?;
             }
         }
-        let initial = learner.optimizer.initial_rates();
+        let initial = scaled(learner.optimizer.initial_rates(), &experiment, loader.batch_size, &group);
         let mut schedule = Schedule::new(&experiment.param_scheduler, &initial, horizon)?;
 
         if start.with_state
@@ -163,7 +176,7 @@ impl Training {
         let progress = state.as_ref().map_or_else(Progress::default, |it| it.progress.clone());
         let seed = state.as_ref().map_or(setting.seed, |it| it.seed);
         if let Some(state) = &state {
-            tracing::info!("resumed at iteration {}, run {}", state.progress.iteration, start.run);
+            tracing::info!("resumed at iteration {}, run {}, seed {}", state.progress.iteration, start.run, state.seed);
             if state.world != group.world() {
                 tracing::warn!(
                     "the checkpoint is of a run of {} ranks and this one has {}: it goes on exactly but for the order of images",
@@ -187,17 +200,25 @@ impl Training {
         })?;
         let mut journal = Journal::new(
             plan.clone(),
-            experiment.logger().clone(),
+            experiment.logger(),
             &experiment.log_processor,
             sink,
             setting.console.clone(),
             progress.iteration,
         );
-        let mut best = None;
+        let mut best = Best::new();
+        let mut average = average(&learner, experiment.ema_hook());
         let skipped = state.as_ref().and_then(|it| it.scaler).map_or(0, |it| it.skipped);
         if let Some(state) = state {
             journal.restore(state.window);
             best = state.best;
+            stopping.iter_mut().zip(state.stopping).for_each(|(it, seen)| it.seen = seen);
+            if let (Some(average), Some((path, checkpoint))) = (&mut average, &start.checkpoint) {
+                if checkpoint.trained.is_empty() {
+                    tracing::warn!("{} has no averaged weights: the EMAHook's begin as a copy of its weights", path.display());
+                }
+                average.restore(|name| checkpoint.model.get(name), state.averaged.unwrap_or(0));
+            }
         }
         learner.seed = dropout_seed(seed, &group);
         learner.join_ranks(&experiment.model_wrapper())?;
@@ -230,9 +251,27 @@ impl Training {
             journal,
             dataset,
             best,
+            average,
+            stopping,
+            stopped: None,
             traffic,
             skipped,
         })
+    }
+
+    /// Whether another step comes.
+    pub fn goes_on(&self) -> bool {
+        self.stopped.is_none() && self.progress.iteration < self.plan.max_iterations
+    }
+
+    /// Averaged weights follow a finished step. Called after the iteration was counted.
+    pub fn follow(&mut self) {
+        let iteration = self.progress.iteration;
+        if let (Some(average), Some(hook)) = (&mut self.average, self.setting.experiment.ema_hook()) {
+            // As mmengine counts: epochs that were begun.
+            let epoch = (iteration - 1) / self.plan.epoch_length + 1;
+            average.update(if hook.begin_epoch > 0 { epoch >= hook.begin_epoch } else { iteration >= hook.begin_iter });
+        }
     }
 
     /// Takes a finished step into the log. Called after the iteration was counted.
@@ -274,9 +313,12 @@ impl Training {
     pub fn validate(&mut self) -> anyhow::Result<Outcome> {
         let Some(evaluation) = &self.evaluation else { return Ok(Outcome::Finished) };
         let Learner { segmentor, preprocessor, .. } = &self.learner;
-        let bar = self.journal.evaluation_bar(evaluation.dataset.len());
+        let watch = self.journal.watch(self.progress.iteration, evaluation.dataset.len());
         let device = &self.setting.device;
-        let Some(evaluated) = evaluation.run(segmentor, preprocessor, device, &self.group, &self.interrupt, bar)? else {
+        self.average.iter_mut().for_each(Average::swap);
+        let evaluated = evaluation.run(segmentor, preprocessor, device, &self.group, &self.interrupt, watch);
+        self.average.iter_mut().for_each(Average::swap);
+        let Some(evaluated) = evaluated? else {
             return Ok(Outcome::Interrupted);
         };
         self.progress.validation_due = false;
@@ -286,22 +328,24 @@ impl Training {
                 self.journal.validation(self.progress.iteration, metrics, evaluated.images, &evaluated.timing)?;
             }
             self.keep_best(metrics)?;
+            let judged = self.stopping.iter_mut().filter_map(|it| it.judge(*metrics.summary.get(it.monitor())?));
+            self.stopped = judged.collect::<Vec<_>>().into_iter().next();
         }
         Ok(Outcome::Finished)
     }
 }
 
 fn validation(experiment: &Experiment, rundir: &RunDir, group: &Group) -> anyhow::Result<Option<Evaluation>> {
-    let (Some(loader), Some(_), Some(evaluator)) = (&experiment.val_dataloader, &experiment.val_cfg, &experiment.val_evaluator)
-    else {
-        let parts = [experiment.val_dataloader.is_some(), experiment.val_cfg.is_some(), experiment.val_evaluator.is_some()];
+    let evaluators = Some(&experiment.val_evaluator).filter(|it| !it.is_empty());
+    let (Some(loader), Some(_), Some(evaluators)) = (&experiment.val_dataloader, &experiment.val_cfg, evaluators) else {
+        let parts = [experiment.val_dataloader.is_some(), experiment.val_cfg.is_some(), evaluators.is_some()];
         if parts.contains(&true) {
             let message = "val_dataloader, val_cfg and val_evaluator belong together: set all of them or none";
             return Err(Failure::new(Exit::Config, message).into());
         }
         return Ok(None);
     };
-    let EvaluatorConfig::IoUMetric(metric) = evaluator;
+    let metrics = evaluators.iter().map(|EvaluatorConfig::IoUMetric(metric)| metric.clone()).collect();
     let hook = experiment.visualization_hook();
     let leaves = Leaves {
         out_dir: None,
@@ -309,5 +353,52 @@ fn validation(experiment: &Experiment, rundir: &RunDir, group: &Group) -> anyhow
         interval: hook.interval,
         alpha: experiment.visualizer().alpha,
     };
-    Evaluation::new(Pass::Val, loader.clone(), metric.clone(), leaves, experiment, group).map(Some)
+    Evaluation::new(Pass::Val, loader.clone(), metrics, leaves, experiment, group).map(Some)
+}
+
+/// Names of metrics in hooks that no validation would give are found before the first step.
+fn refuse_unknown_metrics(
+    experiment: &Experiment,
+    evaluation: Option<&Evaluation>,
+    stopping: &[Stopping],
+) -> Result<(), Failure> {
+    let Some(evaluation) = evaluation.filter(|it| it.measured) else {
+        return match stopping.first() {
+            Some(it) => {
+                let message = format!("custom_hooks: EarlyStoppingHook watches {}, but nothing is measured", it.monitor());
+                Err(Failure::new(Exit::Config, message))
+            }
+            None => Ok(()),
+        };
+    };
+    let Some(metrics) = evaluation.measure(&Counts::new(evaluation.dataset.metainfo().classes.len())) else { return Ok(()) };
+    let best = chosen(&experiment.checkpoint_hook(), &metrics).into_iter().map(|it| (SAVE_BEST, it));
+    let watched = stopping.iter().map(|it| ("custom_hooks: EarlyStoppingHook.monitor", it.monitor().to_owned()));
+    let unknown = best.chain(watched).find(|(_, name)| !metrics.summary.contains_key(name));
+    unknown.map_or(Ok(()), |(key, name)| Err(unknown_metric(key, &name, &metrics)))
+}
+
+/// Learning rates as `auto_scale_lr` has them: in proportion to the batch that all ranks have together.
+fn scaled(rates: Vec<f64>, experiment: &Experiment, batch_size: usize, group: &Group) -> Vec<f64> {
+    let Some(base) = experiment.auto_scale_lr.base_batch_size.filter(|_| experiment.auto_scale_lr.enable) else { return rates };
+    let batch = batch_size * group.world();
+    let factor = batch as f64 / base as f64;
+    tracing::info!(
+        "auto_scale_lr: the learning rates are for a batch of {base}, this one has {batch}: they are {factor} times those"
+    );
+    rates.into_iter().map(|it| it * factor).collect()
+}
+
+/// The averages that an EMAHook wants, as copies of the weights.
+fn average(learner: &Learner, hook: Option<&EmaHook>) -> Option<Average> {
+    let hook = hook?;
+    let momentum = hook.momentum.0;
+    let averaging = match hook.ema_type {
+        EmaType::ExponentialMovingAverage => Averaging::Exponential { momentum, gamma: None },
+        EmaType::MomentumAnnealingEMA => Averaging::Exponential { momentum, gamma: Some(hook.gamma.unwrap_or(100)) },
+        EmaType::StochasticWeightAverage => Averaging::Stochastic,
+    };
+    let tensors = named_tensors(&learner.segmentor).into_iter();
+    let tensors = tensors.map(|it| (it.name, it.tensor, it.kind == TensorKind::Buffer));
+    Some(Average::new(averaging, hook.interval, hook.update_buffers, tensors))
 }

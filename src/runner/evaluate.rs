@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use burn::tensor::activation::{sigmoid, softmax};
@@ -12,7 +12,7 @@ use crossbeam_channel::bounded;
 use indicatif::ProgressBar;
 
 use super::interrupt::Interrupt;
-use super::journal::Timing;
+use super::journal::{Timing, duration};
 use super::mishap;
 use super::outputs::Outputs;
 use super::survey::survey;
@@ -40,11 +40,21 @@ pub struct Leaves {
     pub alpha: f64,
 }
 
+/// A pass's place in a run, and what watches it.
+#[derive(Default)]
+pub struct Watch {
+    pub bar: Option<ProgressBar>,
+    /// Batches between two log lines, and how they begin.
+    pub log: Option<(u64, String)>,
+    /// The iteration of the training, for the names of painted pictures.
+    pub iteration: Option<u64>,
+}
+
 /// The dataset of a validation or a test, and how its images are compared.
 pub struct Evaluation {
     pub dataset: Arc<Dataset>,
     pub loader: DataloaderConfig,
-    pub metric: IoUMetricConfig,
+    pub metrics: Vec<IoUMetricConfig>,
     pub leaves: Leaves,
     /// Whether predictions are compared with labels.
     pub measured: bool,
@@ -76,7 +86,7 @@ impl Evaluation {
     pub fn new(
         pass: Pass,
         mut loader: DataloaderConfig,
-        metric: IoUMetricConfig,
+        metrics: Vec<IoUMetricConfig>,
         mut leaves: Leaves,
         experiment: &Experiment,
         group: &Group,
@@ -84,12 +94,13 @@ impl Evaluation {
         let name = if pass == Pass::Test { "test" } else { "val" };
         let key = format!("{name}_dataloader.dataset");
         let asked = if leaves.out_dir.is_some() { "--out".to_owned() } else { format!("{name}_evaluator.output_dir") };
-        leaves.out_dir = leaves.out_dir.or_else(|| metric.output_dir.clone());
+        leaves.out_dir = leaves.out_dir.or_else(|| metrics.iter().find_map(|it| it.output_dir.clone()));
+        let format_only = metrics.iter().all(|it| it.format_only);
 
         let unlabelled_for = loader.dataset.sources(&key).iter().find_map(Source::unlabelled);
         let leaves_files = leaves.out_dir.is_some() || leaves.show_dir.is_some();
         if let Some(why) = unlabelled_for
-            && !metric.format_only
+            && !format_only
             && !leaves_files
         {
             let message = format!(
@@ -97,7 +108,7 @@ impl Evaluation {
             );
             return Err(Failure::new(Exit::Config, message).into());
         }
-        let measured = unlabelled_for.is_none() && !metric.format_only;
+        let measured = unlabelled_for.is_none() && !format_only;
         if !measured {
             loader.dataset.pipelines().into_iter().for_each(|pipeline| *pipeline = unlabelled(pipeline));
         }
@@ -125,7 +136,7 @@ impl Evaluation {
             );
             return Err(Failure::new(Exit::CannotWrite, message).into());
         }
-        Ok(Self { dataset: Arc::new(dataset), loader, metric, leaves, measured, outputs })
+        Ok(Self { dataset: Arc::new(dataset), loader, metrics, leaves, measured, outputs })
     }
 
     /// Holds the classes that a checkpoint was trained for against those of the dataset: the same names in another order make every row of
@@ -165,7 +176,7 @@ impl Evaluation {
         device: &Device,
         group: &Group,
         interrupt: &Interrupt,
-        bar: Option<ProgressBar>,
+        watch: Watch,
     ) -> anyhow::Result<Option<Evaluated>> {
         use burn::module::Module as _;
         let model = segmentor.valid();
@@ -173,6 +184,9 @@ impl Evaluation {
         let options = LoaderOptions { rank: group.rank(), world: group.world(), ..LoaderOptions::default() };
         let loader = Loader::new(Arc::clone(&self.dataset), &self.loader, &options)?;
 
+        let Watch { bar, log, iteration } = watch;
+        let batches = self.dataset.len().div_ceil(group.world()).div_ceil(self.loader.batch_size);
+        let mut pace = log.map(|(interval, place)| Pace::new(interval, place, batches));
         let started = Instant::now();
         let mut waited = 0.0;
         let mut stopped = false;
@@ -182,7 +196,7 @@ impl Evaluation {
             let scribe = scope.spawn(move || -> anyhow::Result<Counts> {
                 let mut counts = Counts::new(self.dataset.metainfo().classes.len());
                 for (index, predicted) in receiver.into_iter().enumerate() {
-                    self.take_in(&predicted, index, &mut counts)?;
+                    self.take_in(&predicted, index, iteration, &mut counts)?;
                 }
                 Ok(counts)
             });
@@ -201,6 +215,9 @@ impl Evaluation {
                 }
                 if let Some(bar) = &bar {
                     bar.set_position((images * group.world()) as u64);
+                }
+                if let Some(pace) = &mut pace {
+                    pace.tell(number + 1, started.elapsed().as_secs_f64(), waited);
                 }
                 if let Some(answer) = answer.take()
                     && answer.wait()?
@@ -225,11 +242,23 @@ impl Evaluation {
         let counts = summed(&counts, group)?;
         let timing =
             Timing { time: started.elapsed().as_secs_f64() / images.max(1) as f64, data_time: waited / images.max(1) as f64 };
-        let metrics = self.measured.then(|| counts.metrics(&self.metric, &self.dataset.metainfo().classes));
+        let metrics = if self.measured { self.measure(&counts) } else { None };
         Ok(Some(Evaluated { metrics, images: self.dataset.len(), timing }))
     }
 
-    fn take_in(&self, Predicted { sample, labels }: &Predicted, index: usize, counts: &mut Counts) -> anyhow::Result<()> {
+    /// What the evaluators make of counts.
+    pub fn measure(&self, counts: &Counts) -> Option<Metrics> {
+        let classes = &self.dataset.metainfo().classes;
+        Metrics::join(self.metrics.iter().filter(|it| !it.format_only).map(|it| counts.metrics(it, classes)).collect())
+    }
+
+    fn take_in(
+        &self,
+        Predicted { sample, labels }: &Predicted,
+        index: usize,
+        iteration: Option<u64>,
+        counts: &mut Counts,
+    ) -> anyhow::Result<()> {
         let meta = &sample.meta;
         if meta.padding {
             return Ok(());
@@ -266,13 +295,13 @@ impl Evaluation {
         if let Some(folder) = &self.leaves.show_dir
             && index.is_multiple_of(self.leaves.interval.max(1))
         {
-            self.paint(folder, sample, labels)?;
+            self.paint(folder, sample, labels, iteration)?;
         }
         Ok(())
     }
 
     /// The labels' overlay on the left, where there are labels, and the prediction's on the right.
-    fn paint(&self, folder: &Path, sample: &Sample, labels: &Segmentation) -> anyhow::Result<()> {
+    fn paint(&self, folder: &Path, sample: &Sample, labels: &Segmentation, iteration: Option<u64>) -> anyhow::Result<()> {
         let image = crate::data::read_image(&sample.meta.img_path)?;
         let palette = &self.dataset.metainfo().palette;
         let mut picture = visualization::overlay(&image.data, &labels.data, palette, self.leaves.alpha);
@@ -282,7 +311,41 @@ impl Evaluation {
             picture = visualization::beside(&left, &picture, width);
             width *= 2;
         }
-        write_png(folder, self.outputs.name(sample.meta.sample_idx), &picture, [width, image.height], 3)
+        let name = self.outputs.name(sample.meta.sample_idx);
+        let name = match iteration {
+            // Pictures of a later validation stand beside those of an earlier one, in order.
+            Some(iteration) => {
+                let stem = name.file_stem().unwrap_or_default().to_string_lossy();
+                &name.with_file_name(format!("{stem}_{iteration}.png"))
+            }
+            None => name,
+        };
+        write_png(folder, name, &picture, [width, image.height], 3)
+    }
+}
+
+/// Log lines of a pass, as mmengine writes them: for files, where no bar is seen.
+struct Pace {
+    interval: usize,
+    place: String,
+    batches: usize,
+}
+
+impl Pace {
+    fn new(interval: u64, place: String, batches: usize) -> Self {
+        Self { interval: usize::try_from(interval).unwrap_or(usize::MAX), place, batches }
+    }
+
+    /// `done` batches took `time` seconds, `waited` of which for data. The last line is the result's.
+    fn tell(&mut self, done: usize, time: f64, waited: f64) {
+        if !done.is_multiple_of(self.interval) || done >= self.batches {
+            return;
+        }
+        let (time, data_time) = (time / done as f64, waited / done as f64);
+        let eta = duration(Duration::from_secs_f64(time * (self.batches - done) as f64));
+        let width = self.batches.to_string().len();
+        let (place, batches) = (&self.place, self.batches);
+        tracing::info!("{place}[{done:>width$}/{batches}]    eta: {eta}  time: {time:.4}  data_time: {data_time:.4}");
     }
 }
 

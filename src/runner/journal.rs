@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 
+use super::evaluate::Watch;
 use super::progress::Plan;
 use crate::exit::{Exit, Failure};
 use crate::experiment::{LogProcessor, LoggerHook};
@@ -191,9 +192,11 @@ impl Journal {
         self.write(&scalars, step)
     }
 
-    /// A bar for a pass over `images` images, below the training's.
-    pub fn evaluation_bar(&self, images: usize) -> Option<ProgressBar> {
-        evaluation_bar(&self.console, images)
+    /// What watches a validation over `images` images: a bar below the training's, and log lines.
+    pub fn watch(&self, iteration: u64, images: usize) -> Watch {
+        let epoch = self.plan.epoch(iteration);
+        let place = if self.plan.by_epoch { format!("Epoch(val) [{epoch}]") } else { "Iter(val) ".to_owned() };
+        Watch { bar: evaluation_bar(&self.console, images), log: Some((self.logger.interval, place)), iteration: Some(iteration) }
     }
 }
 
@@ -236,7 +239,7 @@ fn digits(number: u64) -> usize {
 }
 
 /// `1 day, 2:03:04`, as Python prints a time span.
-fn duration(span: Duration) -> String {
+pub(super) fn duration(span: Duration) -> String {
     let seconds = span.as_secs();
     let clock = format!("{}:{:02}:{:02}", seconds % 86_400 / 3600, seconds % 3600 / 60, seconds % 60);
     match seconds / 86_400 {

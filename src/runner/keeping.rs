@@ -1,16 +1,19 @@
 //! What of a training outlives it: numbered checkpoints, the best one, and the last one of a run that was asked to stop.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
 
 use super::build::Training;
 use super::outcome::Outcome;
 use super::state::RunState;
 use crate::checkpoint::{self, Checkpoint, DatasetMeta, Meta, StateDict};
+use crate::config::nearest;
 use crate::exit::{Exit, Failure};
-use crate::experiment::Rule;
+use crate::experiment::CheckpointHook;
 use crate::metrics::Metrics;
 use crate::models::named_tensors;
-use crate::optim::GradScaler;
+use crate::optim::{Average, GradScaler};
 
 impl Training {
     /// A step is made: from now on the work dir's run is this one.
@@ -23,24 +26,23 @@ impl Training {
     /// Keeps the weights as the best ones where these metrics say so. What is not a number is never the best.
     pub(super) fn keep_best(&mut self, metrics: &Metrics) -> anyhow::Result<()> {
         let hook = self.setting.experiment.checkpoint_hook();
-        let Some(name) = &hook.save_best else { return Ok(()) };
-        let value = metrics.summary.get(name).copied().ok_or_else(|| unknown_metric(name, metrics))?;
-        if !value.is_finite() {
-            tracing::warn!("{name} is {value}, so this validation gives no best checkpoint");
-            return Ok(());
+        for (place, name) in chosen(&hook, metrics).into_iter().enumerate() {
+            let value = metrics.summary.get(&name).copied().ok_or_else(|| unknown_metric(SAVE_BEST, &name, metrics))?;
+            let rule = hook.rule_of(place, &name).map_err(|it| Failure::new(Exit::Config, format!("{CHECKPOINT}.{it}")))?;
+            if !value.is_finite() {
+                tracing::warn!("{name} is {value}, so this validation gives no best checkpoint");
+            } else if self.best.get(&name).is_none_or(|(best, _)| rule.is_better(value, *best)) {
+                self.keep_as_best(&name, value)?;
+            }
         }
-        let better = match (&self.best, hook.rule) {
-            (None, _) => true,
-            (Some((best, _)), Some(Rule::Less)) => value < *best,
-            (Some((best, _)), _) => value > *best,
-        };
-        if !better {
-            return Ok(());
-        }
+        Ok(())
+    }
+
+    fn keep_as_best(&mut self, name: &str, value: f64) -> anyhow::Result<()> {
         let stem = format!("best_{}_{}", safe(name), self.plan.checkpoint_name(self.progress.iteration));
         let mut file = format!("{stem}.safetensors");
         if !self.group.is_main() {
-            self.best = Some((value, file));
+            self.best.insert(name.to_owned(), (value, file));
             return Ok(());
         }
         let folder = self.setting.checkpoints().to_owned();
@@ -49,8 +51,8 @@ impl Training {
             // Another run's best checkpoint of the same iteration stays.
             file = format!("{stem}-{}.safetensors", self.run.own_part());
         }
-        let old = self.best.as_ref().map(|it| it.1.clone()).filter(|it| *it != file && of_this_run(it));
-        self.best = Some((value, file.clone()));
+        let old = self.best.get(name).map(|it| it.1.clone()).filter(|it| *it != file && of_this_run(it));
+        self.best.insert(name.to_owned(), (value, file.clone()));
         let path = folder.join(&file);
         self.setting.still_held()?;
         self.checkpoint().write(&path)?;
@@ -63,7 +65,13 @@ impl Training {
 
     fn checkpoint(&self) -> Checkpoint {
         let hook = self.setting.experiment.checkpoint_hook();
-        let model = named_tensors(&self.learner.segmentor).into_iter().map(|it| (it.name, it.tensor)).collect();
+        let mut model: StateDict = named_tensors(&self.learner.segmentor).into_iter().map(|it| (it.name, it.tensor)).collect();
+        let mut trained = StateDict::new();
+        if let Some(average) = &self.average {
+            // As in mmengine: the averages are the weights that others load, and the trained ones lie beside them.
+            trained = std::mem::take(&mut model);
+            model.extend(average.averages().map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())));
+        }
         let optimizer = if hook.save_optimizer { self.learner.optimizer.state() } else { StateDict::new() };
         let metainfo = self.dataset.metainfo();
         let state = RunState {
@@ -72,6 +80,8 @@ impl Training {
             world: self.group.world(),
             window: self.journal.window().clone(),
             best: self.best.clone(),
+            stopping: self.stopping.iter().map(|it| it.seen.clone()).collect(),
+            averaged: self.average.as_ref().map(Average::steps),
             scaler: self.learner.scaler.as_ref().map(GradScaler::state),
         };
         let meta = Meta {
@@ -80,7 +90,7 @@ impl Training {
             config: Some(self.setting.config_text.clone()),
             run: state.to_map(),
         };
-        Checkpoint { model, optimizer, meta }
+        Checkpoint { model, optimizer, trained, meta }
     }
 
     /// Writes the numbered checkpoint of this iteration. Rank 0 writes, the others go on.
@@ -100,13 +110,33 @@ impl Training {
             }
             checkpoint.write(&path)?;
             let keep = self.setting.experiment.checkpoint_hook().max_keep_ckpts;
-            let prune = || checkpoint::prune(folder, &self.run, keep as usize, &path);
+            let prune = || checkpoint::prune(folder, &self.run, keep as usize, &path, &self.setting.naming());
             let written = checkpoint::record_newest(self.setting.rundir.work_dir(), &path)
                 .and_then(|()| if keep > 0 { prune() } else { Ok(()) });
             written.map_err(cannot)?;
             tracing::info!("saved {}", path.display());
         }
         Ok(path)
+    }
+
+    /// The training is done: what `published_keys` asks for, beside the last and the best checkpoints.
+    pub fn finish(&mut self) -> anyhow::Result<Outcome> {
+        if let Some(reason) = self.stopped.take() {
+            tracing::info!("the training ends early, after iteration {}: {reason}", self.progress.iteration);
+            let kept = self.plan.checkpoint_due(self.progress.iteration);
+            if self.setting.experiment.checkpoint_hook().save_last && !kept {
+                self.save()?;
+            }
+        }
+        if self.setting.experiment.checkpoint_hook().published_keys.is_some() && self.group.is_main() {
+            let folder = self.setting.checkpoints().to_owned();
+            let last = folder.join(format!("{}.safetensors", self.plan.checkpoint_name(self.progress.iteration)));
+            let best = self.best.values().map(|(_, file)| folder.join(file));
+            for path in std::iter::once(last).chain(best).filter(|it| it.exists()) {
+                publish(&path)?;
+            }
+        }
+        Ok(Outcome::Finished)
     }
 
     /// Somebody asked to stop: saves, and says how to go on.
@@ -124,9 +154,37 @@ impl Training {
     }
 }
 
-pub(super) fn unknown_metric(name: &str, metrics: &Metrics) -> Failure {
+/// Writes a checkpoint's weights and classes as a `.pth` with the beginning of its SHA-256 in its name, as those have that are put on the
+/// web: `torch.hub` checks it.
+fn publish(path: &Path) -> anyhow::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let cannot = |error: std::io::Error| Failure::new(Exit::CannotWrite, format!("cannot publish {}: {error}", path.display()));
+    let place = tempfile::tempdir_in(folder).map_err(cannot)?;
+    let unnamed = place.path().join("published.pth");
+    Checkpoint::read(path)?.into_weights().write_pth(&unnamed)?;
+    let digest = Sha256::digest(std::fs::read(&unnamed).map_err(cannot)?);
+    let digest: String = digest.iter().take(4).map(|it| format!("{it:02x}")).collect();
+    let published = folder.join(format!("{stem}-{digest}.pth"));
+    std::fs::rename(&unnamed, &published).map_err(cannot)?;
+    tracing::info!("published {} as {}", path.display(), published.display());
+    Ok(())
+}
+
+/// Where the hook stands in a config.
+const CHECKPOINT: &str = "default_hooks.checkpoint";
+pub(super) const SAVE_BEST: &str = "default_hooks.checkpoint.save_best";
+
+/// The metrics of which the best is kept: `auto` is the first that a validation gives.
+pub(super) fn chosen(hook: &CheckpointHook, metrics: &Metrics) -> Vec<String> {
+    let first = || metrics.summary.keys().next().cloned();
+    hook.save_best.iter().filter_map(|it| if it == "auto" { first() } else { Some(it.clone()) }).collect()
+}
+
+pub(super) fn unknown_metric(key: &str, name: &str, metrics: &Metrics) -> Failure {
     let known: Vec<_> = metrics.summary.keys().map(String::as_str).collect();
-    let message = format!("default_hooks.checkpoint.save_best is {name}, but the metrics are {}", known.join(", "));
+    let hint = nearest(name, known.iter().copied()).map(|it| format!("; did you mean {it}?")).unwrap_or_default();
+    let message = format!("{key} is {name}, but the metrics are {}{hint}", known.join(", "));
     Failure::new(Exit::Config, message)
 }
 

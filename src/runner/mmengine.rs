@@ -9,11 +9,21 @@ use std::path::Path;
 use super::build::Setting;
 use super::learner::Learner;
 use super::progress::{Plan, Progress};
-use super::state::RunState;
+use super::state::{RunState, named_in};
 use crate::checkpoint::{Checkpoint, StateDict, listed, mmengine};
 use crate::exit::{Exit, Failure};
 use crate::metrics::Window;
 use crate::optim::{Optimizer, OptimizerConfig, ScalerState, Schedule};
+
+/// Gives a checkpoint of mmengine's the trained weights that lie beside their averages in its file.
+pub(super) fn take_averages(path: &Path, checkpoint: &mut Checkpoint) -> anyhow::Result<()> {
+    if checkpoint.meta.run.is_empty()
+        && let Some(theirs) = mmengine::read(path)?
+    {
+        checkpoint.trained = theirs.trained;
+    }
+    Ok(())
+}
 
 /// Gives a checkpoint of mmengine's what one of ours has for going on. One that holds a run's state already, and one that holds
 /// none of either kind, stay as they are.
@@ -42,9 +52,13 @@ pub(super) fn take_over(
     }
     compare_schedulers(&theirs, setting.experiment.param_scheduler.len(), &mut differs);
 
-    let save_best = setting.experiment.checkpoint_hook().save_best.as_ref();
-    let best =
-        theirs.best.filter(|(_, file)| save_best.is_some_and(|it| file.starts_with(&format!("best_{}_", it.replace('/', "_")))));
+    let hook = setting.experiment.checkpoint_hook();
+    let named = |name: &str, file: &str| file.starts_with(&format!("best_{}_", name.replace('/', "_")));
+    let metric = |file: &str| match hook.save_best.first().map(String::as_str) {
+        Some("auto") => named_in(file),
+        _ => hook.save_best.iter().find(|it| named(it, file)).cloned(),
+    };
+    let best = theirs.best.into_iter().filter_map(|(score, file)| Some((metric(&file)?, (score, file)))).collect();
     let scaler = theirs.scaler.map(|it| ScalerState { scale: it.scale, growth_tracker: it.growth_tracker, skipped: 0 });
     match (&scaler, &learner.scaler) {
         (Some(saved), None) => differs.push(format!("it has a loss scale of {}, which this training does not use", saved.scale)),
@@ -63,6 +77,8 @@ pub(super) fn take_over(
         world: setting.group.world(),
         window: Window::new(setting.experiment.log_processor.window_size),
         best,
+        stopping: Vec::new(),
+        averaged: theirs.averaged,
         scaler,
     };
     checkpoint.meta.run = state.to_map();

@@ -17,6 +17,7 @@ mod outputs;
 mod progress;
 mod start;
 mod state;
+mod stopping;
 mod survey;
 mod test;
 mod train;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::build::Setting;
 use super::weights;
 use crate::checkpoint::{
-    Beginning, Checkpoint, CurrentRun, Found, Places, RunId, Source, Survey, last_checkpoint, mmengine, record_newest,
+    Beginning, Checkpoint, CurrentRun, Found, Naming, Places, RunId, Source, Survey, last_checkpoint, mmengine, record_newest,
 };
 use crate::exit::{Exit, Failure};
 
@@ -96,6 +96,7 @@ struct Place<'a> {
     work_dir: &'a Path,
     /// Where checkpoints lie.
     folder: &'a Path,
+    naming: Naming,
     places: &'a Places,
     current: Option<CurrentRun>,
 }
@@ -114,6 +115,7 @@ impl<'a> Place<'a> {
             load_from: setting.experiment.load_from.as_deref(),
             work_dir,
             folder: setting.checkpoints(),
+            naming: setting.naming(),
             places: &setting.places,
             current,
         })
@@ -121,7 +123,7 @@ impl<'a> Place<'a> {
 
     /// The decision, and the checkpoint where deciding took reading it.
     fn decide(&self) -> anyhow::Result<(Decision, Option<Checkpoint>)> {
-        let survey = Survey::of(self.folder, self.work_dir)?;
+        let survey = Survey::of(self.folder, self.work_dir, &self.naming)?;
         if self.started_before(&survey) {
             return self.go_on(survey);
         }

@@ -1,8 +1,11 @@
 //! What a run writes into a checkpoint besides tensors, and takes out again.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::progress::Progress;
+use super::stopping::Seen;
 use crate::exit::{Exit, Failure};
 use crate::metrics::Window;
 use crate::optim::ScalerState;
@@ -16,18 +19,45 @@ pub(super) struct RunState {
     pub(super) world: usize,
     /// Smoothed log values.
     pub(super) window: Window,
-    /// The best value so far of the metric that `save_best` names, and its checkpoint's file name.
-    #[serde(default, deserialize_with = "a_number_or_none")]
-    pub(super) best: Option<(f64, String)>,
+    /// The best value so far of each metric that `save_best` names, and its checkpoint's file name.
+    #[serde(default, deserialize_with = "numbers_alone")]
+    pub(super) best: Best,
+    /// What the hooks that end a training early have seen.
+    #[serde(default)]
+    pub(super) stopping: Vec<Seen>,
+    /// Iterations since the averages of an EMAHook began.
+    #[serde(default)]
+    pub(super) averaged: Option<u64>,
     /// The loss scale of mixed precision.
     #[serde(default)]
     pub(super) scaler: Option<ScalerState>,
 }
 
-/// Older versions kept a metric that was not a number as the best one; it stands as `null` and never was any.
-fn a_number_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<(f64, String)>, D::Error> {
-    let best = Option::<(Option<f64>, String)>::deserialize(from)?;
-    Ok(best.and_then(|(value, file)| value.filter(|it| it.is_finite()).map(|it| (it, file))))
+/// Best values by metric.
+pub(super) type Best = BTreeMap<String, (f64, String)>;
+
+/// Older versions kept the one metric that there could be, without its name: it is the `mIoU` of `best_mIoU_iter_4`. And one that was
+/// not a number stands as `null` and never was any.
+fn numbers_alone<'de, D: Deserializer<'de>>(from: D) -> Result<Best, D::Error> {
+    let finite = |(value, file): (Option<f64>, String)| value.filter(|it| it.is_finite()).map(|it| (it, file));
+    match serde_json::Value::deserialize(from)? {
+        serde_json::Value::Null => Ok(Best::new()),
+        one @ serde_json::Value::Array(_) => {
+            let best = serde_json::from_value(one).map_err(de::Error::custom)?;
+            Ok(finite(best).into_iter().filter_map(|it| Some((named_in(&it.1)?, it))).collect())
+        }
+        many => {
+            let many: BTreeMap<String, (Option<f64>, String)> = serde_json::from_value(many).map_err(de::Error::custom)?;
+            Ok(many.into_iter().filter_map(|(name, it)| Some((name, finite(it)?))).collect())
+        }
+    }
+}
+
+/// The metric in the name of a best checkpoint.
+pub(super) fn named_in(file: &str) -> Option<String> {
+    let rest = file.strip_prefix("best_")?;
+    let end = ["_iter_", "_epoch_"].iter().filter_map(|it| rest.rfind(it)).max()?;
+    Some(rest[..end].to_owned())
 }
 
 impl RunState {
@@ -64,8 +94,11 @@ mod tests {
             let map = map.as_object().expect("a map").clone();
             RunState::from_map(&map, std::path::Path::new("iter_4.safetensors")).expect("a state").best
         };
-        assert_eq!(state(serde_json::json!([null, "best_mIoU_iter_4.safetensors"])), None);
-        assert_eq!(state(serde_json::Value::Null), None);
-        assert_eq!(state(serde_json::json!([0.5, "b"])), Some((0.5, "b".to_owned())));
+        let file = "best_mIoU_iter_4.safetensors";
+        let one = Best::from([("mIoU".to_owned(), (0.5, file.to_owned()))]);
+        assert_eq!(state(serde_json::json!([null, file])), Best::new());
+        assert_eq!(state(serde_json::Value::Null), Best::new());
+        assert_eq!(state(serde_json::json!([0.5, file])), one);
+        assert_eq!(state(serde_json::json!({ "mIoU": [0.5, file], "mDice": [null, "b"] })), one);
     }
 }

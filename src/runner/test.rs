@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 
 use super::build::Setting;
-use super::evaluate::{Evaluation, Leaves, Pass};
+use super::evaluate::{Evaluation, Leaves, Pass, Watch};
 use super::interrupt::Interrupt;
 use super::journal::{evaluation_bar, report};
 use super::memory_format;
@@ -35,10 +35,10 @@ pub fn test(setting: &Setting, options: &TestOptions) -> anyhow::Result<()> {
         .test_dataloader
         .clone()
         .ok_or_else(|| Failure::new(Exit::Config, "the config has no test_dataloader, so there is nothing to test on"))?;
-    let metric = match &experiment.test_evaluator {
-        Some(EvaluatorConfig::IoUMetric(metric)) => metric.clone(),
-        None => return Err(Failure::new(Exit::Config, "the config has no test_evaluator").into()),
-    };
+    if experiment.test_evaluator.is_empty() {
+        return Err(Failure::new(Exit::Config, "the config has no test_evaluator").into());
+    }
+    let metrics = experiment.test_evaluator.iter().map(|EvaluatorConfig::IoUMetric(metric)| metric.clone()).collect();
     if options.tta {
         let pipeline = experiment
             .tta_pipeline
@@ -54,10 +54,13 @@ pub fn test(setting: &Setting, options: &TestOptions) -> anyhow::Result<()> {
         interval: 1,
         alpha: experiment.visualizer().alpha,
     };
-    let evaluation = Evaluation::new(Pass::Test, loader, metric, leaves, experiment, &setting.group)?;
+    let evaluation = Evaluation::new(Pass::Test, loader, metrics, leaves, experiment, &setting.group)?;
     if !evaluation.measured {
-        let why =
-            if evaluation.metric.format_only { "test_evaluator.format_only is true" } else { "the test set has no label maps" };
+        let why = if evaluation.metrics.iter().all(|it| it.format_only) {
+            "test_evaluator.format_only is true"
+        } else {
+            "the test set has no label maps"
+        };
         tracing::warn!("no metrics are computed: {why}");
     }
 
@@ -72,12 +75,13 @@ pub fn test(setting: &Setting, options: &TestOptions) -> anyhow::Result<()> {
     arrange(&segmentor, format);
 
     let bar = evaluation_bar(&setting.console, evaluation.dataset.len());
+    let watch = Watch { bar, log: Some((experiment.logger().interval, "Iter(test) ".to_owned())), iteration: None };
     let mut preprocessor = experiment.model.preprocessor()?;
     preprocessor.set_memory_format(format);
     // A test has nothing to save: signals end it the usual way.
     let interrupt = Interrupt::never();
     let evaluated = evaluation
-        .run(&segmentor, &preprocessor, &setting.device, &setting.group, &interrupt, bar)?
+        .run(&segmentor, &preprocessor, &setting.device, &setting.group, &interrupt, watch)?
         .context("a test that nobody stopped has a result")?;
     if !setting.group.is_main() {
         return Ok(());

@@ -12,7 +12,7 @@ pub fn train(run: &mut Training) -> anyhow::Result<Outcome> {
     if run.progress.validation_due && run.validate()? == Outcome::Interrupted {
         return run.leave();
     }
-    while run.progress.iteration < run.plan.max_iterations {
+    while run.goes_on() {
         let started = Instant::now();
         let batch = run.batches.next().context("the data loader ended before the training")??;
         let data_time = started.elapsed();
@@ -21,6 +21,7 @@ pub fn train(run: &mut Training) -> anyhow::Result<Outcome> {
         let rates = run.schedule.rates(run.progress.iteration);
         let losses = run.learner.step(&batch, run.progress.iteration, &rates)?;
         run.progress.iteration += 1;
+        run.follow();
         run.begun();
         run.log(&losses, &rates, started.elapsed(), data_time)?;
 
@@ -35,5 +36,5 @@ pub fn train(run: &mut Training) -> anyhow::Result<Outcome> {
             return run.leave();
         }
     }
-    Ok(Outcome::Finished)
+    run.finish()
 }

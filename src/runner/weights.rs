@@ -48,6 +48,21 @@ pub(super) fn begin(segmentor: &Segmentor, given: Option<(&Path, &StateDict)>, s
     load(segmentor, state, path, Fit::Trained)
 }
 
+/// The weights that a training goes on with. Where a checkpoint's are averages, those are the trained ones beside them, if this training
+/// averages too.
+pub(super) fn to_train(checkpoint: &Checkpoint, averages: bool) -> StateDict {
+    let mut state: StateDict = checkpoint.model.iter().map(|(name, it)| (name.clone(), it.shallow_clone())).collect();
+    if averages {
+        state.extend(checkpoint.trained.iter().map(|(name, it)| (name.clone(), it.shallow_clone())));
+    } else if !checkpoint.trained.is_empty() {
+        tracing::warn!(
+            "the checkpoint has averaged weights and the trained ones beside them; the config has no EMAHook, so this goes on with the \
+             averages"
+        );
+    }
+    state
+}
+
 /// Copies a checkpoint's tensors into the model and tells what does not meet.
 pub(super) fn load(segmentor: &Segmentor, state: &StateDict, path: &Path, fit: Fit) -> anyhow::Result<()> {
     let tensors = named_tensors(segmentor);
