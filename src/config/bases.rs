@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::error::{ConfigError, nearest};
 use super::node::{Map, Node, Origin, Value};
+use super::predefined::{self, Environment};
 use super::python::Program;
 use super::references::Uses;
 use super::{deserialize, references, yaml};
@@ -20,15 +21,16 @@ const DELETE: &str = "_delete_";
 pub(super) const VARIABLES: &str = "_variables_";
 
 /// Loads a file and everything that it is based on, merged; adds to `uses` the names that the files refer to.
-pub(super) fn load(path: &Path, uses: &mut Uses) -> Result<Node, ConfigError> {
-    load_file(path, uses, &mut Vec::new())
+pub(super) fn load(path: &Path, uses: &mut Uses, environment: &Environment<'_>) -> Result<Node, ConfigError> {
+    load_file(path, uses, environment, &mut Vec::new())
 }
 
 /// `stack` holds the files that lead here.
-fn load_file(path: &Path, uses: &mut Uses, stack: &mut Vec<PathBuf>) -> Result<Node, ConfigError> {
+fn load_file(path: &Path, uses: &mut Uses, environment: &Environment<'_>, stack: &mut Vec<PathBuf>) -> Result<Node, ConfigError> {
     let text =
         fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source, hint: hint(path) })?;
     let name: Arc<str> = tidy(path).to_string_lossy().into();
+    let text = predefined::replace(&text, path, &name, environment)?;
     let file = File::parse(path, &text, &name)?;
     let origin = Origin::file(&name, 1);
     let mut bases = Node::new(Value::Map(Map::new()), origin);
@@ -36,7 +38,7 @@ fn load_file(path: &Path, uses: &mut Uses, stack: &mut Vec<PathBuf>) -> Result<N
         stack.push(fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()));
         let directory = path.parent().unwrap_or(Path::new(""));
         for base in base_names(&entry)? {
-            let node = load_base(&find_base(directory, base)?, base, uses, stack)?;
+            let node = load_base(&find_base(directory, base)?, base, uses, environment, stack)?;
             join(&mut bases, node, &entry.origin)?;
         }
         stack.pop();
@@ -48,7 +50,7 @@ fn load_file(path: &Path, uses: &mut Uses, stack: &mut Vec<PathBuf>) -> Result<N
         let taken = references::resolve(&mut bases, &Uses::new())?;
         taken.names.iter().for_each(|name| references::take(name, &whole, uses));
     }
-    let mut own = file.evaluate(&bases, uses)?;
+    let mut own = file.evaluate(&mut bases, uses)?;
     if has_bases {
         references::resolve_bases(&mut own, &bases)?;
     }
@@ -81,8 +83,8 @@ impl File {
         }
     }
 
-    /// The file's own settings. Adds to `uses` the names that they refer to.
-    fn evaluate(self, bases: &Node, uses: &mut Uses) -> Result<Node, ConfigError> {
+    /// The file's own settings; a Python file may change what its bases gave, too. Adds to `uses` the names that they refer to.
+    fn evaluate(self, bases: &mut Node, uses: &mut Uses) -> Result<Node, ConfigError> {
         let mut own = match self {
             Self::Yaml(own, _) => own,
             Self::Python(program) => program.evaluate(bases, uses)?,
@@ -159,7 +161,13 @@ fn find_base(directory: &Path, named: &Node) -> Result<PathBuf, ConfigError> {
     })
 }
 
-fn load_base(path: &Path, named: &Node, uses: &mut Uses, stack: &mut Vec<PathBuf>) -> Result<Node, ConfigError> {
+fn load_base(
+    path: &Path,
+    named: &Node,
+    uses: &mut Uses,
+    environment: &Environment<'_>,
+    stack: &mut Vec<PathBuf>,
+) -> Result<Node, ConfigError> {
     let canonical = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     if stack.len() > MAX_BASES {
         return Err(ConfigError::at(
@@ -172,7 +180,7 @@ fn load_base(path: &Path, named: &Node, uses: &mut Uses, stack: &mut Vec<PathBuf
         let message = format!("{} is based on itself through this file", tidy(path).display());
         return Err(ConfigError::at(&named.origin, BASE, message));
     }
-    load_file(path, uses, stack).map_err(|error| match error {
+    load_file(path, uses, environment, stack).map_err(|error| match error {
         // A folder, or no text: whoever names it is to be mended.
         ConfigError::Read { path: unread, source, .. } if unread == path => {
             ConfigError::at(&named.origin, BASE, format!("cannot read {}: {source}", tidy(path).display()))

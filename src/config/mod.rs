@@ -1,6 +1,6 @@
 //! Configs: text in, typed sections out, with mmengine's rules for inheritance and overrides.
 //!
-//! [`load`] reads a file (YAML, JSON or mmengine's Python), merges it over its bases (`bases`) and the command line over both (`overrides`), puts values where
+//! [`load`] reads a file (YAML, JSON or mmengine's Python), puts the file's name and the environment in where it says so (`predefined`), merges it over its bases (`bases`) and the command line over both (`overrides`), puts values where
 //! references stand (`references`), and returns one tree (`node`) in which every value knows the line that set it. Sections
 //! are plain serde types: `deserialize` reads them from the tree, and its errors point back at that line.
 
@@ -10,6 +10,7 @@ mod error;
 mod field;
 mod node;
 mod overrides;
+mod predefined;
 mod python;
 mod range;
 mod references;
@@ -27,6 +28,7 @@ pub use error::{ConfigError, nearest};
 pub(crate) use field::VALUE_OR_LIST;
 pub use field::{OneOrMany, Pair};
 pub use node::{Map, Node, Origin, Value};
+use predefined::Environment;
 pub use range::{
     NotOffered, above_zero, below_one, finite, not_negative, only_false, positive, positive_or_all, positive_or_never, share,
     share_or_none, side,
@@ -45,11 +47,16 @@ pub struct Config {
 }
 
 /// Loads a config file and applies `key=value` overrides to it. One that is not there is looked for among those that come with the
-/// program.
+/// program. The file may take values from this process's environment.
 pub fn load(path: &Path, overrides: &[String]) -> Result<Config, ConfigError> {
+    load_in(path, overrides, &|name| std::env::var_os(name).map(|it| it.to_string_lossy().into_owned()))
+}
+
+/// The same with an environment of one's own.
+fn load_in(path: &Path, overrides: &[String], environment: &Environment<'_>) -> Result<Config, ConfigError> {
     let mut uses = Uses::new();
     let found = bases::find(Path::new(""), &path.to_string_lossy()).unwrap_or_else(|| path.to_owned());
-    let root = bases::load(&found, &mut uses)?;
+    let root = bases::load(&found, &mut uses, environment)?;
     let mut root = overrides::apply(root, overrides, &mut uses)?;
     check(&root, &mut Vec::new())?;
     let variables = references::resolve(&mut root, &uses)?;

@@ -9,7 +9,7 @@ use serde::de::{self, Deserialize, DeserializeOwned, Deserializer};
 use serde::ser::{Serialize, Serializer};
 
 use super::error::ConfigError;
-use super::{deserialize, references};
+use super::{deserialize, predefined, references};
 
 /// What stands for the command line as a source.
 pub(super) const COMMAND_LINE: &str = "--cfg-options";
@@ -177,7 +177,7 @@ impl Node {
     pub fn to_yaml(&self) -> String {
         let text = serde_yaml::to_string(self).expect("a tree of plain values has a YAML form");
         // YAML's plain strings have no escapes, JSON's do, and JSON is YAML.
-        if references::mark(&text) == text { text } else { self.to_json() }
+        if references::mark(&text) == text && !predefined::is_in(&text) { text } else { self.to_json() }
     }
 
     /// The node as indented JSON text, which is YAML too. JSON has no infinity and no NaN: they become null.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::{ConfigError, nearest};
 use super::node::{MAX_DEPTH, Node, Origin, Value};
+use super::predefined;
 
 const OPEN: char = '\u{e000}';
 const CLOSE: char = '\u{e001}';
@@ -246,7 +247,10 @@ fn follow<'a>(whole: &'a Node, path: &str, from: &Node, depth: usize, budget: &m
         if path.starts_with(BASE) {
             return ConfigError::text(&from.origin, format!("`{{{{{path}}}}}`: this file has no `_base_`"));
         }
-        let hint = hint(whole, path);
+        let hint = match predefined::meant(path) {
+            Some(name) => format!("; did you mean `{{{{ {name} }}}}`?"),
+            None => hint(whole, path),
+        };
         ConfigError::text(&from.origin, format!("`{{{{{path}}}}}`: the config sets nothing at `{path}`{hint}"))
     };
     let mut node = whole;

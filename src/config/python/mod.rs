@@ -1,68 +1,120 @@
-//! mmengine's Python configs to a tree. The file is read, never run: assignments of literals, names, arithmetic, comprehensions
-//! and a few functions are understood, which covers the configs that mmseg ships; anything else is an error with its line.
+//! mmengine's Python configs to a tree. The file is read, never run: `syntax` has it parsed, `refusal` finds what would have to be
+//! run, and `evaluate` follows the rest, which are assignments, loops and conditions over plain values, as Python would.
 
+mod arguments;
 mod evaluate;
+mod expression;
+mod format;
+mod functions;
+mod heap;
+mod methods;
+mod operators;
+mod refusal;
 mod syntax;
-mod token;
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use self::evaluate::Evaluator;
-use self::syntax::{Expression, Kind, Statement};
+use ruff_python_ast::Suite;
+
+use self::evaluate::{Evaluator, Fault, sets_bases};
+use self::heap::Item;
+use self::syntax::Lines;
 use super::error::ConfigError;
 use super::node::{Map, Node, Origin, Value};
 use super::references::Uses;
 
 const BASE: &str = "_base_";
+/// Faults of one file that are told at once.
+const MOST_FAULTS: usize = 20;
 
 /// A file's statements.
 pub(super) struct Program {
     source: Arc<str>,
-    statements: Vec<Statement>,
+    body: Suite,
+    lines: Lines,
 }
 
 impl Program {
     pub(super) fn parse(text: &str, source: &Arc<str>) -> Result<Self, ConfigError> {
-        let statements =
-            syntax::parse(text).map_err(|(line, message)| ConfigError::text(&Origin::file(source, line), message))?;
-        Ok(Self { source: Arc::clone(source), statements })
+        let told = |(line, message): syntax::Fault| ConfigError::text(&Origin::file(source, line), message);
+        let (body, lines) = syntax::parse(text).map_err(told)?;
+        if let Some(line) = refusal::new_style(&body, &lines) {
+            let into = source.strip_suffix(".py").unwrap_or(source);
+            let message = format!(
+                "this is one of mmengine's new-style configs, which import their bases and types and would have to be run; where \
+                 mmengine is installed, convert it: python -c \"from mmengine import Config; \
+                 Config.fromfile('{source}').dump('{into}.yaml')\""
+            );
+            return Err(told((line, message)));
+        }
+        Ok(Self { source: Arc::clone(source), body, lines })
     }
 
-    /// What the file assigns to `_base_`.
+    /// What the file assigns to `_base_`. It is read before everything else, so it knows no name of the file.
     pub(super) fn bases(&self) -> Result<Option<Node>, ConfigError> {
-        let is_base = |target: &Expression| target.kind == Kind::Name(BASE.into());
-        let value = self.statements.iter().find_map(|it| match it {
-            Statement::Assign { targets, value } if targets.iter().any(is_base) => Some(value),
-            _ => None,
-        });
-        value.map(|value| self.evaluator(None).value(value)).transpose()
+        let Some((at, value)) = self.body.iter().enumerate().find_map(|(at, it)| Some((at, sets_bases(it)?))) else {
+            return Ok(None);
+        };
+        let refused = refusal::refusals(&self.body[at], &self.lines);
+        if !refused.is_empty() {
+            return Err(self.faults(refused));
+        }
+        let mut evaluator = Evaluator::new(&self.source, &self.lines, None);
+        let item = evaluator.value(value).and_then(|it| evaluator.told(value, |this| this.heap.node(&it, 0)));
+        match item {
+            Ok(node) => Ok(Some(node)),
+            Err(Fault::Told(line, message)) => Err(self.faults(vec![(line, message)])),
+            Err(Fault::Follows) => Ok(None),
+        }
     }
 
-    /// The names that the file assigns, with `_base_.a` taken from `bases`. Adds to `uses` the names that expressions use.
-    pub(super) fn evaluate(&self, bases: &Node, uses: &mut Uses) -> Result<Node, ConfigError> {
-        let mut evaluator = self.evaluator(Some(bases));
-        for statement in &self.statements {
-            evaluator.execute(statement)?;
+    /// The names that the file assigns, over what it leaves of `bases`. Adds to `uses` the names that expressions use.
+    pub(super) fn evaluate(&self, bases: &mut Node, uses: &mut Uses) -> Result<Node, ConfigError> {
+        let given = bases.clone();
+        let mut evaluator = Evaluator::new(&self.source, &self.lines, Some(&given));
+        let skipped = self.body.iter().position(|it| sets_bases(it).is_some());
+        let mut faults = evaluator.file(&self.body, skipped);
+        let mut names = Map::new();
+        for (name, item) in std::mem::take(&mut evaluator.names) {
+            if name.starts_with("__") {
+                continue;
+            }
+            match evaluator.heap.node(&item, 0) {
+                Ok(node) => {
+                    names.insert(name, node);
+                }
+                Err(message) => faults.push((item.origin.line(), format!("{name}: {message}"))),
+            }
+            if evaluator.heap.is_spent() {
+                break;
+            }
+        }
+        if let Some(object) = evaluator.bases_left() {
+            match evaluator.heap.node(&Item::new(object, &given.origin), 0) {
+                Ok(node) => *bases = node,
+                Err(message) => faults.push((1, format!("{BASE}: {message}"))),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(self.faults(faults));
         }
         for name in evaluator.used {
             uses.entry(name).or_default().insert(self.source.to_string());
         }
-        let mut names: Map = evaluator.names;
-        names.retain(|name, _| !name.starts_with("__"));
         Ok(Node::new(Value::Map(names), Origin::file(&self.source, 1)))
     }
 
-    fn evaluator<'a>(&'a self, bases: Option<&'a Node>) -> Evaluator<'a> {
-        Evaluator {
-            source: &self.source,
-            bases,
-            names: Map::new(),
-            locals: HashMap::new(),
-            used: BTreeSet::new(),
-            steps: 0,
-            copies: 0,
+    /// What is wrong, from the top of the file on.
+    fn faults(&self, mut faults: Vec<syntax::Fault>) -> ConfigError {
+        faults.sort_by_key(|(line, _)| *line);
+        faults.dedup();
+        let more = faults.len().saturating_sub(MOST_FAULTS);
+        faults.truncate(MOST_FAULTS);
+        if let (true, Some((_, last))) = (more > 0, faults.last_mut()) {
+            last.push_str(&format!(" (and {more} more faults of this file)"));
         }
+        let told = |(line, message)| ConfigError::text(&Origin::file(&self.source, line), message);
+        ConfigError::all(faults.into_iter().map(told).collect())
     }
 }
 
@@ -74,8 +126,8 @@ mod tests {
 
     fn read(text: &str) -> Result<Node, String> {
         let program = Program::parse(text, &"a.py".into()).map_err(|it| it.to_string())?;
-        let bases = super::super::yaml::parse("model: {depth: 50, heads: [{type: A}]}", &"b.yaml".into()).expect("parses");
-        program.evaluate(&bases, &mut Uses::new()).map_err(|it| it.to_string())
+        let mut bases = super::super::yaml::parse("model: {depth: 50, heads: [{type: A}]}", &"b.yaml".into()).expect("parses");
+        program.evaluate(&mut bases, &mut Uses::new()).map_err(|it| it.to_string())
     }
 
     /// What Python gives for the expression, as JSON.
