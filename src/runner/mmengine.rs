@@ -378,7 +378,12 @@ mod tests {
             let config = if by_epoch {
                 TrainLoopConfig::EpochBasedTrainLoop(parse_str("{max_epochs: 10}").expect("a loop"))
             } else {
-                TrainLoopConfig::IterBasedTrainLoop(IterBased { max_iters: 100, val_interval: 10, val_begin: 1 })
+                TrainLoopConfig::IterBasedTrainLoop(IterBased {
+                    max_iters: 100,
+                    val_interval: 10,
+                    val_begin: 1,
+                    dynamic_intervals: None,
+                })
             };
             Plan::new(&config, &crate::experiment::CheckpointHook::default(), 10, false)
         };
