@@ -44,8 +44,8 @@ impl Stopping {
             return Some(format!("{monitor} is {value:.4} and has reached the stopping_threshold {threshold}"));
         }
         let margin = if self.rule == Rule::Greater { *min_delta } else { -min_delta };
-        // As mmengine has it, equal to the best and its margin is enough.
-        if self.seen.best.is_none_or(|best| !self.rule.is_better(best + margin, value)) {
+        // As mmengine has it, equal to the best and its margin is enough. What is no number is no improvement.
+        if value.is_finite() && self.seen.best.is_none_or(|best| !self.rule.is_better(best + margin, value)) {
             self.seen = Seen { best: Some(value), waited: 0 };
             return None;
         }
@@ -81,6 +81,6 @@ mod tests {
     fn a_threshold_and_a_value_that_is_no_number_end_it_at_once() {
         assert_eq!(stops("{monitor: mIoU, stopping_threshold: 50}", &[10.0, 60.0]), Some(1));
         assert_eq!(stops("{monitor: mIoU}", &[f64::NAN]), Some(0));
-        assert_eq!(stops("{monitor: mIoU, check_finite: false, patience: 1}", &[10.0, f64::NAN, 5.0]), Some(2));
+        assert_eq!(stops("{monitor: mIoU, check_finite: false, patience: 2}", &[10.0, f64::NAN, 5.0]), Some(2));
     }
 }
