@@ -72,7 +72,13 @@ pub fn python(folder: &Path) -> Vec<Vec<u8>> {
          x = [[i, j] for i, n in enumerate([1, 2]) for j in range(n)]\ny = {f'k{i}': dict(v=i) for i in range(2)}\n\n\
          a = b = (1, 2.5, -3, 1e-4, 1_000, 0x10, .5, 2.)\na, b = 1, 2\nlr = 7 // 2 * 0.5 + 2 ** -1 % 3\nlr += 1\n\n\
          model = dict(a=1, **dict(b=2))\nmodel['a'] = {'c': [0, *[1, 2]]}\nmodel.update(extra=[1])\nt = r'\\d' '''two\nlines'''\n\n\
-         x = sum([18, 36]), len([1]), int(2.9), float('3'), str(4), list(range(4, 0, -2)), tuple(), -2 ** 2\n",
+         x = sum([18, 36]), len([1]), int(2.9), float('3'), str(4), list(range(4, 0, -2)), tuple(), -2 ** 2\n\n\
+         p = [dict(t='A'), dict(t='B')]\nfor i, v in enumerate(p):\n    if v['t'] == 'A' and i < 2:\n        v['x'] = 1\n    else:\n        p.pop(0)\ndel p[0]\n\n\
+         _base_ = 'base.yaml'\npipe = _base_.model.heads\npipe[0].x = 3\n_base_.model.update(dict(backbone=dict(depth=18)))\ndel _base_.lr\n\n\
+         x = ['%-5s|%.2f' % ('a', 1.5), '{:>{}}'.format(1, 4), f'{3.14159:.3g}', 'a,b'.split(','), '-'.join(['a', 'b'])]\ny = x[::-1][1:3]\n\n\
+         x = 'big' if 5 > 3 else round(2.675, 2)\ny = sorted({3, 1} | {2}, reverse=True)\na, *b = x, 1, 2\nassert y\n\n\
+         import os\nx = os.environ.get('A', 'b')\ndef f(a):\n    return lambda: a\nwith x as y:\n    pass\n\n\
+         x = '{{ fileDirname }}/{{fileBasenameNoExtension}}'\ny = {{$NONE:3}}\nz = '{{$NONE:a}}' + \"{{'$HOME:b'}}\"\n",
     );
     if let Some(more) = std::env::var_os("SEGSLURM_FUZZ_CONFIGS") {
         seeds.extend(contents(&files(Path::new(&more), "py")));

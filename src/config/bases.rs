@@ -30,7 +30,8 @@ fn load_file(path: &Path, uses: &mut Uses, environment: &Environment<'_>, stack:
     let text =
         fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source, hint: hint(path) })?;
     let name: Arc<str> = tidy(path).to_string_lossy().into();
-    let text = predefined::replace(&text, path, &name, environment)?;
+    let whole = std::path::absolute(path).map_or_else(|_| path.to_owned(), |it| tidy(&it));
+    let text = predefined::replace(&text, &whole, &name, environment)?;
     let file = File::parse(path, &text, &name)?;
     let origin = Origin::file(&name, 1);
     let mut bases = Node::new(Value::Map(Map::new()), origin);

@@ -15,7 +15,7 @@ pub(super) type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;
 const LONGEST: usize = 1000;
 const FILE: [&str; 4] = ["fileDirname", "fileBasename", "fileBasenameNoExtension", "fileExtname"];
 
-/// A config's text with its predefined variables in place. The number of lines stays.
+/// A config's text with its predefined variables in place; `path` is the whole one. The number of lines stays.
 pub(super) fn replace(text: &str, path: &Path, source: &Arc<str>, environment: &Environment<'_>) -> Result<String, ConfigError> {
     let mut faults = Vec::new();
     let mut out = String::with_capacity(text.len());
@@ -94,10 +94,7 @@ impl Variable<'_> {
         match self {
             Self::File(name) => {
                 let part = match *name {
-                    "fileDirname" => {
-                        let whole = std::path::absolute(path).map_err(|error| format!("`{{{{{name}}}}}`: {error}"))?;
-                        whole.parent().map(|it| it.to_string_lossy().into_owned())
-                    }
+                    "fileDirname" => path.parent().map(|it| it.to_string_lossy().into_owned()),
                     "fileBasename" => path.file_name().map(|it| it.to_string_lossy().into_owned()),
                     "fileBasenameNoExtension" => path.file_stem().map(|it| it.to_string_lossy().into_owned()),
                     _ => path.extension().map(|it| format!(".{}", it.to_string_lossy())),
@@ -187,6 +184,7 @@ pub(super) fn meant(name: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
 
     fn replaced(text: &str) -> Result<String, String> {
         let environment = |name: &str| match name {
@@ -224,6 +222,57 @@ mod tests {
     fn what_is_missing_or_would_leave_its_quotes_is_told_at_once() {
         let text = "a = '{{$NONE}}'\nb = {{$EMPTY:}}\nc = '{{$QUOTE}}' + \"{{ $QUOTE }}\"\nd = '{{$LINES:1}}'";
         insta::assert_snapshot!(replaced(text).expect_err("is wrong"));
+    }
+
+    #[test]
+    fn configs_of_all_kinds_and_their_bases_know_themselves_and_the_environment() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let environment = |name: &str| (name == "WORKERS").then(|| "2".to_owned());
+        let load = |files: &[(&str, &str)]| {
+            for (name, text) in files {
+                let path = folder.path().join(name);
+                std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+                std::fs::write(path, text).expect("a file");
+            }
+            let config = config::load_in(&folder.path().join(files[0].0), &[], &environment).map_err(|it| it.to_string());
+            let plain = |it: String| it.replace(&*folder.path().to_string_lossy(), "DIR");
+            config.map(|it| plain(serde_json::to_string(&it.root).expect("has a JSON form"))).map_err(plain)
+        };
+        let yaml = [
+            (
+                "top/run.yaml",
+                "_base_: ../base/b.json\nwork_dir: work/{{ fileBasenameNoExtension }}\nworkers: {{$WORKERS:4}}\nlr: {{$LR:1e-3}}\ndirs: ['{{fileDirname}}', \"{{$DATA:/data}}/x\"]\nb: {{_base_.name}}",
+            ),
+            ("base/b.json", "{\"name\": \"{{fileBasename}}\", \"n\": {{$WORKERS:4}}, \"s\": \"{{ $WORKERS }}\"}"),
+        ];
+        assert_eq!(
+            load(&yaml).as_deref(),
+            Ok(
+                r#"{"name":"b.json","n":2,"s":"2","work_dir":"work/run","workers":2,"lr":0.001,"dirs":["DIR/top","/data/x"],"b":"b.json"}"#
+            )
+        );
+        let python = [
+            (
+                "top/p.py",
+                "_base_ = '../base/{{ fileBasenameNoExtension }}.py'\nn = {{'$WORKERS:80'}} * {{$NONE:1}}\nw = f'{n}{{ fileExtname }}'\n",
+            ),
+            ("base/p.py", "where = '{{ fileDirname }}'\n"),
+        ];
+        assert_eq!(load(&python).as_deref(), Ok(r#"{"where":"DIR/base","n":2,"w":"2.py"}"#));
+        assert_eq!(
+            load(&[("a.yaml", "x: 1\ny: {{ fileDirnam }}")]).expect_err("is wrong"),
+            "DIR/a.yaml:2: `{{fileDirnam}}`: the config sets nothing at `fileDirnam`; did you mean `{{ fileDirname }}`?"
+        );
+        assert_eq!(
+            load(&[("a.py", "x = 1\ny = {{ fileDirnam }}")]).expect_err("is wrong"),
+            "DIR/a.py:2: `{{fileDirnam}}` is not known; did you mean `{{ fileDirname }}`?"
+        );
+        let computed = load(&[("a.py", "x = '{' + '{$WORKERS:1}}'\ny = '{' + '{ fileDirname }}'")]).expect("is read");
+        assert_eq!(computed, r#"{"x":"{{$WORKERS:1}}","y":"{{ fileDirname }}"}"#);
+        let config = config::load_in(&folder.path().join("a.py"), &[], &environment).expect("is read");
+        for text in [config.to_yaml(), config.to_json()] {
+            assert_eq!(load(&[("printed.yaml", &text)]), Ok(computed.clone()));
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@ use super::operators::{binary, index, slice};
 use super::syntax::Lines;
 use super::{BASE, refusal};
 
+const SET_ONCE: &str = "`_base_` is set once, by `_base_ = …` at the top of the file";
+
 /// Why a statement cannot be followed.
 #[derive(Debug)]
 pub(super) enum Fault {
@@ -140,6 +142,9 @@ impl<'a> Evaluator<'a> {
                 let item = self.value(value)?;
                 self.bind(&it.target, item)?;
             }
+            Stmt::AugAssign(it) if matches!(&*it.target, Expr::Name(name) if name.id.as_str() == BASE) => {
+                return Err(self.fault(statement, SET_ONCE));
+            }
             Stmt::AugAssign(it) => {
                 let old = self.part(&it.target, false)?.object;
                 let right = self.value(&it.value)?.object;
@@ -254,9 +259,7 @@ impl<'a> Evaluator<'a> {
     pub(super) fn bind(&mut self, target: &Expr, mut item: Item) -> Result<()> {
         let here = self.origin(target);
         match target {
-            Expr::Name(name) if name.id.as_str() == BASE => {
-                Err(self.fault(target, "`_base_` is set once, by `_base_ = …` at the top of the file"))
-            }
+            Expr::Name(name) if name.id.as_str() == BASE => Err(self.fault(target, SET_ONCE)),
             Expr::Name(name) => {
                 if let Some(scope) = self.scopes.last_mut() {
                     scope.insert(name.id.to_string(), item);

@@ -11,7 +11,7 @@ use ruff_text_size::Ranged;
 
 use super::super::error::nearest;
 use super::super::node::Origin;
-use super::super::references;
+use super::super::{predefined, references};
 use super::arguments::Arguments;
 use super::evaluate::{Evaluator, Fault, Result};
 use super::heap::{Item, Key, Kind, Object};
@@ -68,8 +68,7 @@ impl Evaluator<'_> {
                     let name = dotted(value);
                     return match name.split_once('.') {
                         Some((BASE, _)) => self.value(value),
-                        _ => Err(self
-                            .fault(expression, "only `{{_base_.…}}` is known outside of strings; write the name without braces")),
+                        _ => Err(self.fault(expression, braces(&name))),
                     };
                 }
                 let mut keys = IndexSet::new();
@@ -443,6 +442,14 @@ impl Evaluator<'_> {
         run: impl FnOnce(&mut Self) -> std::result::Result<T, String>,
     ) -> Result<T> {
         run(self).map_err(|message| self.fault(at, message))
+    }
+}
+
+/// What is wrong with `{{name}}` outside of strings.
+fn braces(name: &str) -> String {
+    match predefined::meant(name) {
+        Some(meant) => format!("`{{{{{name}}}}}` is not known; did you mean `{{{{ {meant} }}}}`?"),
+        None => "only `{{_base_.…}}` is known outside of strings; write the name without braces".to_owned(),
     }
 }
 

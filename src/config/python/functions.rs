@@ -46,7 +46,7 @@ pub(super) fn find(name: &str) -> Option<Object> {
 }
 
 pub(super) fn call(heap: &mut Heap, name: &'static str, arguments: Arguments, here: &Origin) -> Outcome<Object> {
-    let wrong = |heap: &Heap, object: &Object| format!("`{name}` of {}", heap.describe(object));
+    let wrong = |heap: &Heap, object: &Object| format!("`{name}` does not take {}", heap.describe(object));
     match name {
         "dict" => dict(heap, arguments, here),
         "list" | "tuple" | "set" => {
@@ -338,7 +338,7 @@ fn digits(text: &str) -> Option<String> {
 }
 
 fn integer(heap: &Heap, of: &Object, base: Option<&Object>) -> Outcome<Object> {
-    let wrong = || format!("`int` of {}", heap.describe(of));
+    let wrong = || format!("`int` does not take {}", heap.describe(of));
     let base = match base.map(number) {
         None => None,
         Some(Some(Number::Int(base))) if base == 0 || (2..=36).contains(&base) => Some(base as u32),
@@ -371,7 +371,7 @@ fn integer(heap: &Heap, of: &Object, base: Option<&Object>) -> Outcome<Object> {
 
 /// Halves go to the even neighbour.
 fn round(heap: &Heap, of: &Object, digits: Option<&Object>) -> Outcome<Object> {
-    let wrong = || format!("`round` of {}", heap.describe(of));
+    let wrong = || format!("`round` does not take {}", heap.describe(of));
     let digits = match digits {
         None | Some(Object::None) => None,
         Some(object) => match number(object) {

@@ -16,7 +16,7 @@ const MAX_LENGTH: usize = 16 << 20;
 const MAX_NESTING: usize = 1000;
 /// A text that is torn (a string does not end, a character has no meaning) is read in the parser's own way, so its tokens promise
 /// nothing; it is explained only if it is short.
-const MAX_TORN: usize = 100_000;
+const MAX_TORN: usize = 400_000;
 
 /// Where the lines of a text begin.
 #[derive(Debug)]
@@ -40,10 +40,18 @@ pub(super) fn parse(text: &str) -> Result<(Suite, Lines), Fault> {
         return Err((1, format!("this file has {} bytes; expected at most {MAX_LENGTH}", text.len())));
     }
     let lines = Lines::of(text);
-    if let Some(wrong) = outline(text) {
-        let ends = lines.0.iter().copied().chain([text.len()]).collect::<Vec<_>>();
-        let line = 1 + ends.partition_point(|end| outline(&text[..*end]) != Some(wrong));
-        return Err((line, wrong.message()));
+    match outline(text) {
+        Outline::Shallow => {}
+        Outline::Torn if text.len() <= MAX_TORN => {}
+        Outline::Torn => {
+            let what = "somewhere in this file a bracket or a string does not end, or a character has no meaning";
+            return Err((1, format!("{what}; with {} bytes it is too long to say where", text.len())));
+        }
+        Outline::Deep => {
+            let ends: Vec<usize> = lines.0.iter().copied().chain([text.len()]).collect();
+            let line = 1 + ends.partition_point(|end| outline(&text[..*end]) != Outline::Deep);
+            return Err((line, format!("this nests more than {MAX_NESTING} levels deep")));
+        }
     }
     let parsed = parse_unchecked(text, Mode::Module.into());
     match parsed.errors().first() {
@@ -61,54 +69,46 @@ pub(super) fn parse(text: &str) -> Result<(Suite, Lines), Fault> {
     }
 }
 
-/// Why a text is not handed to the parser.
+/// What the tokens of a text promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wrong {
+enum Outline {
+    Shallow,
+    /// More levels than the parser is to see.
     Deep,
+    /// A string or a bracket does not end, or a character has no meaning.
     Torn,
-}
-
-impl Wrong {
-    fn message(self) -> String {
-        match self {
-            Self::Deep => format!("this nests more than {MAX_NESTING} levels deep"),
-            Self::Torn => "a string does not end here, or a character has no meaning".to_owned(),
-        }
-    }
 }
 
 /// One pass over the tokens: how many levels could the parser find? Brackets are levels, and so is every link of a chain such as
 /// `a.b.c` or `1 + 2 + 3` up to the comma that ends it.
-fn outline(text: &str) -> Option<Wrong> {
+fn outline(text: &str) -> Outline {
     let mut tokens = lex(text, Mode::Module);
     let (mut torn, mut blocks) = (false, 0usize);
-    // The links in each open bracket so far, and their sum.
-    let (mut open, mut sum) = (vec![0usize], 0usize);
+    // The links in each open bracket around the current one, in the current one, and their sum.
+    let (mut around, mut links, mut sum) = (Vec::new(), 0usize, 0usize);
     // The commas between a lambda's parameters end nothing.
     let mut lambda = false;
     loop {
         let kind = tokens.next_token();
-        let mut links = 0;
         match kind {
             TokenKind::EndOfFile => break,
             TokenKind::Unknown => torn = true,
             TokenKind::Indent => blocks += 1,
             TokenKind::Dedent => blocks = blocks.saturating_sub(1),
             TokenKind::Newline => {
-                (open, sum) = (vec![0], 0);
-                lambda = false;
+                around.clear();
+                (links, sum, lambda) = (0, 0, false);
             }
             TokenKind::Lpar | TokenKind::Lsqb | TokenKind::Lbrace | TokenKind::FStringStart | TokenKind::TStringStart => {
-                *open.last_mut()? += 1;
-                sum += 1;
-                open.push(0);
+                around.push(links + 1);
+                (links, sum) = (0, sum + 1);
             }
             TokenKind::Rpar | TokenKind::Rsqb | TokenKind::Rbrace | TokenKind::FStringEnd | TokenKind::TStringEnd => {
-                if open.len() > 1 {
-                    sum -= open.pop().unwrap_or(0);
+                if let Some(outer) = around.pop() {
+                    (links, sum) = (outer, sum - links);
                 }
             }
-            TokenKind::Comma if open.len() > 1 && !lambda => sum -= std::mem::take(open.last_mut()?),
+            TokenKind::Comma if !around.is_empty() && !lambda => (links, sum) = (0, sum - links),
             TokenKind::Name
             | TokenKind::Int
             | TokenKind::Float
@@ -119,16 +119,14 @@ fn outline(text: &str) -> Option<Wrong> {
             | TokenKind::NonLogicalNewline
             | TokenKind::Comma
             | TokenKind::Equal => {}
-            _ => links = 1,
+            _ => (links, sum) = (links + 1, sum + 1),
         }
         lambda |= kind == TokenKind::Lambda;
-        *open.last_mut()? += links;
-        sum += links;
         if sum + blocks > MAX_NESTING {
-            return Some(Wrong::Deep);
+            return Outline::Deep;
         }
     }
-    (torn && text.len() > MAX_TORN).then_some(Wrong::Torn)
+    if torn { Outline::Torn } else { Outline::Shallow }
 }
 
 /// The bracket that is never closed, or closes nothing.
