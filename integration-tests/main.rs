@@ -10,6 +10,7 @@ mod golden;
 mod group;
 mod habits;
 mod harness;
+mod hooks;
 mod keeping;
 mod launchers;
 mod learning;

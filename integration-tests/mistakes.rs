@@ -233,38 +233,48 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     assert!(text(&full.stderr).contains("cannot write to standard output"), "{}", text(&full.stderr));
 }
 
-#[test]
-fn a_training_goes_on_when_its_terminal_goes_away() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let work_dir = folder.path().join("work");
-    let mut command = train(&work_dir, 12, &[]);
+/// Starts a training of which the first lines are read, and hangs its terminal up after a step; its exit code.
+fn hung_up(command: &mut Command, work_dir: &Path) -> Option<i32> {
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn().expect("starts");
-    // Its first lines are read, then nobody reads any more, and the terminal hangs up.
     let mut first = [0_u8; 64];
     child.stdout.as_mut().expect("a pipe").read_exact(&mut first).expect("its first line");
-    while harness::steps_so_far(&work_dir) == 0 {
+    while harness::steps_so_far(work_dir) == 0 {
         std::thread::sleep(Duration::from_millis(20));
     }
+    // Nobody reads any more.
     drop((child.stdout.take(), child.stderr.take()));
     kill(Pid::from_raw(-(child.id() as i32)), Signal::SIGHUP).expect("a signal");
-    assert_eq!(child.wait().expect("it ends").code(), Some(0));
-    assert_eq!(harness::steps(&work_dir).len(), 12);
-    assert!(work_dir.join("iter_12.safetensors").exists());
+    child.wait().expect("it ends").code()
 }
 
 #[test]
-fn ranks_go_on_when_the_launchers_terminal_goes_away() {
+fn a_training_saves_and_stops_when_its_terminal_goes_away_unless_it_was_started_to_stay() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let work_dir = folder.path().join("work");
-    let child = start(dist_train(&work_dir, 2, 12).process_group(0));
+    assert_eq!(hung_up(&mut train(&work_dir, 60, &[]), &work_dir), Some(75));
+    let steps = harness::steps(&work_dir).len();
+    assert!(work_dir.join(format!("iter_{steps}.safetensors")).exists());
+    let work_dir = folder.path().join("stays");
+    let plain = train(&work_dir, 12, &[]);
+    let mut stays = harness::program("nohup");
+    stays.arg(plain.get_program()).args(plain.get_args());
+    assert_eq!(hung_up(&mut stays, &work_dir), Some(0));
+    assert_eq!(harness::steps(&work_dir).len(), 12);
+}
+
+#[test]
+fn ranks_save_and_stop_when_the_launchers_terminal_goes_away() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let work_dir = folder.path().join("work");
+    let child = start(dist_train(&work_dir, 2, 60).process_group(0));
     while harness::steps_so_far(&work_dir) == 0 {
         std::thread::sleep(Duration::from_millis(20));
     }
     kill(Pid::from_raw(-(child.id() as i32)), Signal::SIGHUP).expect("a signal");
     let (code, said) = outcome(child, Duration::from_mins(5));
-    assert_eq!(code, Some(0), "{said}");
-    assert_eq!(harness::steps(&work_dir).len(), 12);
+    assert_eq!(code, Some(75), "{said}");
+    assert!(work_dir.join(format!("iter_{}.safetensors", harness::steps(&work_dir).len())).exists());
 }
 
 #[test]

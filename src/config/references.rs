@@ -134,14 +134,16 @@ pub(super) fn collect_uses(tree: &Node, uses: &mut Uses) {
     }
 }
 
-/// A place in `tree` that none of `files` set.
-fn set_elsewhere<'a>(tree: &'a Node, files: &BTreeSet<String>) -> Option<&'a Origin> {
-    if !files.contains(tree.origin.source()) {
-        return Some(&tree.origin);
+/// A place in `tree` that the command line set or `file`, the one that was asked for, and none of `files`. What its bases do among
+/// themselves is not its reader's to mend.
+fn set_in_vain<'a>(tree: &'a Node, file: &str, files: &BTreeSet<String>) -> Option<&'a Origin> {
+    let origin = &tree.origin;
+    if !files.contains(origin.source()) && (origin.is_command_line() || origin.source() == file) {
+        return Some(origin);
     }
     match &tree.value {
-        Value::List(items) => items.iter().find_map(|item| set_elsewhere(item, files)),
-        Value::Map(map) => map.values().find_map(|item| set_elsewhere(item, files)),
+        Value::List(items) => items.iter().find_map(|item| set_in_vain(item, file, files)),
+        Value::Map(map) => map.values().find_map(|item| set_in_vain(item, file, files)),
         _ => None,
     }
 }
@@ -185,7 +187,7 @@ pub(super) fn resolve(root: &mut Node, uses: &Uses) -> Result<Variables, ConfigE
     let mut stale = BTreeMap::new();
     for (name, files) in uses {
         if let (false, Some(node)) = (names.contains(name), whole.get(name)) {
-            stale.extend(set_elsewhere(node, files).map(|origin| (name.clone(), origin.clone())));
+            stale.extend(set_in_vain(node, whole.origin.source(), files).map(|origin| (name.clone(), origin.clone())));
             names.insert(name.clone());
         }
     }

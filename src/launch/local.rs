@@ -24,6 +24,7 @@ use signal_hook::iterator::Signals;
 use crate::dist;
 use crate::exit::{Exit, Failure};
 use crate::rundir::claim;
+use crate::runner::ignores_hangups;
 
 /// How often the ranks are looked at.
 const GLANCE: Duration = Duration::from_millis(10);
@@ -87,8 +88,10 @@ impl Local {
         // Caught before any rank is there: a signal that comes in between is passed on as well.
         let cannot = |error: io::Error| Failure::new(Exit::Software, format!("cannot catch signals: {error}"));
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT, SIGUSR1, SIGUSR2]).map_err(cannot)?;
-        // A terminal that goes away ends nothing: the ranks write their log files.
-        signal_hook::flag::register(SIGHUP, std::sync::Arc::default()).map_err(cannot)?;
+        // A terminal that goes away is a reason to save and stop, unless this was started to outlive it.
+        if !ignores_hangups() {
+            signals.add_signal(SIGHUP).map_err(cannot)?;
+        }
         let mut ranks = Ranks(Vec::with_capacity(self.ranks));
         let output = if self.ranks > 1 { self.own_output()? } else { self.output.clone() };
         self.start(&mut ranks, &output)?;

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde::{Deserialize, Deserializer};
 use tch::{Device, Tensor};
 
 /// A list of numbers, and the device's copy of it that was made when it was first used there. Clones share the copy.
@@ -42,12 +41,6 @@ impl fmt::Debug for Constant {
 impl PartialEq for Constant {
     fn eq(&self, other: &Self) -> bool {
         self.values == other.values
-    }
-}
-
-impl<'de> Deserialize<'de> for Constant {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Vec::<f32>::deserialize(deserializer).map(Self::new)
     }
 }
 

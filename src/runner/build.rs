@@ -30,7 +30,7 @@ use crate::experiment::{EmaHook, EmaType, EvaluatorConfig, Experiment};
 use crate::lock::Lock;
 use crate::logging::Console;
 use crate::metrics::{Counts, Sink};
-use crate::models::{TensorKind, named_tensors};
+use crate::models::{NamedTensor, TensorKind, named_tensors};
 use crate::optim::{Average, Averaging, GradScaler, Horizon, Schedule};
 use crate::rundir::{self, RunDir};
 
@@ -220,6 +220,7 @@ impl Training {
                 average.restore(|name| checkpoint.model.get(name), state.averaged.unwrap_or(0));
             }
         }
+        describe(&dataset, evaluation.as_ref(), &learner, &plan);
         learner.seed = dropout_seed(seed, &group);
         learner.join_ranks(&experiment.model_wrapper())?;
         lone_value::refuse(&learner, loader, &dataset, &plan)?;
@@ -376,6 +377,24 @@ fn refuse_unknown_metrics(
     let watched = stopping.iter().map(|it| ("custom_hooks: EarlyStoppingHook.monitor", it.monitor().to_owned()));
     let unknown = best.chain(watched).find(|(_, name)| !metrics.summary.contains_key(name));
     unknown.map_or(Ok(()), |(key, name)| Err(unknown_metric(key, &name, &metrics)))
+}
+
+/// What is trained, and on what: the size of it all is where most mistakes show.
+fn describe(dataset: &Dataset, evaluation: Option<&Evaluation>, learner: &Learner, plan: &Plan) {
+    let validated = evaluation.map_or_else(|| "no validation".to_owned(), |it| format!("{} to validate", it.dataset.len()));
+    tracing::info!("{} images to train, {validated}, {} classes", dataset.len(), dataset.metainfo().classes.len());
+    let tensors = named_tensors(&learner.segmentor);
+    let weights = || tensors.iter().filter(|it| it.kind == TensorKind::Parameter);
+    let count = |it: &NamedTensor| it.tensor.numel() as f64 / 1e6;
+    let all: f64 = weights().map(count).sum();
+    let trained: f64 = weights().filter(|it| it.requires_grad).map(count).sum();
+    let frozen = if trained < all { format!(", {trained:.2} million of them trained") } else { String::new() };
+    let length = if plan.by_epoch {
+        format!("{} epochs of {} iterations", plan.max_iterations / plan.epoch_length, plan.epoch_length)
+    } else {
+        format!("{} iterations", plan.max_iterations)
+    };
+    tracing::info!("{all:.2} million parameters{frozen}; {length}");
 }
 
 /// Learning rates as `auto_scale_lr` has them: in proportion to the batch that all ranks have together.

@@ -17,8 +17,8 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Catches SIGINT, SIGTERM and SIGUSR1 from now on. The first of them asks; a second SIGINT stops the process at once. A
-    /// terminal that goes away (SIGHUP) ends nothing.
+    /// Catches SIGINT, SIGTERM, SIGUSR1 and, of a terminal that goes away, SIGHUP from now on. The first of them asks; a second SIGINT
+    /// stops the process at once. Under `nohup` a terminal may go.
     pub fn listen() -> io::Result<Self> {
         let interrupt = Self::never();
         let asked = Arc::new(AtomicBool::new(false));
@@ -28,7 +28,9 @@ impl Interrupt {
         for signal in [SIGINT, SIGTERM, SIGUSR1] {
             signal_hook::flag::register_usize(signal, Arc::clone(&interrupt.signal), signal as usize)?;
         }
-        signal_hook::flag::register(SIGHUP, Arc::default())?;
+        if !ignores_hangups() {
+            signal_hook::flag::register_usize(SIGHUP, Arc::clone(&interrupt.signal), SIGHUP as usize)?;
+        }
         Ok(interrupt)
     }
 
@@ -53,7 +55,16 @@ impl Interrupt {
             SIGINT => "SIGINT",
             SIGTERM => "SIGTERM",
             SIGUSR1 => "SIGUSR1",
+            SIGHUP => "SIGHUP",
             _ => "another rank's signal",
         }
     }
+}
+
+/// Whether this process was started to outlive its terminal, as by `nohup`.
+pub fn ignores_hangups() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|it| it.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|it| u64::from_str_radix(it.trim(), 16).ok()).unwrap_or(0);
+    mask >> (SIGHUP - 1) & 1 == 1
 }

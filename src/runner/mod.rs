@@ -24,7 +24,7 @@ mod train;
 mod weights;
 
 pub use build::{Setting, Training};
-pub use interrupt::Interrupt;
+pub use interrupt::{Interrupt, ignores_hangups};
 pub use learner::Learner;
 pub use memory_format::decide as decide_memory_format;
 pub use outcome::Outcome;

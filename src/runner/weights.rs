@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::build::Setting;
-use crate::checkpoint::{self, Checkpoint, Destination, Fit, Source, StateDict, listed};
+use crate::checkpoint::{self, Checkpoint, Destination, Fit, Report, Source, StateDict, listed};
 use crate::dist::Group;
 use crate::exit::Failure;
 use crate::models::{Segmentor, named_tensors};
@@ -65,10 +65,19 @@ pub(super) fn to_train(checkpoint: &Checkpoint, averages: bool) -> StateDict {
 
 /// Copies a checkpoint's tensors into the model and tells what does not meet.
 pub(super) fn load(segmentor: &Segmentor, state: &StateDict, path: &Path, fit: Fit) -> anyhow::Result<()> {
+    let report = copy(segmentor, state, path, fit)?;
+    tell(path, &report.missing, &report.unexpected, &report);
+    Ok(())
+}
+
+fn copy(segmentor: &Segmentor, state: &StateDict, path: &Path, fit: Fit) -> anyhow::Result<Report> {
     let tensors = named_tensors(segmentor);
     let destinations: Vec<_> = tensors.iter().map(|it| Destination { name: &it.name, tensor: &it.tensor }).collect();
-    let report = checkpoint::load_into(&destinations, state, fit).with_context(|| path.display().to_string())?;
-    for (what, names) in [("missing in the checkpoint", &report.missing), ("unexpected in the checkpoint", &report.unexpected)] {
+    checkpoint::load_into(&destinations, state, fit).with_context(|| path.display().to_string())
+}
+
+fn tell(path: &Path, missing: &[String], unexpected: &[String], report: &Report) {
+    for (what, names) in [("missing in the checkpoint", missing), ("unexpected in the checkpoint", unexpected)] {
         if !names.is_empty() {
             tracing::warn!("{what} {}: {}", path.display(), listed(names));
         }
@@ -81,7 +90,6 @@ pub(super) fn load(segmentor: &Segmentor, state: &StateDict, path: &Path, fit: F
             told.join("; ")
         );
     }
-    Ok(())
 }
 
 /// The backbone's pretrained weights, where the config names some.
@@ -93,5 +101,16 @@ fn load_pretrained(segmentor: &Segmentor, setting: &Setting) -> anyhow::Result<(
     let renamed =
         |(name, tensor): (String, tch::Tensor)| Some((format!("{}{}", source.target, name.strip_prefix(prefix)?), tensor));
     let state: StateDict = checkpoint.model.into_iter().filter_map(renamed).collect();
-    load(segmentor, &state, &path, Fit::Trained)
+    let report = copy(segmentor, &state, &path, Fit::Trained)?;
+    // What the file has not is told of its part of the model alone: heads have no pretrained weights.
+    let within = |name: &&String| name.starts_with(&source.target);
+    let part = source.target.trim_end_matches('.');
+    let part = if part.is_empty() { "model" } else { part };
+    let all = named_tensors(segmentor).iter().filter(|it| within(&&it.name)).count();
+    let missing: Vec<String> = report.missing.iter().filter(within).cloned().collect();
+    let loaded = all - missing.len() - report.reshaped.len();
+    tracing::info!("loaded {loaded} of {all} tensors into the {part} from {}", path.display());
+    let unexpected: Vec<String> = report.unexpected.iter().map(|it| it.trim_start_matches(&source.target).to_owned()).collect();
+    tell(&path, &missing, &unexpected, &report);
+    Ok(())
 }

@@ -16,7 +16,8 @@ pub struct CrossEntropyLossConfig {
     /// Only instance masks have such a loss; it is refused.
     pub use_mask: bool,
     pub reduction: LossReduction,
-    /// A factor for each class.
+    /// A factor for each class: a list, or a file with one (`.npy`, `.json`, `.yaml`).
+    #[serde(deserialize_with = "super::class_weight::read")]
     pub class_weight: Option<Constant>,
     #[serde(deserialize_with = "crate::config::not_negative")]
     pub loss_weight: f64,

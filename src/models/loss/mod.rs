@@ -1,5 +1,6 @@
 //! Losses of a head's logits, and the sampler that picks the pixels that count.
 
+mod class_weight;
 mod cross_entropy;
 mod dice;
 mod ohem;
