@@ -16,6 +16,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use ruff_python_ast::Suite;
 
 use self::evaluate::{Evaluator, Fault, sets_bases};
@@ -26,8 +27,11 @@ use super::node::{Map, Node, Origin, Value};
 use super::references::Uses;
 
 const BASE: &str = "_base_";
-/// Faults of one file that are told at once.
-const MOST_FAULTS: usize = 100;
+/// How much of a file's faults is told at once, in characters, and how much one of them adds.
+const LONGEST_TOLD: usize = 2500;
+const LONGEST_FAULT: usize = 1200;
+/// Lines that are named for one fault.
+const MOST_LINES: usize = 8;
 
 /// A file's statements.
 pub(super) struct Program {
@@ -106,16 +110,37 @@ impl Program {
         Ok(Node::new(Value::Map(names), Origin::file(&self.source, 1)))
     }
 
-    /// What is wrong, from the top of the file on.
+    /// What is wrong, from the top of the file on; the same fault of several lines is told once.
     fn faults(&self, mut faults: Vec<syntax::Fault>) -> ConfigError {
         faults.sort_by_key(|(line, _)| *line);
-        faults.dedup();
-        let more = faults.len().saturating_sub(MOST_FAULTS);
-        faults.truncate(MOST_FAULTS);
-        if let (true, Some((_, last))) = (more > 0, faults.last_mut()) {
-            last.push_str(&format!(" (and {more} more faults of this file)"));
+        let mut lines_of: IndexMap<String, Vec<usize>> = IndexMap::new();
+        for (line, message) in faults {
+            let lines = lines_of.entry(message).or_default();
+            if lines.last() != Some(&line) {
+                lines.push(line);
+            }
         }
-        let told = |(line, message)| ConfigError::text(&Origin::file(&self.source, line), message);
-        ConfigError::all(faults.into_iter().map(told).collect())
+        let (mut told, mut length, mut left) = (Vec::new(), 0, lines_of.len());
+        for (mut message, lines) in lines_of {
+            if let [_, others @ ..] = &lines[..]
+                && !others.is_empty()
+            {
+                let shown: Vec<String> = others.iter().take(MOST_LINES).map(ToString::to_string).collect();
+                let more =
+                    if others.len() > MOST_LINES { format!(" and {} more", others.len() - MOST_LINES) } else { String::new() };
+                message.push_str(&format!(" (also in line {}{more})", shown.join(", ")));
+            }
+            left -= 1;
+            length += self.source.len() + message.len().min(LONGEST_FAULT);
+            let last = length > LONGEST_TOLD && left > 0;
+            if last {
+                message.push_str(&format!(" (and {left} more faults of this file)"));
+            }
+            told.push(ConfigError::text(&Origin::file(&self.source, lines[0]), message));
+            if last {
+                break;
+            }
+        }
+        ConfigError::all(told)
     }
 }

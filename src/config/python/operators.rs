@@ -86,6 +86,7 @@ fn repeat(heap: &mut Heap, sequence: &Object, times: usize) -> Outcome<Object> {
         Object::Sequence(kind, id) => {
             heap.spend(heap.items(*id).len().saturating_mul(times))?;
             let items = heap.items(*id).clone();
+            let times = if items.is_empty() { 0 } else { times };
             heap.sequence(*kind, (0..times).flat_map(|_| items.iter().cloned()).collect())
         }
         other => Err(format!("`*` of {}", heap.describe(other))),

@@ -12,8 +12,8 @@ use super::syntax::{Fault, Lines};
 const MAX_LEVELS: usize = 200;
 
 const NEVER_RUN: &str = "Python configs are read, never run";
-const PATHS: &str = "for an environment variable write `'{{$NAME:default}}'`, for the config's own folder `'{{ fileDirname }}'`, and join \
-                     paths by an f-string";
+const PATHS: &str =
+    "write `'{{$NAME:default}}'` for an environment variable, `'{{ fileDirname }}'` for the config's folder, f-strings for paths";
 
 /// What in a statement is not understood.
 pub(super) fn refusals(statement: &Stmt, lines: &Lines) -> Vec<Fault> {
@@ -118,8 +118,8 @@ impl<'a> Visitor<'a> for Finder<'_> {
                 let module = import.module.as_ref().map_or("", |it| it.as_str());
                 self.refuse(import, &format!("`from {module} import …`"), import_hint(module));
             }
-            Stmt::FunctionDef(it) => self.refuse(it, &format!("`def {}`", it.name), "write the values that it would give"),
-            Stmt::ClassDef(it) => self.refuse(it, &format!("`class {}`", it.name), "write the values that it would give"),
+            Stmt::FunctionDef(it) => self.refuse(it, &format!("`def {}`", it.name), "write its values"),
+            Stmt::ClassDef(it) => self.refuse(it, &format!("`class {}`", it.name), "write its values"),
             Stmt::While(it) => self.refuse(it, "`while`", "a `for` over a list or `range(…)` is understood"),
             Stmt::With(it) => self.refuse(it, "`with`", ""),
             Stmt::Try(it) => self.refuse(it, "`try`", ""),
@@ -143,7 +143,7 @@ impl<'a> Visitor<'a> for Finder<'_> {
 
     fn visit_expr(&mut self, expression: &'a Expr) {
         match expression {
-            Expr::Lambda(it) => self.refuse(it, "`lambda`", "write the values that it would give"),
+            Expr::Lambda(it) => self.refuse(it, "`lambda`", "write its values"),
             Expr::Named(it) => self.refuse(it, "`:=`", "set the name in a line of its own"),
             Expr::Await(it) => self.refuse(it, "`await`", ""),
             Expr::Yield(it) => self.refuse(it, "`yield`", ""),
@@ -160,7 +160,7 @@ fn import_hint(module: &str) -> &'static str {
     match module.split('.').next().unwrap_or(module) {
         "os" | "sys" | "pathlib" => PATHS,
         "copy" => "write `dict(…)`, `list(…)` or `….copy()`",
-        _ => "write the values that it would give",
+        _ => "write its values",
     }
 }
 
