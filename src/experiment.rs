@@ -210,6 +210,35 @@ impl Experiment {
         Ok(experiment)
     }
 
+    /// Refuses what is wrong with a config, and says what is odd. A piece of one, such as a base, may lack its model.
+    pub fn check_config(config: &Config) -> Result<Vec<String>, Failure> {
+        if config.root.get("model").is_some() {
+            return Self::from_config(config).map(|it| it.remarks);
+        }
+        old_style::refuse(&config.root)?;
+        match completion::complete(config).read::<Self>(&USUAL_NAMES) {
+            Ok((_, remarks)) => Ok(remarks),
+            Err(faulty) => {
+                let of_model = |it: &ConfigError| matches!(it, ConfigError::Text { message, .. } if message.contains("`model`"));
+                let errors: Vec<_> = faulty.errors.into_iter().filter(|it| !of_model(it)).collect();
+                if errors.is_empty() {
+                    return Ok(vec!["this is a piece of a config: it has no model".to_owned()]);
+                }
+                Err(Failure::new(Exit::Config, ConfigError::all(errors).to_string()))
+            }
+        }
+    }
+
+    /// The first section that a training needs and that is not there.
+    pub fn lacks_for_training(&self) -> Option<&'static str> {
+        let there = [
+            ("train_dataloader", self.train_dataloader.is_some()),
+            ("train_cfg", self.train_cfg.is_some()),
+            ("optim_wrapper", self.optim_wrapper.is_some()),
+        ];
+        there.into_iter().find(|(_, there)| !there).map(|(name, _)| name)
+    }
+
     /// Every folder of images and label maps that the config names: whose it is, what it holds, where it is.
     pub fn dataset_folders(&self) -> Vec<(String, &'static str, PathBuf)> {
         let loaders = [

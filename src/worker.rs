@@ -19,6 +19,7 @@ use crate::ops;
 use crate::rundir::{RunDir, checkpoints, stamp_now, writable, write_atomically};
 use crate::runner::{self, Asked, Interrupt, Outcome, Setting, TestOptions, Training};
 use crate::slurm::env::{Context, Job, Place, StepDaemon};
+use crate::terminal;
 
 /// What a rank was asked to do, and by whom it was started.
 #[derive(Debug, Clone)]
@@ -72,6 +73,13 @@ fn leave<T>(group: &Group, console: &Console, result: anyhow::Result<T>) -> anyh
         }
     }
     result
+}
+
+/// The config of a task as a type; what is odd in it is noted on standard error.
+pub fn typed(task: &Task) -> anyhow::Result<Experiment> {
+    let experiment = Experiment::from_config(&load(task)?)?;
+    experiment.remarks.iter().for_each(|it| terminal::note(format!("segslurm: {it}")));
+    Ok(experiment)
 }
 
 fn load(task: &Task) -> Result<Config, Failure> {

@@ -4,6 +4,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 
 use super::args::ConfigArgs;
 use crate::exit::Exit;
+use crate::experiment::Experiment;
 use crate::terminal;
 
 /// Print the merged config
@@ -29,5 +30,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         Format::Json => config.to_json() + "\n",
     };
     terminal::print(text)?;
+    for remark in Experiment::check_config(&config)? {
+        terminal::note(format!("segslurm: {remark}"));
+    }
     Ok(Exit::Done)
 }

@@ -33,6 +33,9 @@ pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
     line.extend(args.ranks.options.iter().cloned());
     match Rank::try_parse_from(&line) {
         Ok(rank) => args.ranks.start(line, &rank.training.here()?, variables),
-        Err(error) => Ok(super::refused(&error)),
+        Err(error) => {
+            let line: Vec<_> = std::iter::once("segslurm".into()).chain(line).collect();
+            Ok(super::refused(&error, &line))
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::args::config_failure;
+use super::check::check;
 use super::slurm_args::{SlurmArgs, SubmitArgs};
 use crate::checkpoint::{Checkpoint, CheckpointError, Places, Source};
 use crate::config;
@@ -17,6 +18,7 @@ use crate::experiment::Experiment;
 use crate::launch::local::{Local, Machines};
 use crate::launch::slurm::Foreground;
 use crate::rundir::{RunDir, stamp_now, write_atomically};
+use crate::shipped;
 use crate::slurm::client::{self, Reach, SlurmError};
 use crate::slurm::job::{JobSpec, Kind};
 use crate::slurm::script::{RankCommand, ScriptError, Template};
@@ -91,6 +93,7 @@ impl Order<'_> {
     fn plan(self, variables: Variables) -> anyhow::Result<(Self, Plan)> {
         let folders: Vec<PathBuf> =
             dirs::config_dir().map(|it| it.join("segslurm/sites")).into_iter().chain(["slurm/sites".into()]).collect();
+        let folders = [folders, shipped::folders("slurm/sites")].concat();
         let named = self.slurm.site.clone().or_else(|| variables("SEGSLURM_SITE").filter(|it| !it.is_empty()));
         let reach = client::reach();
         let site = match named {
@@ -110,6 +113,12 @@ impl Order<'_> {
         // Read here first: a mistake in the config is told before anything waits in a queue.
         let config = config::load(&self.task.config, &self.task.overrides).map_err(|error| config_failure(&error))?;
         let experiment = Experiment::from_config(&config)?;
+        experiment.remarks.iter().for_each(|it| terminal::note(format!("segslurm: {it}")));
+        if variables("PORT").is_some_and(|it| !it.is_empty()) && variables("MASTER_PORT").is_none_or(|it| it.is_empty()) {
+            terminal::note(
+                "segslurm: PORT is for dist_train; a job on Slurm takes MASTER_PORT, and without it a port of its own",
+            );
+        }
         match self.kind {
             Kind::Train => experiment.check_training()?,
             Kind::Test => experiment.check_test(self.arguments.iter().any(|it| it == "--out"))?,
@@ -164,7 +173,7 @@ impl Order<'_> {
             return Err(usage("--array makes several jobs at once: give --batch as well"));
         }
         if submit.dry_run {
-            return order.dry_run(&plan, submit, &script);
+            return order.dry_run(&plan, submit, &script, variables);
         }
         if let Some(without) = plan.without_slurm() {
             return order.here(&plan, submit, &without);
@@ -188,7 +197,13 @@ impl Order<'_> {
     }
 
     /// Prints or submits the script alone.
-    pub(super) fn script(self, output: Option<&Path>, srun: bool, submit: bool, variables: Variables) -> anyhow::Result<Exit> {
+    pub(super) fn script(
+        self,
+        output: Option<(&Path, bool)>,
+        srun: bool,
+        submit: bool,
+        variables: Variables,
+    ) -> anyhow::Result<Exit> {
         let (order, plan) = self.plan(variables)?;
         let template = if srun && order.slurm.template.is_none() { Template::srun() } else { order.template(&plan)? };
         let text = plan.command.render(&plan.spec, &template).map_err(script_failure)?;
@@ -198,7 +213,14 @@ impl Order<'_> {
         // Without the folder Slurm ends the job at its start, without a word.
         plan.log_folder()?;
         match output {
-            Some(path) => {
+            Some((path, force)) => {
+                if !force && fs::read(path).is_ok_and(|it| it != text.as_bytes()) {
+                    let message = format!(
+                        "{} is there and says something else, which may be your own: name another file, or add --force",
+                        path.display()
+                    );
+                    return Err(Failure::new(Exit::CannotWrite, message).into());
+                }
                 let refuse = |error| Failure::new(Exit::CannotWrite, format!("cannot write {}: {error}", path.display()));
                 write_atomically(path, text.as_bytes()).map_err(refuse)?;
             }
@@ -231,18 +253,16 @@ impl Order<'_> {
         Ok(local.execute()?)
     }
 
-    fn dry_run(&self, plan: &Plan, submit: &SubmitArgs, script: &str) -> anyhow::Result<Exit> {
-        let loaders = match self.kind {
-            Kind::Train => [&plan.experiment.train_dataloader, &plan.experiment.val_dataloader],
-            Kind::Test => [&plan.experiment.test_dataloader, &None],
-        };
-        for loader in loaders.into_iter().flatten() {
-            loader.dataset.init()?;
-        }
+    fn dry_run(&self, plan: &Plan, submit: &SubmitArgs, script: &str, variables: Variables) -> anyhow::Result<Exit> {
+        let checked = check(self.kind, &plan.experiment, self.checkpoint.as_deref(), variables)?;
         for path in &plan.checkpoints {
             Checkpoint::read(path)?;
         }
         let mut text = String::new();
+        for line in &checked.lines {
+            let _ = writeln!(text, "{line}");
+        }
+        text.push('\n');
         for setting in &plan.spec.settings {
             let _ = writeln!(text, "{:<16} {:<24} {}", setting.name, setting.value, setting.origin);
         }
@@ -330,6 +350,8 @@ impl Plan {
             terminal::note(format!("  stop    scancel --batch --signal=INT {}    (saves first)", job.id));
         }
         terminal::note(format!("  cancel  scancel {}", job.id));
+        // For scripts: `JOB=$(segslurm train … --batch)`.
+        terminal::print(format!("{}\n", job.id))?;
         Ok(Exit::Done)
     }
 

@@ -7,13 +7,12 @@ use clap::{Args, ValueEnum};
 
 use crate::dist::Launcher;
 use crate::exit::{Exit, Failure};
-use crate::worker::Task;
+use crate::worker::{Task, Variables};
 
 /// Who started this process, as mmengine's `--launcher` has it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LauncherName {
     /// One process
-    #[default]
     None,
     /// torchrun or `segslurm dist_train`: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT
     Pytorch,
@@ -29,13 +28,17 @@ pub(crate) struct LaunchArgs {
     #[arg(long, value_name = "DIR", overrides_with = "work_dir")]
     pub(crate) work_dir: Option<PathBuf>,
 
+    /// Scale the learning rates to the batch of all ranks, by the config's auto_scale_lr.base_batch_size
+    #[arg(long)]
+    pub(crate) auto_scale_lr: bool,
+
     /// Change settings of the config: `model.backbone.depth=101`, `train_pipeline.0.type=X`, `a.b=1,2` or `"a.b=[(1,2),(3,4)]"`
     #[arg(long, value_name = "KEY=VALUE", num_args = 1..)]
     pub(crate) cfg_options: Vec<String>,
 
     /// Who started this process; it says which variables hold rank and world size
-    #[arg(long, value_enum, default_value_t, hide_possible_values = false)]
-    pub(crate) launcher: LauncherName,
+    #[arg(long, value_enum, hide_possible_values = false)]
+    pub(crate) launcher: Option<LauncherName>,
 
     /// This process's place on its machine, where the launcher passes it as an option
     #[arg(long = "local_rank", alias = "local-rank", value_name = "N")]
@@ -46,19 +49,56 @@ impl LaunchArgs {
     /// The task of this process on `config`, with `more` changes of the config.
     pub(crate) fn task(&self, config: PathBuf, more: Vec<String>) -> Task {
         let launcher = match self.launcher {
-            LauncherName::None => Launcher::None,
-            LauncherName::Pytorch => Launcher::Pytorch,
-            LauncherName::Slurm => Launcher::Slurm,
-            LauncherName::Mpi => Launcher::Mpi,
+            None | Some(LauncherName::None) => Launcher::None,
+            Some(LauncherName::Pytorch) => Launcher::Pytorch,
+            Some(LauncherName::Slurm) => Launcher::Slurm,
+            Some(LauncherName::Mpi) => Launcher::Mpi,
         };
-        let overrides = [self.cfg_options.clone(), more].concat();
+        let scaled = self.auto_scale_lr.then(|| "auto_scale_lr.enable=true".to_owned());
+        let overrides = [self.cfg_options.clone(), scaled.into_iter().collect(), more].concat();
         Task { config, overrides, work_dir: self.work_dir.clone(), launcher, local_rank: self.local_rank }
+    }
+
+    /// With the work dir that stands behind the other words, as mmseg's tutorial has it.
+    pub(crate) fn in_folder(mut self, behind: &[OsString], forms: &str, given: &[OsString]) -> Result<Self, Failure> {
+        match (behind, &self.work_dir) {
+            ([], _) => {}
+            ([folder], None) => self.work_dir = Some(folder.into()),
+            ([folder], Some(other)) => {
+                let message =
+                    format!("two work dirs are given, {} and --work-dir {}: give one", folder.display(), other.display());
+                return Err(Failure::new(Exit::Usage, message));
+            }
+            _ => return Err(positionals(forms, given)),
+        }
+        Ok(self)
+    }
+
+    /// Another program started several of these, and without `--launcher` each would train the whole for itself. That is never meant.
+    pub(crate) fn notice_launcher(&self, variables: Variables) -> Result<(), Failure> {
+        let set = |name: &str| variables(name).filter(|it| !it.is_empty());
+        let many = |name: &str| set(name).and_then(|it| it.parse::<u32>().ok()).filter(|it| *it > 1);
+        let torchrun = many("WORLD_SIZE").filter(|_| set("RANK").is_some() && set("LOCAL_RANK").is_some());
+        // srun speaks PMI too.
+        let mpirun = many("OMPI_COMM_WORLD_SIZE").or_else(|| many("PMI_SIZE").filter(|_| set("SLURM_PROCID").is_none()));
+        let (program, count, name) = match (torchrun, mpirun) {
+            _ if self.launcher.is_some() => return Ok(()),
+            (Some(count), _) => ("torchrun", count, "pytorch"),
+            (None, Some(count)) => ("mpirun", count, "mpi"),
+            (None, None) => return Ok(()),
+        };
+        let message = format!(
+            "{program} started {count} of this, and each would be a run of its own: add --launcher {name} to make them one run, or \
+             --launcher none where that is meant"
+        );
+        Err(Failure::new(Exit::Usage, message))
     }
 
     /// These options again, for the ranks of a job; `--launcher` and `--local_rank` are each rank's own.
     pub(crate) fn rank_options(&self) -> Vec<OsString> {
-        let Self { work_dir, cfg_options, launcher: _, local_rank: _ } = self;
+        let Self { work_dir, auto_scale_lr, cfg_options, launcher: _, local_rank: _ } = self;
         let mut options = Vec::new();
+        options.extend(auto_scale_lr.then(|| "--auto-scale-lr".into()));
         if let Some(folder) = work_dir {
             options.extend(["--work-dir".into(), folder.clone().into_os_string()]);
         }

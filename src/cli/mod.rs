@@ -1,6 +1,7 @@
 //! The command line: one file per command, each with its arguments and its `run`.
 
 mod args;
+mod check;
 mod config;
 mod convert;
 mod demo_data;
@@ -11,6 +12,7 @@ mod failure;
 mod job;
 mod launch_args;
 mod machines;
+mod old_options;
 mod slurm_args;
 mod slurm_test;
 mod slurm_train;
@@ -29,7 +31,7 @@ use crate::terminal;
 
 /// Train and test semantic-segmentation models, on this machine or on a Slurm cluster.
 #[derive(Debug, Parser)]
-#[command(name = "segslurm", version, max_term_width = 110)]
+#[command(name = "segslurm", version, max_term_width = 110, infer_long_args = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -54,7 +56,11 @@ enum Command {
 }
 
 /// Prints why a command line was not taken, or the help that it asked for.
-fn refused(error: &clap::Error) -> Exit {
+fn refused(error: &clap::Error, arguments: &[OsString]) -> Exit {
+    if let Some(line) = old_options::hint(arguments).filter(|_| error.use_stderr()) {
+        terminal::note(format!("error: {line}"));
+        return Exit::Usage;
+    }
     let printed = error.print();
     if error.use_stderr() {
         return Exit::Usage;
@@ -83,7 +89,7 @@ pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                 }
             };
         }
-        Err(error) => return refused(&error).into(),
+        Err(error) => return refused(&error, &args).into(),
     };
     let work = move || match cli.command {
         Command::Train(args) => train::run(&args, &variables),
@@ -99,6 +105,10 @@ pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match failure::caught(work) {
         Ok(exit) => exit.into(),
+        Err(error) if failure::exit(&error) == Exit::Usage && old_options::hint(&args).is_some() => {
+            terminal::note(format!("error: {}", old_options::hint(&args).unwrap_or_default()));
+            Exit::Usage.into()
+        }
         Err(error) => {
             terminal::note(format!("error: {}", told(&error)));
             failure::exit(&error).into()

@@ -9,7 +9,7 @@ use crate::worker::Variables;
 
 /// Print the batch script of a test: PARTITION JOB_NAME CONFIG CHECKPOINT, and options of `segslurm test`
 #[derive(Debug, ClapArgs)]
-#[command(override_usage = "segslurm slurm_test PARTITION JOB_NAME CONFIG CHECKPOINT [OPTIONS]")]
+#[command(override_usage = "segslurm slurm_test PARTITION JOB_NAME CONFIG CHECKPOINT [WORK_DIR] [OPTIONS]")]
 pub(crate) struct Args {
     #[command(flatten)]
     testing: Testing,
@@ -18,9 +18,9 @@ pub(crate) struct Args {
     script: ScriptArgs,
 }
 
-const FORM: &str = "PARTITION JOB_NAME CONFIG CHECKPOINT";
+const FORM: &str = "PARTITION JOB_NAME CONFIG CHECKPOINT [WORK_DIR]";
 
 pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
-    let ScriptArgs { output, srun, submit } = &args.script;
-    args.testing.order(FORM)?.script(output.as_deref(), *srun, *submit, variables)
+    let ScriptArgs { output, force, srun, submit } = &args.script;
+    args.testing.order(FORM)?.script(output.as_deref().map(|it| (it, *force)), *srun, *submit, variables)
 }

@@ -15,6 +15,10 @@ pub(super) struct ScriptArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
 
+    /// Replace FILE where it is there already and says something else
+    #[arg(long, requires = "output")]
+    pub(super) force: bool,
+
     /// The command line of srun instead of a batch script
     #[arg(long, conflicts_with = "submit")]
     pub(super) srun: bool,
@@ -26,7 +30,7 @@ pub(super) struct ScriptArgs {
 
 /// Print the batch script of a training: PARTITION JOB_NAME CONFIG, and options of `segslurm train`
 #[derive(Debug, ClapArgs)]
-#[command(override_usage = "segslurm slurm_train PARTITION JOB_NAME CONFIG [OPTIONS]")]
+#[command(override_usage = "segslurm slurm_train PARTITION JOB_NAME CONFIG [WORK_DIR] [OPTIONS]")]
 pub(crate) struct Args {
     #[command(flatten)]
     training: Training,
@@ -35,9 +39,9 @@ pub(crate) struct Args {
     script: ScriptArgs,
 }
 
-const FORM: &str = "PARTITION JOB_NAME CONFIG";
+const FORM: &str = "PARTITION JOB_NAME CONFIG [WORK_DIR]";
 
 pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
-    let ScriptArgs { output, srun, submit } = &args.script;
-    args.training.order(FORM)?.script(output.as_deref(), *srun, *submit, variables)
+    let ScriptArgs { output, force, srun, submit } = &args.script;
+    args.training.order(FORM)?.script(output.as_deref().map(|it| (it, *force)), *srun, *submit, variables)
 }

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 
+use super::check::{check, report};
 use super::job::Order;
 use super::launch_args::{LaunchArgs, positionals, utf8};
 use super::slurm_args::{SlurmArgs, SubmitArgs, help_end};
 use crate::exit::{Exit, Failure};
 use crate::launch::viewer;
+use crate::rundir::RunDir;
 use crate::runner::TestOptions;
 use crate::slurm::job::Kind;
 use crate::worker::{self, Task, Variables};
@@ -72,7 +74,7 @@ pub(crate) struct Testing {
     slurm: SlurmArgs,
 }
 
-const FORMS: &str = "CONFIG CHECKPOINT to test here, or PARTITION JOB_NAME CONFIG CHECKPOINT to test on Slurm";
+const FORMS: &str = "CONFIG CHECKPOINT to test here, or PARTITION JOB_NAME CONFIG CHECKPOINT [WORK_DIR] to test on Slurm";
 
 impl Testing {
     /// What a rank with this command line does, and its checkpoint, if it has CONFIG and CHECKPOINT alone.
@@ -90,7 +92,9 @@ impl Testing {
     pub(super) fn order(&self, forms: &str) -> Result<Order<'_>, Failure> {
         // Exhaustive on purpose: an option that is not passed on to the ranks would be lost.
         let Self { positionals: given, out, show_dir, show, wait_time, tta, launch, slurm } = self;
-        let [partition, name, config, checkpoint] = &given[..] else { return Err(positionals(forms, given)) };
+        let ([partition, name, config, checkpoint], behind) =
+            given.split_first_chunk().ok_or_else(|| positionals(forms, given))?;
+        let launch = &launch.clone().in_folder(behind, forms, given)?;
         let mut arguments: Vec<OsString> = vec!["test".into(), config.clone(), checkpoint.clone()];
         for (flag, folder) in [("--out", out), ("--show-dir", show_dir)] {
             arguments.extend(folder.iter().flat_map(|it| [flag.into(), it.clone().into_os_string()]));
@@ -117,8 +121,16 @@ pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
     if args.positionals.len() != 2 {
         return args.order(FORMS)?.run(submit, variables);
     }
-    args.slurm.refuse(submit)?;
+    args.slurm.refuse(&SubmitArgs { dry_run: false, ..submit.clone() })?;
+    args.launch.notice_launcher(variables)?;
     let (task, checkpoint) = args.here()?;
+    if submit.dry_run {
+        let experiment = worker::typed(&task)?;
+        experiment.check_test(args.out.is_some())?;
+        let checked = check(Kind::Test, &experiment, Some(&checkpoint), variables)?;
+        let work_dir = RunDir::choose(task.work_dir.as_deref(), experiment.work_dir.as_deref(), &task.config);
+        return report(Kind::Test, &task.config, &checked, &experiment, &work_dir);
+    }
     let show_dir = args.show_dir.clone().or_else(|| args.show.then(|| PathBuf::from("vis_data/vis_image")));
     let options = TestOptions { checkpoint, out_dir: args.out.clone(), show_dir: show_dir.clone(), tta: args.tta };
     let rundir = worker::test(&task, &options, variables)?;

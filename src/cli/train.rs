@@ -5,17 +5,19 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
+use super::check::{check, report};
 use super::job::Order;
 use super::launch_args::{LaunchArgs, positionals, utf8};
 use super::slurm_args::{SlurmArgs, SubmitArgs, help_end};
 use crate::exit::{Exit, Failure};
+use crate::rundir::RunDir;
 use crate::slurm::job::Kind;
 use crate::worker::{self, Task, Variables};
 
 /// Train a model: on this machine with CONFIG, on Slurm with PARTITION JOB_NAME CONFIG
 #[derive(Debug, ClapArgs)]
 #[command(
-    override_usage = "segslurm train CONFIG [OPTIONS]\n       segslurm train PARTITION JOB_NAME CONFIG [OPTIONS]",
+    override_usage = "segslurm train CONFIG [OPTIONS]\n       segslurm train PARTITION JOB_NAME CONFIG [WORK_DIR] [OPTIONS]",
     after_help = help_end(ENVIRONMENT)
 )]
 pub(crate) struct Args {
@@ -37,7 +39,7 @@ const ENVIRONMENT: &str = "Environment:
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct Training {
     /// The config file; for a job on Slurm behind its partition (`-` for the default one) and its name
-    #[arg(value_name = "[PARTITION JOB_NAME] CONFIG", required = true, num_args = 1..)]
+    #[arg(value_name = "[PARTITION JOB_NAME] CONFIG [WORK_DIR]", required = true, num_args = 1..)]
     positionals: Vec<OsString>,
 
     /// Automatic mixed precision: fp16 on CUDA, bf16 on the CPU, unless the config's AmpOptimWrapper says more
@@ -55,7 +57,7 @@ pub(crate) struct Training {
     slurm: SlurmArgs,
 }
 
-const FORMS: &str = "CONFIG to train here, or PARTITION JOB_NAME CONFIG to train on Slurm";
+const FORMS: &str = "CONFIG to train here, or PARTITION JOB_NAME CONFIG [WORK_DIR] to train on Slurm";
 
 impl Training {
     /// What a rank with this command line does, if it has CONFIG alone.
@@ -84,7 +86,8 @@ impl Training {
     pub(super) fn order(&self, forms: &str) -> Result<Order<'_>, Failure> {
         // Exhaustive on purpose: an option that is not passed on to the ranks would be lost.
         let Self { positionals: given, amp, resume, launch, slurm } = self;
-        let [partition, name, config] = &given[..] else { return Err(positionals(forms, given)) };
+        let ([partition, name, config], behind) = given.split_first_chunk().ok_or_else(|| positionals(forms, given))?;
+        let launch = &launch.clone().in_folder(behind, forms, given)?;
         let mut arguments: Vec<OsString> = vec!["train".into(), config.clone()];
         arguments.extend(amp.then(|| "--amp".into()));
         arguments.extend(resume.then(|| "--resume".into()));
@@ -93,7 +96,7 @@ impl Training {
             kind: Kind::Train,
             partition: utf8("PARTITION", partition)?,
             name: utf8("JOB_NAME", name)?,
-            task: self.task(config.into()),
+            task: Self { launch: launch.clone(), ..self.clone() }.task(config.into()),
             checkpoint: None,
             arguments,
             slurm,
@@ -103,8 +106,18 @@ impl Training {
 
 pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
     if args.training.positionals.len() == 1 {
-        args.training.slurm.refuse(&args.submit)?;
-        return worker::train(&args.training.here()?, variables);
+        args.training.slurm.refuse(&SubmitArgs { dry_run: false, ..args.submit.clone() })?;
+        args.training.launch.notice_launcher(variables)?;
+        let task = args.training.here()?;
+        if args.submit.dry_run {
+            return worker::typed(&task).and_then(|experiment| {
+                experiment.check_training()?;
+                let checked = check(Kind::Train, &experiment, None, variables)?;
+                let work_dir = RunDir::choose(task.work_dir.as_deref(), experiment.work_dir.as_deref(), &task.config);
+                report(Kind::Train, &task.config, &checked, &experiment, &work_dir)
+            });
+        }
+        return worker::train(&task, variables);
     }
     args.training.order(FORMS)?.run(&args.submit, variables)
 }

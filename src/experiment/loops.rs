@@ -10,6 +10,15 @@ pub enum TrainLoopConfig {
     EpochBasedTrainLoop(EpochBased),
 }
 
+impl std::fmt::Display for TrainLoopConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::IterBasedTrainLoop(it) => write!(f, "{} iterations", it.max_iters),
+            Self::EpochBasedTrainLoop(it) => write!(f, "{} epochs", it.max_epochs),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IterBased {

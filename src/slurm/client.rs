@@ -60,6 +60,8 @@ pub struct Partition {
     pub time_limit: Option<TimeLimit>,
     /// The most GPUs on one of its nodes; `None` where Slurm lists none at all.
     pub gpus_per_node: Option<usize>,
+    /// Nodes in all, where Slurm says so.
+    pub nodes: Option<usize>,
 }
 
 struct Answer {
@@ -194,7 +196,7 @@ fn any_runs(said: &str) -> bool {
 
 /// The cluster's partitions; none where sinfo does not say.
 pub fn partitions() -> Vec<Partition> {
-    let answer = ask("sinfo", &["-h", "-o", "%R|%l|%G"], "", &[], PATIENCE);
+    let answer = ask("sinfo", &["-h", "-o", "%R|%l|%G|%D"], "", &[], PATIENCE);
     answer.map(|it| parse_partitions(&it.stdout)).unwrap_or_default()
 }
 
@@ -238,9 +240,15 @@ pub fn parse_partitions(text: &str) -> Vec<Partition> {
         let mut fields = line.split('|').map(str::trim);
         let (Some(name), Some(limit), Some(gres)) = (fields.next(), fields.next(), fields.next()) else { continue };
         let gpus = gpus(gres);
+        let nodes = fields.next().and_then(|it| it.parse::<usize>().ok());
         match found.iter_mut().find(|it| it.name == name) {
-            Some(partition) => partition.gpus_per_node = partition.gpus_per_node.max(gpus),
-            None => found.push(Partition { name: name.to_owned(), time_limit: limit.parse().ok(), gpus_per_node: gpus }),
+            Some(partition) => {
+                partition.gpus_per_node = partition.gpus_per_node.max(gpus);
+                partition.nodes = partition.nodes.zip(nodes).map(|(one, more)| one.saturating_add(more));
+            }
+            None => {
+                found.push(Partition { name: name.to_owned(), time_limit: limit.parse().ok(), gpus_per_node: gpus, nodes });
+            }
         }
     }
     found
@@ -269,6 +277,19 @@ pub fn misfit(spec: &JobSpec, partitions: &[Partition]) -> Option<SlurmError> {
     if let Some(most) = partition.gpus_per_node.filter(|most| asked > *most) {
         let said = format!("no node of partition {wanted} has {asked} GPUs, the most is {most}");
         return refuse(said, format!("give GPUS_PER_NODE={most}, and the ranks spread over more nodes"));
+    }
+    if let (Some(asked), Some(there)) = (spec.shape.nodes, partition.nodes)
+        && asked > there
+    {
+        let (ranks, each) = (spec.shape.ranks, spec.shape.gpus_per_node);
+        let missing = asked - there;
+        let plural = if missing == 1 { "" } else { "s" };
+        let said = format!(
+            "{ranks} GPUs with {each} on a node take {asked} nodes, and partition {wanted} has {there}: {missing} node{plural} more \
+             would be needed"
+        );
+        let most = partition.gpus_per_node.unwrap_or(each) * there;
+        return refuse(said, format!("give GPUS={} or less, or another partition", most.min(each * there)));
     }
     match (spec.time_limit(), partition.time_limit) {
         (Some(TimeLimit::Of(asked)), Some(TimeLimit::Of(most))) if asked > most => {
@@ -380,7 +401,12 @@ mod tests {
         let found = parse_partitions("dev|infinite|gpu:8\ndev|infinite|gpu:a100:4(S:0-1),nvme:2\nshort|10:00|(null)\n");
         assert_eq!(found[0].gpus_per_node, Some(8));
         assert_eq!(parse_partitions("a|1|gpu:18446744073709551615,gpu:1")[0].gpus_per_node, Some(usize::MAX));
-        assert_eq!(found[1], Partition { name: "short".to_owned(), time_limit: "10:00".parse().ok(), gpus_per_node: None });
+        assert_eq!(
+            found[1],
+            Partition { name: "short".to_owned(), time_limit: "10:00".parse().ok(), gpus_per_node: None, nodes: None }
+        );
+        let counted = parse_partitions("dev|infinite|gpu:8|2\ndev|infinite|gpu:4|1\n");
+        assert_eq!((counted[0].gpus_per_node, counted[0].nodes), (Some(8), Some(3)));
     }
 
     #[test]
@@ -397,6 +423,12 @@ mod tests {
         let error = misfit(&job, &partitions).expect("too long").to_string();
         assert!(error.contains("--time=00:20:00 is more than partition dev allows, 00:10:00"), "{error}");
         assert_eq!(misfit(&job, &[]), None);
+        let two = parse_partitions("dev|infinite|gpu:8|2\n");
+        let mut job = spec(&[("gpus", "24")]);
+        job.partition = Some("dev".to_owned());
+        let error = misfit(&job, &two).expect("too many nodes").to_string();
+        assert!(error.contains("24 GPUs with 8 on a node take 3 nodes, and partition dev has 2: 1 node more"), "{error}");
+        assert!(error.contains("GPUS=16"), "{error}");
     }
 
     #[test]

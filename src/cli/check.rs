@@ -1,0 +1,107 @@
+//! `--dry-run`: everything that can be known of a training or a test before it runs, without a device, a queue or a file written.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+
+use crate::checkpoint::{Checkpoint, Places, Source};
+use crate::data::{DataloaderConfig, Dataset};
+use crate::exit::{Exit, Failure};
+use crate::experiment::Experiment;
+use crate::models::{TensorKind, named_tensors};
+use crate::slurm::job::Kind;
+use crate::terminal;
+use crate::worker::Variables;
+
+/// What a check looked at.
+pub(super) struct Checked {
+    /// A line for each part.
+    pub lines: Vec<String>,
+}
+
+/// Lists and surveys the datasets, finds the files of weights, builds the model. The first fault ends it, as it would end the run; what is
+/// odd is noted on standard error.
+pub(super) fn check(
+    kind: Kind,
+    experiment: &Experiment,
+    checkpoint: Option<&Path>,
+    variables: Variables,
+) -> anyhow::Result<Checked> {
+    let parts = match kind {
+        Kind::Train => [("train_dataloader", &experiment.train_dataloader), ("val_dataloader", &experiment.val_dataloader)],
+        Kind::Test => [("test_dataloader", &experiment.test_dataloader), ("", &None)],
+    };
+    if let (Kind::Train, Some(missing)) = (kind, experiment.lacks_for_training()) {
+        return Err(Failure::new(Exit::Config, format!("the config has no {missing}, which a training needs")).into());
+    }
+    let mut lines = Vec::new();
+    for (key, loader) in parts.into_iter().filter_map(|(key, loader)| Some((key, loader.as_ref()?))) {
+        let dataset = listed(key, loader, experiment)?;
+        lines.push(format!("{key}: {} images, {} classes", dataset.len(), dataset.metainfo().classes.len()));
+    }
+    for (what, path) in weights(kind, experiment, checkpoint) {
+        let source = Source::parse(&path, &Places::of(variables))?;
+        lines.push(match source.local()? {
+            Some(file) => {
+                let tensors = Checkpoint::read(&file)?.model.len();
+                format!("{what}: {}, {tensors} tensors", file.display())
+            }
+            None => format!("{what}: {}, which the run fetches", path.display()),
+        });
+    }
+    lines.push(model(experiment)?);
+    Ok(Checked { lines })
+}
+
+fn listed(key: &str, loader: &DataloaderConfig, experiment: &Experiment) -> anyhow::Result<Dataset> {
+    let model = &experiment.model;
+    let dataset = loader.dataset.init()?.for_model(model.num_classes(), model.ignore_index());
+    for told in dataset.survey()? {
+        terminal::note(format!("segslurm: {key}.dataset: {told}"));
+    }
+    Ok(dataset)
+}
+
+/// Files of weights that the run begins with. The backbone's pretrained ones are found when the model is built.
+fn weights(kind: Kind, experiment: &Experiment, checkpoint: Option<&Path>) -> Vec<(&'static str, PathBuf)> {
+    let load_from = experiment.load_from.as_ref().filter(|_| kind == Kind::Train && !experiment.resume);
+    let checkpoint = checkpoint.map(|it| ("checkpoint", it.to_owned()));
+    checkpoint.into_iter().chain(load_from.map(|it| ("load_from", it.clone()))).collect()
+}
+
+/// Builds the model on the CPU, where most contradictions in its shapes show.
+fn model(experiment: &Experiment) -> anyhow::Result<String> {
+    let segmentor = experiment.model.init(&Device::libtorch(), 0)?;
+    experiment.model.preprocessor()?;
+    let weights = named_tensors(&segmentor).into_iter().filter(|it| it.kind == TensorKind::Parameter);
+    let parameters: usize = weights.map(|it| it.tensor.numel()).sum();
+    let mut line = format!("model: {:.2} million parameters", parameters as f64 / 1e6);
+    if let Some(source) = segmentor.pretrained() {
+        let _ = write!(line, ", pretrained from {}", source.checkpoint);
+    }
+    Ok(line)
+}
+
+/// Prints what was looked at, and where the run would leave its files.
+pub(super) fn report(
+    kind: Kind,
+    config: &Path,
+    checked: &Checked,
+    experiment: &Experiment,
+    work_dir: &Path,
+) -> anyhow::Result<Exit> {
+    let mut text = String::new();
+    for line in &checked.lines {
+        let _ = writeln!(text, "{line}");
+    }
+    if let (Kind::Train, Some(length)) = (kind, experiment.train_cfg.as_ref().map(ToString::to_string)) {
+        let batch = experiment.train_dataloader.as_ref().map_or(0, |it| it.batch_size);
+        let _ = writeln!(text, "{length}, {batch} images a step and rank");
+    }
+    let _ = writeln!(text, "work dir: {}", work_dir.display());
+    let _ =
+        writeln!(text, "nothing is wrong with {} as far as can be seen before it runs; nothing was written", config.display());
+    terminal::print(text)?;
+    Ok(Exit::Done)
+}
