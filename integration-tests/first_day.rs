@@ -117,6 +117,7 @@ fn a_jobs_number_stands_alone_and_a_missing_node_is_counted() {
     let order = |gpus: &str, more: &[&str]| {
         let mut command = cluster.command(env!("CARGO_BIN_EXE_segslurm"));
         command
+            .env_remove("CUDA_VISIBLE_DEVICES")
             .env("GPUS", gpus)
             .env("CPUS_PER_TASK", "1")
             .args(["train", "dev", "number", CONFIG])

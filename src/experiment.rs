@@ -194,7 +194,7 @@ impl Experiment {
     /// Types the merged config and refuses one whose sections contradict each other.
     pub fn from_config(config: &Config) -> Result<Self, Failure> {
         old_style::refuse(&config.root)?;
-        let config = completion::complete(config);
+        let config = completion::complete(config)?;
         let (mut experiment, remarks) = config.read::<Self>(&USUAL_NAMES).map_err(|faulty| {
             let contradictions = faulty.value.as_ref().and_then(|it| agreement::check(it).err());
             let faults = ConfigError::all(faulty.errors).to_string();
@@ -216,7 +216,7 @@ impl Experiment {
             return Self::from_config(config).map(|it| it.remarks);
         }
         old_style::refuse(&config.root)?;
-        match completion::complete(config).read::<Self>(&USUAL_NAMES) {
+        match completion::complete(config)?.read::<Self>(&USUAL_NAMES) {
             Ok((_, remarks)) => Ok(remarks),
             Err(faulty) => {
                 let of_model = |it: &ConfigError| matches!(it, ConfigError::Text { message, .. } if message.contains("`model`"));

@@ -10,6 +10,7 @@
 pub mod excerpt;
 pub mod exit;
 pub mod shipped;
+pub mod text;
 
 // Floor 1: languages. No tensors, no siblings.
 pub mod config;

@@ -14,12 +14,13 @@ model = dict(
 pipeline = [
     dict(type='mmcv.LoadImageFromFile'), dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='mmcv.Resize', scale=(32, 32), keep_ratio=False), dict(type='mmseg.PackSegInputs')]
+test_pipeline = [pipeline[0], *pipeline[2:3], pipeline[1], pipeline[3]]
 metainfo = dict(classes=list('abcdef'), palette=[[i, i, i] for i in range(6)])
 dataset = dict(
     type='mmseg.BaseSegDataset', data_root='DATA', metainfo=metainfo, reduce_zero_label=True,
     data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'), pipeline=pipeline)
 train_dataloader = dict(num_workers=1, sampler=dict(type='mmengine.InfiniteSampler'), dataset=dict(_delete_=True, **dataset))
-val_dataloader = dict(num_workers=1, dataset=dict(_delete_=True, **dataset))
+val_dataloader = dict(num_workers=1, dataset=dict(_delete_=True, **{**dataset, 'pipeline': test_pipeline}))
 test_dataloader = val_dataloader
 optim_wrapper = dict(type='mmengine.OptimWrapper', optimizer=dict(type='SGD', lr=0.001))
 train_cfg = dict(type='mmengine.IterBasedTrainLoop', max_iters=4, val_interval=4)

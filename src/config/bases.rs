@@ -10,7 +10,7 @@ use super::predefined::{self, Environment};
 use super::python::Program;
 use super::references::Uses;
 use super::{deserialize, references, yaml};
-use crate::shipped;
+use crate::{shipped, text};
 
 pub(super) const BASE: &str = "_base_";
 /// Longer chains of files are a mistake.
@@ -27,11 +27,11 @@ pub(super) fn load(path: &Path, uses: &mut Uses, environment: &Environment<'_>) 
 
 /// `stack` holds the files that lead here.
 fn load_file(path: &Path, uses: &mut Uses, environment: &Environment<'_>, stack: &mut Vec<PathBuf>) -> Result<Node, ConfigError> {
-    let text =
-        fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source, hint: hint(path) })?;
+    let bytes = fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source, hint: hint(path) })?;
     let name: Arc<str> = tidy(path).to_string_lossy().into();
+    let text = text::decode(&bytes).map_err(|it| ConfigError::text(&Origin::file(&name, it.line), it.to_string()))?;
     let whole = std::path::absolute(path).map_or_else(|_| path.to_owned(), |it| tidy(&it));
-    let text = predefined::replace(&text, &whole, &name, environment)?;
+    let text = predefined::replace(text, &whole, &name, environment)?;
     let file = File::parse(path, &text, &name)?;
     let origin = Origin::file(&name, 1);
     let mut bases = Node::new(Value::Map(Map::new()), origin);

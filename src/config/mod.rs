@@ -10,6 +10,7 @@ mod error;
 mod field;
 mod node;
 mod overrides;
+mod places;
 mod predefined;
 mod python;
 mod range;
@@ -28,6 +29,7 @@ pub use error::{ConfigError, nearest};
 pub(crate) use field::VALUE_OR_LIST;
 pub use field::{OneOrMany, Pair};
 pub use node::{Map, Node, Origin, Value};
+pub use places::expand;
 use predefined::Environment;
 pub use range::{
     NotOffered, above_zero, below_one, finite, not_negative, only_false, positive, positive_or_all, positive_or_never, share,

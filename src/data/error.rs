@@ -13,6 +13,18 @@ pub enum DataError {
     #[error("{what} {} does not exist: {hint}", path.display())]
     Missing { what: &'static str, path: PathBuf, hint: String },
 
+    /// Lines of a list that name nothing.
+    #[error("{what} {}:{line}: {reason}", path.display())]
+    Text { what: &'static str, path: PathBuf, line: usize, reason: String },
+
+    /// A folder that cannot be listed.
+    #[error("{what}: {} {reason}", path.display())]
+    Listing { what: &'static str, path: PathBuf, reason: String },
+
+    /// Files that a dataset needs and that are not there, counted.
+    #[error("{0}")]
+    Absent(String),
+
     /// It is there, but the system does not let us read it.
     #[error("failed to read {what} {}: {source}", path.display())]
     Unreadable { what: &'static str, path: PathBuf, source: std::io::Error },
@@ -87,8 +99,10 @@ impl DataError {
     /// The exit code of a program that ends with this error.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Missing { .. } => Exit::NoInput,
-            Self::Dataset { .. } | Self::Transform { .. } | Self::Loader(_) => Exit::Config,
+            Self::Missing { .. } | Self::Absent(_) => Exit::NoInput,
+            Self::Dataset { .. } | Self::Text { .. } | Self::Listing { .. } | Self::Transform { .. } | Self::Loader(_) => {
+                Exit::Config
+            }
             Self::Panicked { .. } => Exit::Software,
             Self::OutOfMemory { .. } => Exit::OutOfMemory,
             Self::Unreadable { .. } | Self::Undecodable { .. } | Self::SizeMismatch { .. } | Self::LabelOutOfRange { .. } => {

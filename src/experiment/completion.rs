@@ -1,7 +1,8 @@
 //! What mmengine's runner fills in before it builds anything: types that a section may leave out, the preprocessor at the top, hooks
 //! among the default ones that are none of them.
 
-use crate::config::{Config, Map, Node, Value};
+use crate::config::{self, Config, Map, Node, Value};
+use crate::exit::{Exit, Failure};
 
 /// Sections whose `type` may be left out, and what it is then.
 const TYPES: [(&str, &str); 5] = [
@@ -16,8 +17,10 @@ const DEFAULT_HOOKS: [&str; 7] =
     ["runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint", "visualization"];
 
 /// The config as the runner would see it.
-pub(super) fn complete(config: &Config) -> Config {
+pub(super) fn complete(config: &Config) -> Result<Config, Failure> {
     let mut config = config.clone();
+    let variable = |name: &str| std::env::var_os(name).map(|it| it.to_string_lossy().into_owned());
+    config::expand(&mut config.root, &variable).map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
     if let Value::Map(root) = &mut config.root.value {
         types(root);
         train_loop(root);
@@ -25,7 +28,7 @@ pub(super) fn complete(config: &Config) -> Config {
         hooks(root);
         evaluators(root);
     }
-    config
+    Ok(config)
 }
 
 fn below<'a>(root: &'a mut Map, key: &str) -> Option<(&'a mut Map, crate::config::Origin)> {

@@ -8,9 +8,10 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
 use super::listing::{self, listed};
-use super::{MetaInfo, palette};
+use super::{MetaInfo, entry, palette};
 use crate::data::transform::{BackendArgs, Entry, LabelRule};
 use crate::data::{DataError, Pipeline, Sample, Transform};
+use crate::text;
 
 /// mmseg's `BaseSegDataset`: any folder dataset. What is left out takes the default of the dataset's `type`.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
@@ -190,11 +191,18 @@ impl Folder {
         let ann_file = config.ann_file.as_deref().filter(|path| !path.as_os_str().is_empty()).map(|path| config.below_root(path));
         let (mut names, overlooked, whole) = match ann_file {
             Some(path) if !path.is_dir() => {
-                let names = listed(&path)?;
-                if names.is_empty() {
+                let lines = listed(&path)?;
+                if lines.is_empty() {
                     return Err(refuse(format!("the list {} (ann_file) names no image", path.display())));
                 }
-                (names, Vec::new(), false)
+                let places = entry::Places {
+                    img_dir: &img_dir,
+                    prefixes: [Some(config.data_prefix.img_path.as_path()), config.data_prefix.seg_map_path.as_deref()]
+                        .map(|it| it.filter(|it| !it.as_os_str().is_empty())),
+                    img_suffix: &img_suffix,
+                    seg_map_suffix: &seg_map_suffix,
+                };
+                (entry::names(&path, lines, &places)?, Vec::new(), false)
             }
             _ if kind.needs_ann_file => return Err(refuse("needs ann_file, a list of names".into())),
             _ => {
@@ -316,11 +324,10 @@ fn named_in(path: &Path) -> Result<Vec<String>, String> {
             "{key} is the string `{given}`, and there is no file of that name; {expected}; did you mean [{given}]?"
         ));
     }
-    let names = listed(path).map_err(|error| format!("{key}: {error}"))?;
-    let text = |name: OsString| {
-        name.into_string().map_err(|name| format!("{key}: {} in {} is not UTF-8", name.display(), path.display()))
-    };
-    names.into_iter().map(text).collect()
+    let bytes = std::fs::read(path).map_err(|error| format!("{key}: cannot read {}: {error}", path.display()))?;
+    let text = text::decode(&bytes).map_err(|error| format!("{key}: {}:{}: {error}", path.display(), error.line))?;
+    let names: Vec<String> = text.lines().map(str::trim).filter(|it| !it.is_empty()).map(str::to_owned).collect();
+    if names.is_empty() { Err(format!("{key}: {} names no class", path.display())) } else { Ok(names) }
 }
 
 fn chosen(names: Vec<OsString>, indices: &Indices) -> Result<Vec<OsString>, String> {

@@ -7,6 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::data::DataError;
+use crate::text;
 
 /// What a folder holds.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub(super) struct Found {
 }
 
 /// How pictures' names end, in small letters.
-const PICTURES: [&[u8]; 7] = [b".jpg", b".jpeg", b".png", b".bmp", b".tif", b".tiff", b".webp"];
+pub(super) const PICTURES: [&[u8]; 7] = [b".jpg", b".jpeg", b".png", b".bmp", b".tif", b".tiff", b".webp"];
 
 /// The files below `dir` that end in `suffix`. Hidden ones are left out, and so is the folder `except`; pictures that end in
 /// `other` are not counted as overlooked.
@@ -45,6 +46,15 @@ pub(super) fn found(
             let kind = entry.file_type().map_err(unreadable)?;
             // A link is what it points to.
             let is_dir = kind.is_dir() || kind.is_symlink() && entry.path().is_dir();
+            if is_dir && kind.is_symlink() {
+                let whole = |path: &Path| fs::canonicalize(path).ok();
+                if let (Some(target), Some(here)) = (whole(&entry.path()), whole(&folder))
+                    && here.starts_with(&target)
+                {
+                    let reason = format!("is a link to {}, in which it lies itself: remove it", target.display());
+                    return Err(DataError::Listing { what, path: entry.path(), reason });
+                }
+            }
             if is_dir {
                 pending.push(path);
             } else if name.as_bytes().ends_with(suffix.as_bytes()) {
@@ -72,11 +82,15 @@ fn without(name: OsString, end: usize) -> OsString {
     OsString::from_vec(bytes)
 }
 
-/// The lines of a file, without the space around them; empty ones are left out.
-pub(super) fn listed(path: &Path) -> Result<Vec<OsString>, DataError> {
+/// The lines of a file with their numbers, without the space around them; empty ones are left out.
+pub(super) fn listed(path: &Path) -> Result<Vec<(usize, OsString)>, DataError> {
     let bytes = fs::read(path).map_err(|source| DataError::io("list", path, source, "check data_root and ann_file"))?;
-    let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
-    Ok(lines.map(|line| OsStr::from_bytes(line).to_owned()).collect())
+    if let Some(guess) = text::wide(&bytes) {
+        let reason = text::NotUtf8 { line: 1, guess };
+        return Err(DataError::Text { what: "list", path: path.to_owned(), line: 1, reason: reason.to_string() });
+    }
+    let lines = text::without_mark(&bytes).split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).enumerate();
+    Ok(lines.filter(|(_, line)| !line.is_empty()).map(|(index, line)| (index + 1, OsStr::from_bytes(line).to_owned())).collect())
 }
 
 #[cfg(test)]
@@ -101,10 +115,32 @@ mod tests {
     }
 
     #[test]
+    fn a_link_that_leads_back_is_named_and_one_that_leads_elsewhere_is_followed() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (images, other) = (folder.path().join("images"), folder.path().join("other"));
+        for dir in [&images, &other] {
+            fs::create_dir(dir).expect("a folder");
+        }
+        fs::write(other.join("a.jpg"), "").expect("writes");
+        std::os::unix::fs::symlink(&other, images.join("linked")).expect("a link");
+        let found = || found("image folder", &images, ".jpg".as_ref(), None, None);
+        assert_eq!(found().expect("lists").names, [OsStr::new("linked/a")]);
+        std::os::unix::fs::symlink(&images, images.join("again")).expect("a link");
+        let error = found().expect_err("has no end").to_string();
+        assert!(error.contains("images/again is a link to") && error.contains("in which it lies itself"), "{error}");
+    }
+
+    #[test]
     fn a_list_may_name_files_that_are_not_utf8() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let list = folder.path().join("list.txt");
-        fs::write(&list, b" a \r\n\ncaf\xe9\n").expect("writes");
-        assert_eq!(listed(&list).expect("reads"), [OsStr::new("a"), OsStr::from_bytes(b"caf\xe9")]);
+        let names = |bytes: &[u8]| {
+            fs::write(&list, bytes).expect("writes");
+            listed(&list).expect("reads")
+        };
+        assert_eq!(names(b" a \r\n\ncaf\xe9\n"), [(1, "a".into()), (3, OsStr::from_bytes(b"caf\xe9").to_owned())]);
+        assert_eq!(names(b"\xef\xbb\xbfa\n"), [(1, "a".into())]);
+        fs::write(&list, b"\xff\xfea\0\n\0").expect("writes");
+        assert!(listed(&list).expect_err("UTF-16").to_string().contains("list.txt:1: it is not UTF-8"));
     }
 }

@@ -4,6 +4,7 @@
 
 mod ade20k;
 mod cityscapes;
+mod entry;
 mod folder;
 mod listing;
 mod palette;

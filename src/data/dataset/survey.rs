@@ -2,8 +2,9 @@
 //! the config says. Masks of 0 and 255 are the most frequent mistake of all: 255 is ignored, so nothing is learned, and
 //! nothing else would say so.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::folder::with_suffix;
@@ -56,7 +57,7 @@ impl Folder {
 
     /// Pictures that are left out, images without a label map, label maps without an image.
     fn partners(&self) -> Result<Vec<String>, DataError> {
-        let mut told = Vec::new();
+        let (mut told, mut absent) = (Vec::new(), Vec::new());
         let images = self.img_dir.display();
         if !self.overlooked.is_empty() {
             let suffix = &self.img_suffix;
@@ -70,21 +71,36 @@ impl Folder {
             let found = listing::found("image folder", &self.img_dir, self.img_suffix.as_ref(), None, None)?;
             let missing = self.without(&found.names, &self.img_dir, &self.img_suffix);
             if !missing.is_empty() {
-                told.push(format!(
-                    "not there: {} in {images}, though listed; reading one of them will end the run",
+                let remedy = self.remedy_of_ends(&missing, &self.img_dir, &self.img_suffix, "img_suffix");
+                absent.push(format!(
+                    "{} of {} listed images are not in {images}: no {}; {remedy}",
+                    missing.len(),
+                    self.len(),
                     some(&missing)
                 ));
             }
         }
-        let Some(dir) = &self.seg_map_dir else { return Ok(told) };
+        let missing_files = |absent: &[String]| DataError::Absent(absent.join("\n"));
+        let Some(dir) = &self.seg_map_dir else {
+            return if absent.is_empty() { Ok(told) } else { Err(missing_files(&absent)) };
+        };
         let suffix = &self.seg_map_suffix;
         let apart = Some(self.img_dir.as_path()).filter(|it| it != dir);
         let found = listing::found("label map folder", dir, suffix.as_ref(), None, apart)?;
         let missing = self.without(&found.names, dir, suffix);
+        let folder = dir;
         let dir = dir.display();
         if !missing.is_empty() {
-            let missing = some(&missing);
-            told.push(format!("images without a label map: no {missing} in {dir}; reading one of them will end the run"));
+            let remedy = self.remedy_of_ends(&missing, folder, suffix, "seg_map_suffix");
+            absent.push(format!(
+                "{} of {} images have no label map in {dir}: no {}; {remedy}",
+                missing.len(),
+                self.len(),
+                some(&missing)
+            ));
+        }
+        if !absent.is_empty() {
+            return Err(missing_files(&absent));
         }
         let small = suffix.to_ascii_lowercase();
         let cased = |path: &&PathBuf| path.to_string_lossy().to_ascii_lowercase().ends_with(&small);
@@ -104,6 +120,31 @@ impl Folder {
             }
         }
         Ok(told)
+    }
+
+    /// What would help where files are not there under their names: another end that the files in the folder have.
+    fn remedy_of_ends(&self, missing: &[PathBuf], dir: &Path, suffix: &str, key: &str) -> String {
+        let mut ends: HashMap<OsString, usize> = HashMap::new();
+        let looked = &missing[..missing.len().min(LOOKED_AT)];
+        let mut folders: HashMap<PathBuf, Vec<OsString>> = HashMap::new();
+        for path in looked {
+            let below = path.parent().unwrap_or(Path::new(""));
+            let files = folders.entry(below.to_owned()).or_insert_with(|| {
+                let entries = std::fs::read_dir(dir.join(below)).into_iter().flatten().flatten();
+                entries.map(|it| it.file_name()).collect()
+            });
+            let name = path.file_name().unwrap_or_default().as_bytes();
+            let stem = name.strip_suffix(suffix.as_bytes()).unwrap_or(name);
+            let alike = files.iter().filter_map(|it| it.as_bytes().strip_prefix(stem)).filter(|it| is_end(it));
+            alike.for_each(|end| *ends.entry(OsStr::from_bytes(end).to_owned()).or_default() += 1);
+        }
+        match ends.into_iter().max_by(|a, b| (a.1, &b.0).cmp(&(b.1, &a.0))) {
+            Some((end, count)) => {
+                let all = if looked.len() == missing.len() { String::new() } else { " looked at".to_owned() };
+                format!("{key}: {} would fit {count} of the {}{all}", end.display(), looked.len())
+            }
+            None => format!("check data_root, data_prefix, {key} and ann_file"),
+        }
     }
 
     /// A path below the folder of label maps.
@@ -232,6 +273,15 @@ impl Sample {
             _ => "if they are in the images, metainfo.classes does not fit these files",
         }
     }
+}
+
+/// So many missing names are compared with what is there.
+const LOOKED_AT: usize = 1000;
+
+/// Whether what stands behind a name is the end of a file's name, and not another name's.
+fn is_end(end: &[u8]) -> bool {
+    let small = end.to_ascii_lowercase();
+    !end.first().is_some_and(u8::is_ascii_alphanumeric) && listing::PICTURES.iter().any(|it| small.ends_with(it))
 }
 
 /// How many, and the first few by name.
