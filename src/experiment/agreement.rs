@@ -199,12 +199,22 @@ fn evaluators(experiment: &Experiment) -> Vec<(String, &IoUMetricConfig)> {
 fn names_of_metrics(experiment: &Experiment) -> Vec<String> {
     let mut problems = Vec::new();
     for (key, all) in [("val_evaluator", &experiment.val_evaluator), ("test_evaluator", &experiment.test_evaluator)] {
-        let prefixes: Vec<_> = all.iter().map(|EvaluatorConfig::IoUMetric(metric)| metric.prefix.as_deref()).collect();
+        let measuring = all.iter().map(|EvaluatorConfig::IoUMetric(metric)| metric);
+        let prefixes: Vec<_> = measuring.clone().filter(|it| !it.format_only).map(|it| it.prefix().to_owned()).collect();
+        let folders: Vec<_> = measuring.filter_map(|it| it.output_dir.as_ref()).collect();
+        if let Some(pair) = folders.windows(2).find(|it| it[0] != it[1]) {
+            problems.push(format!(
+                "{key} names two folders for one pass, {} and {}: label maps go into one output_dir",
+                pair[0].display(),
+                pair[1].display()
+            ));
+        }
         let twice = (1..prefixes.len()).find(|&index| prefixes[..index].contains(&prefixes[index]));
-        problems.extend(twice.map(|index| {
-            let aacc = prefixes[index].map_or("aAcc".to_owned(), |it| format!("{it}/aAcc"));
-            format!("{key}.{index} gives {aacc}, and so does another one: give each a prefix of its own")
-        }));
+        problems.extend(
+            twice.map(|index| {
+                format!("{key} gives {}aAcc more than once: give each evaluator a prefix of its own", prefixes[index])
+            }),
+        );
     }
     problems
 }
@@ -231,6 +241,9 @@ fn hooks(experiment: &Experiment) -> Vec<String> {
     if let Some(ema) = experiment.ema_hook() {
         if ema.begin_iter > 0 && ema.begin_epoch > 0 {
             problems.push("custom_hooks: EMAHook has begin_iter and begin_epoch: give one of them".to_owned());
+        }
+        if ema.momentum.is_some() && ema.ema_type == EmaType::StochasticWeightAverage {
+            problems.push("custom_hooks: EMAHook has a momentum, which ema_type: StochasticWeightAverage has not".to_owned());
         }
         if ema.gamma.is_some() && ema.ema_type != EmaType::MomentumAnnealingEMA {
             problems.push("custom_hooks: EMAHook has gamma, which only ema_type: MomentumAnnealingEMA has".to_owned());

@@ -391,8 +391,8 @@ pub enum EmaType {
 #[serde(deny_unknown_fields, default)]
 pub struct EmaHook {
     pub ema_type: EmaType,
-    /// How far averaged weights move towards the trained ones at each update. Not for `StochasticWeightAverage`.
-    pub momentum: Momentum,
+    /// How far averaged weights move towards the trained ones at each update, 0.0002 unless given. Not for `StochasticWeightAverage`.
+    pub momentum: Option<Momentum>,
     /// Of `MomentumAnnealingEMA`: the momentum is at least `gamma / (gamma + updates)`.
     #[serde(deserialize_with = "crate::config::positive")]
     pub gamma: Option<u64>,
@@ -414,7 +414,7 @@ impl Default for EmaHook {
     fn default() -> Self {
         Self {
             ema_type: EmaType::default(),
-            momentum: Momentum(0.0002),
+            momentum: None,
             gamma: None,
             interval: 1,
             update_buffers: false,

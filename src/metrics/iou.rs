@@ -42,6 +42,11 @@ pub enum CollectDevice {
 }
 
 impl IoUMetricConfig {
+    /// What stands before each metric's name; an empty prefix is none.
+    pub fn prefix(&self) -> String {
+        self.prefix.as_ref().filter(|it| !it.is_empty()).map_or(String::new(), |it| format!("{it}/"))
+    }
+
     /// The label whose pixels are not compared.
     pub fn ignored(&self) -> u8 {
         self.ignore_index.unwrap_or(255)
@@ -165,7 +170,7 @@ impl Counts {
         let number = |value: f64| config.nan_to_num.filter(|_| value.is_nan()).unwrap_or(value);
         per_class.values_mut().flatten().for_each(|value| *value = number(*value));
         let total = |counts: &[i64]| counts.iter().sum::<i64>() as f64;
-        let prefix = config.prefix.as_ref().map_or(String::new(), |prefix| format!("{prefix}/"));
+        let prefix = config.prefix();
         let mut summary = IndexMap::new();
         summary.insert(format!("{prefix}aAcc"), percent(number(total(&self.intersect) / total(&self.labelled))));
         for (name, values) in &per_class {
@@ -173,7 +178,7 @@ impl Counts {
             summary.insert(format!("{prefix}m{name}"), percent(mean_of_numbers(values)));
         }
         let per_class = per_class.into_iter().map(|(name, values)| (name, values.into_iter().map(percent).collect())).collect();
-        Metrics { summary, classes: classes.to_vec(), prefix: config.prefix.clone(), per_class, absent: vec![absent] }
+        Metrics { summary, classes: classes.to_vec(), prefix, per_class, absent: vec![absent] }
     }
 }
 
@@ -197,7 +202,7 @@ pub struct Metrics {
     /// `aAcc`, `mIoU`, `mAcc`, …
     pub summary: IndexMap<String, f64>,
     classes: Vec<String>,
-    prefix: Option<String>,
+    prefix: String,
     per_class: IndexMap<String, Vec<f64>>,
     absent: Vec<Absent>,
 }
@@ -270,9 +275,8 @@ impl Metrics {
             return all.pop();
         }
         let mut all = all.into_iter().map(|mut it| {
-            if let Some(prefix) = it.prefix.take() {
-                it.per_class = it.per_class.into_iter().map(|(name, values)| (format!("{prefix}/{name}"), values)).collect();
-            }
+            let prefix = std::mem::take(&mut it.prefix);
+            it.per_class = it.per_class.into_iter().map(|(name, values)| (format!("{prefix}{name}"), values)).collect();
             it
         });
         let mut joined = all.next()?;

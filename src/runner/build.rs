@@ -125,6 +125,17 @@ impl Training {
         let epoch_length = epoch_length.max(1) as u64;
         let plan = Plan::new(loop_config, &experiment.checkpoint_hook(), epoch_length, evaluation.is_some());
         let max_epochs = plan.by_epoch.then(|| plan.max_iterations / epoch_length);
+        if let Some(hook) = experiment.ema_hook() {
+            let epochs = plan.max_iterations / epoch_length;
+            for (key, begin, end) in
+                [("begin_iter", hook.begin_iter, plan.max_iterations), ("begin_epoch", hook.begin_epoch, epochs.max(1))]
+            {
+                if begin > end {
+                    let message = format!("custom_hooks: EMAHook.{key} is {begin}, and this training ends at {end}");
+                    return Err(Failure::new(Exit::Config, message).into());
+                }
+            }
+        }
         let horizon = Horizon { max_epochs, max_iters: plan.max_iterations, epoch_length };
 
         let device = setting.device.clone().autodiff();
@@ -207,12 +218,14 @@ impl Training {
             progress.iteration,
         );
         let mut best = Best::new();
+        let mut stopped = None;
         let mut average = average(&learner, experiment.ema_hook());
         let skipped = state.as_ref().and_then(|it| it.scaler).map_or(0, |it| it.skipped);
         if let Some(state) = state {
             journal.restore(state.window);
             best = state.best;
             stopping.iter_mut().zip(state.stopping).for_each(|(it, seen)| it.seen = seen);
+            stopped = stopping.iter().find_map(Stopping::spent);
             if let (Some(average), Some((path, checkpoint))) = (&mut average, &start.checkpoint) {
                 if checkpoint.trained.is_empty() {
                     tracing::warn!("{} has no averaged weights: the EMAHook's begin as a copy of its weights", path.display());
@@ -254,7 +267,7 @@ impl Training {
             best,
             average,
             stopping,
-            stopped: None,
+            stopped,
             traffic,
             skipped,
         })
@@ -375,8 +388,9 @@ fn refuse_unknown_metrics(
     let Some(metrics) = evaluation.measure(&Counts::new(evaluation.dataset.metainfo().classes.len())) else { return Ok(()) };
     let best = chosen(&experiment.checkpoint_hook(), &metrics).into_iter().map(|it| (SAVE_BEST, it));
     let watched = stopping.iter().map(|it| ("custom_hooks: EarlyStoppingHook.monitor", it.monitor().to_owned()));
-    let unknown = best.chain(watched).find(|(_, name)| !metrics.summary.contains_key(name));
-    unknown.map_or(Ok(()), |(key, name)| Err(unknown_metric(key, &name, &metrics)))
+    let unknown = best.chain(watched).filter(|(_, name)| !metrics.summary.contains_key(name));
+    let told: Vec<String> = unknown.map(|(key, name)| unknown_metric(key, &name, &metrics).message).collect();
+    if told.is_empty() { Ok(()) } else { Err(Failure::new(Exit::Config, told.join("\n"))) }
 }
 
 /// What is trained, and on what: the size of it all is where most mistakes show.
@@ -411,7 +425,7 @@ fn scaled(rates: Vec<f64>, experiment: &Experiment, batch_size: usize, group: &G
 /// The averages that an EMAHook wants, as copies of the weights.
 fn average(learner: &Learner, hook: Option<&EmaHook>) -> Option<Average> {
     let hook = hook?;
-    let momentum = hook.momentum.0;
+    let momentum = hook.momentum.map_or(0.0002, |it| it.0);
     let averaging = match hook.ema_type {
         EmaType::ExponentialMovingAverage => Averaging::Exponential { momentum, gamma: None },
         EmaType::MomentumAnnealingEMA => Averaging::Exponential { momentum, gamma: Some(hook.gamma.unwrap_or(100)) },

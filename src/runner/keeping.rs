@@ -130,9 +130,10 @@ impl Training {
         }
         if self.setting.experiment.checkpoint_hook().published_keys.is_some() && self.group.is_main() {
             let folder = self.setting.checkpoints().to_owned();
-            let last = folder.join(format!("{}.safetensors", self.plan.checkpoint_name(self.progress.iteration)));
+            let last = self.setting.experiment.checkpoint_hook().save_last;
+            let last = last.then(|| folder.join(format!("{}.safetensors", self.plan.checkpoint_name(self.progress.iteration))));
             let best = self.best.values().map(|(_, file)| folder.join(file));
-            for path in std::iter::once(last).chain(best).filter(|it| it.exists()) {
+            for path in last.into_iter().chain(best).filter(|it| it.exists()) {
                 publish(&path)?;
             }
         }

@@ -32,6 +32,13 @@ impl Stopping {
         &self.hook.monitor
     }
 
+    /// Why the training has ended already, if it has: a run that is resumed does not train on.
+    pub fn spent(&self) -> Option<String> {
+        let EarlyStoppingHook { monitor, patience, .. } = &self.hook;
+        let waited = self.seen.waited;
+        (waited >= *patience).then(|| format!("{monitor} had not improved in {waited} validations (patience: {patience})"))
+    }
+
     /// Takes in a validation's value; why the training ends with it, if it does.
     pub fn judge(&mut self, value: f64) -> Option<String> {
         let EarlyStoppingHook { monitor, min_delta, check_finite, patience, stopping_threshold, .. } = &self.hook;

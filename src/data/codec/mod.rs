@@ -1,4 +1,4 @@
-//! Picture files: PNG and JPEG by what their first bytes say, whatever the file's name.
+//! Picture files: PNG, JPEG, TIFF, BMP and WebP by what their first bytes say, whatever the file's name.
 //!
 //! Images are read as OpenCV's `IMREAD_COLOR` reads them (three channels, 8 bits, EXIF orientation applied), label maps as
 //! Pillow opens them (class indices, also of palette PNGs). Opening an image reads its header; its pixels are decoded when,
@@ -8,6 +8,7 @@ mod exif;
 mod jpeg;
 mod label;
 mod png;
+mod whole;
 
 use std::fs::File;
 use std::io::Read;
@@ -36,6 +37,7 @@ pub(super) struct Encoded {
 enum Format {
     Png,
     Jpeg,
+    Whole(whole::Kind),
 }
 
 /// A header: the size (height, width) as stored, and the EXIF orientation, 1 to 8.
@@ -52,6 +54,7 @@ impl Encoded {
         let header = match format {
             Format::Png => png::header(&bytes),
             Format::Jpeg => jpeg::header(&bytes),
+            Format::Whole(kind) => kind.header(&bytes),
         }
         .map_err(|reason| DataError::undecodable(IMAGE, path, reason))?;
         let file = Self { path: path.to_owned(), bytes, format, shape: header.shape };
@@ -72,7 +75,7 @@ impl Encoded {
     /// The channel order of the rows that `decode` yields.
     pub(super) fn order(&self) -> Order {
         match self.format {
-            Format::Png => Order::Reversed,
+            Format::Png | Format::Whole(_) => Order::Reversed,
             Format::Jpeg => Order::Same,
         }
     }
@@ -83,6 +86,7 @@ impl Encoded {
         match self.format {
             Format::Png => png::decode(&self.bytes, rows, take),
             Format::Jpeg => jpeg::decode(&self.bytes, rows, take),
+            Format::Whole(kind) => kind.decode(&self.bytes, rows, take),
         }
         .map_err(|reason| DataError::undecodable(IMAGE, &self.path, reason))
     }
@@ -145,9 +149,11 @@ fn format(what: &'static str, path: &Path, bytes: &[u8]) -> Result<Format, DataE
         Ok(Format::Png)
     } else if bytes.starts_with(&[0xff, 0xd8, 0xff]) {
         Ok(Format::Jpeg)
+    } else if let Some(kind) = whole::Kind::of(bytes) {
+        Ok(Format::Whole(kind))
     } else if bytes.is_empty() {
         Err(DataError::undecodable(what, path, "the file is empty"))
     } else {
-        Err(DataError::undecodable(what, path, "it is neither PNG nor JPEG; convert it to one of these"))
+        Err(DataError::undecodable(what, path, "it is no PNG, JPEG, TIFF, BMP or WebP; convert it to one of these"))
     }
 }

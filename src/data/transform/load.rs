@@ -19,6 +19,8 @@ pub struct BackendArgs {
 #[serde(rename_all = "lowercase")]
 enum Backend {
     Local,
+    /// mmcv's name for it.
+    Disk,
 }
 
 /// Reads the image as 8-bit blue, green, red.
@@ -32,6 +34,8 @@ pub struct LoadImageFromFile {
     /// A missing or broken image is always an error; `true` is refused.
     pub ignore_empty: bool,
     pub backend_args: Option<BackendArgs>,
+    /// The older name of `backend_args`.
+    pub file_client_args: Option<BackendArgs>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -59,6 +63,7 @@ impl Default for LoadImageFromFile {
             imdecode_backend: ImageBackend::Cv2,
             ignore_empty: false,
             backend_args: None,
+            file_client_args: None,
         }
     }
 }
@@ -92,6 +97,8 @@ pub struct LoadAnnotations {
     pub reduce_zero_label: Option<bool>,
     pub imdecode_backend: LabelBackend,
     pub backend_args: Option<BackendArgs>,
+    /// The older name of `backend_args`.
+    pub file_client_args: Option<BackendArgs>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]

@@ -1,0 +1,176 @@
+//! TIFF, BMP and WebP through the image crate. They are rare in datasets and decoded whole; the pixels are those that OpenCV reads.
+
+use std::io::Cursor;
+use std::ops::Range;
+
+use image::codecs::bmp::BmpDecoder;
+use image::codecs::tiff::TiffDecoder;
+use image::codecs::webp::WebPDecoder;
+use image::{DynamicImage, ImageDecoder};
+
+use super::{Header, believable};
+use crate::data::image::room;
+
+/// Which of them a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Tiff,
+    Bmp,
+    WebP,
+}
+
+impl Kind {
+    pub(super) fn of(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => Some(Self::Tiff),
+            [b'B', b'M', ..] if bytes.len() > 26 => Some(Self::Bmp),
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Self::WebP),
+            _ => None,
+        }
+    }
+
+    /// The most pixels that a byte of it holds: what compresses well may be flat.
+    fn density(self) -> usize {
+        match self {
+            Self::Tiff | Self::WebP => 1 << 14,
+            // Run lengths: two bytes for 255 pixels.
+            Self::Bmp => 128,
+        }
+    }
+
+    fn decoder<'a>(self, bytes: &'a [u8]) -> Result<Box<dyn ImageDecoder + 'a>, String> {
+        let cursor = Cursor::new(bytes);
+        let told = |error: image::ImageError| error.to_string();
+        Ok(match self {
+            Self::Tiff => Box::new(TiffDecoder::new(cursor).map_err(told)?),
+            Self::Bmp => Box::new(BmpDecoder::new(cursor).map_err(told)?),
+            Self::WebP => Box::new(WebPDecoder::new(cursor).map_err(told)?),
+        })
+    }
+
+    pub(super) fn header(self, bytes: &[u8]) -> Result<Header, String> {
+        let (width, height) = self.decoder(bytes)?.dimensions();
+        let shape = (height as usize, width as usize);
+        believable(shape, self.density(), bytes.len())?;
+        Ok(Header { shape, orientation: 1 })
+    }
+
+    fn image(self, bytes: &[u8]) -> Result<DynamicImage, String> {
+        let (height, width) = self.header(bytes)?.shape;
+        let decoder = self.decoder(bytes)?;
+        let size = usize::try_from(decoder.total_bytes()).unwrap_or(usize::MAX);
+        room::<1>(height, size.div_ceil(height.max(1)).max(width))?;
+        DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())
+    }
+
+    /// Hands over rows as red, green, blue. 16 bits are cut to their upper 8, and transparency is left out, as OpenCV does.
+    pub(super) fn decode(self, bytes: &[u8], rows: Range<usize>, take: &mut dyn FnMut(usize, &[u8])) -> Result<(), String> {
+        let (width, pixels) = colours(self.image(bytes)?)?;
+        let rows = pixels.chunks_exact(width * 3).enumerate().take(rows.end).skip(rows.start);
+        rows.for_each(|(y, row)| take(y, row));
+        Ok(())
+    }
+
+    /// One channel as it is stored: a grey picture's values, or a palette's indices. The height, the width, the values.
+    pub(super) fn indices(self, bytes: &[u8]) -> Result<(usize, usize, Vec<u8>), String> {
+        if self == Self::Bmp {
+            let mut decoder = BmpDecoder::new(Cursor::new(bytes)).map_err(|error| error.to_string())?;
+            self.header(bytes)?;
+            decoder.set_indexed_color(true);
+            let (width, height) = decoder.dimensions();
+            if decoder.color_type() == image::ColorType::L8 {
+                let mut data = vec![0; width as usize * height as usize];
+                decoder.read_image(&mut data).map_err(|error| error.to_string())?;
+                return Ok((height as usize, width as usize, data));
+            }
+        }
+        let several = |channels: u8| {
+            format!("it is a picture of {channels} channels; expected one channel of class indices (a grey or palette picture)")
+        };
+        let image = self.image(bytes)?;
+        let (height, width) = (image.height() as usize, image.width() as usize);
+        match image {
+            DynamicImage::ImageLuma8(grey) => Ok((height, width, grey.into_raw())),
+            DynamicImage::ImageLuma16(grey) => match grey.iter().find(|it| **it > 255) {
+                Some(value) => Err(format!("it has 16 bits a pixel and the label {value}; expected labels from 0 to 255")),
+                None => Ok((height, width, grey.iter().map(|it| *it as u8).collect())),
+            },
+            other => Err(several(other.color().channel_count())),
+        }
+    }
+}
+
+/// The width, and three bytes for each pixel.
+fn colours(image: DynamicImage) -> Result<(usize, Vec<u8>), String> {
+    let width = image.width() as usize;
+    let high = |values: Vec<u16>| -> Vec<u8> { values.into_iter().map(|it| (it >> 8) as u8).collect() };
+    let (channels, values) = match image {
+        DynamicImage::ImageLuma8(it) => (1, it.into_raw()),
+        DynamicImage::ImageLumaA8(it) => (2, it.into_raw()),
+        DynamicImage::ImageRgb8(it) => (3, it.into_raw()),
+        DynamicImage::ImageRgba8(it) => (4, it.into_raw()),
+        DynamicImage::ImageLuma16(it) => (1, high(it.into_raw())),
+        DynamicImage::ImageLumaA16(it) => (2, high(it.into_raw())),
+        DynamicImage::ImageRgb16(it) => (3, high(it.into_raw())),
+        DynamicImage::ImageRgba16(it) => (4, high(it.into_raw())),
+        _ => return Err("its pixels are fractions; expected 8 or 16 bits a channel".to_owned()),
+    };
+    Ok((
+        width,
+        match channels {
+            3 => values,
+            4 => values.chunks_exact(4).flat_map(|it| [it[0], it[1], it[2]]).collect(),
+            channels => values.chunks_exact(channels).flat_map(|it| [it[0]; 3]).collect(),
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use image::{ColorType, ImageFormat};
+
+    use crate::data::{read_image, read_label};
+
+    fn write(path: &Path, pixels: &[u8], colour: ColorType, format: ImageFormat) {
+        image::save_buffer_with_format(path, pixels, 3, 2, colour, format).expect("writes");
+    }
+
+    #[test]
+    fn pictures_of_every_kind_have_their_pixels_whatever_their_names() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("picture.jpg");
+        let rgb: Vec<u8> = (0..18).map(|it| it * 14).collect();
+        let bgr: Vec<u8> = rgb.chunks_exact(3).flat_map(|it| [it[2], it[1], it[0]]).collect();
+        for format in [ImageFormat::Tiff, ImageFormat::Bmp, ImageFormat::WebP] {
+            write(&path, &rgb, ColorType::Rgb8, format);
+            let read = read_image(&path).expect("reads");
+            assert_eq!(((read.height, read.width), read.data), ((2, 3), bgr.clone()), "{format:?}");
+        }
+        let rgba: Vec<u8> = rgb.chunks_exact(3).flat_map(|it| [it[0], it[1], it[2], 9]).collect();
+        for format in [ImageFormat::Tiff, ImageFormat::Bmp, ImageFormat::WebP] {
+            write(&path, &rgba, ColorType::Rgba8, format);
+            assert_eq!(read_image(&path).expect("reads").data, bgr, "{format:?}: transparency is left out");
+        }
+        write(&path, &[0, 50, 100, 150, 200, 250], ColorType::L8, ImageFormat::Tiff);
+        assert_eq!(read_image(&path).expect("reads").data[3..6], [50; 3]);
+        let deep: Vec<u8> = [0x1234_u16, 0xffff, 0, 1, 2, 3].iter().flat_map(|it| it.to_ne_bytes()).collect();
+        write(&path, &deep, ColorType::L16, ImageFormat::Tiff);
+        assert_eq!(read_image(&path).expect("reads").data[..4], [0x12, 0x12, 0x12, 0xff], "the upper 8 of 16 bits");
+    }
+
+    #[test]
+    fn label_maps_have_one_channel_as_it_is_stored() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("labels.png");
+        for format in [ImageFormat::Tiff, ImageFormat::Bmp] {
+            write(&path, &[0, 1, 2, 3, 255, 5], ColorType::L8, format);
+            assert_eq!(read_label(&path).expect("reads").data, [0, 1, 2, 3, 255, 5], "{format:?}");
+        }
+        write(&path, &[7; 18], ColorType::Rgb8, ImageFormat::Tiff);
+        assert!(read_label(&path).expect_err("colours").to_string().contains("a picture of 3 channels"));
+        std::fs::write(&path, b"II*\0torn").expect("writes");
+        assert!(read_label(&path).expect_err("torn").to_string().contains("failed to decode label map"));
+    }
+}
