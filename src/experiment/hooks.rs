@@ -109,7 +109,7 @@ pub struct LoggerHook {
     pub interval: u64,
     /// Plots of metrics have epochs on their x-axis; iterations otherwise.
     pub log_metric_by_epoch: bool,
-    /// Log the last, shorter interval of an epoch too.
+    /// Leave out the last, shorter interval of an epoch.
     pub ignore_last: bool,
     /// Without effect: no line repeats the experiment's name.
     pub interval_exp_name: Option<i64>,
