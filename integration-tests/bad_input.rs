@@ -33,7 +33,7 @@ fn refuses(data: &Path, extra: &[&str], code: i32, words: &[&str]) {
     if work_dir.exists() {
         // Whoever finds only the log file later finds the error there.
         if let Some(log) = harness::log(&work_dir) {
-            let error = message.lines().last().and_then(|it| it.strip_prefix("error: ")).expect("an error").to_owned();
+            let error = message.split_once("error: ").expect("an error").1.trim_end().to_owned();
             assert!(log.contains(&error), "{error} is not in the log file:\n{log}");
         }
         let checkpoints = fs::read_dir(&work_dir).expect("the work dir").flatten();

@@ -57,7 +57,7 @@ fn scripts_are_clean_for_shellcheck_whatever_the_paths() {
         let mut command = segslurm();
         command.env_remove("CUDA_VISIBLE_DEVICES").args(["slurm_train", "dev", "my job's", "my config.yaml", "--work-dir"]);
         command.arg(nasty.join("work $dir")).args(["--output"]).arg(&script).args(more);
-        command.args(["--cfg-options", "load_from=it's $here \"quoted\"", "data_root=a b"]);
+        command.args(["--cfg-options", "experiment_name=it's $here \"quoted\"", "data_root=a b"]);
         ends_in(command.current_dir(&nasty), 0);
         shellcheck(&script);
         let text = fs::read_to_string(&script).expect("a script");
@@ -65,7 +65,7 @@ fn scripts_are_clean_for_shellcheck_whatever_the_paths() {
         // The shell reads back what was said.
         let line = text.lines().find(|it| it.contains("my config.yaml")).expect("the command").trim_end_matches('\\');
         let words = shlex::split(line).expect("whole quotes");
-        assert!(words.contains(&"load_from=it's $here \"quoted\"".to_owned()), "{words:?}");
+        assert!(words.contains(&"experiment_name=it's $here \"quoted\"".to_owned()), "{words:?}");
     }
     let checkpoint = nasty.join("a checkpoint.pth");
     fs::write(&checkpoint, "").expect("writes");
@@ -130,7 +130,12 @@ fn bad_input_is_one_line_and_nothing_is_submitted() {
         (&[], &["nope", "x", CONFIG], 77, "there is no partition \"nope\"; the partitions here are dev"),
         (&[], &["dev", "a\nb", CONFIG], 2, "JOB_NAME \"a\\nb\": it has a line break"),
         (&[], &["dev x", "x", CONFIG], 2, "PARTITION \"dev x\": no name of a partition"),
-        (&[], &["x", CONFIG], 2, "expected CONFIG to train here, or PARTITION JOB_NAME CONFIG to train on Slurm, but got 2"),
+        (
+            &[],
+            &["x", CONFIG],
+            2,
+            "expected CONFIG to train here, or PARTITION JOB_NAME CONFIG [WORK_DIR] to train on Slurm, but got 2",
+        ),
         (&[], &["dev", "x", CONFIG, "work"], 2, "a work dir is given as --work-dir DIR"),
         (&[], &["dev", "x", "none.yaml"], 66, "none.yaml"),
         (&[], &["dev", "x", CONFIG, "--nodelist", "n[1-"], 2, "malformed host list"),

@@ -229,16 +229,15 @@ fn images_and_label_maps_without_their_partners_are_counted_and_named() {
     let data = masks(folder.path(), 0, 1);
     let labels = data.join("annotations/validation");
     let victim = files(&labels).remove(0);
-    let cased = victim.with_extension("PNG");
-    fs::rename(&victim, &cased).expect("renames");
+    fs::rename(&victim, victim.with_extension("PNG")).expect("renames");
     let name = |path: &Path| path.file_name().expect("a name").to_string_lossy().into_owned();
     let printed = trained(&data, &folder.path().join("work"), &["reduce_zero_label=false"], 66);
     says(
         &printed,
         &[
-            &format!("val_dataloader.dataset: images without a label map: no 1 file ({})", name(&victim)),
-            &format!("left out: 1 file ({})", name(&cased)),
-            "seg_map_suffix",
+            "1 of 2 images have no label map in",
+            &format!("no 1 file ({})", name(&victim)),
+            "seg_map_suffix: .PNG would fit 1 of the 1",
         ],
     );
 }

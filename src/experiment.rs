@@ -2,6 +2,8 @@
 
 mod agreement;
 mod completion;
+#[cfg(test)]
+mod documented;
 mod environment;
 mod hooks;
 mod loops;

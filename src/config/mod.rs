@@ -9,6 +9,8 @@ mod deserialize;
 mod error;
 mod field;
 mod node;
+#[cfg(test)]
+mod outline;
 mod overrides;
 mod places;
 mod predefined;
@@ -29,6 +31,8 @@ pub use error::{ConfigError, nearest};
 pub(crate) use field::VALUE_OR_LIST;
 pub use field::{OneOrMany, Pair};
 pub use node::{Map, Node, Origin, Value};
+#[cfg(test)]
+pub(crate) use outline::outline;
 pub use places::expand;
 use predefined::Environment;
 pub use range::{

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use segslurm_native::words;
 
+use crate::excerpt;
 use crate::exit::Exit;
 
 /// An error of a dataset, a file of it, a transform or the loader.
@@ -14,16 +15,16 @@ pub enum DataError {
     Missing { what: &'static str, path: PathBuf, hint: String },
 
     /// Lines of a list that name nothing.
-    #[error("{what} {}:{line}: {reason}", path.display())]
+    #[error("{what} {}:{line}: {}", path.display(), excerpt::line(reason))]
     Text { what: &'static str, path: PathBuf, line: usize, reason: String },
 
     /// A folder that cannot be listed.
-    #[error("{what}: {} {reason}", path.display())]
+    #[error("{what}: {} {}", excerpt::line(&path.to_string_lossy()), excerpt::line(reason))]
     Listing { what: &'static str, path: PathBuf, reason: String },
 
     /// Files that a dataset needs and that are not there, counted.
-    #[error("{0}")]
-    Absent(String),
+    #[error("{}", .0.iter().map(|it| excerpt::line(it)).collect::<Vec<_>>().join("\n"))]
+    Absent(Vec<String>),
 
     /// It is there, but the system does not let us read it.
     #[error("failed to read {what} {}: {source}", path.display())]

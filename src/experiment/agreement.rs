@@ -6,10 +6,11 @@
 use std::fmt::Write as _;
 
 use super::{CustomHook, EmaType, EvaluatorConfig, Experiment, Rule};
+use crate::config::nearest;
 use crate::data::Transform;
 use crate::data::dataset::Source;
 use crate::exit::{Exit, Failure};
-use crate::metrics::IoUMetricConfig;
+use crate::metrics::{Counts, IoUMetricConfig};
 
 /// Refuses an experiment whose sections do not go together.
 pub(super) fn check(experiment: &Experiment) -> Result<(), Failure> {
@@ -219,19 +220,38 @@ fn names_of_metrics(experiment: &Experiment) -> Vec<String> {
     problems
 }
 
+/// The names of what a validation measures; none where nothing is.
+fn metrics(evaluators: &[EvaluatorConfig]) -> Option<Vec<String>> {
+    let measuring = evaluators.iter().map(|EvaluatorConfig::IoUMetric(metric)| metric).filter(|it| !it.format_only);
+    let names: Vec<String> = measuring
+        .flat_map(|it| Counts::new(1).metrics(it, &["class".to_owned()]).summary.into_keys().collect::<Vec<_>>())
+        .collect();
+    (!names.is_empty()).then_some(names)
+}
+
 /// Hooks by themselves and beside the rest.
 fn hooks(experiment: &Experiment) -> Vec<String> {
     let mut problems = Vec::new();
     let hook = experiment.checkpoint_hook();
     let key = "default_hooks.checkpoint";
     let best = &hook.save_best;
+    let names = metrics(&experiment.val_evaluator);
+    let saved = best.iter().filter(|it| *it != "auto").map(|it| (format!("{key}.save_best"), it.clone()));
+    let watched = experiment.early_stopping().into_iter();
+    let watched = watched.map(|it| ("custom_hooks: EarlyStoppingHook.monitor".to_owned(), it.monitor));
+    for (key, name) in saved.chain(watched) {
+        let Some(names) = names.as_ref().filter(|names| !names.contains(&name)) else { continue };
+        let hint = nearest(&name, names.iter().map(String::as_str)).map(|it| format!("; did you mean {it}?")).unwrap_or_default();
+        problems.push(format!("{key} is {name}, but the metrics are {}{hint}", names.join(", ")));
+    }
     if best.len() > 1 && best.iter().any(|it| it == "auto") {
         problems.push(format!("{key}.save_best names auto beside other metrics: auto stands alone"));
     }
     if hook.rule.len() > 1 && hook.rule.len() != best.len() {
         problems.push(format!("{key}.rule has {} entries for {} of save_best", hook.rule.len(), best.len()));
     } else {
-        let named = best.iter().enumerate().filter(|(_, it)| *it != "auto");
+        let named =
+            best.iter().enumerate().filter(|(_, it)| *it != "auto" && names.as_ref().is_none_or(|names| names.contains(it)));
         problems.extend(named.filter_map(|(index, it)| hook.rule_of(index, it).err()).map(|it| format!("{key}.{it}")));
     }
     let averages = experiment.custom_hooks.iter().filter(|it| matches!(it, CustomHook::EMAHook(_))).count();
@@ -250,7 +270,8 @@ fn hooks(experiment: &Experiment) -> Vec<String> {
         }
     }
     for stopping in experiment.early_stopping() {
-        if stopping.rule.or_else(|| Rule::of(&stopping.monitor, None, None)).is_none() {
+        let known = names.as_ref().is_none_or(|names| names.contains(&stopping.monitor));
+        if known && stopping.rule.or_else(|| Rule::of(&stopping.monitor, None, None)).is_none() {
             let monitor = &stopping.monitor;
             problems.push(format!(
                 "custom_hooks: EarlyStoppingHook: whether more or less of {monitor} is better does not follow from its name; say rule: \

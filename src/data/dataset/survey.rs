@@ -80,7 +80,7 @@ impl Folder {
                 ));
             }
         }
-        let missing_files = |absent: &[String]| DataError::Absent(absent.join("\n"));
+        let missing_files = |absent: &[String]| DataError::Absent(absent.to_vec());
         let Some(dir) = &self.seg_map_dir else {
             return if absent.is_empty() { Ok(told) } else { Err(missing_files(&absent)) };
         };
