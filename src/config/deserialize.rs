@@ -29,6 +29,9 @@ const SCOPE: &str = "_scope_";
 /// The packages whose components are segslurm's under the same names.
 pub(super) const SCOPES: [&str; 4] = ["mmseg", "mmengine", "mmcv", "torch"];
 
+/// A name that is a key but for so many letters is a slip; a name of one's own may be further away by chance.
+const SLIP: usize = 2;
+
 /// A config with more faults than this is another kind of file.
 const MAX_FAULTS: usize = 200;
 
@@ -380,7 +383,8 @@ impl<'a> Deserializer<'a> {
         if !python {
             return self.reading.unknown(&path, origin, format!("unknown key{}", suggest(key, "keys", fields)));
         }
-        if let Some(meant) = nearest(key, fields.iter().copied()) {
+        let near = nearest(key, fields.iter().copied()).filter(|it| strsim::damerau_levenshtein(key, it) <= SLIP);
+        if let Some(meant) = near {
             self.reading.remark(origin, format!("nothing uses `{key}`; did you mean `{meant}`?"));
         }
     }

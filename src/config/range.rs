@@ -127,6 +127,13 @@ impl<'de> Deserialize<'de> for NotOffered {
             fn visit_unit<E: Error>(self) -> Result<NotOffered, E> {
                 Ok(NotOffered)
             }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut access: A) -> Result<NotOffered, A::Error> {
+                match access.next_element::<serde::de::IgnoredAny>()? {
+                    None => Ok(NotOffered),
+                    Some(_) => Err(A::Error::invalid_type(Unexpected::Seq, &self)),
+                }
+            }
         }
         deserializer.deserialize_any(Any)
     }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::config::OneOrMany;
+use crate::config::{NotOffered, OneOrMany};
 use crate::metrics::VisBackendConfig;
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -39,11 +39,28 @@ pub struct LogProcessor {
     /// Losses and times are means over so many iterations.
     #[serde(deserialize_with = "crate::config::positive")]
     pub window_size: usize,
+    /// Without effect: the loop says whether lines count in epochs.
     pub by_epoch: bool,
+    /// Other smoothing of single values is not offered.
+    pub custom_cfg: Option<NotOffered>,
+    /// Without effect: values have four digits behind the point.
+    pub num_digits: usize,
+    /// Without effect: names are not cut at slashes.
+    pub log_with_hierarchy: bool,
+    /// Without effect: losses and times are means.
+    pub mean_pattern: Option<String>,
 }
 
 impl Default for LogProcessor {
     fn default() -> Self {
-        Self { r#type: None, window_size: 10, by_epoch: true }
+        Self {
+            r#type: None,
+            window_size: 10,
+            by_epoch: true,
+            custom_cfg: None,
+            num_digits: 4,
+            log_with_hierarchy: false,
+            mean_pattern: None,
+        }
     }
 }
