@@ -19,7 +19,7 @@ pub fn decode(bytes: &[u8]) -> Result<&str, NotUtf8> {
         return Err(NotUtf8 { line: 1, guess });
     }
     std::str::from_utf8(bytes).map_err(|error| {
-        let line = 1 + bytes[..error.valid_up_to()].iter().filter(|it| **it == b'\n').count();
+        let line = bytes[..error.valid_up_to()].split(|it| *it == b'\n').count();
         NotUtf8 { line, guess: guess(bytes) }
     })
 }
@@ -32,7 +32,7 @@ pub fn without_mark(bytes: &[u8]) -> &[u8] {
 /// Whether bytes are UTF-16 or UTF-32: such a text has marks, or a zero byte beside every plain letter.
 pub fn wide(bytes: &[u8]) -> Option<&'static str> {
     let start = &bytes[..bytes.len().min(512)];
-    let zeros = start.iter().filter(|it| **it == 0).count();
+    let zeros = start.split(|it| *it == 0).count() - 1;
     let marked = start.starts_with(&[0xff, 0xfe]) || start.starts_with(&[0xfe, 0xff]);
     (marked || zeros > 0 && zeros * 4 >= start.len()).then_some("it looks like UTF-16, which Windows calls Unicode")
 }

@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn every_old_option_has_its_line() {
         for (old, now) in OLD.iter().filter(|(old, _)| *old != "--work-dir") {
-            for name in [(*old).to_owned(), old.replace("-", "_").replacen("__", "--", 1)] {
+            for name in [(*old).to_owned(), old.replace('-', "_").replacen("__", "--", 1)] {
                 let line = told(&format!("segslurm train a.py {name} 3")).expect("a line");
                 assert!(line.starts_with(&name) && line.ends_with(now) && !line.contains('\n'), "{line}");
             }

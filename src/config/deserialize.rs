@@ -372,10 +372,12 @@ impl<'a> Deserializer<'a> {
         let python = origin.source().ends_with(".py");
         if used || origin.is_command_line() && usual.contains(&key) {
             let text = "no value refers to this name any more; set the values themselves";
-            return match python {
-                true => self.reading.remark(origin, format!("{key}: {text}")),
-                false => self.reading.unknown(&path, origin, text.to_owned()),
-            };
+            if python {
+                self.reading.remark(origin, format!("{key}: {text}"));
+            } else {
+                self.reading.unknown(&path, origin, text.to_owned());
+            }
+            return;
         }
         if usual.contains(&key) {
             return;

@@ -34,14 +34,13 @@ pub(crate) fn outline<T: DeserializeOwned>() -> Outline {
             }
         };
         for (path, types) in found.types {
-            if !outline.types.contains_key(&path) {
+            if outline.types.insert(path.clone(), types).is_none() {
                 // What lies on the way to this place was chosen; the place's own further types are to be looked at.
                 waiting.extend((1..types.len()).map(|index| {
                     let mut choices = choices.clone();
                     choices.insert(path.clone(), index);
                     choices
                 }));
-                outline.types.insert(path, types);
             }
         }
         outline.keys.extend(found.keys);

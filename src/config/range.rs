@@ -141,10 +141,10 @@ impl<'de> Deserialize<'de> for NotOffered {
 
 /// A switch that can only be off.
 pub fn only_false<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    match bool::deserialize(deserializer)? {
-        false => Ok(false),
-        true => Err(D::Error::custom("true is not offered here; leave it out")),
+    if bool::deserialize(deserializer)? {
+        return Err(D::Error::custom("true is not offered here; leave it out"));
     }
+    Ok(false)
 }
 
 fn within<'de, D: Deserializer<'de>, T: Deserialize<'de> + Numbers>(

@@ -201,7 +201,7 @@ fn names_of_metrics(experiment: &Experiment) -> Vec<String> {
     let mut problems = Vec::new();
     for (key, all) in [("val_evaluator", &experiment.val_evaluator), ("test_evaluator", &experiment.test_evaluator)] {
         let measuring = all.iter().map(|EvaluatorConfig::IoUMetric(metric)| metric);
-        let prefixes: Vec<_> = measuring.clone().filter(|it| !it.format_only).map(|it| it.prefix().to_owned()).collect();
+        let prefixes: Vec<_> = measuring.clone().filter(|it| !it.format_only).map(IoUMetricConfig::prefix).collect();
         let folders: Vec<_> = measuring.filter_map(|it| it.output_dir.as_ref()).collect();
         if let Some(pair) = folders.windows(2).find(|it| it[0] != it[1]) {
             problems.push(format!(

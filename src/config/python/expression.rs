@@ -44,7 +44,7 @@ impl Evaluator<'_> {
             }
             Expr::FString(it) => {
                 let mut text = String::new();
-                for part in it.value.iter() {
+                for part in &it.value {
                     match part {
                         FStringPart::Literal(literal) => text.push_str(&self.literal(expression, &literal.value)?),
                         FStringPart::FString(f_string) => self.f_string(expression, f_string, &mut text)?,

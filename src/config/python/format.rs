@@ -234,7 +234,7 @@ impl Spec {
 fn grouped(digits: &str, mark: char, group: usize) -> String {
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % group == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(group) {
             out.push(mark);
         }
         out.push(digit);
@@ -294,10 +294,7 @@ fn integer(value: i64, spec: &Spec) -> Option<String> {
 
 fn real(value: f64, spec: &Spec) -> String {
     let size = value.abs();
-    let digits = if !value.is_finite() {
-        let name = if value.is_nan() { "nan" } else { "inf" };
-        if matches!(spec.kind, Some('E' | 'F' | 'G')) { name.to_uppercase() } else { name.into() }
-    } else {
+    let digits = if value.is_finite() {
         match spec.kind {
             Some('e' | 'E') => exponential(size, spec.precision.unwrap_or(6)),
             Some('f' | 'F') => format!("{size:.*}", spec.precision.unwrap_or(6)),
@@ -308,6 +305,9 @@ fn real(value: f64, spec: &Spec) -> String {
                 None => float(size),
             },
         }
+    } else {
+        let name = if value.is_nan() { "nan" } else { "inf" };
+        if matches!(spec.kind, Some('E' | 'F' | 'G')) { name.to_uppercase() } else { name.into() }
     };
     let digits = if matches!(spec.kind, Some('E' | 'G')) { digits.to_uppercase() } else { digits };
     spec.field(value.is_sign_negative() && !value.is_nan(), "", &digits, 3)

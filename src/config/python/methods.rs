@@ -130,10 +130,10 @@ fn string(heap: &mut Heap, of: &str, name: &str, arguments: Arguments, here: &Or
         "isspace" => return every(char::is_whitespace, arguments),
         "isupper" | "islower" => {
             let [] = arguments.bind(name, [], 0)?;
-            let (wanted, other): (fn(char) -> bool, fn(char) -> bool) = if name == "isupper" {
-                (char::is_uppercase, char::is_lowercase)
+            let [wanted, other]: [fn(char) -> bool; 2] = if name == "isupper" {
+                [char::is_uppercase, char::is_lowercase]
             } else {
-                (char::is_lowercase, char::is_uppercase)
+                [char::is_lowercase, char::is_uppercase]
             };
             return Ok(Some(Object::Bool(of.chars().any(wanted) && !of.chars().any(other))));
         }

@@ -233,8 +233,9 @@ fn same(heap: &Heap, left: &Object, right: &Object) -> Outcome<bool> {
         (Object::None, other) | (other, Object::None) => matches!(other, Object::None),
         (Object::Bool(left), Object::Bool(right)) => left == right,
         (Object::Bool(_), _) | (_, Object::Bool(_)) => false,
-        (Object::Sequence(_, left), Object::Sequence(_, right)) => left == right,
-        (Object::Dict(left), Object::Dict(right)) | (Object::Set(left), Object::Set(right)) => left == right,
+        (Object::Sequence(_, left), Object::Sequence(_, right))
+        | (Object::Dict(left), Object::Dict(right))
+        | (Object::Set(left), Object::Set(right)) => left == right,
         (Object::Function(left), Object::Function(right)) => left == right,
         _ => return Err(format!("`is` of {} and {}; write `==`", heap.describe(left), heap.describe(right))),
     })

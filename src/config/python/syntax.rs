@@ -132,7 +132,7 @@ fn outline(text: &str) -> Outline {
 /// The bracket that is never closed, or closes nothing.
 fn bracket(tokens: &Tokens, text: &str, lines: &Lines) -> Option<Fault> {
     let mut open = Vec::new();
-    for token in tokens.iter() {
+    for token in tokens {
         let line = lines.line(token.start());
         let shown = &text[token.range()];
         let opens = match token.kind() {
