@@ -56,7 +56,7 @@ fn scripts_are_clean_for_shellcheck_whatever_the_paths() {
     for more in [&[][..], &["--array", "0-3"], &["--no-requeue"], &["--comment", "it's $5, \"50 %\" # off"]] {
         let mut command = segslurm();
         command.env_remove("CUDA_VISIBLE_DEVICES").args(["slurm_train", "dev", "my job's", "my config.yaml", "--work-dir"]);
-        command.arg(nasty.join("work $dir")).args(["--output"]).arg(&script).args(more);
+        command.arg(nasty.join("work $dir")).args(["--force", "--output"]).arg(&script).args(more);
         command.args(["--cfg-options", "experiment_name=it's $here \"quoted\"", "data_root=a b"]);
         ends_in(command.current_dir(&nasty), 0);
         shellcheck(&script);
@@ -70,7 +70,15 @@ fn scripts_are_clean_for_shellcheck_whatever_the_paths() {
     let checkpoint = nasty.join("a checkpoint.pth");
     fs::write(&checkpoint, "").expect("writes");
     let mut command = segslurm();
-    command.env_remove("CUDA_VISIBLE_DEVICES").args(["slurm_test", "dev", "t", "my config.yaml", "a checkpoint.pth", "--output"]);
+    command.env_remove("CUDA_VISIBLE_DEVICES").args([
+        "slurm_test",
+        "dev",
+        "t",
+        "my config.yaml",
+        "a checkpoint.pth",
+        "--force",
+        "--output",
+    ]);
     ends_in(command.arg(&script).args(["--out", "maps of it"]).current_dir(&nasty), 0);
     shellcheck(&script);
 }
@@ -136,7 +144,7 @@ fn bad_input_is_one_line_and_nothing_is_submitted() {
             2,
             "expected CONFIG to train here, or PARTITION JOB_NAME CONFIG [WORK_DIR] to train on Slurm, but got 2",
         ),
-        (&[], &["dev", "x", CONFIG, "work"], 2, "a work dir is given as --work-dir DIR"),
+        (&[], &["dev", "x", CONFIG, "work"], 2, "two work dirs are given, work and --work-dir"),
         (&[], &["dev", "x", "none.yaml"], 66, "none.yaml"),
         (&[], &["dev", "x", CONFIG, "--nodelist", "n[1-"], 2, "malformed host list"),
         (&[], &["dev", "x", CONFIG, "--array", "0-3"], 2, "give --batch as well"),
