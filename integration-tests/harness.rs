@@ -149,6 +149,13 @@ pub(crate) fn steps(work_dir: &Path) -> Vec<(u64, Map<String, Value>)> {
     steps.into_iter().collect()
 }
 
+/// After which iterations (or epochs) a work dir's only start has validated.
+pub(crate) fn validations(work_dir: &Path) -> Vec<u64> {
+    let lines = scalar_files(work_dir).iter().map(|it| std::fs::read_to_string(it).expect("a scalars file")).collect::<String>();
+    let lines = lines.lines().map(|line| serde_json::from_str::<Map<String, Value>>(line).expect("a line"));
+    lines.filter(|it| it.contains_key("mIoU")).map(|it| it["step"].as_u64().expect("a step")).collect()
+}
+
 /// How many steps a run has logged that may not have made its work dir yet.
 pub(crate) fn steps_so_far(work_dir: &Path) -> usize {
     if work_dir.exists() { steps(work_dir).len() } else { 0 }

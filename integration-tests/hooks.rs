@@ -236,3 +236,96 @@ fn averages_are_alike_on_all_ranks() {
     assert_eq!(code, Some(0), "{said}");
     assert!(!Checkpoint::read(&work.join("iter_4.safetensors")).expect("a checkpoint").trained.is_empty());
 }
+
+#[test]
+fn the_other_averages_are_their_formulas_and_statistics_are_averaged_where_that_is_asked() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let every = ["default_hooks.checkpoint.interval=1"];
+    ends_in(&mut train(&config(folder.path(), ""), &folder.path().join("plain"), 5, &every), 0);
+    let read = |run: &str, iteration: u64| {
+        Checkpoint::read(&folder.path().join(run).join(format!("iter_{iteration}.safetensors"))).expect("a checkpoint")
+    };
+    // The share that a step's weights have in the average, by the averages before.
+    type Share = fn(f64) -> f64;
+    let kinds: [(&str, &str, Share); 2] = [
+        ("stochastic", "ema_type='StochasticWeightAverage'", |steps| 1.0 / (steps + 1.0)),
+        ("annealing", "ema_type='MomentumAnnealingEMA', momentum=0.2, gamma=2", |steps| f64::max(0.2, 2.0 / (2.0 + steps))),
+    ];
+    for (name, settings, share) in kinds {
+        let hook = format!("custom_hooks = [dict(type='EMAHook', {settings}, update_buffers=True)]");
+        ends_in(&mut train(&config(folder.path(), &hook), &folder.path().join(name), 5, &every), 0);
+        for tensor in [WEIGHT, MEAN] {
+            let mut expected = values(&read("plain", 1).model, tensor);
+            for iteration in 1..=5_u64 {
+                let raw = values(&read("plain", iteration).model, tensor);
+                if iteration > 1 {
+                    let share = share((iteration - 1) as f64) as f32;
+                    expected.iter_mut().zip(&raw).for_each(|(average, raw)| *average += share * (raw - *average));
+                }
+                let found = values(&read(name, iteration).model, tensor);
+                let apart = found.iter().zip(&expected).map(|(found, expected)| (found - expected).abs()).fold(0.0, f32::max);
+                assert!(apart < 1e-6, "{name}, {tensor}, iteration {iteration}: {apart}");
+            }
+        }
+    }
+}
+
+#[test]
+fn two_ranks_end_early_together() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let hook = "custom_hooks = [dict(type='EarlyStoppingHook', monitor='mIoU', patience=1, min_delta=100.0)]";
+    let work = folder.path().join("work");
+    let mut command = segslurm();
+    command.arg("dist_train").arg(config(folder.path(), hook)).arg("2").arg("--work-dir").arg(&work);
+    command.args(small(dataset(), 20).iter().filter(|it| !it.starts_with("crop_size"))).arg("train_cfg.val_interval=2");
+    let (code, said) = outcome(start(&mut command), Duration::from_mins(2));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("the training ends early, after iteration 4: mIoU has not improved by 100"), "{said}");
+    assert_eq!(fs::read_to_string(work.join("last_checkpoint")).expect("last_checkpoint"), "iter_4.safetensors");
+}
+
+#[test]
+fn a_rate_falls_where_a_metric_stays_and_a_resumed_run_knows_since_when() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let schedule = "param_scheduler = [dict(type='LinearLR', start_factor=0.5, by_epoch=False, end=3), \
+                    dict(type='ReduceOnPlateauLR', monitor='mIoU', rule='greater', threshold=100.0, patience=1, factor=0.5)]";
+    let config = config(folder.path(), schedule);
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    let often = ["train_cfg.val_interval=1"];
+    ends_in(&mut train(&config, &whole, 6, &often), 0);
+    let rates: Vec<f64> = steps(&whole).iter().map(|it| it.1["base_lr"].as_f64().expect("a rate")).collect();
+    // 20 % better than nothing is the first validation; the third and the fifth are the second without improvement.
+    let expected = [0.5, 0.75, 1.0, 0.5, 0.5, 0.25].map(|it| it * rates[2]);
+    assert!(rates.iter().zip(expected).all(|(rate, expected)| (rate - expected).abs() < 1e-12), "{rates:?}");
+    ends_in(&mut train(&config, &broken, 2, &often), 0);
+    ends_in(train(&config, &broken, 6, &often).arg("--resume"), 0);
+    assert_eq!(exact(&steps(&whole)), exact(&steps(&broken)));
+
+    let unknown = "param_scheduler = [dict(type='ReduceOnPlateauLR', patience=1)]";
+    let refused = ends_in(&mut train(&self::config(folder.path(), unknown), &folder.path().join("no"), 2, &[]), 78);
+    assert!(text(&refused.stderr).contains("param_scheduler.0.monitor is loss, but the metrics are aAcc, mIoU, mAcc"));
+}
+
+#[test]
+fn validations_come_at_the_intervals_that_change_on_the_way() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let work = folder.path().join("work");
+    let config = config(folder.path(), "train_cfg = dict(dynamic_intervals=[(5, 1)])");
+    ends_in(&mut train(&config, &work, 8, &["train_cfg.val_interval=3"]), 0);
+    // mmengine looks one iteration ahead.
+    assert_eq!(harness::validations(&work), [3, 4, 5, 6, 7, 8]);
+}
+
+#[test]
+fn a_test_tells_its_progress_in_the_log() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = config(folder.path(), "");
+    let work = folder.path().join("work");
+    ends_in(&mut train(&config, &work, 2, &[]), 0);
+    let mut test = segslurm();
+    test.arg("test").arg(&config).arg(work.join("iter_2.safetensors")).arg("--work-dir").arg(folder.path().join("test"));
+    test.args(small(dataset(), 2).iter().filter(|it| !it.starts_with("crop_size")));
+    ends_in(&mut test, 0);
+    let log = harness::log(&folder.path().join("test")).expect("a log");
+    assert!(log.contains("Iter(test) [1/2]    eta: ") && log.contains("Iter(test) [2/2]"), "{log}");
+}

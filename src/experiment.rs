@@ -296,6 +296,14 @@ impl Experiment {
         hooks.filter_map(|it| if let CustomHook::EarlyStoppingHook(hook) = it { Some(hook.clone()) } else { None }).collect()
     }
 
+    /// The metrics that end a training early or act on its rates, with the keys that name them.
+    pub fn watched_metrics(&self) -> Vec<(String, String)> {
+        let stopping = self.early_stopping().into_iter();
+        let stopping = stopping.map(|it| ("custom_hooks: EarlyStoppingHook.monitor".to_owned(), it.monitor));
+        let schedules = self.param_scheduler.iter().enumerate().filter_map(|(index, it)| Some((index, it.monitor()?)));
+        stopping.chain(schedules.map(|(index, name)| (format!("param_scheduler.{index}.monitor"), name.to_owned()))).collect()
+    }
+
     pub fn model_wrapper(&self) -> WrapperConfig {
         match &self.model_wrapper_cfg {
             Some(ModelWrapperConfig::MMDistributedDataParallel(wrapper)) => wrapper.clone(),

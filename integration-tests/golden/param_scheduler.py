@@ -41,11 +41,38 @@ CASES = {
         [0.001], True, 20, 17, 340),
     "poly_converted": ([dict(type="PolyLR", power=0.9, eta_min=1e-4, begin=0, end=20, by_epoch=True, convert_to_iter_based=True)], [0.01], True, 20, 31, 620),
     "step_converted": ([dict(type="StepLR", step_size=2, gamma=0.5, convert_to_iter_based=True)], [0.1], True, 9, 4, 36),
+    "one_cycle": ([dict(type="OneCycleLR", eta_max=0.1, by_epoch=False)], [0.01, 0.02], False, 1, 100, 200),
+    "one_cycle_three_phases_linear": (
+        [dict(type="OneCycleLR", eta_max=0.05, total_steps=180, pct_start=0.25, anneal_strategy="linear", div_factor=10.0, final_div_factor=100.0,
+              three_phase=True, begin=7, end=150, by_epoch=False)], [0.01], False, 1, 100, 200),
+    "one_cycle_converted_then_cosine": (
+        [dict(type="OneCycleLR", eta_max=0.02, total_steps=6, end=6, convert_to_iter_based=True),
+         dict(type="CosineAnnealingLR", T_max=4, begin=6, end=12, eta_min_ratio=0.1)], [0.3], True, 12, 5, 60),
+    "cosine_restarts": (
+        [dict(type="CosineRestartLR", periods=[30, 60, 45], restart_weights=[1, 0.5, 0.25], eta_min=1e-4, by_epoch=False)], [0.01, 0.02], False, 1, 100, 200),
+    "cosine_restarts_converted": (
+        [dict(type="LinearLR", start_factor=0.1, end=2, convert_to_iter_based=True),
+         dict(type="CosineRestartLR", periods=[4, 6], restart_weights=[1, 0.7], eta_min_ratio=0.01, begin=2, convert_to_iter_based=True)],
+        [0.01], True, 14, 7, 98),
+    **{f"{name}_as_param_scheduler": ([dict(type=f"{name}ParamScheduler", param_name="lr", by_epoch=False, **more)], [0.01], False, 1, 100, 50) for name, more in dict(
+        Poly=dict(power=0.9), MultiStep=dict(milestones=[10, 20]), Step=dict(step_size=7), Constant=dict(factor=0.5, end=9), Exponential=dict(gamma=0.9),
+        CosineRestart=dict(periods=[50], eta_min=0.0), OneCycle=dict(eta_max=0.1)).items()},
+    "param_schedulers": (
+        [dict(type="LinearParamScheduler", param_name="lr", start_factor=0.2, end=40, by_epoch=False),
+         dict(type="CosineAnnealingParamScheduler", param_name="lr", begin=40, by_epoch=False, eta_min=1e-5)], [0.01], False, 1, 100, 200),
+    "plateau": ([dict(type="ReduceOnPlateauLR", monitor="mIoU", rule="greater", patience=1, factor=0.5)], [0.1, 0.2], True, 20, 5, 100,
+                {5 * epoch: [20.0, 25.0, 24.0, 25.001, 25.0, 26.0, 20.0, 20.0, 20.0, 20.0, 20.0, 30.0][epoch % 12] for epoch in range(1, 20)}),
+    "plateau_cooling_below": (
+        [dict(type="ReduceOnPlateauLR", monitor="loss", patience=0, factor=0.1, cooldown=2, threshold=0.5, threshold_rule="abs", min_value=0.004, begin=2, end=15),
+         dict(type="LinearLR", start_factor=0.5, end=30, by_epoch=False)], [0.1, 0.002], True, 20, 5, 100,
+        {5 * epoch: [3.0, 2.0, 1.6, 1.0, 5.0, 5.0, 4.0, 4.0, 0.1][epoch % 9] for epoch in range(1, 20)}),
+    "plateau_of_iterations": ([dict(type="ReduceOnPlateauLR", monitor="mIoU", rule="greater", patience=2, threshold=0.1)], [0.1], False, 1, 30, 100,
+                              {10 * at: min(30.0, 10.0 * at) for at in range(1, 10)}),
     "epochs_unseen_by_iter_loop": ([dict(type="PolyLR", power=0.9, end=20)], [0.01], False, 1, 31, 620),
 }
 
 
-def rates(config, initial, epochs, max_epochs, epoch_length, max_iters):
+def rates(config, initial, epochs, max_epochs, epoch_length, max_iters, measured):
     groups = [dict(params=[torch.nn.Parameter(torch.zeros(1))], lr=lr) for lr in initial]
     optimizer = torch.optim.SGD(groups, lr=initial[0])
     built = []
@@ -63,6 +90,10 @@ def rates(config, initial, epochs, max_epochs, epoch_length, max_iters):
             for scheduler in built:
                 if scheduler.by_epoch:
                     scheduler.step()
+        if done in measured:
+            for scheduler in built:
+                if getattr(scheduler, "need_val_args", False):
+                    scheduler.step({scheduler.monitor: measured[done]})
         every.append([group["lr"] for group in optimizer.param_groups])
     return every
 
@@ -75,10 +106,14 @@ def sample(count):
 
 def main():
     golden = {}
-    for name, (config, initial, epochs, max_epochs, epoch_length, max_iters) in CASES.items():
-        every = rates(config, initial, epochs, max_epochs, epoch_length, max_iters)
+    for name, (config, initial, epochs, max_epochs, epoch_length, max_iters, *measured) in CASES.items():
+        measured = measured[0] if measured else {}
+        every = rates(config, initial, epochs, max_epochs, epoch_length, max_iters, measured)
+        at_all = range(max_iters) if measured else sample(max_iters)
         golden[name] = dict(config=config, initial=initial, epochs=epochs, max_epochs=max_epochs, epoch_length=epoch_length,
-                            max_iters=max_iters, rates=[[at, every[at]] for at in sample(max_iters)])
+                            max_iters=max_iters, rates=[[at, every[at]] for at in at_all])
+        if measured:
+            golden[name]["measured"] = list(measured.items())
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "param_scheduler.json")
     with open(path, "w") as file:
         file.write("{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(case, separators=(',', ':'))}" for name, case in golden.items()) + "\n}\n")

@@ -237,9 +237,7 @@ fn hooks(experiment: &Experiment) -> Vec<String> {
     let best = &hook.save_best;
     let names = metrics(&experiment.val_evaluator);
     let saved = best.iter().filter(|it| *it != "auto").map(|it| (format!("{key}.save_best"), it.clone()));
-    let watched = experiment.early_stopping().into_iter();
-    let watched = watched.map(|it| ("custom_hooks: EarlyStoppingHook.monitor".to_owned(), it.monitor));
-    for (key, name) in saved.chain(watched) {
+    for (key, name) in saved.chain(experiment.watched_metrics()) {
         let Some(names) = names.as_ref().filter(|names| !names.contains(&name)) else { continue };
         let hint = nearest(&name, names.iter().map(String::as_str)).map(|it| format!("; did you mean {it}?")).unwrap_or_default();
         problems.push(format!("{key} is {name}, but the metrics are {}{hint}", names.join(", ")));

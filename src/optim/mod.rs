@@ -28,7 +28,7 @@ pub use amp::{Amp, AmpDtype, GradScaler, LossScale, ScalerState, non_finite};
 pub use average::{Average, Averaging};
 pub use clip::ClipGradConfig;
 pub use param_groups::{CustomKey, Layer, ParamGroup, Parameter, ParamwiseConfig};
-pub use schedule::{Horizon, ParamSchedulerConfig, Schedule, ScheduleError};
+pub use schedule::{Horizon, Observation, ParamSchedulerConfig, Schedule, ScheduleError};
 pub use sgd::SgdConfig;
 pub use state::StateError;
 pub use wrapper::{OptimError, OptimWrapperConfig, OptimizerConfig};

@@ -116,7 +116,7 @@ impl Training {
         survey("train_dataloader.dataset", &dataset, &group)?;
         let evaluation = validation(&experiment, &setting.rundir, &group)?;
         let mut stopping: Vec<Stopping> = experiment.early_stopping().into_iter().map(Stopping::new).collect();
-        refuse_unknown_metrics(&experiment, evaluation.as_ref(), &stopping)?;
+        refuse_unknown_metrics(&experiment, evaluation.as_ref())?;
         let mut start = Start::find(&setting)?;
 
         let averages = experiment.ema_hook().is_some();
@@ -224,6 +224,7 @@ impl Training {
         if let Some(state) = state {
             journal.restore(state.window);
             best = state.best;
+            schedule.restore(state.observed);
             stopping.iter_mut().zip(state.stopping).for_each(|(it, seen)| it.seen = seen);
             stopped = stopping.iter().find_map(Stopping::spent);
             if let (Some(average), Some((path, checkpoint))) = (&mut average, &start.checkpoint) {
@@ -342,6 +343,7 @@ impl Training {
                 self.journal.validation(self.progress.iteration, metrics, evaluated.images, &evaluated.timing)?;
             }
             self.keep_best(metrics)?;
+            self.schedule.observe(self.progress.iteration, |name| metrics.summary.get(name).copied());
             let judged = self.stopping.iter_mut().filter_map(|it| it.judge(*metrics.summary.get(it.monitor())?));
             self.stopped = judged.collect::<Vec<_>>().into_iter().next();
         }
@@ -371,25 +373,18 @@ fn validation(experiment: &Experiment, rundir: &RunDir, group: &Group) -> anyhow
 }
 
 /// Names of metrics in hooks that no validation would give are found before the first step.
-fn refuse_unknown_metrics(
-    experiment: &Experiment,
-    evaluation: Option<&Evaluation>,
-    stopping: &[Stopping],
-) -> Result<(), Failure> {
+fn refuse_unknown_metrics(experiment: &Experiment, evaluation: Option<&Evaluation>) -> Result<(), Failure> {
+    let watched = experiment.watched_metrics();
     let Some(evaluation) = evaluation.filter(|it| it.measured) else {
-        return match stopping.first() {
-            Some(it) => {
-                let message = format!("custom_hooks: EarlyStoppingHook watches {}, but nothing is measured", it.monitor());
-                Err(Failure::new(Exit::Config, message))
-            }
+        return match watched.first() {
+            Some((key, name)) => Err(Failure::new(Exit::Config, format!("{key} is {name}, but nothing is measured"))),
             None => Ok(()),
         };
     };
     let Some(metrics) = evaluation.measure(&Counts::new(evaluation.dataset.metainfo().classes.len())) else { return Ok(()) };
-    let best = chosen(&experiment.checkpoint_hook(), &metrics).into_iter().map(|it| (SAVE_BEST, it));
-    let watched = stopping.iter().map(|it| ("custom_hooks: EarlyStoppingHook.monitor", it.monitor().to_owned()));
+    let best = chosen(&experiment.checkpoint_hook(), &metrics).into_iter().map(|it| (SAVE_BEST.to_owned(), it));
     let unknown = best.chain(watched).filter(|(_, name)| !metrics.summary.contains_key(name));
-    let told: Vec<String> = unknown.map(|(key, name)| unknown_metric(key, &name, &metrics).message).collect();
+    let told: Vec<String> = unknown.map(|(key, name)| unknown_metric(&key, &name, &metrics).message).collect();
     if told.is_empty() { Ok(()) } else { Err(Failure::new(Exit::Config, told.join("\n"))) }
 }
 

@@ -82,6 +82,7 @@ impl Training {
             best: self.best.clone(),
             stopping: self.stopping.iter().map(|it| it.seen.clone()).collect(),
             averaged: self.average.as_ref().map(Average::steps),
+            observed: self.schedule.observations().to_vec(),
             scaler: self.learner.scaler.as_ref().map(GradScaler::state),
         };
         let meta = Meta {

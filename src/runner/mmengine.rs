@@ -51,6 +51,9 @@ pub(super) fn take_over(
         }
     }
     compare_schedulers(&theirs, setting.experiment.param_scheduler.len(), &mut differs);
+    if schedule.monitors().next().is_some() {
+        differs.push("what ReduceOnPlateauLR has seen in it stays behind: it begins anew, at the config's rate".to_owned());
+    }
 
     let hook = setting.experiment.checkpoint_hook();
     let named = |name: &str, file: &str| file.starts_with(&format!("best_{}_", name.replace('/', "_")));
@@ -79,6 +82,7 @@ pub(super) fn take_over(
         best,
         stopping: Vec::new(),
         averaged: theirs.averaged,
+        observed: Vec::new(),
         scaler,
     };
     checkpoint.meta.run = state.to_map();

@@ -8,7 +8,7 @@ use super::progress::Progress;
 use super::stopping::Seen;
 use crate::exit::{Exit, Failure};
 use crate::metrics::Window;
-use crate::optim::ScalerState;
+use crate::optim::{Observation, ScalerState};
 
 /// The state of a run between two iterations.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,9 @@ pub(super) struct RunState {
     /// Iterations since the averages of an EMAHook began.
     #[serde(default)]
     pub(super) averaged: Option<u64>,
+    /// What validations measured for schedules that watch it.
+    #[serde(default)]
+    pub(super) observed: Vec<Observation>,
     /// The loss scale of mixed precision.
     #[serde(default)]
     pub(super) scaler: Option<ScalerState>,
