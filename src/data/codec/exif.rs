@@ -9,6 +9,11 @@ pub(super) fn orientation(tiff: &[u8]) -> u8 {
 
 fn find(tiff: &[u8]) -> Option<u16> {
     const ORIENTATION: u16 = 0x0112;
+    entry(tiff, ORIENTATION).map(|(_, value)| value)
+}
+
+/// Where in a TIFF block the value of a tag lies, for those of 16 bits, and the value.
+pub(super) fn entry(tiff: &[u8], tag: u16) -> Option<(usize, u16)> {
     let little = match tiff.get(..2)? {
         b"II" => true,
         b"MM" => false,
@@ -24,8 +29,8 @@ fn find(tiff: &[u8]) -> Option<u16> {
     };
     let directory = long(4)? as usize;
     let count = short(directory)? as usize;
-    let entry = (0..count).map(|n| directory + 2 + 12 * n).find(|&at| short(at) == Some(ORIENTATION))?;
-    short(entry + 8)
+    let entry = (0..count).map(|n| directory + 2 + 12 * n).find(|&at| short(at) == Some(tag))?;
+    Some((entry + 8, short(entry + 8)?))
 }
 
 /// The image as it is to be seen.

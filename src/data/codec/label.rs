@@ -4,7 +4,7 @@ use std::path::Path;
 
 use png::ColorType;
 
-use super::{Format, format, jpeg, png as png_file, read};
+use super::{Format, format, jpeg, png as png_file, read, tiff};
 use crate::data::{DataError, LabelMap};
 
 const LABEL: &str = "label map";
@@ -15,6 +15,7 @@ pub fn read_label(path: &Path) -> Result<LabelMap, DataError> {
     match format(LABEL, path, &bytes)? {
         Format::Jpeg => jpeg::grey(&bytes).map(|(height, width, data)| LabelMap { height, width, data }),
         Format::Png => png_file::samples(&bytes).and_then(indices),
+        Format::Tiff => tiff::indices(&bytes).map(|(height, width, data)| LabelMap { height, width, data }),
         Format::Whole(kind) => kind.indices(&bytes).map(|(height, width, data)| LabelMap { height, width, data }),
     }
     .map_err(|reason| DataError::undecodable(LABEL, path, reason))

@@ -8,6 +8,7 @@ mod exif;
 mod jpeg;
 mod label;
 mod png;
+mod tiff;
 mod whole;
 
 use std::fs::File;
@@ -37,6 +38,7 @@ pub(super) struct Encoded {
 enum Format {
     Png,
     Jpeg,
+    Tiff,
     Whole(whole::Kind),
 }
 
@@ -54,6 +56,7 @@ impl Encoded {
         let header = match format {
             Format::Png => png::header(&bytes),
             Format::Jpeg => jpeg::header(&bytes),
+            Format::Tiff => tiff::header(&bytes),
             Format::Whole(kind) => kind.header(&bytes),
         }
         .map_err(|reason| DataError::undecodable(IMAGE, path, reason))?;
@@ -75,7 +78,7 @@ impl Encoded {
     /// The channel order of the rows that `decode` yields.
     pub(super) fn order(&self) -> Order {
         match self.format {
-            Format::Png | Format::Whole(_) => Order::Reversed,
+            Format::Png | Format::Tiff | Format::Whole(_) => Order::Reversed,
             Format::Jpeg => Order::Same,
         }
     }
@@ -86,6 +89,7 @@ impl Encoded {
         match self.format {
             Format::Png => png::decode(&self.bytes, rows, take),
             Format::Jpeg => jpeg::decode(&self.bytes, rows, take),
+            Format::Tiff => tiff::decode(&self.bytes, rows, take),
             Format::Whole(kind) => kind.decode(&self.bytes, rows, take),
         }
         .map_err(|reason| DataError::undecodable(IMAGE, &self.path, reason))
@@ -149,6 +153,8 @@ fn format(what: &'static str, path: &Path, bytes: &[u8]) -> Result<Format, DataE
         Ok(Format::Png)
     } else if bytes.starts_with(&[0xff, 0xd8, 0xff]) {
         Ok(Format::Jpeg)
+    } else if tiff::is(bytes) {
+        Ok(Format::Tiff)
     } else if let Some(kind) = whole::Kind::of(bytes) {
         Ok(Format::Whole(kind))
     } else if bytes.is_empty() {

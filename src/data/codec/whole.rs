@@ -1,10 +1,9 @@
-//! TIFF, BMP and WebP through the image crate. They are rare in datasets and decoded whole; the pixels are those that OpenCV reads.
+//! BMP and WebP through the image crate. They are rare in datasets and decoded whole; the pixels are those that OpenCV reads.
 
 use std::io::Cursor;
 use std::ops::Range;
 
 use image::codecs::bmp::BmpDecoder;
-use image::codecs::tiff::TiffDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::{DynamicImage, ImageDecoder};
 
@@ -14,7 +13,6 @@ use crate::data::image::room;
 /// Which of them a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    Tiff,
     Bmp,
     WebP,
 }
@@ -22,7 +20,6 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) fn of(bytes: &[u8]) -> Option<Self> {
         match bytes {
-            [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => Some(Self::Tiff),
             [b'B', b'M', ..] if bytes.len() > 26 => Some(Self::Bmp),
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Self::WebP),
             _ => None,
@@ -32,7 +29,7 @@ impl Kind {
     /// The most pixels that a byte of it holds: what compresses well may be flat.
     fn density(self) -> usize {
         match self {
-            Self::Tiff | Self::WebP => 1 << 14,
+            Self::WebP => 1 << 14,
             // Run lengths: two bytes for 255 pixels.
             Self::Bmp => 128,
         }
@@ -42,7 +39,6 @@ impl Kind {
         let cursor = Cursor::new(bytes);
         let told = |error: image::ImageError| error.to_string();
         Ok(match self {
-            Self::Tiff => Box::new(TiffDecoder::new(cursor).map_err(told)?),
             Self::Bmp => Box::new(BmpDecoder::new(cursor).map_err(told)?),
             Self::WebP => Box::new(WebPDecoder::new(cursor).map_err(told)?),
         })
@@ -63,7 +59,7 @@ impl Kind {
         DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())
     }
 
-    /// Hands over rows as red, green, blue. 16 bits are cut to their upper 8, and transparency is left out, as OpenCV does.
+    /// Hands over rows as red, green, blue. Transparency is left out, as OpenCV does.
     pub(super) fn decode(self, bytes: &[u8], rows: Range<usize>, take: &mut dyn FnMut(usize, &[u8])) -> Result<(), String> {
         let (width, pixels) = colours(self.image(bytes)?)?;
         let rows = pixels.chunks_exact(width * 3).enumerate().take(rows.end).skip(rows.start);
@@ -74,8 +70,11 @@ impl Kind {
     /// One channel as it is stored: a grey picture's values, or a palette's indices. The height, the width, the values.
     pub(super) fn indices(self, bytes: &[u8]) -> Result<(usize, usize, Vec<u8>), String> {
         if self == Self::Bmp {
+            let Header { shape, .. } = self.header(bytes)?;
+            if let Some(indices) = few_colours(bytes, shape)? {
+                return Ok((shape.0, shape.1, indices));
+            }
             let mut decoder = BmpDecoder::new(Cursor::new(bytes)).map_err(|error| error.to_string())?;
-            self.header(bytes)?;
             decoder.set_indexed_color(true);
             let (width, height) = decoder.dimensions();
             if decoder.color_type() == image::ColorType::L8 {
@@ -84,45 +83,47 @@ impl Kind {
                 return Ok((height as usize, width as usize, data));
             }
         }
-        let several = |channels: u8| {
-            format!("it is a picture of {channels} channels; expected one channel of class indices (a grey or palette picture)")
-        };
-        let image = self.image(bytes)?;
-        let (height, width) = (image.height() as usize, image.width() as usize);
-        match image {
-            DynamicImage::ImageLuma8(grey) => Ok((height, width, grey.into_raw())),
-            DynamicImage::ImageLuma16(grey) => match grey.iter().find(|it| **it > 255) {
-                Some(value) => Err(format!("it has 16 bits a pixel and the label {value}; expected labels from 0 to 255")),
-                None => Ok((height, width, grey.iter().map(|it| *it as u8).collect())),
-            },
-            other => Err(several(other.color().channel_count())),
-        }
+        let channels = self.image(bytes)?.color().channel_count();
+        Err(format!("it is a picture of {channels} channels; expected one channel of class indices (a grey or palette picture)"))
     }
+}
+
+/// The indices of a BMP of 1 or 4 bits a pixel, which the image crate gives the colours of and nothing else.
+fn few_colours(bytes: &[u8], (height, width): (usize, usize)) -> Result<Option<Vec<u8>>, String> {
+    let number = |at: usize, size: usize| {
+        let bytes = bytes.get(at..at + size).unwrap_or_default();
+        bytes.iter().rev().fold(0_usize, |number, byte| number << 8 | usize::from(*byte))
+    };
+    const HEADER: usize = 40;
+    let (start, depth) = (number(10, 4), number(28, 2));
+    if number(14, 4) < HEADER || !matches!(depth, 1 | 4) {
+        return Ok(None);
+    }
+    if number(30, 4) != 0 {
+        return Err(format!("it is packed, with {depth} bits a pixel; save it with 8"));
+    }
+    // A height below 0 says that the first row is the upper one.
+    let from_the_top = number(22, 4) >> 31 == 1;
+    let stride = (width * depth).div_ceil(32) * 4;
+    let rows = bytes.get(start..start + stride * height).ok_or("its rows end before the picture does: it is damaged")?;
+    let each = 8 / depth;
+    let value = |row: &[u8], x: usize| row[x / each] >> (8 - depth * (x % each + 1)) & ((1 << depth) - 1);
+    let row = |y: usize| {
+        let at = if from_the_top { y } else { height - 1 - y };
+        &rows[at * stride..(at + 1) * stride]
+    };
+    Ok(Some((0..height).flat_map(|y| (0..width).map(move |x| value(row(y), x))).collect()))
 }
 
 /// The width, and three bytes for each pixel.
 fn colours(image: DynamicImage) -> Result<(usize, Vec<u8>), String> {
     let width = image.width() as usize;
-    let high = |values: Vec<u16>| -> Vec<u8> { values.into_iter().map(|it| (it >> 8) as u8).collect() };
-    let (channels, values) = match image {
-        DynamicImage::ImageLuma8(it) => (1, it.into_raw()),
-        DynamicImage::ImageLumaA8(it) => (2, it.into_raw()),
-        DynamicImage::ImageRgb8(it) => (3, it.into_raw()),
-        DynamicImage::ImageRgba8(it) => (4, it.into_raw()),
-        DynamicImage::ImageLuma16(it) => (1, high(it.into_raw())),
-        DynamicImage::ImageLumaA16(it) => (2, high(it.into_raw())),
-        DynamicImage::ImageRgb16(it) => (3, high(it.into_raw())),
-        DynamicImage::ImageRgba16(it) => (4, high(it.into_raw())),
-        _ => return Err("its pixels are fractions; expected 8 or 16 bits a channel".to_owned()),
-    };
-    Ok((
-        width,
-        match channels {
-            3 => values,
-            4 => values.chunks_exact(4).flat_map(|it| [it[0], it[1], it[2]]).collect(),
-            channels => values.chunks_exact(channels).flat_map(|it| [it[0]; 3]).collect(),
-        },
-    ))
+    match image {
+        DynamicImage::ImageRgb8(it) => Ok((width, it.into_raw())),
+        DynamicImage::ImageRgba8(it) => Ok((width, it.into_raw().chunks_exact(4).flat_map(|it| [it[0], it[1], it[2]]).collect())),
+        DynamicImage::ImageLuma8(it) => Ok((width, it.into_raw().into_iter().flat_map(|it| [it; 3]).collect())),
+        other => Err(format!("its colours are {:?}; expected 8 bits a channel", other.color())),
+    }
 }
 
 #[cfg(test)]
