@@ -29,12 +29,17 @@ pub(crate) struct Args {
 struct Rank {
     #[command(flatten)]
     testing: Testing,
+
+    /// Check config, data and model, and start nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
     let mut line = vec!["test".into(), args.config.clone().into_os_string(), args.checkpoint.clone().into_os_string()];
     line.extend(args.ranks.options.iter().cloned());
     match Rank::try_parse_from(&line) {
+        Ok(rank) if rank.dry_run => rank.testing.check(variables),
         Ok(rank) => args.ranks.start(line, &rank.testing.here()?.0, variables),
         Err(error) => {
             let line: Vec<_> = std::iter::once("segslurm".into()).chain(line).collect();

@@ -26,12 +26,17 @@ pub(crate) struct Args {
 struct Rank {
     #[command(flatten)]
     training: Training,
+
+    /// Check config, data and model, and start nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
     let mut line = vec!["train".into(), args.config.clone().into_os_string()];
     line.extend(args.ranks.options.iter().cloned());
     match Rank::try_parse_from(&line) {
+        Ok(rank) if rank.dry_run => rank.training.check(variables),
         Ok(rank) => args.ranks.start(line, &rank.training.here()?, variables),
         Err(error) => {
             let line: Vec<_> = std::iter::once("segslurm".into()).chain(line).collect();

@@ -114,6 +114,16 @@ impl Testing {
             slurm,
         })
     }
+
+    /// What can be known of it before it runs.
+    pub(super) fn check(&self, variables: Variables) -> anyhow::Result<Exit> {
+        let (task, checkpoint) = self.here()?;
+        let experiment = worker::typed(&task)?;
+        experiment.check_test(self.out.is_some())?;
+        let checked = check(Kind::Test, &experiment, Some(&checkpoint), variables)?;
+        let work_dir = RunDir::choose(task.work_dir.as_deref(), experiment.work_dir.as_deref(), &task.config);
+        report(Kind::Test, &task.config, &checked, &experiment, &work_dir)
+    }
 }
 
 pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
@@ -123,14 +133,10 @@ pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
     }
     args.slurm.refuse(&SubmitArgs { dry_run: false, ..submit.clone() })?;
     args.launch.notice_launcher(variables)?;
-    let (task, checkpoint) = args.here()?;
     if submit.dry_run {
-        let experiment = worker::typed(&task)?;
-        experiment.check_test(args.out.is_some())?;
-        let checked = check(Kind::Test, &experiment, Some(&checkpoint), variables)?;
-        let work_dir = RunDir::choose(task.work_dir.as_deref(), experiment.work_dir.as_deref(), &task.config);
-        return report(Kind::Test, &task.config, &checked, &experiment, &work_dir);
+        return args.check(variables);
     }
+    let (task, checkpoint) = args.here()?;
     let show_dir = args.show_dir.clone().or_else(|| args.show.then(|| PathBuf::from("vis_data/vis_image")));
     let options = TestOptions { checkpoint, out_dir: args.out.clone(), show_dir: show_dir.clone(), tta: args.tta };
     let rundir = worker::test(&task, &options, variables)?;

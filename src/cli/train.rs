@@ -71,6 +71,16 @@ impl Training {
         }
     }
 
+    /// What can be known of it before it runs.
+    pub(super) fn check(&self, variables: Variables) -> anyhow::Result<Exit> {
+        let task = self.here()?;
+        let experiment = worker::typed(&task)?;
+        experiment.check_training()?;
+        let checked = check(Kind::Train, &experiment, None, variables)?;
+        let work_dir = RunDir::choose(task.work_dir.as_deref(), experiment.work_dir.as_deref(), &task.config);
+        report(Kind::Train, &task.config, &checked, &experiment, &work_dir)
+    }
+
     fn task(&self, config: PathBuf) -> Task {
         let mut more = Vec::new();
         if self.resume {
@@ -108,16 +118,10 @@ pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
     if args.training.positionals.len() == 1 {
         args.training.slurm.refuse(&SubmitArgs { dry_run: false, ..args.submit.clone() })?;
         args.training.launch.notice_launcher(variables)?;
-        let task = args.training.here()?;
         if args.submit.dry_run {
-            return worker::typed(&task).and_then(|experiment| {
-                experiment.check_training()?;
-                let checked = check(Kind::Train, &experiment, None, variables)?;
-                let work_dir = RunDir::choose(task.work_dir.as_deref(), experiment.work_dir.as_deref(), &task.config);
-                report(Kind::Train, &task.config, &checked, &experiment, &work_dir)
-            });
+            return args.training.check(variables);
         }
-        return worker::train(&task, variables);
+        return worker::train(&args.training.here()?, variables);
     }
     args.training.order(FORMS)?.run(&args.submit, variables)
 }

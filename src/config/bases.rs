@@ -293,8 +293,9 @@ impl Merge<'_> {
             }
             (old, Value::Map(changes)) => {
                 let origin = changes.values().next().map_or(&child.origin, |it| &it.origin);
+                let delete = if origin.is_python() { "_delete_=True" } else { "_delete_: true" };
                 let message = format!(
-                    "a mapping cannot be merged into {}, set at {}; add `_delete_: true` to replace it",
+                    "a mapping cannot be merged into {}, set at {}; add `{delete}` to replace it",
                     old.describe(),
                     base.origin
                 );

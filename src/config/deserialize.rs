@@ -15,6 +15,7 @@ use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 
+use super::absent;
 use super::error::{ConfigError, nearest, suggest};
 use super::field::VALUE_OR_LIST;
 use super::node::{Map, Node, Origin, Value};
@@ -292,6 +293,21 @@ impl fmt::Display for Path<'_> {
     }
 }
 
+/// `max_iters / 10` is a float in Python, and 4000.0 iterations are 4000.
+macro_rules! whole_numbers {
+    ($($name:ident)*) => {$(
+        fn $name<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+            match self.node.value {
+                Value::Float(value) if value.fract() == 0.0 && value.abs() < MOST_EXACT => self.place(visitor.visit_i64(value as i64)),
+                _ => self.deserialize_any(visitor),
+            }
+        }
+    )*};
+}
+
+/// Floats are whole numbers one by one up to here.
+const MOST_EXACT: f64 = 9_007_199_254_740_992.0;
+
 #[derive(Clone, Copy)]
 struct Deserializer<'a> {
     node: &'a Node,
@@ -487,8 +503,10 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_> {
         self.deserialize_f64(visitor)
     }
 
+    whole_numbers! { deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 }
+
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 char str string bytes byte_buf unit unit_struct seq map identifier
+        bool i128 u128 char str string bytes byte_buf unit unit_struct seq map identifier
     }
 }
 
@@ -661,7 +679,10 @@ impl<'de, 'a> de::EnumAccess<'de> for Choice<'a> {
         let chosen = seed.deserialize(Key(own)).map_err(|_| {
             let kind = if self.payload.node.as_map().is_some() { ("type", "types") } else { ("value", "values") };
             let last = own.rsplit('.').next().unwrap_or(own);
-            let text = format!("unknown {} `{name}`{}", kind.0, suggest(last, kind.1, self.variants));
+            let text = match absent::note(last) {
+                Some(note) => format!("segslurm has no `{last}`{note} (valid {}: {})", kind.1, self.variants.join(", ")),
+                None => format!("unknown {} `{name}`{}", kind.0, suggest(last, kind.1, self.variants)),
+            };
             Fault { spoils: Some(self.payload.path.to_string()), ..Fault::new(text).at(self.path, &self.name.origin) }
         })?;
         Ok((chosen, self))
@@ -754,6 +775,14 @@ mod tests {
     }
 
     #[test]
+    fn a_float_that_is_whole_is_a_whole_number() {
+        let model = |text: &str| parse_str::<Model>(text);
+        let text = "{backbone: {type: ResNet, depth: 5e1, strides: [1.0, 2, 2, 2]}}";
+        assert_eq!(model(text).expect("whole"), model("{backbone: {type: ResNet, depth: 50, strides: [1, 2, 2, 2]}}").expect("whole"));
+        assert!(model("{backbone: {type: ResNet, depth: 1e300}}").is_err());
+    }
+
+    #[test]
     fn type_picks_the_variant_and_the_rest_is_its_payload() {
         let text = "backbone:\n  depth: 18\n  type: ResNetV1c\n  momentum: 1\nmode: slide\nact: {type: ReLU}\nlabel_map: {0: 1}";
         let model: Model = parse_str(text).expect("parses");
@@ -776,7 +805,7 @@ mod tests {
             "backbone: ResNet",
             "backbone: [1]",
             "backbone:\n  type: ResNet\n  depth: fifty",
-            "backbone:\n  type: ResNet\n  depth: 50.0",
+            "backbone:\n  type: ResNet\n  depth: 50.5",
             "backbone:\n  type: ResNet\n  depth: -1",
             "backbone:\n  type: ResNet\n  norm_eval: 1",
             "backbone:\n  type: ResNet\n  momentum: true",

@@ -4,6 +4,7 @@
 //! references stand (`references`), and returns one tree (`node`) in which every value knows the line that set it. Sections
 //! are plain serde types: `deserialize` reads them from the tree, and its errors point back at that line.
 
+mod absent;
 mod bases;
 mod deserialize;
 mod error;

@@ -28,6 +28,11 @@ impl Origin {
         Self { source: Arc::clone(source), line }
     }
 
+    /// Whether it is a line of a config in Python.
+    pub(super) fn is_python(&self) -> bool {
+        std::path::Path::new(&*self.source).extension().is_some_and(|it| it == "py")
+    }
+
     /// A source without lines, such as `--cfg-options`.
     pub fn named(source: &str) -> Self {
         Self { source: source.into(), line: 0 }
