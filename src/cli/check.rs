@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 
 use crate::checkpoint::{Checkpoint, Places, Source};
-use crate::data::{DataloaderConfig, Dataset};
+use crate::data::DataError;
 use crate::exit::{Exit, Failure};
 use crate::experiment::Experiment;
 use crate::models::{TensorKind, named_tensors};
@@ -20,8 +20,8 @@ pub(super) struct Checked {
     pub lines: Vec<String>,
 }
 
-/// Lists and surveys the datasets, finds the files of weights, builds the model. The first fault ends it, as it would end the run; what is
-/// odd is noted on standard error.
+/// Lists and surveys the datasets, finds the files of weights, builds the model. Missing files of all datasets are told
+/// together, any other fault ends it, as it would end the run; what is odd is noted on standard error.
 pub(super) fn check(
     kind: Kind,
     experiment: &Experiment,
@@ -35,10 +35,17 @@ pub(super) fn check(
     if let (Kind::Train, Some(missing)) = (kind, experiment.lacks_for_training()) {
         return Err(Failure::new(Exit::Config, format!("the config has no {missing}, which a training needs")).into());
     }
-    let mut lines = Vec::new();
+    let (mut lines, mut absent) = (Vec::new(), Vec::new());
     for (key, loader) in parts.into_iter().filter_map(|(key, loader)| Some((key, loader.as_ref()?))) {
-        let dataset = listed(key, loader, experiment)?;
+        let model = &experiment.model;
+        let dataset = loader.dataset.init()?.for_model(model.num_classes(), model.ignore_index());
+        let survey = dataset.survey()?;
+        survey.told.iter().for_each(|told| terminal::note(format!("segslurm: {key}.dataset: {told}")));
+        absent.extend(survey.absent);
         lines.push(format!("{key}: {} images, {} classes", dataset.len(), dataset.metainfo().classes.len()));
+    }
+    if !absent.is_empty() {
+        return Err(DataError::Absent(absent).into());
     }
     for (what, path) in weights(kind, experiment, checkpoint) {
         let source = Source::parse(&path, &Places::of(variables))?;
@@ -52,15 +59,6 @@ pub(super) fn check(
     }
     lines.push(model(experiment)?);
     Ok(Checked { lines })
-}
-
-fn listed(key: &str, loader: &DataloaderConfig, experiment: &Experiment) -> anyhow::Result<Dataset> {
-    let model = &experiment.model;
-    let dataset = loader.dataset.init()?.for_model(model.num_classes(), model.ignore_index());
-    for told in dataset.survey()? {
-        terminal::note(format!("segslurm: {key}.dataset: {told}"));
-    }
-    Ok(dataset)
 }
 
 /// Files of weights that the run begins with. The backbone's pretrained ones are found when the model is built.

@@ -179,7 +179,7 @@ fn datasets_are_repeated_and_joined_and_must_agree_on_classes() {
     assert_eq!(joined.len(), 21);
     assert_eq!(joined.paths(20).0.file_name(), joined.paths(6).0.file_name());
     assert_eq!((joined.below(6), joined.below(20)), ((0, "6.png".into()), (1, "6.png".into())));
-    assert_eq!(joined.survey().expect("good label maps"), Vec::<String>::new());
+    assert_eq!(joined.survey().expect("good label maps"), super::dataset::Survey::default());
 
     let DatasetConfig::BaseSegDataset(mut other) = part.clone() else { panic!("a folder dataset") };
     other.metainfo = parse_str("{classes: [a, b]}").expect("metainfo");

@@ -20,7 +20,7 @@ use super::progress::{Plan, Progress};
 use super::start::{Asked, Start};
 use super::state::{Best, RunState};
 use super::stopping::Stopping;
-use super::survey::survey;
+use super::survey::Survey;
 use super::weights;
 use crate::checkpoint::{Beginning, Fit, Naming, Places, RunId};
 use crate::data::{Dataset, Loader, LoaderOptions, Position};
@@ -113,8 +113,10 @@ impl Training {
 
         let num_classes = experiment.model.num_classes();
         let dataset = Arc::new(loader.dataset.init()?.for_model(num_classes, experiment.model.ignore_index()));
-        survey("train_dataloader.dataset", &dataset, &group)?;
-        let evaluation = validation(&experiment, &setting.rundir, &group)?;
+        let mut survey = Survey::new(&group);
+        survey.look("train_dataloader.dataset", &dataset)?;
+        let evaluation = validation(&experiment, &setting.rundir, &mut survey)?;
+        survey.end()?;
         let mut stopping: Vec<Stopping> = experiment.early_stopping().into_iter().map(Stopping::new).collect();
         refuse_unknown_metrics(&experiment, evaluation.as_ref())?;
         let mut start = Start::find(&setting)?;
@@ -351,7 +353,7 @@ impl Training {
     }
 }
 
-fn validation(experiment: &Experiment, rundir: &RunDir, group: &Group) -> anyhow::Result<Option<Evaluation>> {
+fn validation(experiment: &Experiment, rundir: &RunDir, survey: &mut Survey<'_>) -> anyhow::Result<Option<Evaluation>> {
     let evaluators = Some(&experiment.val_evaluator).filter(|it| !it.is_empty());
     let (Some(loader), Some(_), Some(evaluators)) = (&experiment.val_dataloader, &experiment.val_cfg, evaluators) else {
         let parts = [experiment.val_dataloader.is_some(), experiment.val_cfg.is_some(), evaluators.is_some()];
@@ -369,7 +371,7 @@ fn validation(experiment: &Experiment, rundir: &RunDir, group: &Group) -> anyhow
         interval: hook.interval,
         alpha: experiment.visualizer().alpha,
     };
-    Evaluation::new(Pass::Val, loader.clone(), metrics, leaves, experiment, group).map(Some)
+    Evaluation::new(Pass::Val, loader.clone(), metrics, leaves, experiment, survey).map(Some)
 }
 
 /// Names of metrics in hooks that no validation would give are found before the first step.

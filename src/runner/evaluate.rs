@@ -15,7 +15,7 @@ use super::interrupt::Interrupt;
 use super::journal::{Timing, duration};
 use super::mishap;
 use super::outputs::Outputs;
-use super::survey::survey;
+use super::survey::Survey;
 use crate::data::dataset::Source;
 use crate::data::transform::unlabelled;
 use crate::data::{Batch, DataloaderConfig, Dataset, FlipDirection, Loader, LoaderOptions, Sample};
@@ -89,7 +89,7 @@ impl Evaluation {
         metrics: Vec<IoUMetricConfig>,
         mut leaves: Leaves,
         experiment: &Experiment,
-        group: &Group,
+        survey: &mut Survey<'_>,
     ) -> anyhow::Result<Self> {
         let name = if pass == Pass::Test { "test" } else { "val" };
         let key = format!("{name}_dataloader.dataset");
@@ -114,7 +114,7 @@ impl Evaluation {
         }
         let model = &experiment.model;
         let dataset = loader.dataset.init()?.for_model(model.num_classes(), model.ignore_index());
-        survey(&key, &dataset, group)?;
+        survey.look(&key, &dataset)?;
 
         let mut outputs = Outputs::default();
         if leaves_files {

@@ -1,14 +1,31 @@
 //! What a run says about its files before it begins.
 
-use crate::data::Dataset;
+use crate::data::{DataError, Dataset};
 use crate::dist::Group;
 
-/// Warns of files that are left out and of label maps that hardly mean what the config says. Rank 0 looks for all.
-pub fn survey(key: &str, dataset: &Dataset, group: &Group) -> anyhow::Result<()> {
-    if group.is_main() {
-        for told in dataset.survey()? {
-            tracing::warn!("{key}: {told}");
-        }
+/// Looks at all datasets of a run. Rank 0 looks for all.
+pub struct Survey<'a> {
+    group: &'a Group,
+    absent: Vec<String>,
+}
+
+impl<'a> Survey<'a> {
+    pub fn new(group: &'a Group) -> Self {
+        Self { group, absent: Vec::new() }
     }
-    Ok(())
+
+    /// Warns of files that are left out and of label maps that hardly mean what the config says. A label that no class has is an error.
+    pub fn look(&mut self, key: &str, dataset: &Dataset) -> Result<(), DataError> {
+        if self.group.is_main() {
+            let survey = dataset.survey()?;
+            survey.told.iter().for_each(|told| tracing::warn!("{key}: {told}"));
+            self.absent.extend(survey.absent);
+        }
+        Ok(())
+    }
+
+    /// Files that are missing are one error, of all datasets.
+    pub fn end(self) -> Result<(), DataError> {
+        if self.absent.is_empty() { Ok(()) } else { Err(DataError::Absent(self.absent)) }
+    }
 }

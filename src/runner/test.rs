@@ -9,6 +9,7 @@ use super::evaluate::{Evaluation, Leaves, Pass, Watch};
 use super::interrupt::Interrupt;
 use super::journal::{evaluation_bar, report};
 use super::memory_format;
+use super::survey::Survey;
 use super::weights;
 use crate::checkpoint::{Checkpoint, Fit};
 use crate::exit::{Exit, Failure};
@@ -54,7 +55,9 @@ pub fn test(setting: &Setting, options: &TestOptions) -> anyhow::Result<()> {
         interval: 1,
         alpha: experiment.visualizer().alpha,
     };
-    let evaluation = Evaluation::new(Pass::Test, loader, metrics, leaves, experiment, &setting.group)?;
+    let mut survey = Survey::new(&setting.group);
+    let evaluation = Evaluation::new(Pass::Test, loader, metrics, leaves, experiment, &mut survey)?;
+    survey.end()?;
     if !evaluation.measured {
         let why = if evaluation.metrics.iter().all(|it| it.format_only) {
             "test_evaluator.format_only is true"

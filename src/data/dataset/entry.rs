@@ -89,8 +89,12 @@ impl Places<'_> {
     fn tidy(&self, column: &str, suffix: &str, prefix: Option<&Path>) -> Result<String, String> {
         let slashed = column.replace('\\', "/");
         let mut name = slashed.as_str();
-        let root = format!("{}/", self.img_dir.display());
-        name = name.strip_prefix(&root).unwrap_or(name);
+        name = name.strip_prefix(&format!("{}/", self.img_dir.display())).unwrap_or(name);
+        if name.starts_with('/')
+            && let Ok(whole) = std::fs::canonicalize(self.img_dir)
+        {
+            name = name.strip_prefix(&format!("{}/", whole.display())).unwrap_or(name);
+        }
         name = name.trim_start_matches("./").trim_start_matches('/');
         if let Some(prefix) = prefix.and_then(|it| it.to_str()).map(|it| it.trim_matches('/')).filter(|it| !it.is_empty())
             && let Some(below) = name.strip_prefix(prefix).and_then(|it| it.strip_prefix('/'))

@@ -19,6 +19,7 @@ use serde::Deserialize;
 
 pub use folder::{BaseSegDataset, DataPrefix, Folder, Indices, MetaInfoConfig};
 pub use source::Source;
+pub use survey::Survey;
 
 use super::{DataError, Sample};
 

@@ -19,22 +19,25 @@ const PIXELS: usize = 1 << 26;
 /// So many classes are expected in every handful of label maps.
 const FEW_CLASSES: usize = 4;
 
+/// What was seen of datasets.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// What people should know before they train.
+    pub told: Vec<String>,
+    /// Files that are missing, which is an error: [`DataError::Absent`].
+    pub absent: Vec<String>,
+}
+
 impl Dataset {
-    /// What people should know about the files before they train on them. A label that no class has is an error.
-    pub fn survey(&self) -> Result<Vec<String>, DataError> {
-        match self {
-            Self::Folder(folder) => folder.survey(MAPS),
-            Self::Repeat(dataset, _) => dataset.survey(),
-            Self::Concat(parts) => {
-                let mut told = Vec::new();
-                let mut folders = Vec::new();
-                parts.iter().for_each(|part| part.collect(&mut folders));
-                for folder in &folders {
-                    told.extend(folder.survey((MAPS / folders.len()).max(2))?);
-                }
-                Ok(told)
-            }
+    /// Looks at the files before they are needed. A label that no class has is an error.
+    pub fn survey(&self) -> Result<Survey, DataError> {
+        let mut folders = Vec::new();
+        self.collect(&mut folders);
+        let mut survey = Survey::default();
+        for folder in &folders {
+            folder.survey((MAPS / folders.len()).max(2), &mut survey)?;
         }
+        Ok(survey)
     }
 
     fn collect<'a>(&'a self, folders: &mut Vec<&'a Folder>) {
@@ -47,17 +50,18 @@ impl Dataset {
 }
 
 impl Folder {
-    fn survey(&self, maps: usize) -> Result<Vec<String>, DataError> {
-        let mut told = self.partners()?;
-        if self.seg_map_dir.is_some() {
-            told.extend(self.sample(maps)?.told(self));
+    fn survey(&self, maps: usize, survey: &mut Survey) -> Result<(), DataError> {
+        let absent = survey.absent.len();
+        self.partners(survey)?;
+        if self.seg_map_dir.is_some() && survey.absent.len() == absent {
+            survey.told.extend(self.sample(maps)?.told(self));
         }
-        Ok(told)
+        Ok(())
     }
 
     /// Pictures that are left out, images without a label map, label maps without an image.
-    fn partners(&self) -> Result<Vec<String>, DataError> {
-        let (mut told, mut absent) = (Vec::new(), Vec::new());
+    fn partners(&self, survey: &mut Survey) -> Result<(), DataError> {
+        let Survey { told, absent } = survey;
         let images = self.img_dir.display();
         if !self.overlooked.is_empty() {
             let suffix = &self.img_suffix;
@@ -73,17 +77,14 @@ impl Folder {
             if !missing.is_empty() {
                 let remedy = self.remedy_of_ends(&missing, &self.img_dir, &self.img_suffix, "img_suffix");
                 absent.push(format!(
-                    "{} of {} listed images are not in {images}: no {}; {remedy}",
+                    "{} of {} listed images are not in {images}: {}; {remedy}",
                     missing.len(),
                     self.len(),
-                    some(&missing)
+                    names(&missing)
                 ));
             }
         }
-        let missing_files = |absent: &[String]| DataError::Absent(absent.to_vec());
-        let Some(dir) = &self.seg_map_dir else {
-            return if absent.is_empty() { Ok(told) } else { Err(missing_files(&absent)) };
-        };
+        let Some(dir) = &self.seg_map_dir else { return Ok(()) };
         let suffix = &self.seg_map_suffix;
         let apart = Some(self.img_dir.as_path()).filter(|it| it != dir);
         let found = listing::found("label map folder", dir, suffix.as_ref(), None, apart)?;
@@ -93,14 +94,19 @@ impl Folder {
         if !missing.is_empty() {
             let remedy = self.remedy_of_ends(&missing, folder, suffix, "seg_map_suffix");
             absent.push(format!(
-                "{} of {} images have no label map in {dir}: no {}; {remedy}",
+                "{} of {} images have no label map in {dir}: {}; {remedy}",
                 missing.len(),
                 self.len(),
-                some(&missing)
+                names(&missing)
             ));
         }
         if !absent.is_empty() {
-            return Err(missing_files(&absent));
+            return Ok(());
+        }
+        if [".jpg", ".jpeg"].iter().any(|end| suffix.to_ascii_lowercase().ends_with(end)) {
+            told.push(format!(
+                "label maps in {dir} end in {suffix}: JPEG changes values a little, so that labels come out that nobody gave; write PNG"
+            ));
         }
         let small = suffix.to_ascii_lowercase();
         let cased = |path: &&PathBuf| path.to_string_lossy().to_ascii_lowercase().ends_with(&small);
@@ -119,7 +125,7 @@ impl Folder {
                 told.push(format!("label maps without an image of their name in {images}: {} in {dir}", some(&alone)));
             }
         }
-        Ok(told)
+        Ok(())
     }
 
     /// What would help where files are not there under their names: another end that the files in the folder have.
@@ -286,8 +292,13 @@ fn is_end(end: &[u8]) -> bool {
 
 /// How many, and the first few by name.
 pub(super) fn some(paths: &[PathBuf]) -> String {
+    let files = if paths.len() == 1 { "file" } else { "files" };
+    format!("{} {files} ({})", paths.len(), names(paths))
+}
+
+/// The first few by name.
+fn names(paths: &[PathBuf]) -> String {
     let names: Vec<_> = paths.iter().take(4).map(|it| it.display().to_string()).collect();
     let more = if paths.len() > names.len() { ", …" } else { "" };
-    let files = if paths.len() == 1 { "file" } else { "files" };
-    format!("{} {files} ({}{more})", paths.len(), names.join(", "))
+    format!("{}{more}", names.join(", "))
 }
