@@ -26,14 +26,18 @@ def noise(name, height, width, channels):
     return (numbers(name, height * width * channels) * 256).astype(np.uint8).reshape(shape)
 
 
+METHODS = dict(bicubic=cv2.INTER_CUBIC, area=cv2.INTER_AREA, lanczos=cv2.INTER_LANCZOS4)
+
+
 def resizes():
     cases = []
-    for source, target in [((13, 17), (20, 27)), ((13, 17), (8, 11)), ((12, 16), (6, 8)), ((11, 15), (23, 9)), ((7, 9), (7, 21)), ((19, 23), (5, 4))]:
+    for source, target in [((13, 17), (20, 27)), ((13, 17), (8, 11)), ((12, 16), (6, 8)), ((11, 15), (23, 9)), ((7, 9), (7, 21)), ((19, 23), (5, 4)), ((20, 24), (5, 6)), ((9, 1), (4, 3))]:
         name = f"{source}->{target}"
         image, label = noise(f"image {name}", *source, 3), noise(f"label {name}", *source, 1)
         cases.append(dict(
             name=name, source=source, target=target,
             bilinear=cv2.resize(image, target[::-1], interpolation=cv2.INTER_LINEAR).tobytes().hex(),
+            **{name: cv2.resize(image, target[::-1], interpolation=method).tobytes().hex() for name, method in METHODS.items()},
             nearest=cv2.resize(label, target[::-1], interpolation=cv2.INTER_NEAREST).tobytes().hex(),
         ))
     # Where nearest neighbours are hard: the source's index of every column, for ratios that rounding could turn.

@@ -29,6 +29,11 @@ fn resizing_gives_opencvs_pixels() {
         let ((height, width), target) = (shape(&case["source"]), shape(&case["target"]));
         let image = resized(noise::<3>(&format!("image {name}"), height, width), target, Interpolation::Bilinear);
         within(name, &image.data, &bytes(&case["bilinear"]), 1);
+        let others = [("bicubic", Interpolation::Bicubic), ("area", Interpolation::Area), ("lanczos", Interpolation::Lanczos)];
+        for (method, interpolation) in others {
+            let image = resized(noise::<3>(&format!("image {name}"), height, width), target, interpolation);
+            within(&format!("{name}, {method}"), &image.data, &bytes(&case[method]), 1);
+        }
         let label = resized(noise::<1>(&format!("label {name}"), height, width), target, Interpolation::Nearest);
         assert_eq!(label.data, bytes(&case["nearest"]), "{name}");
     }

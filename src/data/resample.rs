@@ -2,16 +2,19 @@
 //!
 //! A [`Plan`] says which pixels are wanted; a [`Resampler`] takes source rows from the top and fills the output. Only rows and
 //! columns that reach the output are computed, and no resized picture exists besides it. The arithmetic is OpenCV's for 8-bit
-//! pictures (`cv::resize`, `INTER_LINEAR` and `INTER_NEAREST`), so results equal resizing everything first, byte for byte.
+//! pictures (`cv::resize`), so results equal resizing everything first, byte for byte.
+
+mod taps;
 
 use std::ops::Range;
 
 use pulp::Arch;
 use serde::Deserialize;
 
+use self::taps::{Sums, Taps};
 use super::Raster;
 
-/// How a resize finds the value between pixels. The other methods of mmcv's cv2 backend are not offered.
+/// How a resize finds the value between pixels: the methods of mmcv's cv2 backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Interpolation {
@@ -19,6 +22,12 @@ pub enum Interpolation {
     /// Two by two pixels, without antialiasing.
     #[default]
     Bilinear,
+    /// Four by four pixels.
+    Bicubic,
+    /// To a smaller picture, the mean of the pixels that each covers; to a larger one, much like the nearest.
+    Area,
+    /// Eight by eight pixels.
+    Lanczos,
 }
 
 /// A rectangle of pixels.
@@ -61,16 +70,36 @@ impl Plan {
         if self.scaled == self.source {
             return top..bottom + 1;
         }
-        match self.interpolation {
-            Interpolation::Nearest => {
-                let step = step(self.source.0, self.scaled.0);
-                nearest(top, step, self.source.0)..nearest(bottom, step, self.source.0) + 1
-            }
-            Interpolation::Bilinear => {
-                let step = step(self.source.0, self.scaled.0);
-                row_tap(top, step, self.source.0).top..row_tap(bottom, step, self.source.0).bottom + 1
-            }
+        let source = self.source.0;
+        let step = step(source, self.scaled.0);
+        match self.method() {
+            Interpolation::Nearest => nearest(top, step, source)..nearest(bottom, step, source) + 1,
+            Interpolation::Bilinear => self.row_tap(top).top..self.row_tap(bottom).bottom + 1,
+            method => Taps::new(method, top, step, source).first()..Taps::new(method, bottom, step, source).last() + 1,
         }
+    }
+
+    /// What is computed: `area` to a larger picture is a bilinear with places of its own.
+    fn method(&self) -> Interpolation {
+        let larger = self.scaled.0 > self.source.0 || self.scaled.1 > self.source.1;
+        if self.interpolation == Interpolation::Area && larger { Interpolation::Bilinear } else { self.interpolation }
+    }
+
+    fn row_tap(&self, index: usize) -> RowTap {
+        row_tap(self.position(index, self.source.0, self.scaled.0), self.source.0)
+    }
+
+    /// The pixel before an output pixel's place and how far the place is past it.
+    fn position(&self, index: usize, source: usize, scaled: usize) -> (i64, f32) {
+        let step = step(source, scaled);
+        if self.interpolation == Interpolation::Area {
+            let before = (index as f64 * step).floor();
+            let past = ((index as f64 + 1.0) - (before + 1.0) * (scaled as f64 / source as f64)) as f32;
+            return (before as i64, if past <= 0.0 { 0.0 } else { past - past.floor() });
+        }
+        let at = ((index as f64 + 0.5) * step - 0.5) as f32;
+        let before = at.floor();
+        (before as i64, at - before)
     }
 }
 
@@ -108,6 +137,7 @@ enum Method {
         /// The last two source rows, resized horizontally: those of even and of odd index. Sixteenths of 11-bit fixed point.
         lines: [Vec<i16>; 2],
     },
+    Sums(Sums),
 }
 
 /// An output column is `left` of the pixel at `offset` and `right` of the one after it, in 2048ths.
@@ -133,7 +163,7 @@ impl<const C: usize> Resampler<C> {
         let (source_height, source_width) = plan.source;
         let method = if plan.scaled == plan.source {
             Method::Copy
-        } else if plan.interpolation == Interpolation::Nearest {
+        } else if plan.method() == Interpolation::Nearest {
             let steps = (step(source_height, plan.scaled.0), step(source_width, plan.scaled.1));
             let rows = (top..top + height).map(|y| nearest(y, steps.0, source_height)).collect();
             let mut columns: Vec<u32> = (left..left + width).map(|x| (nearest(x, steps.1, source_width) * C) as u32).collect();
@@ -141,14 +171,23 @@ impl<const C: usize> Resampler<C> {
                 columns.reverse();
             }
             Method::Nearest { rows, columns }
-        } else {
-            let steps = (step(source_height, plan.scaled.0), step(source_width, plan.scaled.1));
-            let rows = (top..top + height).map(|y| row_tap(y, steps.0, source_height)).collect();
-            let mut columns: Vec<ColumnTap> = (left..left + width).map(|x| column_tap::<C>(x, steps.1, source_width)).collect();
+        } else if plan.method() == Interpolation::Bilinear {
+            let rows = (top..top + height).map(|y| plan.row_tap(y)).collect();
+            let place = |x| plan.position(x, source_width, plan.scaled.1);
+            let mut columns: Vec<ColumnTap> = (left..left + width).map(|x| column_tap::<C>(place(x), source_width)).collect();
             if plan.flip_horizontal {
                 columns.reverse();
             }
             Method::Bilinear { rows, columns, lines: [vec![0; width * C], vec![0; width * C]] }
+        } else {
+            let steps = (step(source_height, plan.scaled.0), step(source_width, plan.scaled.1));
+            let method = plan.interpolation;
+            let rows = (top..top + height).map(|y| Taps::new(method, y, steps.0, source_height)).collect();
+            let mut columns: Vec<Taps> = (left..left + width).map(|x| Taps::new(method, x, steps.1, source_width)).collect();
+            if plan.flip_horizontal {
+                columns.reverse();
+            }
+            Method::Sums(Sums::new(method, rows, columns))
         };
         let output = Raster { height, width, data: vec![0; height * width * C] };
         Self { plan, order, arch: Arch::new(), method, next: 0, output }
@@ -206,6 +245,10 @@ impl<const C: usize> Resampler<C> {
                     *next += 1;
                 }
             }
+            Method::Sums(sums) => sums.push::<C>(y, row, swap, next, |index, sum, unit| {
+                let to = output.row_mut(place(index));
+                to.iter_mut().zip(sum).for_each(|(to, sum)| *to = (sum / unit).round_ties_even() as u8);
+            }),
         }
     }
 
@@ -223,27 +266,18 @@ fn nearest(index: usize, step: f64, source: usize) -> usize {
     ((index as f64 * step).floor() as usize).min(source - 1)
 }
 
-/// The pixel before an output pixel's centre and how far the centre is past it.
-fn position(index: usize, step: f64) -> (i64, f32) {
-    let at = ((index as f64 + 0.5) * step - 0.5) as f32;
-    let before = at.floor();
-    (before as i64, at - before)
-}
-
 fn weights(fraction: f32) -> (i16, i16) {
     let fixed = |weight: f32| (weight * 2048.0).round_ties_even() as i16;
     (fixed(1.0 - fraction), fixed(fraction))
 }
 
-fn row_tap(index: usize, step: f64, source: usize) -> RowTap {
-    let (before, fraction) = position(index, step);
+fn row_tap((before, fraction): (i64, f32), source: usize) -> RowTap {
     let (above, below) = weights(fraction);
     let clip = |row: i64| row.clamp(0, source as i64 - 1) as usize;
     RowTap { top: clip(before), bottom: clip(before + 1), above, below }
 }
 
-fn column_tap<const C: usize>(index: usize, step: f64, source: usize) -> ColumnTap {
-    let (before, fraction) = position(index, step);
+fn column_tap<const C: usize>((before, fraction): (i64, f32), source: usize) -> ColumnTap {
     let last = source as i64 - 1;
     let (column, left, right) = if before < 0 {
         (0, 2048, 0)
@@ -375,7 +409,9 @@ mod tests {
     fn a_picture_of_one_value_keeps_it() {
         let source = Raster::<3>::filled(7, 5, 131);
         for shape in [(1, 1), (7, 5), (50, 3), (3, 50)] {
-            assert_eq!(resized(&source, shape, Interpolation::Bilinear), Raster::filled(shape.0, shape.1, 131));
+            for method in [Interpolation::Bilinear, Interpolation::Bicubic, Interpolation::Area, Interpolation::Lanczos] {
+                assert_eq!(resized(&source, shape, method), Raster::filled(shape.0, shape.1, 131), "{method:?}");
+            }
         }
     }
 }

@@ -161,7 +161,13 @@ mod tests {
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let interpolation = prop_oneof![Just(Interpolation::Bilinear), Just(Interpolation::Nearest)];
+        let interpolation = prop_oneof![
+            Just(Interpolation::Bilinear),
+            Just(Interpolation::Nearest),
+            Just(Interpolation::Bicubic),
+            Just(Interpolation::Area),
+            Just(Interpolation::Lanczos)
+        ];
         let direction =
             prop_oneof![Just(FlipDirection::Horizontal), Just(FlipDirection::Vertical), Just(FlipDirection::Diagonal)];
         let rect = (0..20_usize, 0..20_usize, 1..24_usize, 1..24_usize);
