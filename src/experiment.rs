@@ -10,11 +10,11 @@ mod loops;
 mod old_style;
 mod visualizer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::config::{Config, ConfigError, OneOrMany};
+use crate::config::{self, Config, ConfigError, OneOrMany};
 use crate::data::{DataloaderConfig, Transform};
 use crate::ddp::WrapperConfig;
 use crate::dist::Launcher;
@@ -194,6 +194,21 @@ pub enum ModelWrapperConfig {
 
 impl Experiment {
     /// Types the merged config and refuses one whose sections contradict each other.
+    /// Loads a config file with its changes. What is wrong with its Python or its merging is told with what is wrong in the rest of it.
+    pub fn load_config(path: &Path, overrides: &[String]) -> Result<Config, Failure> {
+        config::load(path, overrides).map_err(|error| match error {
+            ConfigError::Partly { faults, rest } => {
+                let rest = completion::complete(&rest).ok().and_then(|it| it.read::<Self>(&USUAL_NAMES).err());
+                let more = rest.into_iter().flat_map(|it| it.errors).filter(|it| !it.is_lack());
+                Failure::new(Exit::Config, ConfigError::all(std::iter::once(*faults).chain(more).collect()).to_string())
+            }
+            ConfigError::Read { ref source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Failure::new(Exit::NoInput, error.to_string())
+            }
+            _ => Failure::new(Exit::Config, error.to_string()),
+        })
+    }
+
     pub fn from_config(config: &Config) -> Result<Self, Failure> {
         old_style::refuse(&config.root)?;
         let config = completion::complete(config)?;
@@ -322,8 +337,6 @@ impl Experiment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::load;
-
     /// What becomes of a config whose bases are the shipped ones.
     fn read(file: &str, text: &str, overrides: &[&str]) -> Result<Experiment, String> {
         let folder = tempfile::tempdir().expect("a folder");
@@ -331,7 +344,7 @@ mod tests {
         std::fs::write(&path, text).expect("a file");
         let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
         let tidy = |text: String| text.replace(&format!("{}/", folder.path().display()), "");
-        let config = load(&path, &overrides).map_err(|it| tidy(it.to_string()))?;
+        let config = Experiment::load_config(&path, &overrides).map_err(|it| tidy(it.to_string()))?;
         let mut experiment = Experiment::from_config(&config).map_err(|it| tidy(it.to_string()))?;
         experiment.remarks = experiment.remarks.into_iter().map(tidy).collect();
         Ok(experiment)
@@ -353,6 +366,26 @@ mod tests {
                     visualizer = dict(vis_backends=[dict(type='WandbVisBackend')])\n\
                     train_cfg = dict(_delete_=True, type='IterBasedTrainLoop')";
         insta::assert_snapshot!(demo(text).expect_err("is wrong"));
+    }
+
+    #[test]
+    fn faults_of_python_and_of_merging_do_not_hide_the_others() {
+        let text = "import os\nlr = float(os.environ['LR'])\noptim_wrapper = dict(optimizer=dict(lr=lr), clip_grad=dict(max_norm=1))\n\
+                    custom_hooks = [dict(type='MyHook')]\nmodel = dict(backbone=dict(depht=18))\nval_dataloader = dict(batch_size=os.cpu_count())\n\
+                    test_evaluator = dict(_delete_=True, type='IoUMetric', metric='mIoU')";
+        let error = demo(text).expect_err("is wrong");
+        let told: Vec<&str> = error.lines().map(|it| it.split(' ').next().unwrap_or_default()).collect();
+        assert_eq!(told, ["a.py:2:", "a.py:3:", "a.py:7:", "a.py:5:", "a.py:6:", "a.py:8:"], "{error}");
+        let merging = "param_scheduler = dict(type='PolyLR')\nmodel = dict(decode_head=dict(chanels=3))";
+        let error = demo(merging).expect_err("is wrong");
+        assert!(error.contains("a.py:2: param_scheduler: a mapping cannot be merged into a list"), "{error}");
+        assert!(
+            error.contains("add `_delete_=True`") && error.contains("a.py:3: model.decode_head.chanels: unknown key"),
+            "{error}"
+        );
+        let gone = "def f():\n    return 1\nmodel = dict(_delete_=True, type='EncoderDecoder', backbone=f())";
+        let error = demo(gone).expect_err("is wrong");
+        assert!(!error.contains("missing"), "{error}");
     }
 
     #[test]

@@ -8,8 +8,7 @@ use segslurm_native::cuda;
 use segslurm_native::device::allow_tf32;
 
 use crate::checkpoint::{Places, Source};
-use crate::config;
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::dist::{self, Accelerator, Group, Launched, Launcher};
 use crate::exit::{Exit, Failure, told};
 use crate::experiment::Experiment;
@@ -39,7 +38,7 @@ pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub fn train(task: &Task, variables: Variables) -> anyhow::Result<Exit> {
     dist::tether(variables).map_err(Failure::from)?;
     let interrupt = Interrupt::listen()?;
-    let config = load(task)?;
+    let config = Experiment::load_config(&task.config, &task.overrides)?;
     let setting = prepare(task, &config, variables, Purpose::Train)?;
     let (group, console) = (setting.group.clone(), setting.console.clone());
     let result = Training::new(setting, interrupt).and_then(|mut training| runner::train(&mut training));
@@ -53,7 +52,7 @@ pub fn train(task: &Task, variables: Variables) -> anyhow::Result<Exit> {
 /// Tests a checkpoint as one rank. Returns where this start's files are, on the rank that writes for all.
 pub fn test(task: &Task, options: &TestOptions, variables: Variables) -> anyhow::Result<Option<RunDir>> {
     dist::tether(variables).map_err(Failure::from)?;
-    let config = load(task)?;
+    let config = Experiment::load_config(&task.config, &task.overrides)?;
     // Found before anything is built or made: a wrong path is the most common mistake.
     Source::parse(&options.checkpoint, &Places::of(variables))?.local()?;
     let setting = prepare(task, &config, variables, Purpose::Test)?;
@@ -77,19 +76,9 @@ fn leave<T>(group: &Group, console: &Console, result: anyhow::Result<T>) -> anyh
 
 /// The config of a task as a type; what is odd in it is noted on standard error.
 pub fn typed(task: &Task) -> anyhow::Result<Experiment> {
-    let experiment = Experiment::from_config(&load(task)?)?;
+    let experiment = Experiment::from_config(&Experiment::load_config(&task.config, &task.overrides)?)?;
     experiment.remarks.iter().for_each(|it| terminal::note(format!("segslurm: {it}")));
     Ok(experiment)
-}
-
-fn load(task: &Task) -> Result<Config, Failure> {
-    config::load(&task.config, &task.overrides).map_err(|error| {
-        let exit = match &error {
-            ConfigError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Exit::NoInput,
-            _ => Exit::Config,
-        };
-        Failure::new(exit, error.to_string())
-    })
 }
 
 /// What a rank is prepared for.

@@ -1,12 +1,11 @@
 //! Groups of arguments that several commands share.
 
-use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::{self, Config, ConfigError};
-use crate::exit::{Exit, Failure};
+use crate::config::Config;
+use crate::experiment::Experiment;
 
 /// A config file and changes to it.
 #[derive(Debug, Clone, Args)]
@@ -21,15 +20,6 @@ pub(crate) struct ConfigArgs {
 impl ConfigArgs {
     /// Loads the config with its changes; a failure carries the exit code.
     pub(crate) fn load(&self) -> anyhow::Result<Config> {
-        config::load(&self.config, &self.cfg_options).map_err(|error| config_failure(&error).into())
+        Ok(Experiment::load_config(&self.config, &self.cfg_options)?)
     }
-}
-
-/// A config's error with its exit code.
-pub(crate) fn config_failure(error: &ConfigError) -> Failure {
-    let exit = match error {
-        ConfigError::Read { source, .. } if source.kind() == ErrorKind::NotFound => Exit::NoInput,
-        _ => Exit::Config,
-    };
-    Failure::new(exit, error.to_string())
 }

@@ -7,11 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::args::config_failure;
 use super::check::check;
 use super::slurm_args::{SlurmArgs, SubmitArgs};
 use crate::checkpoint::{Checkpoint, CheckpointError, Places, Source};
-use crate::config;
 use crate::dist::{self, Accelerator, Launcher};
 use crate::exit::{Exit, Failure};
 use crate::experiment::Experiment;
@@ -111,7 +109,7 @@ impl Order<'_> {
             return Err(usage("--launcher and --local_rank are for the ranks, which the job starts: leave them away"));
         }
         // Read here first: a mistake in the config is told before anything waits in a queue.
-        let config = config::load(&self.task.config, &self.task.overrides).map_err(|error| config_failure(&error))?;
+        let config = Experiment::load_config(&self.task.config, &self.task.overrides)?;
         let experiment = Experiment::from_config(&config)?;
         experiment.remarks.iter().for_each(|it| terminal::note(format!("segslurm: {it}")));
         if variables("PORT").is_some_and(|it| !it.is_empty()) && variables("MASTER_PORT").is_none_or(|it| it.is_empty()) {

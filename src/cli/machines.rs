@@ -5,8 +5,6 @@ use std::num::NonZeroUsize;
 
 use clap::Args as ClapArgs;
 
-use super::args::config_failure;
-use crate::config;
 use crate::dist::Launcher;
 use crate::exit::{Exit, Failure};
 use crate::experiment::Experiment;
@@ -45,7 +43,7 @@ impl Ranks {
             return Err(Failure::new(Exit::Usage, message).into());
         }
         // Read here first: a mistake in the config is told once, before anything is started.
-        let config = config::load(&task.config, &task.overrides).map_err(|error| config_failure(&error))?;
+        let config = Experiment::load_config(&task.config, &task.overrides)?;
         let experiment = Experiment::from_config(&config)?;
         let machines = machines(variables)?;
         let port = port(variables, experiment.env_cfg.dist_cfg.port, machines.count)?;

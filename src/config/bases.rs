@@ -20,42 +20,81 @@ const DELETE: &str = "_delete_";
 /// Top-level key that lists names a config keeps although no value refers to them any more, as a printed config does.
 pub(super) const VARIABLES: &str = "_variables_";
 
-/// Loads a file and everything that it is based on, merged; adds to `uses` the names that the files refer to.
-pub(super) fn load(path: &Path, uses: &mut Uses, environment: &Environment<'_>) -> Result<Node, ConfigError> {
-    load_file(path, uses, environment, &mut Vec::new())
+/// Loads a file and everything that it is based on, merged; adds to `uses` the names that the files refer to, and to `refused` what is
+/// wrong and leaves a rest to be looked at.
+pub(super) fn load(
+    path: &Path,
+    uses: &mut Uses,
+    environment: &Environment<'_>,
+    refused: &mut Vec<ConfigError>,
+) -> Result<Node, ConfigError> {
+    Loading { uses, environment, refused, stack: Vec::new() }.file(path)
 }
 
-/// `stack` holds the files that lead here.
-fn load_file(path: &Path, uses: &mut Uses, environment: &Environment<'_>, stack: &mut Vec<PathBuf>) -> Result<Node, ConfigError> {
-    let bytes = fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source, hint: hint(path) })?;
-    let name: Arc<str> = tidy(path).to_string_lossy().into();
-    let text = text::decode(&bytes).map_err(|it| ConfigError::text(&Origin::file(&name, it.line), it.to_string()))?;
-    let whole = std::path::absolute(path).map_or_else(|_| path.to_owned(), |it| tidy(&it));
-    let text = predefined::replace(text, &whole, &name, environment)?;
-    let file = File::parse(path, &text, &name)?;
-    let origin = Origin::file(&name, 1);
-    let mut bases = Node::new(Value::Map(Map::new()), origin);
-    if let Some(entry) = file.bases()? {
-        stack.push(fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()));
-        let directory = path.parent().unwrap_or(Path::new(""));
-        for base in base_names(&entry)? {
-            let node = load_base(&find_base(directory, base)?, base, uses, environment, stack)?;
-            join(&mut bases, node, &entry.origin)?;
+/// A file that is being loaded.
+struct Loading<'a> {
+    uses: &'a mut Uses,
+    environment: &'a Environment<'a>,
+    refused: &'a mut Vec<ConfigError>,
+    /// The files that lead here.
+    stack: Vec<PathBuf>,
+}
+
+impl Loading<'_> {
+    fn file(&mut self, path: &Path) -> Result<Node, ConfigError> {
+        let bytes = fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source, hint: hint(path) })?;
+        let name: Arc<str> = tidy(path).to_string_lossy().into();
+        let text = text::decode(&bytes).map_err(|it| ConfigError::text(&Origin::file(&name, it.line), it.to_string()))?;
+        let whole = std::path::absolute(path).map_or_else(|_| path.to_owned(), |it| tidy(&it));
+        let text = predefined::replace(text, &whole, &name, self.environment)?;
+        let file = File::parse(path, &text, &name)?;
+        let origin = Origin::file(&name, 1);
+        let mut bases = Node::new(Value::Map(Map::new()), origin);
+        if let Some(entry) = file.bases()? {
+            self.stack.push(fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()));
+            let directory = path.parent().unwrap_or(Path::new(""));
+            for base in base_names(&entry)? {
+                let node = self.base(&find_base(directory, base)?, base)?;
+                join(&mut bases, node, &entry.origin)?;
+            }
+            self.stack.pop();
         }
-        stack.pop();
+        let has_bases = bases.as_map().is_some_and(|it| !it.is_empty());
+        if matches!(file, File::Python(_)) {
+            // In Python a name's value is taken where the name is used: what this file sets changes nothing in its bases.
+            let whole = bases.clone();
+            let taken = references::resolve(&mut bases, &Uses::new())?;
+            taken.names.iter().for_each(|name| references::take(name, &whole, self.uses));
+        }
+        let mut own = file.evaluate(&mut bases, self.uses, self.refused)?;
+        if has_bases {
+            references::resolve_bases(&mut own, &bases)?;
+        }
+        Ok(merged(bases, own, ListKeys::Refused, self.uses, self.refused))
     }
-    let has_bases = bases.as_map().is_some_and(|it| !it.is_empty());
-    if matches!(file, File::Python(_)) {
-        // In Python a name's value is taken where the name is used: what this file sets changes nothing in its bases.
-        let whole = bases.clone();
-        let taken = references::resolve(&mut bases, &Uses::new())?;
-        taken.names.iter().for_each(|name| references::take(name, &whole, uses));
+
+    /// A base, which `named` names.
+    fn base(&mut self, path: &Path, named: &Node) -> Result<Node, ConfigError> {
+        let canonical = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        if self.stack.len() > MAX_BASES {
+            return Err(ConfigError::at(
+                &named.origin,
+                BASE,
+                format!("files are based on more than {MAX_BASES} others, one on the next"),
+            ));
+        }
+        if self.stack.contains(&canonical) {
+            let message = format!("{} is based on itself through this file", tidy(path).display());
+            return Err(ConfigError::at(&named.origin, BASE, message));
+        }
+        self.file(path).map_err(|error| match error {
+            // A folder, or no text: whoever names it is to be mended.
+            ConfigError::Read { path: unread, source, .. } if unread == path => {
+                ConfigError::at(&named.origin, BASE, format!("cannot read {}: {source}", tidy(path).display()))
+            }
+            other => other,
+        })
     }
-    let mut own = file.evaluate(&mut bases, uses)?;
-    if has_bases {
-        references::resolve_bases(&mut own, &bases)?;
-    }
-    merge(bases, own, ListKeys::Refused, uses)
 }
 
 /// A file, read but not yet put over its bases.
@@ -85,10 +124,10 @@ impl File {
     }
 
     /// The file's own settings; a Python file may change what its bases gave, too. Adds to `uses` the names that they refer to.
-    fn evaluate(self, bases: &mut Node, uses: &mut Uses) -> Result<Node, ConfigError> {
+    fn evaluate(self, bases: &mut Node, uses: &mut Uses, refused: &mut Vec<ConfigError>) -> Result<Node, ConfigError> {
         let mut own = match self {
             Self::Yaml(own, _) => own,
-            Self::Python(program) => program.evaluate(bases, uses)?,
+            Self::Python(program) => program.evaluate(bases, uses, refused),
         };
         references::collect_uses(&own, uses);
         if let Value::Map(map) = &mut own.value
@@ -162,34 +201,6 @@ fn find_base(directory: &Path, named: &Node) -> Result<PathBuf, ConfigError> {
     })
 }
 
-fn load_base(
-    path: &Path,
-    named: &Node,
-    uses: &mut Uses,
-    environment: &Environment<'_>,
-    stack: &mut Vec<PathBuf>,
-) -> Result<Node, ConfigError> {
-    let canonical = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    if stack.len() > MAX_BASES {
-        return Err(ConfigError::at(
-            &named.origin,
-            BASE,
-            format!("files are based on more than {MAX_BASES} others, one on the next"),
-        ));
-    }
-    if stack.contains(&canonical) {
-        let message = format!("{} is based on itself through this file", tidy(path).display());
-        return Err(ConfigError::at(&named.origin, BASE, message));
-    }
-    load_file(path, uses, environment, stack).map_err(|error| match error {
-        // A folder, or no text: whoever names it is to be mended.
-        ConfigError::Read { path: unread, source, .. } if unread == path => {
-            ConfigError::at(&named.origin, BASE, format!("cannot read {}: {source}", tidy(path).display()))
-        }
-        other => other,
-    })
-}
-
 /// The file beside a missing one whose name is the closest.
 fn hint(path: &Path) -> String {
     let parent = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -228,10 +239,15 @@ pub(super) enum ListKeys {
 /// Merges `child` over `base`: mappings key by key, everything else by replacing. A mapping with `_delete_: true` replaces too.
 /// What cannot be merged is told all at once.
 pub(super) fn merge(base: Node, child: Node, list_keys: ListKeys, uses: &mut Uses) -> Result<Node, ConfigError> {
+    let mut faults = Vec::new();
+    let merged = merged(base, child, list_keys, uses, &mut faults);
+    if faults.is_empty() { Ok(merged) } else { Err(ConfigError::all(faults)) }
+}
+
+/// The same; what cannot be merged is added to `faults` and stays as it is in the base.
+fn merged(base: Node, child: Node, list_keys: ListKeys, uses: &mut Uses, faults: &mut Vec<ConfigError>) -> Node {
     let whole = base.clone();
-    let mut merge = Merge { whole: &whole, list_keys, uses, faults: Vec::new() };
-    let merged = merge.at(base, child, "");
-    if merge.faults.is_empty() { Ok(merged) } else { Err(ConfigError::all(merge.faults)) }
+    Merge { whole: &whole, list_keys, uses, faults }.at(base, child, "")
 }
 
 struct Merge<'a> {
@@ -239,7 +255,7 @@ struct Merge<'a> {
     whole: &'a Node,
     list_keys: ListKeys,
     uses: &'a mut Uses,
-    faults: Vec<ConfigError>,
+    faults: &'a mut Vec<ConfigError>,
 }
 
 impl Merge<'_> {

@@ -778,7 +778,10 @@ mod tests {
     fn a_float_that_is_whole_is_a_whole_number() {
         let model = |text: &str| parse_str::<Model>(text);
         let text = "{backbone: {type: ResNet, depth: 5e1, strides: [1.0, 2, 2, 2]}}";
-        assert_eq!(model(text).expect("whole"), model("{backbone: {type: ResNet, depth: 50, strides: [1, 2, 2, 2]}}").expect("whole"));
+        assert_eq!(
+            model(text).expect("whole"),
+            model("{backbone: {type: ResNet, depth: 50, strides: [1, 2, 2, 2]}}").expect("whole")
+        );
         assert!(model("{backbone: {type: ResNet, depth: 1e300}}").is_err());
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 
+use super::Config;
 use super::node::Origin;
 use crate::excerpt::line;
 
@@ -22,6 +23,9 @@ pub enum ConfigError {
     /// Several of these, one a line.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Several(Vec<ConfigError>),
+    /// Faults that leave a rest, in which whoever knows what a config is may find more.
+    #[error("{faults}")]
+    Partly { faults: Box<ConfigError>, rest: Box<Config> },
     /// An argument of `--cfg-options` is not `key=value`, or its value does not parse.
     #[error("--cfg-options {}: {}", line(.argument), line(.message))]
     Override { argument: String, message: String },
@@ -38,6 +42,11 @@ impl ConfigError {
         let each = errors.into_iter().flat_map(|it| if let Self::Several(inner) = it { inner } else { vec![it] });
         let mut errors: Vec<Self> = each.filter(|it| told.insert(it.to_string())).collect();
         if errors.len() == 1 { errors.swap_remove(0) } else { Self::Several(errors) }
+    }
+
+    /// Whether something is missing, which may follow from another fault.
+    pub fn is_lack(&self) -> bool {
+        matches!(self, Self::Text { message, .. } | Self::Value { message, .. } if message.starts_with("the key `") && message.contains("is missing"))
     }
 
     /// An error at a key path; the root has none.

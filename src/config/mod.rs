@@ -63,16 +63,31 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<Config, ConfigError> {
 fn load_in(path: &Path, overrides: &[String], environment: &Environment<'_>) -> Result<Config, ConfigError> {
     let mut uses = Uses::new();
     let found = bases::find(Path::new(""), &path.to_string_lossy()).unwrap_or_else(|| path.to_owned());
-    let root = bases::load(&found, &mut uses, environment)?;
-    let mut root = overrides::apply(root, overrides, &mut uses)?;
-    check(&root, &mut Vec::new())?;
-    let variables = references::resolve(&mut root, &uses)?;
-    check(&root, &mut Vec::new())?;
-    let mut remarks = Vec::new();
-    if found != path {
-        remarks.push(format!("there is no {}: read {}", path.display(), found.display()));
+    let mut refused = Vec::new();
+    let root = bases::load(&found, &mut uses, environment, &mut refused)?;
+    let config = finish(root, overrides, &mut uses);
+    if !refused.is_empty() {
+        let faults = ConfigError::all(refused);
+        return Err(match config {
+            Ok(rest) => ConfigError::Partly { faults: Box::new(faults), rest: Box::new(rest) },
+            // It may follow from those.
+            Err(_) => faults,
+        });
     }
-    Ok(Config { root, variables, remarks })
+    let mut config = config?;
+    if found != path {
+        config.remarks.push(format!("there is no {}: read {}", path.display(), found.display()));
+    }
+    Ok(config)
+}
+
+/// What the command line and the references make of the merged files.
+fn finish(root: Node, overrides: &[String], uses: &mut Uses) -> Result<Config, ConfigError> {
+    let mut root = overrides::apply(root, overrides, uses)?;
+    check(&root, &mut Vec::new())?;
+    let variables = references::resolve(&mut root, uses)?;
+    check(&root, &mut Vec::new())?;
+    Ok(Config { root, variables, remarks: Vec::new() })
 }
 
 /// YAML's keys end at 1024 characters, escapes included.

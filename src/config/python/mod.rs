@@ -74,8 +74,9 @@ impl Program {
         }
     }
 
-    /// The names that the file assigns, over what it leaves of `bases`. Adds to `uses` the names that expressions use.
-    pub(super) fn evaluate(&self, bases: &mut Node, uses: &mut Uses) -> Result<Node, ConfigError> {
+    /// The names that the file assigns, over what it leaves of `bases`. Adds to `uses` the names that expressions use, and to `refused`
+    /// what is wrong: the names that such lines set are left out, or stay as they were before.
+    pub(super) fn evaluate(&self, bases: &mut Node, uses: &mut Uses, refused: &mut Vec<ConfigError>) -> Node {
         let given = bases.clone();
         let mut evaluator = Evaluator::new(&self.source, &self.lines, Some(&given));
         let skipped = self.body.iter().position(|it| sets_bases(it).is_some());
@@ -102,12 +103,12 @@ impl Program {
             }
         }
         if !faults.is_empty() {
-            return Err(self.faults(faults));
+            refused.push(self.faults(faults));
         }
         for name in evaluator.used {
             uses.entry(name).or_default().insert(self.source.to_string());
         }
-        Ok(Node::new(Value::Map(names), Origin::file(&self.source, 1)))
+        Node::new(Value::Map(names), Origin::file(&self.source, 1))
     }
 
     /// What is wrong, from the top of the file on; the same fault of several lines is told once.

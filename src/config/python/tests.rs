@@ -16,8 +16,9 @@ pipeline: [{type: Load}, {type: Resize, scale: [4, 2]}, {type: Pack}]
 fn read_both(text: &str) -> Result<(Node, Node), String> {
     let program = Program::parse(text, &"a.py".into()).map_err(|it| it.to_string())?;
     let mut bases = config::yaml::parse(BASES, &"b.yaml".into()).expect("parses");
-    let own = program.evaluate(&mut bases, &mut Uses::new()).map_err(|it| it.to_string())?;
-    Ok((own, bases))
+    let mut refused = Vec::new();
+    let own = program.evaluate(&mut bases, &mut Uses::new(), &mut refused);
+    if refused.is_empty() { Ok((own, bases)) } else { Err(ConfigError::all(refused).to_string()) }
 }
 
 fn read(text: &str) -> Result<Node, String> {

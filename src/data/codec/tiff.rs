@@ -57,7 +57,8 @@ pub(super) fn indices(bytes: &[u8]) -> Result<(usize, usize, Vec<u8>), String> {
         DecodingResult::I32(it) => it.into_iter().map(|it| u8::try_from(it).map_err(|_| i64::from(it))).collect(),
         _ => return Err(format!("its values have {} bits or are fractions; expected labels from 0 to 255", stored.depth)),
     };
-    let labels = labels.map_err(|it| format!("it has {} bits a pixel and the label {it}; expected labels from 0 to 255", stored.depth))?;
+    let labels =
+        labels.map_err(|it| format!("it has {} bits a pixel and the label {it}; expected labels from 0 to 255", stored.depth))?;
     Ok((stored.height, stored.width, labels))
 }
 

@@ -15,7 +15,8 @@ pub(super) struct Taps {
 impl Taps {
     /// Those of output `index`, where `step` source pixels go into one output pixel.
     pub(super) fn new(method: Interpolation, index: usize, step: f64, source: usize) -> Self {
-        let parts = if method == Interpolation::Area { covered(index, step, source) } else { around(method, index, step, source) };
+        let parts =
+            if method == Interpolation::Area { covered(index, step, source) } else { around(method, index, step, source) };
         Self { parts }
     }
 
@@ -95,7 +96,14 @@ impl Sums {
     }
 
     /// Takes source row `y` and makes the output rows that end with it, from `next` on.
-    pub(super) fn push<const C: usize>(&mut self, y: usize, row: &[u8], swap: bool, next: &mut usize, mut make: impl FnMut(usize, &[f32], f32)) {
+    pub(super) fn push<const C: usize>(
+        &mut self,
+        y: usize,
+        row: &[u8],
+        swap: bool,
+        next: &mut usize,
+        mut make: impl FnMut(usize, &[f32], f32),
+    ) {
         let Self { rows, columns, lines, unit } = self;
         if rows.get(*next).is_none_or(|taps| y < taps.first()) {
             return;

@@ -334,7 +334,10 @@ impl ParamSchedulerConfig {
             Self::OneCycleLR(it) => {
                 let total = it.total_steps.map_or(length, |it| it * unit);
                 if total + 1 < length {
-                    return Err(format!("`total_steps` is {total}, expected {} or more: so many steps are scheduled", length - 1));
+                    return Err(format!(
+                        "`total_steps` is {total}, expected {} or more: so many steps are scheduled",
+                        length - 1
+                    ));
                 }
                 Curve::OneCycle(OneCycle::new(it, total))
             }

@@ -71,7 +71,9 @@ impl PlateauConfig {
     /// Refuses what mmengine refuses when it builds the scheduler.
     pub(super) fn verify(&self) -> Result<(), String> {
         if !self.by_epoch || self.convert_to_iter_based {
-            return Err("ReduceOnPlateauLR acts after validations: expected `by_epoch: true` and no `convert_to_iter_based`".to_owned());
+            return Err(
+                "ReduceOnPlateauLR acts after validations: expected `by_epoch: true` and no `convert_to_iter_based`".to_owned()
+            );
         }
         Ok(())
     }
