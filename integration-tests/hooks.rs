@@ -151,6 +151,13 @@ fn checkpoints_have_the_names_that_a_template_gives_and_the_best_ones_are_kept_a
         let (_, end) = name.trim_end_matches(".pth").rsplit_once('-').expect("a checksum in the name");
         assert!(text(&digest.stdout).starts_with(end), "{name}");
     }
+    let published = |folder: &Path| {
+        let name = files(folder, ".pth").into_iter().find(|it| it.starts_with("step_")).expect("published");
+        Checkpoint::read(&folder.join(name)).expect("a checkpoint").meta.dataset_meta.classes.len()
+    };
+    let lean = folder.path().join("lean");
+    ends_in(&mut train(&config, &lean, 2, &["default_hooks.checkpoint.published_keys=[state_dict]"]), 0);
+    assert_eq!((published(&work), published(&lean)), (6, 0));
     // What somebody copied is nobody's to remove, and a resume finds the newest under the template's name.
     fs::copy(work.join("step_0006.safetensors"), work.join("mine.safetensors")).expect("copies");
     let resumed = text(&ends_in(train(&config, &work, 8, &kept).arg("--resume"), 0).stdout);

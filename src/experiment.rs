@@ -27,7 +27,7 @@ use crate::optim::{OptimWrapperConfig, ParamSchedulerConfig};
 pub use environment::{Compile, CustomImports, EnvConfig, MemoryFormatChoice, MpConfig, Randomness};
 pub use hooks::{
     CheckpointHook, CheckpointSlot, CustomHook, DefaultHooks, EarlyStoppingHook, EmaHook, EmaType, LoggerHook, LoggerSlot,
-    NameTemplate, Rule, SegVisualizationHook, VisualizationSlot,
+    NameTemplate, PublishedKey, Rule, SegVisualizationHook, VisualizationSlot,
 };
 pub use loops::{EpochBased, IterBased, Milestone, TestLoopConfig, TrainLoopConfig, ValLoopConfig};
 pub use visualizer::{LogProcessor, LogProcessorType, SegLocalVisualizer, VisualizerConfig};

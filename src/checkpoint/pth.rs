@@ -180,23 +180,25 @@ fn pickle(checkpoint: &Checkpoint) -> io::Result<Vec<u8>> {
     let mut pickle = PickleWriter(vec![0x80, 2]);
     let DatasetMeta { classes, palette } = &checkpoint.meta.dataset_meta;
     pickle.dict(|pickle| {
-        pickle.text("meta");
-        pickle.dict(|pickle| {
-            pickle.text("dataset_meta");
+        if checkpoint.meta != Meta::default() {
+            pickle.text("meta");
             pickle.dict(|pickle| {
-                pickle.text("classes");
-                pickle.list(classes, |pickle, class| pickle.text(class));
-                pickle.text("palette");
-                pickle.list(palette, |pickle, colour| pickle.list(colour, |pickle, &part| pickle.int(i64::from(part))));
-            });
-            // mmengine's own have both; runs here count in iterations.
-            if let Some(iteration) = checkpoint.meta.iteration() {
-                for (name, value) in [("epoch", 0), ("iter", iteration)] {
-                    pickle.text(name);
-                    pickle.int(value);
+                pickle.text("dataset_meta");
+                pickle.dict(|pickle| {
+                    pickle.text("classes");
+                    pickle.list(classes, |pickle, class| pickle.text(class));
+                    pickle.text("palette");
+                    pickle.list(palette, |pickle, colour| pickle.list(colour, |pickle, &part| pickle.int(i64::from(part))));
+                });
+                // mmengine's own have both; runs here count in iterations.
+                if let Some(iteration) = checkpoint.meta.iteration() {
+                    for (name, value) in [("epoch", 0), ("iter", iteration)] {
+                        pickle.text(name);
+                        pickle.int(value);
+                    }
                 }
-            }
-        });
+            });
+        }
         pickle.text("state_dict");
         pickle.dict(|pickle| {
             for (index, (name, tensor)) in checkpoint.model.iter().enumerate() {

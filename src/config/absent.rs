@@ -11,6 +11,15 @@ pub(super) fn note(name: &str) -> Option<String> {
     Some(if note.is_empty() { String::new() } else { format!(": {note}") })
 }
 
+/// What to write in place of a class of one's own, which no name here is like.
+pub(super) fn instead(types: &[&str]) -> &'static str {
+    if types.contains(&"BaseSegDataset") {
+        "; classes of your own are Python, which is not run: write `BaseSegDataset` with the class's metainfo, img_suffix and seg_map_suffix"
+    } else {
+        "; classes of your own are Python, which is not run"
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::note;

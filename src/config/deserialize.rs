@@ -681,6 +681,10 @@ impl<'de, 'a> de::EnumAccess<'de> for Choice<'a> {
             let last = own.rsplit('.').next().unwrap_or(own);
             let text = match absent::note(last) {
                 Some(note) => format!("segslurm has no `{last}`{note} (valid {}: {})", kind.1, self.variants.join(", ")),
+                None if kind.0 == "type" && nearest(last, self.variants.iter().copied()).is_none() => {
+                    let (instead, valid) = (absent::instead(self.variants), self.variants.join(", "));
+                    format!("unknown type `{name}`{instead} (valid types: {valid})")
+                }
                 None => format!("unknown {} `{name}`{}", kind.0, suggest(last, kind.1, self.variants)),
             };
             Fault { spoils: Some(self.payload.path.to_string()), ..Fault::new(text).at(self.path, &self.name.origin) }

@@ -13,10 +13,14 @@ use crate::dist::DistConfig;
 #[serde(deny_unknown_fields, default)]
 pub struct EnvConfig {
     pub cudnn_benchmark: bool,
+    /// Without effect, as in mmengine, which has `randomness.deterministic` for it.
+    pub cudnn_deterministic: Option<bool>,
     /// TF32 on CUDA, in convolutions and matrix products alike. Left out it is as PyTorch has it: in convolutions alone.
     pub allow_tf32: Option<bool>,
     pub memory_format: MemoryFormatChoice,
     pub mp_cfg: Option<MpConfig>,
+    /// Open files of a process, of which Python's workers need many; without effect.
+    pub resource_limit: Option<u64>,
     pub dist_cfg: DistConfig,
 }
 
@@ -24,7 +28,7 @@ pub struct EnvConfig {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MemoryFormatChoice {
-    /// The faster one: as measured when a run starts on a GPU, as known on the CPU.
+    /// The faster one: channels-last on GPUs of compute capability 7.0 and above, contiguous elsewhere.
     #[default]
     Auto,
     Contiguous,

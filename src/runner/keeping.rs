@@ -10,7 +10,7 @@ use super::state::RunState;
 use crate::checkpoint::{self, Checkpoint, DatasetMeta, Meta, StateDict};
 use crate::config::nearest;
 use crate::exit::{Exit, Failure};
-use crate::experiment::CheckpointHook;
+use crate::experiment::{CheckpointHook, PublishedKey};
 use crate::metrics::Metrics;
 use crate::models::named_tensors;
 use crate::optim::{Average, GradScaler};
@@ -129,13 +129,14 @@ impl Training {
                 self.save()?;
             }
         }
-        if self.setting.experiment.checkpoint_hook().published_keys.is_some() && self.group.is_main() {
+        let published = self.setting.experiment.checkpoint_hook().published_keys.filter(|_| self.group.is_main());
+        if let Some(keys) = published {
             let folder = self.setting.checkpoints().to_owned();
             let last = self.setting.experiment.checkpoint_hook().save_last;
             let last = last.then(|| folder.join(format!("{}.safetensors", self.plan.checkpoint_name(self.progress.iteration))));
             let best = self.best.values().map(|(_, file)| folder.join(file));
             for path in last.into_iter().chain(best).filter(|it| it.exists()) {
-                publish(&path)?;
+                publish(&path, keys.contains(&PublishedKey::Meta))?;
             }
         }
         Ok(Outcome::Finished)
@@ -156,15 +157,19 @@ impl Training {
     }
 }
 
-/// Writes a checkpoint's weights and classes as a `.pth` with the beginning of its SHA-256 in its name, as those have that are put on the
+/// Writes a checkpoint's weights, and its classes where its `meta` is asked for, as a `.pth` with the beginning of its SHA-256 in its name, as those have that are put on the
 /// web: `torch.hub` checks it.
-fn publish(path: &Path) -> anyhow::Result<()> {
+fn publish(path: &Path, with_meta: bool) -> anyhow::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let cannot = |error: std::io::Error| Failure::new(Exit::CannotWrite, format!("cannot publish {}: {error}", path.display()));
     let place = tempfile::tempdir_in(folder).map_err(cannot)?;
     let unnamed = place.path().join("published.pth");
-    Checkpoint::read(path)?.into_weights().write_pth(&unnamed)?;
+    let mut checkpoint = Checkpoint::read(path)?.into_weights();
+    if !with_meta {
+        checkpoint.meta = Meta::default();
+    }
+    checkpoint.write_pth(&unnamed)?;
     let digest = Sha256::digest(std::fs::read(&unnamed).map_err(cannot)?);
     let digest: String = digest.iter().take(4).map(|it| format!("{it:02x}")).collect();
     let published = folder.join(format!("{stem}-{digest}.pth"));

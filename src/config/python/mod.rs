@@ -20,7 +20,7 @@ use indexmap::IndexMap;
 use ruff_python_ast::Suite;
 
 use self::evaluate::{Evaluator, Fault, sets_bases};
-use self::heap::Item;
+use self::heap::{Item, Object};
 use self::syntax::Lines;
 use super::error::ConfigError;
 use super::node::{Map, Node, Origin, Value};
@@ -83,7 +83,8 @@ impl Program {
         let mut faults = evaluator.file(&self.body, skipped);
         let mut names = Map::new();
         for (name, item) in std::mem::take(&mut evaluator.names) {
-            if name.starts_with("__") {
+            // A set is a help to the file itself: no setting is one.
+            if name.starts_with("__") || matches!(item.object, Object::Set(_)) {
                 continue;
             }
             match evaluator.heap.node(&item, 0) {

@@ -202,7 +202,7 @@ fn statements_do_what_they_do_in_python() {
             r#"{"p":[{"type":"B","x":1}]}"#,
         ),
         (
-            "x = 5\ny = x\ndel x\n__hidden = 3\n_kept = 4\nz: int = 6\nassert y == 5, 'five'\ns = {1, 2}\nm = max(s)\ndel s\npass",
+            "x = 5\ny = x\ndel x\n__hidden = 3\n_kept = 4\nz: int = 6\nassert y == 5, 'five'\ns = {1, 2}\nm = max(s)\npass",
             r#"{"y":5,"_kept":4,"z":6,"m":2}"#,
         ),
         ("a = 1; b = 2\nf = max\nx = f(a, b)\ndel f\nmax = 3", r#"{"a":1,"b":2,"x":2,"max":3}"#),
@@ -328,7 +328,7 @@ fn what_is_not_understood_is_an_error_with_its_line() {
         "x = '{:999999999}'.format('a')",
         "x = dict(a=1, **dict(a=2))",
         "a, b = 1, 2, 3",
-        "x = {1, 2}",
+        "x = [{1, 2}]",
         "x = zip([1], [2])",
         "x = int",
         "x = dict({(1, 2): 3})",
