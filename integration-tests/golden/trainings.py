@@ -1,4 +1,4 @@
-"""Makes mmengine_sgd.pth and mmengine_adamw.pth, checkpoints of mmengine 0.10.7's own runner on a model of a few numbers, and
+"""Makes mmengine_sgd.pth, mmengine_adamw.pth and mmengine_ema.pth, checkpoints of mmengine 0.10.7's own runner on a model of a few numbers, and
 trainings.json: what torch's optimizers make of the weights in further steps from there.
 
 Run with mmengine and torch installed: python integration-tests/golden/trainings.py
@@ -33,6 +33,12 @@ CASES = {
             dict(type="LinearLR", start_factor=0.1, begin=0, end=3, by_epoch=False),
             dict(type="PolyLR", eta_min=0.0, power=1.0, begin=3, end=20, by_epoch=False),
         ],
+    ),
+    # Averages of the weights, which mmengine saves in the weights' place.
+    "ema": dict(
+        optim_wrapper=dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=0.01)),
+        param_scheduler=[dict(type="PolyLR", eta_min=1e-3, power=0.9, begin=0, end=20, by_epoch=False)],
+        custom_hooks=[dict(type="EMAHook", momentum=0.25)],
     ),
 }
 
@@ -82,6 +88,7 @@ def main():
             runner.message_hub.update_info("best_score", 12.5)
             runner.message_hub.update_info("best_ckpt", os.path.join(folder, "best_mIoU_iter_4.pth"))
             runner.train()
+            trained = {key: param.detach().flatten().tolist() for key, param in runner.model.named_parameters()}
             path = os.path.join(folder, "iter_6.pth")
             checkpoint = torch.load(path, weights_only=False)
             if name == "adamw":
@@ -97,7 +104,7 @@ def main():
                 param.grad = grad(key, param, step) if param.requires_grad else None
             optimizer.step()
         after = {key: param.detach().flatten().tolist() for key, param in runner.model.named_parameters()}
-        golden[name] = dict(rates=rates, after=after)
+        golden[name] = dict(rates=rates, after=after, trained=trained)
     with open(os.path.join(HERE, "trainings.json"), "w") as file:
         json.dump(golden, file, indent=1)
         file.write("\n")

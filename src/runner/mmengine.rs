@@ -335,6 +335,22 @@ mod tests {
     }
 
     #[test]
+    fn trained_weights_beside_their_averages_are_what_goes_on() {
+        let text = include_str!("../../integration-tests/golden/trainings.json");
+        let golden: Value = serde_json::from_str(text).expect("golden values");
+        let path = self::golden("ema");
+        let mut checkpoint = Checkpoint::read(&path).expect("reads");
+        take_averages(&path, &mut checkpoint).expect("averages");
+        assert_eq!(theirs("ema").averaged, Some(6));
+        let numbers = |tensor: &Tensor| Vec::<f32>::try_from(tensor.flatten(0, -1)).expect("numbers");
+        let (trained, averaged) = (numbers(&checkpoint.trained["head.weight"]), numbers(&checkpoint.model["head.weight"]));
+        let expected = golden["ema"]["trained"]["head.weight"].as_array().expect("numbers");
+        assert_eq!(trained, expected.iter().filter_map(Value::as_f64).map(|it| it as f32).collect::<Vec<_>>());
+        assert_ne!(trained, averaged);
+        assert!(theirs("sgd").trained.is_empty());
+    }
+
+    #[test]
     fn what_mmengine_says_of_a_training_is_read() {
         let [sgd, adamw] = CASES.map(|(name, ..)| theirs(name));
         for it in [&sgd, &adamw] {
