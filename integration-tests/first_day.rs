@@ -40,6 +40,37 @@ fn a_dry_run_says_what_would_be_trained_and_writes_nothing() {
 }
 
 #[test]
+fn several_ranks_are_checked_as_one_is() {
+    let checked = |words: &[&str], code: i32| {
+        let output = ends_in(segslurm().args(words).args(small(dataset(), 7)).arg("model.decode_head.channels=8"), code);
+        text(&output.stdout) + &text(&output.stderr)
+    };
+    let said = checked(&["dist_train", CONFIG, "2", "--dry-run"], 0);
+    assert!(said.contains("7 iterations, 2 images a step and rank"), "{said}");
+    assert!(checked(&["dist_test", CONFIG, "/no/such.pth", "2", "--dry-run"], 66).contains("/no/such.pth"));
+}
+
+#[test]
+fn a_config_from_windows_is_read_and_one_in_another_encoding_is_named() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name);
+    let python = "_base_ = 'mmseg::demo/pspnet_r18-d8_demo-128x128.py'\r\nwork_dir = 'C\u{e4}'\r\n";
+    let yaml = "_base_: mmseg::demo/pspnet_r18-d8_demo-128x128.yaml\r\nwork_dir: C\u{e4}\r\n";
+    for (name, content) in [("a.py", python), ("a.yaml", yaml)] {
+        fs::write(path(name), format!("\u{feff}{content}")).expect("writes");
+        let printed = text(&ends_in(segslurm().arg("config").arg(path(name)), 0).stdout);
+        assert!(printed.contains("work_dir: C\u{e4}"), "{name}: {printed}");
+        let wide: Vec<u8> = format!("\u{feff}{content}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+        fs::write(path(name), wide).expect("writes");
+        let refused = text(&ends_in(segslurm().arg("config").arg(path(name)), 78).stderr);
+        assert!(refused.contains(&format!("{name}:1:")) && refused.contains("UTF-16"), "{refused}");
+        fs::write(path(name), [content.as_bytes(), b"# \xb1\xb3\xbe\xb0 \xb5\xc0\xc2\xb7\r\n"].concat()).expect("writes");
+        let refused = text(&ends_in(segslurm().arg("config").arg(path(name)), 78).stderr);
+        assert!(refused.contains(&format!("{name}:3:")) && refused.contains("GBK"), "{refused}");
+    }
+}
+
+#[test]
 fn what_is_printed_is_checked() {
     let output = ends_in(segslurm().args(["config", CONFIG, "--cfg-options", "model.foo=1"]), 78);
     assert!(text(&output.stdout).contains("EncoderDecoder"), "it is printed all the same");

@@ -230,13 +230,16 @@ fn images_and_label_maps_without_their_partners_are_counted_and_named() {
     let labels = data.join("annotations/validation");
     let victim = files(&labels).remove(0);
     fs::rename(&victim, victim.with_extension("PNG")).expect("renames");
+    let gone = files(&data.join("annotations/training")).remove(0);
+    fs::remove_file(&gone).expect("removes");
     let name = |path: &Path| path.file_name().expect("a name").to_string_lossy().into_owned();
     let printed = trained(&data, &folder.path().join("work"), &["reduce_zero_label=false"], 66);
     says(
         &printed,
         &[
             "1 of 2 images have no label map in",
-            &format!("no 1 file ({})", name(&victim)),
+            &format!("annotations/training: {}; check", name(&gone)),
+            &format!("annotations/validation: {}; seg_map_suffix", name(&victim)),
             "seg_map_suffix: .PNG would fit 1 of the 1",
         ],
     );
