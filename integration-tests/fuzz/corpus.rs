@@ -324,6 +324,16 @@ pub fn jpegs(_: &Path) -> Vec<Vec<u8>> {
 }
 
 /// Of every kind, so that parts of one come into another.
+/// TIFF, BMP and WebP of every kind.
+pub fn whole_pictures(_: &Path) -> Vec<Vec<u8>> {
+    let cases: serde_json::Value = serde_json::from_str(include_str!("../golden/decoding.json")).expect("golden pictures");
+    let cases = cases.as_array().expect("cases").iter();
+    let wanted = cases
+        .filter(|it| ["TIFF", "BMP", "WebP"].iter().any(|kind| it["name"].as_str().is_some_and(|name| name.starts_with(kind))));
+    let byte = |digits: &[u8]| u8::from_str_radix(std::str::from_utf8(digits).expect("digits"), 16).expect("a byte");
+    wanted.map(|it| it["file"].as_str().expect("a file").as_bytes().chunks(2).map(byte).collect()).collect()
+}
+
 pub fn pictures(folder: &Path) -> Vec<Vec<u8>> {
     [pngs(folder), jpegs(folder), vec![Vec::new(), b"GIF89a".to_vec(), b"\xff\xd8\xff".to_vec(), b"\x89PNG\r\n\x1a\n".to_vec()]]
         .concat()

@@ -61,7 +61,7 @@ const fn target(
     Target { name, form, short, seeds, mend: None, run }
 }
 
-pub const TARGETS: [Target; 22] = [
+pub const TARGETS: [Target; 23] = [
     target("yaml", Text, 400, corpus::yaml, |case| config(case, "yaml")),
     target("python", Text, 400, corpus::python, |case| config(case, "py")),
     target("overrides", Text, 400, corpus::overrides, overrides),
@@ -84,6 +84,7 @@ pub const TARGETS: [Target; 22] = [
     target("png-raw", Bytes, 300, corpus::pngs, picture),
     target("jpeg", Bytes, 300, corpus::jpegs, picture),
     target("pictures", Bytes, 200, corpus::pictures, picture),
+    target("tiff-bmp-webp", Bytes, 500, corpus::whole_pictures, picture),
 ];
 
 /// An error as people see it: a plain line for each thing that is wrong, and nothing about us.

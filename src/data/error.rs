@@ -86,7 +86,7 @@ impl DataError {
     }
 
     pub(super) fn undecodable(what: &'static str, path: &Path, reason: impl ToString) -> Self {
-        let reason = reason.to_string();
+        let reason = excerpt::line(&reason.to_string());
         if words::lacks_memory(&reason) {
             return Self::OutOfMemory { what, path: path.to_owned(), reason };
         }

@@ -14,23 +14,51 @@ fn find(tiff: &[u8]) -> Option<u16> {
 
 /// Where in a TIFF block the value of a tag lies, for those of 16 bits, and the value.
 pub(super) fn entry(tiff: &[u8], tag: u16) -> Option<(usize, u16)> {
-    let little = match tiff.get(..2)? {
-        b"II" => true,
-        b"MM" => false,
-        _ => return None,
-    };
-    let short = |at: usize| {
-        let bytes = tiff.get(at..at.checked_add(2)?)?.try_into().ok()?;
-        Some(if little { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) })
-    };
-    let long = |at: usize| {
-        let bytes = tiff.get(at..at.checked_add(4)?)?.try_into().ok()?;
-        Some(if little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) })
-    };
-    let directory = long(4)? as usize;
-    let count = short(directory)? as usize;
-    let entry = (0..count).map(|n| directory + 2 + 12 * n).find(|&at| short(at) == Some(tag))?;
-    Some((entry + 8, short(entry + 8)?))
+    let block = Block::of(tiff)?;
+    let at = block.entry(tag)?;
+    Some((at + 8, block.short(at + 8)?))
+}
+
+/// The values of a tag of 16 bits, at most `most` of them.
+pub(super) fn shorts(tiff: &[u8], tag: u16, most: usize) -> Option<Vec<u16>> {
+    let block = Block::of(tiff)?;
+    let at = block.entry(tag)?;
+    let count = block.long(at + 4)? as usize;
+    let start = if count > 2 { block.long(at + 8)? as usize } else { at + 8 };
+    (count <= most).then(|| (0..count).map(|index| block.short(start.checked_add(2 * index)?)).collect())?
+}
+
+/// Numbers in a file's own order of bytes.
+struct Block<'a> {
+    bytes: &'a [u8],
+    little: bool,
+}
+
+impl<'a> Block<'a> {
+    fn of(bytes: &'a [u8]) -> Option<Self> {
+        match bytes.get(..2)? {
+            b"II" => Some(Self { bytes, little: true }),
+            b"MM" => Some(Self { bytes, little: false }),
+            _ => None,
+        }
+    }
+
+    fn short(&self, at: usize) -> Option<u16> {
+        let bytes = self.bytes.get(at..at.checked_add(2)?)?.try_into().ok()?;
+        Some(if self.little { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) })
+    }
+
+    fn long(&self, at: usize) -> Option<u32> {
+        let bytes = self.bytes.get(at..at.checked_add(4)?)?.try_into().ok()?;
+        Some(if self.little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) })
+    }
+
+    /// Where the entry of a tag lies in the first directory.
+    fn entry(&self, tag: u16) -> Option<usize> {
+        let directory = self.long(4)? as usize;
+        let count = usize::from(self.short(directory)?);
+        (0..count).map(|number| directory + 2 + 12 * number).find(|&at| self.short(at) == Some(tag))
+    }
 }
 
 /// The image as it is to be seen.

@@ -7,10 +7,12 @@ use std::ops::Range;
 
 use tiff::ColorType;
 use tiff::decoder::{Decoder, DecodingResult, Limits};
-use tiff::tags::Tag;
 
 use super::{Header, believable, exif};
 use crate::data::image::room;
+
+const COLOR_MAP: u16 = 0x0140;
+const EXTRA_SAMPLES: u16 = 0x0152;
 
 /// The most pixels that a byte holds: what compresses well may be flat.
 const DENSITY: usize = 1 << 14;
@@ -83,7 +85,10 @@ impl Stored {
         let Header { shape: (height, width), .. } = header(bytes)?;
         let (bytes, painted) = as_indices(bytes);
         let read = || -> tiff::TiffResult<_> {
-            let mut decoder = Decoder::new(Cursor::new(&bytes[..]))?.with_limits(Limits::unlimited());
+            let mut limits = Limits::default();
+            // What a picture may take is asked for below.
+            (limits.decoding_buffer_size, limits.intermediate_buffer_size) = (usize::MAX, usize::MAX);
+            let mut decoder = Decoder::new(Cursor::new(&bytes[..]))?.with_limits(limits);
             let layout = decoder.image_buffer_layout()?;
             Ok((decoder, layout))
         };
@@ -92,11 +97,14 @@ impl Stored {
         let mut values = DecodingResult::U8(Vec::new());
         let mut rest = || -> tiff::TiffResult<_> {
             decoder.read_image_to_buffer(&mut values)?;
-            let palette = if painted { decoder.find_tag_unsigned_vec::<u16>(Tag::ColorMap)? } else { None };
-            let extra = decoder.find_tag_unsigned_vec::<u16>(Tag::ExtraSamples)?;
-            Ok((decoder.colortype()?, palette, extra))
+            decoder.colortype()
         };
-        let (colour, palette, extra) = rest().map_err(|it| it.to_string())?;
+        let colour = rest().map_err(|it| it.to_string())?;
+        let palette = if painted {
+            Some(exif::shorts(&bytes, COLOR_MAP, 3 << 16).ok_or("it has a palette without colours: it is damaged")?)
+        } else {
+            None
+        };
         let (depth, samples) = (colour.bit_depth(), usize::from(colour.num_samples()));
         let row_stride = layout.row_stride.map_or(0, std::num::NonZero::get);
         let values = match values {
@@ -106,7 +114,7 @@ impl Stored {
             values => values,
         };
         const UNASSOCIATED: u16 = 2;
-        let weighed = samples == 4 && extra.is_some_and(|it| it.first() == Some(&UNASSOCIATED));
+        let weighed = samples == 4 && exif::entry(&bytes, EXTRA_SAMPLES).is_some_and(|(_, kind)| kind == UNASSOCIATED);
         Ok(Self { height, width, samples, depth, colour, palette, weighed, values })
     }
 

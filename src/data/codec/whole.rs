@@ -55,7 +55,8 @@ impl Kind {
         let (height, width) = self.header(bytes)?.shape;
         let decoder = self.decoder(bytes)?;
         let size = usize::try_from(decoder.total_bytes()).unwrap_or(usize::MAX);
-        room::<1>(height, size.div_ceil(height.max(1)).max(width))?;
+        // A decoder of WebP has its own copies beside what it hands over.
+        room::<3>(height, size.div_ceil(height.max(1)).max(width))?;
         DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())
     }
 
@@ -69,50 +70,44 @@ impl Kind {
 
     /// One channel as it is stored: a grey picture's values, or a palette's indices. The height, the width, the values.
     pub(super) fn indices(self, bytes: &[u8]) -> Result<(usize, usize, Vec<u8>), String> {
-        if self == Self::Bmp {
-            let Header { shape, .. } = self.header(bytes)?;
-            if let Some(indices) = few_colours(bytes, shape)? {
-                return Ok((shape.0, shape.1, indices));
-            }
-            let mut decoder = BmpDecoder::new(Cursor::new(bytes)).map_err(|error| error.to_string())?;
-            decoder.set_indexed_color(true);
-            let (width, height) = decoder.dimensions();
-            if decoder.color_type() == image::ColorType::L8 {
-                let mut data = vec![0; width as usize * height as usize];
-                decoder.read_image(&mut data).map_err(|error| error.to_string())?;
-                return Ok((height as usize, width as usize, data));
-            }
+        let Header { shape, .. } = self.header(bytes)?;
+        if self == Self::Bmp && matches!(depth(bytes), 1 | 4 | 8) {
+            return Ok((shape.0, shape.1, bmp_indices(bytes, shape)?));
         }
         let channels = self.image(bytes)?.color().channel_count();
         Err(format!("it is a picture of {channels} channels; expected one channel of class indices (a grey or palette picture)"))
     }
 }
 
-/// The indices of a BMP of 1 or 4 bits a pixel, which the image crate gives the colours of and nothing else.
-fn few_colours(bytes: &[u8], (height, width): (usize, usize)) -> Result<Option<Vec<u8>>, String> {
-    let number = |at: usize, size: usize| {
-        let bytes = bytes.get(at..at + size).unwrap_or_default();
-        bytes.iter().rev().fold(0_usize, |number, byte| number << 8 | usize::from(*byte))
-    };
+/// Bytes of a BMP's header as a number, the lowest first.
+fn number(bytes: &[u8], at: usize, size: usize) -> usize {
+    bytes.get(at..at + size).unwrap_or_default().iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte))
+}
+
+/// Bits a pixel of a BMP; 0 in a header of OS/2's kind.
+fn depth(bytes: &[u8]) -> usize {
     const HEADER: usize = 40;
-    let (start, depth) = (number(10, 4), number(28, 2));
-    if number(14, 4) < HEADER || !matches!(depth, 1 | 4) {
-        return Ok(None);
-    }
-    if number(30, 4) != 0 {
-        return Err(format!("it is packed, with {depth} bits a pixel; save it with 8"));
+    if number(bytes, 14, 4) < HEADER { 0 } else { number(bytes, 28, 2) }
+}
+
+/// The indices of a BMP with a palette, which the image crate gives the colours of.
+fn bmp_indices(bytes: &[u8], (height, width): (usize, usize)) -> Result<Vec<u8>, String> {
+    let (start, depth) = (number(bytes, 10, 4), depth(bytes));
+    if number(bytes, 30, 4) != 0 {
+        return Err("it is packed (run lengths), which label maps are not read from; save it as it is, or as PNG".to_owned());
     }
     // A height below 0 says that the first row is the upper one.
-    let from_the_top = number(22, 4) >> 31 == 1;
+    let from_the_top = number(bytes, 22, 4) >> 31 == 1;
     let stride = (width * depth).div_ceil(32) * 4;
     let rows = bytes.get(start..start + stride * height).ok_or("its rows end before the picture does: it is damaged")?;
     let each = 8 / depth;
-    let value = |row: &[u8], x: usize| row[x / each] >> (8 - depth * (x % each + 1)) & ((1 << depth) - 1);
+    let mask = u8::MAX >> (8 - depth);
+    let value = |row: &[u8], x: usize| row[x / each] >> (8 - depth * (x % each + 1)) & mask;
     let row = |y: usize| {
         let at = if from_the_top { y } else { height - 1 - y };
         &rows[at * stride..(at + 1) * stride]
     };
-    Ok(Some((0..height).flat_map(|y| (0..width).map(move |x| value(row(y), x))).collect()))
+    Ok((0..height).flat_map(|y| (0..width).map(move |x| value(row(y), x))).collect())
 }
 
 /// The width, and three bytes for each pixel.
