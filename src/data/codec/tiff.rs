@@ -13,6 +13,8 @@ use crate::data::image::room;
 
 const COLOR_MAP: u16 = 0x0140;
 const EXTRA_SAMPLES: u16 = 0x0152;
+/// A transparency that the colours were not weighed by.
+const UNASSOCIATED: u16 = 2;
 
 /// The most pixels that a byte holds: what compresses well may be flat.
 const DENSITY: usize = 1 << 14;
@@ -113,7 +115,6 @@ impl Stored {
             DecodingResult::U16(planes) if layout.planes > 1 => DecodingResult::U16(together(&planes, layout.planes)),
             values => values,
         };
-        const UNASSOCIATED: u16 = 2;
         let weighed = samples == 4 && exif::entry(&bytes, EXTRA_SAMPLES).is_some_and(|(_, kind)| kind == UNASSOCIATED);
         Ok(Self { height, width, samples, depth, colour, palette, weighed, values })
     }
