@@ -244,6 +244,9 @@ fn averages_are_alike_on_all_ranks() {
     assert!(!Checkpoint::read(&work.join("iter_4.safetensors")).expect("a checkpoint").trained.is_empty());
 }
 
+/// The share that a step's weights have in the average, by the averages before.
+type Share = fn(f64) -> f64;
+
 #[test]
 fn the_other_averages_are_their_formulas_and_statistics_are_averaged_where_that_is_asked() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -252,8 +255,6 @@ fn the_other_averages_are_their_formulas_and_statistics_are_averaged_where_that_
     let read = |run: &str, iteration: u64| {
         Checkpoint::read(&folder.path().join(run).join(format!("iter_{iteration}.safetensors"))).expect("a checkpoint")
     };
-    // The share that a step's weights have in the average, by the averages before.
-    type Share = fn(f64) -> f64;
     let kinds: [(&str, &str, Share); 2] = [
         ("stochastic", "ema_type='StochasticWeightAverage'", |steps| 1.0 / (steps + 1.0)),
         ("annealing", "ema_type='MomentumAnnealingEMA', momentum=0.2, gamma=2", |steps| f64::max(0.2, 2.0 / (2.0 + steps))),
