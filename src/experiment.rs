@@ -411,7 +411,10 @@ mod tests {
         let text = "custom_imports = None\ncompile = False\nsync_bn = None\nexperiment_name = 'x'\nresume = None\n\
                     launcher = 'pytorch'\ndefault_scope = 'mmseg'\nload_from = None\nrandomness = None\n\
                     env_cfg = dict(cudnn_benchmark=True)\nparam_scheduler = dict(_delete_=True, type='mmengine.optim.PolyLR', eta_min=0.0001)\n\
-                    model = dict(type='mmseg.EncoderDecoder', _scope_='mmseg')\n\
+                    model = dict(type='mmseg.EncoderDecoder', _scope_='mmseg', neck=None,\n\
+                    backbone=dict(dcn=None, plugins=None, stage_with_dcn=(False, False, False, False)), data_preprocessor=dict(batch_augments=None))\n\
+                    train_dataloader = dict(timeout=0, worker_init_fn=None, batch_sampler=None)\n\
+                    optim_wrapper = dict(paramwise_cfg=dict(dcn_offset_lr_mult=0.1))\n\
                     visualizer = dict(vis_backends=dict(_delete_=True, type='mmengine.LocalVisBackend'))\n\
                     custom_imports = dict(imports=['mmpretrain.models'], allow_failed_imports=False)";
         let experiment = demo(text).expect("is read");

@@ -37,8 +37,8 @@ pub(crate) use outline::outline;
 pub use places::expand;
 use predefined::Environment;
 pub use range::{
-    NotOffered, above_zero, below_one, finite, not_negative, only_false, positive, positive_or_all, positive_or_never, share,
-    share_or_none, side,
+    NotOffered, above_zero, all_false, below_one, finite, not_negative, only_false, positive, positive_or_all, positive_or_never,
+    share, share_or_none, side,
 };
 use references::Uses;
 pub use references::Variables;

@@ -147,6 +147,15 @@ pub fn only_false<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D:
     Ok(false)
 }
 
+/// Switches that can only be off.
+pub fn all_false<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<bool>, D::Error> {
+    let switches = Vec::<bool>::deserialize(deserializer)?;
+    if switches.contains(&true) {
+        return Err(D::Error::custom("true is not offered here; leave it out"));
+    }
+    Ok(switches)
+}
+
 fn within<'de, D: Deserializer<'de>, T: Deserialize<'de> + Numbers>(
     deserializer: D,
     wanted: &'static str,

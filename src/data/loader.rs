@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use super::sampler::Draw;
 use super::{Batch, DataError, Dataset, DatasetConfig, Sample, Sampler, SamplerConfig, sample_rng};
+use crate::config::NotOffered;
 
 /// `train_dataloader`, `val_dataloader`, `test_dataloader`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -41,6 +42,14 @@ pub struct DataloaderConfig {
     /// Leave out an epoch's last batch if it is not full.
     #[serde(default)]
     pub drop_last: bool,
+    /// Seconds that PyTorch waits for a worker; without effect.
+    #[serde(default)]
+    #[serde(deserialize_with = "crate::config::not_negative")]
+    pub timeout: f64,
+    #[serde(default)]
+    pub worker_init_fn: Option<NotOffered>,
+    #[serde(default)]
+    pub batch_sampler: Option<NotOffered>,
     #[serde(default)]
     pub sampler: SamplerConfig,
     pub dataset: DatasetConfig,

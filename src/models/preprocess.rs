@@ -9,6 +9,7 @@ use serde::Deserialize;
 use tch::Kind;
 
 use super::ModelError;
+use crate::config::NotOffered;
 use crate::ops::{self, Constant, MemoryFormat};
 
 /// The keys of `type: SegDataPreProcessor`.
@@ -37,6 +38,8 @@ pub struct SegDataPreProcessorConfig {
     pub bgr_to_rgb: bool,
     #[serde(default)]
     pub rgb_to_bgr: bool,
+    #[serde(default)]
+    pub batch_augments: Option<NotOffered>,
     /// How images are padded in tests; not at all without it.
     #[serde(default)]
     pub test_cfg: Option<TestPaddingConfig>,

@@ -16,7 +16,7 @@ use super::{
     Forward, InferenceConfig, InitConfig, Losses, ModelError, PretrainedSource, SegDataPreProcessor, SegDataPreProcessorConfig,
     named_tensors,
 };
-use crate::config::{OneOrMany, VALUE_OR_LIST};
+use crate::config::{NotOffered, OneOrMany, VALUE_OR_LIST};
 use crate::dist::Group;
 use crate::ops;
 
@@ -42,6 +42,8 @@ pub struct EncoderDecoderConfig {
     #[serde(default)]
     pub pretrained: Option<String>,
     pub backbone: BackboneConfig,
+    #[serde(default)]
+    pub neck: Option<NotOffered>,
     pub decode_head: HeadConfig,
     #[serde(default)]
     pub auxiliary_head: Option<AuxiliaryHeadConfig>,

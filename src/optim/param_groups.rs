@@ -43,6 +43,9 @@ pub struct ParamwiseConfig {
     pub norm_decay_mult: Option<f64>,
     #[serde(deserialize_with = "crate::config::not_negative")]
     pub dwconv_decay_mult: Option<f64>,
+    /// Of the offsets of deformable convolutions, which no model here has: without effect.
+    #[serde(deserialize_with = "crate::config::not_negative")]
+    pub dcn_offset_lr_mult: Option<f64>,
     /// Of one-dimensional parameters that no other rule takes.
     #[serde(deserialize_with = "crate::config::not_negative")]
     pub flat_decay_mult: Option<f64>,

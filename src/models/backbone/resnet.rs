@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 use serde::Deserialize;
 
 use super::block::{BOTTLENECK_EXPANSION, Block, BlockConfig};
-use crate::config::OneOrMany;
+use crate::config::{NotOffered, OneOrMany};
 use crate::models::layer::{BatchNorm, Conv2d, ConvConfig, NormConfig, ReLU, square};
 use crate::models::{Forward, InitConfig, ModelError};
 use crate::ops::{self, Activation};
@@ -79,6 +79,14 @@ pub struct ResNetConfig {
     /// The last norm of every block starts at zero.
     #[serde(default = "yes")]
     pub zero_init_residual: bool,
+    #[serde(default)]
+    pub dcn: Option<NotOffered>,
+    /// Stages with deformable convolutions: none.
+    #[serde(default)]
+    #[serde(deserialize_with = "crate::config::all_false")]
+    pub stage_with_dcn: Vec<bool>,
+    #[serde(default)]
+    pub plugins: Option<NotOffered>,
     #[serde(default)]
     pub pretrained: Option<String>,
     #[serde(default)]
