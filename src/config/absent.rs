@@ -27,7 +27,7 @@ mod tests {
     #[test]
     fn what_is_refused_has_its_note() {
         assert_eq!(note("CheckpointHook").as_deref(), Some(": it stands in `default_hooks.checkpoint`"));
-        assert_eq!(note("WandbVisBackend").as_deref(), Some(""));
+        assert_eq!(note("DVCLiveVisBackend").as_deref(), Some(""));
         assert_eq!(note("PSPHead"), None);
         assert_eq!(note("Wandb"), None);
     }
