@@ -244,3 +244,26 @@ fn images_and_label_maps_without_their_partners_are_counted_and_named() {
         ],
     );
 }
+
+#[test]
+fn links_to_nothing_and_label_maps_that_cannot_be_read_are_told_before_the_first_step() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = masks(folder.path(), 0, 1);
+    let work = folder.path().join("work");
+    let run = |code: i32| trained(&data, &work, &["reduce_zero_label=false"], code);
+    let gone = |path: &Path| {
+        fs::remove_file(path).expect("removes");
+        std::os::unix::fs::symlink("/gone/elsewhere.png", path).expect("links");
+    };
+    let label = files(&data.join("annotations/validation")).remove(0);
+    let kept = fs::read(&label).expect("a label map");
+    fs::write(&label, &kept[..kept.len() / 2]).expect("writes");
+    says(&run(65), &["failed to decode label map", "annotations/validation"]);
+    gone(&label);
+    says(&run(66), &["1 of 2 images have no label map in", "annotations/validation"]);
+    fs::remove_file(&label).expect("removes");
+    fs::write(&label, &kept).expect("writes");
+    gone(&files(&data.join("images/training")).remove(0));
+    says(&run(66), &["links to nothing among the images in", "images/training", "1 file"]);
+    assert!(!work.join("last_checkpoint").exists(), "nothing was trained");
+}

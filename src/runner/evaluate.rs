@@ -114,8 +114,6 @@ impl Evaluation {
         }
         let model = &experiment.model;
         let dataset = loader.dataset.init()?.for_model(model.num_classes(), model.ignore_index());
-        survey.look(&key, &dataset)?;
-
         let mut outputs = Outputs::default();
         if leaves_files {
             outputs = Outputs::of(&dataset)?;
@@ -136,6 +134,7 @@ impl Evaluation {
             );
             return Err(Failure::new(Exit::CannotWrite, message).into());
         }
+        survey.look(&key, &dataset)?;
         Ok(Self { dataset: Arc::new(dataset), loader, metrics, leaves, measured, outputs })
     }
 

@@ -211,6 +211,13 @@ impl Folder {
                 let among = (labels.as_ref() == Some(&img_dir)).then_some(seg_map_suffix.as_str());
                 let apart = labels.filter(|dir| *dir != img_dir);
                 let found = listing::found("image folder", &img_dir, img_suffix.as_ref(), among, apart.as_deref())?;
+                if !found.dangling.is_empty() {
+                    let (links, images) = (super::survey::some(&found.dangling), img_dir.display());
+                    let told = format!(
+                        "links to nothing among the images in {images}: {links}; restore what they point to, or remove them"
+                    );
+                    return Err(DataError::Absent(vec![told]));
+                }
                 (found.names, found.overlooked, true)
             }
         };

@@ -16,6 +16,8 @@ pub(super) struct Found {
     pub(super) names: Vec<OsString>,
     /// Paths below the folder of pictures that end otherwise.
     pub(super) overlooked: Vec<PathBuf>,
+    /// Paths below the folder that end as asked and are links to nothing.
+    pub(super) dangling: Vec<PathBuf>,
 }
 
 /// How pictures' names end, in small letters.
@@ -58,7 +60,11 @@ pub(super) fn found(
             if is_dir {
                 pending.push(path);
             } else if name.as_bytes().ends_with(suffix.as_bytes()) {
-                found.names.push(path.into_os_string());
+                if kind.is_symlink() && !entry.path().exists() {
+                    found.dangling.push(path);
+                } else {
+                    found.names.push(path.into_os_string());
+                }
             } else if within && is_picture(&name, suffix) && !other.is_some_and(|it| name.as_bytes().ends_with(it.as_bytes())) {
                 found.overlooked.push(path);
             }
@@ -66,6 +72,7 @@ pub(super) fn found(
     }
     found.names.sort_unstable();
     found.overlooked.sort_unstable();
+    found.dangling.sort_unstable();
     found.names.iter_mut().for_each(|name| *name = without(std::mem::take(name), suffix.len()));
     Ok(found)
 }

@@ -165,7 +165,7 @@ impl Folder {
         unlisted.map(|name| PathBuf::from(with_suffix(name, suffix))).filter(|path| !dir.join(path).exists()).collect()
     }
 
-    /// Looks at label maps spread evenly over the entries. One that cannot be read is passed by: whoever needs it will say so.
+    /// Looks at label maps spread evenly over the entries.
     fn sample(&self, maps: usize) -> Result<Sample, DataError> {
         let mut sample = Sample { maps: 0, stored: [0; 256], blank: Vec::new() };
         let mut pixels = 0;
@@ -174,7 +174,7 @@ impl Folder {
             if pixels > PIXELS {
                 break;
             }
-            let Ok(mut label) = read_label(&path) else { continue };
+            let mut label = read_label(&path)?;
             pixels += label.data.len();
             sample.maps += 1;
             let mut stored = [0_u64; 256];
