@@ -11,6 +11,7 @@ import io
 import json
 import os
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -87,6 +88,28 @@ def four_bits():
     return b"BM" + struct.pack("<IHHI", 14 + 40 + 64 + len(rows), 0, 0, 14 + 40 + 64) + header + palette + rows
 
 
+def sixteen_bits(green):
+    """A BMP of 5 bits a colour, or of 6 for green."""
+    blue, of_green, red = (picture(3)[::-1, :, it].astype(np.uint16) for it in range(3))
+    pixels = np.zeros((HEIGHT, WIDTH + WIDTH % 2), np.uint16)
+    pixels[:, :WIDTH] = red >> 3 << 5 + green | of_green >> 8 - green << 5 | blue >> 3
+    masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F) if green == 6 else b""
+    start = 14 + 40 + len(masks)
+    header = struct.pack("<IiiHHIIiiII", 40, WIDTH, HEIGHT, 1, 16, 3 if masks else 0, pixels.nbytes, 2835, 2835, 0, 0)
+    return b"BM" + struct.pack("<IHHI", start + pixels.nbytes, 0, 0, start) + header + masks + pixels.tobytes()
+
+
+def damaged(where, mend):
+    """A PNG with one byte of its compressed pixels, or of the sum behind them, changed; `mend` makes its chunk whole again."""
+    file = bytearray(saved(image(3), "PNG"))
+    data = file.index(b"IDAT") + 4
+    end = data + struct.unpack(">I", file[data - 8 : data - 4])[0]
+    file[{"middle": (data + end) // 2, "sum of bytes": end - 1, "sum of the chunk": end}[where]] ^= 0xFF
+    if mend:
+        file[end : end + 4] = struct.pack(">I", zlib.crc32(file[data - 4 : end]))
+    return bytes(file)
+
+
 colours, grey, clear = image(3), image(1), image(4)
 painted = colours.quantize(37)
 few = colours.quantize(16)
@@ -121,9 +144,19 @@ files.update({
     "PNG, 16 bits, grey": deep(1, ".png"),
     "PNG, 16 bits, colours": deep(3, ".png"),
     "PNG, one colour is clear": saved(painted, "PNG", transparency=3),
+    **{f"BigTIFF, {name}": saved(it, "TIFF", big_tiff=True) for name, it in dict(colours=colours, grey=grey, clear=clear, painted=painted, bits=bits).items()},
+    "BigTIFF, turned": saved(colours, "TIFF", big_tiff=True, tiffinfo={274: 6}),
+    "BigTIFF, other end first": tagged(8, channels=3, byteorder=">", photometric="rgb", bigtiff=True),
+    **{f"TIFF, {channels} bands": tagged(8, channels=channels, photometric="minisblack", planarconfig="contig") for channels in [5, 8]},
+    "BMP, 5 bits": sixteen_bits(5),
+    "BMP, 6 bits of green": sixteen_bits(6),
+    "PNG, middle": damaged("middle", False),
+    "PNG, middle, mended": damaged("middle", True),
+    "PNG, sum of bytes": damaged("sum of bytes", True),
+    "PNG, sum of the chunk": damaged("sum of the chunk", False),
 })
 # Of one channel, whose values fit a byte.
-LABELS = [f"{kind}, {what}" for kind in ["TIFF", "BMP", "PNG"] for what in ["grey", "painted", "bits", "few"]] + ["TIFF, 2 bits of grey", "TIFF, 4 bits of grey"]
+LABELS = [f"{kind}, {what}" for kind in ["TIFF", "BigTIFF", "BMP", "PNG"] for what in ["grey", "painted", "bits", "few"]] + ["TIFF, 2 bits of grey", "TIFF, 4 bits of grey"]
 cases = []
 for name, file in files.items():
     pixels = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)

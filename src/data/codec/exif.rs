@@ -15,16 +15,15 @@ fn find(tiff: &[u8]) -> Option<u16> {
 /// Where in a TIFF block the value of a tag lies, for those of 16 bits, and the value.
 pub(super) fn entry(tiff: &[u8], tag: u16) -> Option<(usize, u16)> {
     let block = Block::of(tiff)?;
-    let at = block.entry(tag)?;
-    Some((at + 8, block.short(at + 8)?))
+    let at = block.value(tag)?.1;
+    Some((at, block.short(at)?))
 }
 
 /// The values of a tag of 16 bits, at most `most` of them.
 pub(super) fn shorts(tiff: &[u8], tag: u16, most: usize) -> Option<Vec<u16>> {
     let block = Block::of(tiff)?;
-    let at = block.entry(tag)?;
-    let count = block.long(at + 4)? as usize;
-    let start = if count > 2 { block.long(at + 8)? as usize } else { at + 8 };
+    let (count, at) = block.value(tag)?;
+    let start = if 2 * count > block.word { block.offset(at)? } else { at };
     (count <= most).then(|| (0..count).map(|index| block.short(start.checked_add(2 * index)?)).collect())?
 }
 
@@ -32,32 +31,56 @@ pub(super) fn shorts(tiff: &[u8], tag: u16, most: usize) -> Option<Vec<u16>> {
 struct Block<'a> {
     bytes: &'a [u8],
     little: bool,
+    /// Bytes of an offset: 4, or 8 in a BigTIFF.
+    word: usize,
 }
 
 impl<'a> Block<'a> {
     fn of(bytes: &'a [u8]) -> Option<Self> {
-        match bytes.get(..2)? {
-            b"II" => Some(Self { bytes, little: true }),
-            b"MM" => Some(Self { bytes, little: false }),
-            _ => None,
+        let little = match bytes.get(..2)? {
+            b"II" => true,
+            b"MM" => false,
+            _ => return None,
+        };
+        let mut block = Self { bytes, little, word: 4 };
+        if block.short(2)? == 43 {
+            block.word = 8;
         }
+        Some(block)
+    }
+
+    fn number<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        let mut bytes: [u8; N] = self.bytes.get(at..at.checked_add(N)?)?.try_into().ok()?;
+        if !self.little {
+            bytes.reverse();
+        }
+        Some(bytes)
     }
 
     fn short(&self, at: usize) -> Option<u16> {
-        let bytes = self.bytes.get(at..at.checked_add(2)?)?.try_into().ok()?;
-        Some(if self.little { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) })
+        self.number(at).map(u16::from_le_bytes)
     }
 
-    fn long(&self, at: usize) -> Option<u32> {
-        let bytes = self.bytes.get(at..at.checked_add(4)?)?.try_into().ok()?;
-        Some(if self.little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) })
+    fn offset(&self, at: usize) -> Option<usize> {
+        match self.word {
+            4 => self.number(at).map(|it| u32::from_le_bytes(it) as usize),
+            _ => usize::try_from(u64::from_le_bytes(self.number(at)?)).ok(),
+        }
     }
 
-    /// Where the entry of a tag lies in the first directory.
-    fn entry(&self, tag: u16) -> Option<usize> {
-        let directory = self.long(4)? as usize;
-        let count = usize::from(self.short(directory)?);
-        (0..count).map(|number| directory + 2 + 12 * number).find(|&at| self.short(at) == Some(tag))
+    /// How many values a tag of the first directory has, and where they, or their place, are written.
+    fn value(&self, tag: u16) -> Option<(usize, usize)> {
+        let directory = self.offset(self.word)?;
+        let (count, size) = match self.word {
+            4 => (usize::from(self.short(directory)?), 2),
+            _ => (self.offset(directory)?, 8),
+        };
+        // An entry is its tag, its type, a count and a value.
+        let entries = self.bytes.len() / (4 + 2 * self.word);
+        let first = directory.checked_add(size)?;
+        let at = (0..count.min(entries)).map(|number| first.saturating_add((4 + 2 * self.word) * number));
+        let at = at.into_iter().find(|&at| self.short(at) == Some(tag))?;
+        Some((self.offset(at + 4)?, at + 4 + self.word))
     }
 }
 

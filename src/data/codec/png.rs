@@ -3,7 +3,7 @@
 use std::io::Cursor;
 use std::ops::Range;
 
-use png::{ColorType, Decoder, Reader, Transformations};
+use png::{ColorType, Decoder, DecodingError, Reader, Transformations};
 
 use super::{Header, believable, exif};
 use crate::data::image::room;
@@ -31,19 +31,24 @@ pub(super) fn decode(bytes: &[u8], rows: Range<usize>, take: &mut dyn FnMut(usiz
             take(y, &colours);
         }
     };
+    let height = reader.info().height as usize;
     if reader.info().interlaced {
         let mut pixels = vec![0; size(&reader)?];
-        reader.next_frame(&mut pixels).map_err(|error| error.to_string())?;
+        reader.next_frame(&mut pixels).map_err(|error| damaged(&error))?;
         for (y, row) in pixels.chunks_exact(width * channels).enumerate().take(rows.end).skip(rows.start) {
             give(y, row);
         }
         return Ok(());
     }
     for y in 0..rows.end {
-        let row = reader.next_row().map_err(|error| error.to_string())?.ok_or("it has fewer rows than its header says")?;
+        let row = reader.next_row().map_err(|error| damaged(&error))?.ok_or("it has fewer rows than its header says")?;
         if y >= rows.start {
             give(y, row.data());
         }
+    }
+    if rows.end >= height {
+        // The sums behind the last row.
+        reader.next_row().map_err(|error| damaged(&error))?;
     }
     Ok(())
 }
@@ -52,7 +57,7 @@ pub(super) fn decode(bytes: &[u8], rows: Range<usize>, take: &mut dyn FnMut(usiz
 pub(super) fn samples(bytes: &[u8]) -> Result<Samples, String> {
     let mut reader = reader(bytes, Transformations::IDENTITY)?;
     let mut data = vec![0; size(&reader)?];
-    reader.next_frame(&mut data).map_err(|error| error.to_string())?;
+    reader.next_frame(&mut data).map_err(|error| damaged(&error))?;
     let info = reader.info();
     Ok(Samples {
         height: info.height as usize,
@@ -84,12 +89,21 @@ fn size(reader: &Reader<Cursor<&[u8]>>) -> Result<usize, String> {
 fn reader(bytes: &[u8], transformations: Transformations) -> Result<Reader<Cursor<&[u8]>>, String> {
     let mut decoder = Decoder::new(Cursor::new(bytes));
     decoder.set_transformations(transformations);
+    decoder.ignore_checksums(false);
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
-    let info = decoder.read_header_info().map_err(|error| error.to_string())?;
+    let info = decoder.read_header_info().map_err(|error| damaged(&error))?;
     let bits = info.color_type.samples() * info.bit_depth as usize;
     believable((info.height as usize, info.width as usize), (DEFLATE * 8).div_ceil(bits), bytes.len())?;
-    decoder.read_info().map_err(|error| error.to_string())
+    decoder.read_info().map_err(|error| damaged(&error))
+}
+
+/// What is wrong with the bytes.
+fn damaged(error: &DecodingError) -> String {
+    match error {
+        DecodingError::Format(_) => format!("its bytes are damaged ({error}): copy or fetch it again"),
+        _ => error.to_string(),
+    }
 }
 
 /// The most bytes that deflate makes of one.

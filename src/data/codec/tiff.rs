@@ -20,7 +20,8 @@ const UNASSOCIATED: u16 = 2;
 const DENSITY: usize = 1 << 14;
 
 pub(super) fn is(bytes: &[u8]) -> bool {
-    matches!(bytes, [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..])
+    // 42, or 43 for a file of the long kind.
+    matches!(bytes, [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..])
 }
 
 pub(super) fn header(bytes: &[u8]) -> Result<Header, String> {
@@ -122,6 +123,12 @@ impl Stored {
     /// Red, green and blue of all pixels.
     fn colours(&self) -> Result<Vec<u8>, String> {
         let grey = matches!(self.colour, ColorType::Gray(_) | ColorType::GrayA(_) | ColorType::Multiband { .. });
+        if self.samples > 4 && !matches!(self.colour, ColorType::CMYKA(_)) {
+            return Err(format!(
+                "it has {} channels; expected 1 to 4: write three of them into a picture of their own",
+                self.samples
+            ));
+        }
         let scale = if self.depth < 8 { 255 / ((1 << self.depth) - 1) } else { 1 };
         let values: Cow<'_, [u8]> = match &self.values {
             DecodingResult::U8(values) => Cow::Borrowed(values),

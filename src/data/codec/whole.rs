@@ -62,7 +62,10 @@ impl Kind {
 
     /// Hands over rows as red, green, blue. Transparency is left out, as OpenCV does.
     pub(super) fn decode(self, bytes: &[u8], rows: Range<usize>, take: &mut dyn FnMut(usize, &[u8])) -> Result<(), String> {
-        let (width, pixels) = colours(self.image(bytes)?)?;
+        let (width, mut pixels) = colours(self.image(bytes)?)?;
+        if self == Self::Bmp && depth(bytes) == 16 {
+            cut_to_stored_bits(bytes, &mut pixels);
+        }
         let rows = pixels.chunks_exact(width * 3).enumerate().take(rows.end).skip(rows.start);
         rows.for_each(|(y, row)| take(y, row));
         Ok(())
@@ -88,6 +91,15 @@ fn number(bytes: &[u8], at: usize, size: usize) -> usize {
 fn depth(bytes: &[u8]) -> usize {
     const HEADER: usize = 40;
     if number(bytes, 14, 4) < HEADER { 0 } else { number(bytes, 28, 2) }
+}
+
+/// Five or six bits a colour: OpenCV shifts them to the upper end of a byte, where the image crate spreads them over all of it.
+fn cut_to_stored_bits(bytes: &[u8], pixels: &mut [u8]) {
+    const MASK_OF_GREEN: usize = 58;
+    const SIX_BITS: usize = 0x07e0;
+    let fields = number(bytes, 30, 4) == 3;
+    let green = if fields && number(bytes, MASK_OF_GREEN, 4) == SIX_BITS { 0xfc } else { 0xf8 };
+    pixels.chunks_exact_mut(3).for_each(|it| (it[0], it[1], it[2]) = (it[0] & 0xf8, it[1] & green, it[2] & 0xf8));
 }
 
 /// The indices of a BMP with a palette, which the image crate gives the colours of.
