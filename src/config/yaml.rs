@@ -14,9 +14,10 @@ use super::references;
 
 /// Parses one YAML document. `source` names the text in errors. An empty text is an empty mapping.
 pub(super) fn parse(text: &str, source: &Arc<str>) -> Result<Node, ConfigError> {
+    control_characters(text, source)?;
     let text = references::mark(text);
-    let mut value: serde_yaml::Value = serde_yaml::from_str(&text).map_err(|error| syntax_error(&error, source))?;
-    value.apply_merge().map_err(|error| syntax_error(&error, source))?;
+    let mut value: serde_yaml::Value = serde_yaml::from_str(&text).map_err(|error| syntax_error(&error, &text, source))?;
+    value.apply_merge().map_err(|error| syntax_error(&error, &text, source))?;
     if value.is_null() {
         return Ok(Node::new(Value::Map(Map::new()), Origin::file(source, 1)));
     }
@@ -24,9 +25,31 @@ pub(super) fn parse(text: &str, source: &Arc<str>) -> Result<Node, ConfigError> 
     build(value, lines.as_deref(), 1, source)
 }
 
-fn syntax_error(error: &serde_yaml::Error, source: &Arc<str>) -> ConfigError {
-    let text = error.to_string();
-    let message = text.split(" at line ").next().unwrap_or(&text);
+/// Refuses characters that no YAML file can hold, which its parser would place on line 1 wherever they are.
+fn control_characters(text: &str, source: &Arc<str>) -> Result<(), ConfigError> {
+    let control = |it: char| matches!(it, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{7f}');
+    let Some(at) = text.find(control) else { return Ok(()) };
+    let line = 1 + text[..at].bytes().filter(|it| *it == b'\n').count();
+    let what = match text.as_bytes()[at] {
+        0 => "a NUL: is the file whole?".to_owned(),
+        0x1a => "a Ctrl-Z (0x1a), as old editors end a file: remove it".to_owned(),
+        it => format!("the control character 0x{it:02x}: remove it"),
+    };
+    Err(ConfigError::text(&Origin::file(source, line), what))
+}
+
+fn syntax_error(error: &serde_yaml::Error, text: &str, source: &Arc<str>) -> ConfigError {
+    let told = error.to_string();
+    if told.contains("duplicate entry") {
+        let repeated = Reader::repeated(text).into_iter().map(|(key, first, line)| {
+            ConfigError::text(&Origin::file(source, line), format!("`{key}` is set already on line {first}"))
+        });
+        let repeated: Vec<_> = repeated.collect();
+        if !repeated.is_empty() {
+            return ConfigError::all(repeated);
+        }
+    }
+    let message = told.split(" at line ").next().unwrap_or(&told);
     let origin = match error.location() {
         Some(location) => Origin::file(source, location.line()),
         None => Origin::named(source),
@@ -101,13 +124,7 @@ struct Lines {
 impl Lines {
     /// Of a text that `serde_yaml` has accepted; `None` where the event parser does not.
     fn of(text: &str) -> Option<Rc<Self>> {
-        let mut reader = Reader { parser: Parser::new_from_str(text), anchors: HashMap::new() };
-        loop {
-            match reader.next()? {
-                (Event::StreamStart | Event::DocumentStart(_) | Event::Nothing, _) => {}
-                (event, span) => return reader.value(&event, span),
-            }
-        }
+        Reader::new(text).document()
     }
 
     fn item(&self, index: usize) -> Option<&Self> {
@@ -133,9 +150,31 @@ impl Lines {
 struct Reader<'input> {
     parser: Parser<'input, StrInput<'input>>,
     anchors: HashMap<usize, Rc<Lines>>,
+    /// Keys that a mapping has twice, with the lines of both.
+    repeated: Vec<(String, usize, usize)>,
 }
 
 impl<'input> Reader<'input> {
+    fn new(text: &'input str) -> Self {
+        Self { parser: Parser::new_from_str(text), anchors: HashMap::new(), repeated: Vec::new() }
+    }
+
+    /// Keys that a mapping has twice, with the lines of both, as far as the text can be read.
+    fn repeated(text: &str) -> Vec<(String, usize, usize)> {
+        let mut reader = Reader::new(text);
+        reader.document();
+        reader.repeated
+    }
+
+    fn document(&mut self) -> Option<Rc<Lines>> {
+        loop {
+            match self.next()? {
+                (Event::StreamStart | Event::DocumentStart(_) | Event::Nothing, _) => {}
+                (event, span) => return self.value(&event, span),
+            }
+        }
+    }
+
     fn next(&mut self) -> Option<(Event<'input>, Span)> {
         self.parser.next_event()?.ok()
     }
@@ -168,8 +207,10 @@ impl<'input> Reader<'input> {
                     let below = self.value(&event, span)?;
                     if text == "<<" {
                         merged = Some(below);
-                    } else {
-                        lines.entries.insert(text, (line, below));
+                    } else if let Some((first, _)) = lines.entries.insert(text.clone(), (line, below))
+                        && !text.is_empty()
+                    {
+                        self.repeated.push((text, first, line));
                     }
                 }
                 if let Some(merged) = merged {
@@ -271,6 +312,10 @@ merged:
             error("a: 1\n---\nb: 2"),
             error("<<: 5"),
             error("1: a\n'1': b"),
+            error("a: 1\nb:\n  c: 1\n  d: 2\n  c: 3\ne: 1\na: 5"),
+            error("a: 1\nb: 'x\0y'"),
+            error("a: 1\nb: 2\n\x1a"),
+            error("a: \x1b[1m"),
         ];
         insta::assert_snapshot!(errors.join("\n"));
     }
