@@ -50,7 +50,7 @@ impl Places<'_> {
     fn name(&self, line: &OsStr) -> Result<OsString, String> {
         // Nearly every line of nearly every list is a plain name.
         let bytes = line.as_bytes();
-        let plain = !bytes.iter().any(|it| it.is_ascii_whitespace() || *it == b'\\' || *it == b',')
+        let plain = !bytes.iter().any(|it| is_separator(*it) || *it == b'\\')
             && !bytes.starts_with(b"/")
             && !bytes.starts_with(b"./")
             && line.to_str().is_some()
@@ -59,57 +59,111 @@ impl Places<'_> {
         if plain || self.exists(line) {
             return Ok(line.to_owned());
         }
-        let Some(text) = line.to_str() else {
+        let (first, second) = self.columns(bytes);
+        let name = self.image(first);
+        if line.to_str().is_none() && !name.as_ref().is_ok_and(|it| self.exists(it)) {
             return Err(format!(
                 "`{}` is not UTF-8 ({}), and no image has that name; save the list as UTF-8",
                 line.display(),
                 text::guess(bytes)
             ));
+        }
+        let name = name?;
+        if second.is_empty() {
+            return Ok(name);
+        }
+        let label = self.label(second);
+        if label.as_ref().is_ok_and(|it| *it == name) {
+            return Ok(name);
+        }
+        if second.iter().any(|it| is_separator(*it)) {
+            let line = line.display();
+            return Err(format!("`{line}` has more than two columns; expected the name of an image, without its suffix"));
+        }
+        label?;
+        Err(format!(
+            "`{}` has the label map `{}` beside it, and a label map is found by its image's name: {}{}; name the label maps so, or \
+             set seg_map_suffix",
+            OsStr::from_bytes(first).display(),
+            OsStr::from_bytes(second).display(),
+            name.display(),
+            self.seg_map_suffix
+        ))
+    }
+
+    /// A line's first column, and what stands behind it. Names may hold spaces and commas, so the first column is the longest that is
+    /// an image's name; where none is, it ends at the first tab, or else at the first space or comma.
+    fn columns<'a>(&self, line: &'a [u8]) -> (&'a [u8], &'a [u8]) {
+        let split = |at: usize| {
+            let behind = line[at..].iter().position(|it| !is_separator(*it)).map_or(line.len(), |it| at + it);
+            (line[..at].trim_ascii_end(), &line[behind..])
         };
-        let mut columns = text.split([' ', '\t', ',']).map(str::trim).filter(|it| !it.is_empty());
-        let (first, second, third) = (columns.next().unwrap_or(text), columns.next(), columns.next());
-        if third.is_some() {
-            return Err(format!("`{text}` has more than two columns; expected the name of an image, without its suffix"));
+        let ends = || (0..line.len()).filter(|&at| is_separator(line[at]));
+        let Some(end) = ends().next() else { return (line, b"") };
+        let (first, second) = split(end);
+        // Two files beside each other need no look at the folder.
+        let two = first.ends_with(self.img_suffix.as_bytes()) && second.ends_with(self.seg_map_suffix.as_bytes());
+        if two && !second.iter().any(|it| is_separator(*it)) {
+            return (first, second);
         }
-        let name = self.tidy(first, self.img_suffix, self.prefixes[0])?;
-        if let Some(second) = second {
-            let label = self.tidy(second, self.seg_map_suffix, self.prefixes[1])?;
-            if label != name {
-                return Err(format!(
-                    "`{first}` has the label map `{second}` beside it, and a label map is found by its image's name: {name}{}; name \
-                     the label maps so, or set seg_map_suffix",
-                    self.seg_map_suffix
-                ));
-            }
+        let is_image = |column: &[u8]| self.image(column).is_ok_and(|it| self.exists(&it));
+        match ends().chain([line.len()]).rev().find(|&at| is_image(split(at).0)) {
+            Some(at) => split(at),
+            None => split(line.iter().position(|it| *it == b'\t').unwrap_or(end)),
         }
-        Ok(name.into())
+    }
+
+    fn image(&self, column: &[u8]) -> Result<OsString, String> {
+        self.tidy(column, self.img_suffix, "img_suffix", self.prefixes[0])
+    }
+
+    fn label(&self, column: &[u8]) -> Result<OsString, String> {
+        self.tidy(column, self.seg_map_suffix, "seg_map_suffix", self.prefixes[1])
     }
 
     /// A column as a name: with slashes, below its folder, without its suffix.
-    fn tidy(&self, column: &str, suffix: &str, prefix: Option<&Path>) -> Result<String, String> {
-        let slashed = column.replace('\\', "/");
-        let mut name = slashed.as_str();
-        name = name.strip_prefix(&format!("{}/", self.img_dir.display())).unwrap_or(name);
-        if name.starts_with('/')
+    fn tidy(&self, column: &[u8], suffix: &str, key: &str, prefix: Option<&Path>) -> Result<OsString, String> {
+        let slashed: Vec<u8> = column.iter().map(|it| if *it == b'\\' { b'/' } else { *it }).collect();
+        let mut name = below(&slashed, self.img_dir);
+        if name.starts_with(b"/")
             && let Ok(whole) = std::fs::canonicalize(self.img_dir)
         {
-            name = name.strip_prefix(&format!("{}/", whole.display())).unwrap_or(name);
+            name = below(name, &whole);
         }
-        name = name.trim_start_matches("./").trim_start_matches('/');
-        if let Some(prefix) = prefix.and_then(|it| it.to_str()).map(|it| it.trim_matches('/')).filter(|it| !it.is_empty())
-            && let Some(below) = name.strip_prefix(prefix).and_then(|it| it.strip_prefix('/'))
-        {
-            name = below;
+        while let Some(rest) = name.strip_prefix(b"./") {
+            name = rest;
         }
-        if let Some(bare) = name.strip_suffix(suffix).filter(|it| !it.is_empty()) {
-            return Ok(bare.to_owned());
+        name = without_slashes(name);
+        if let Some(prefix) = prefix {
+            let prefix = prefix.as_os_str().as_bytes();
+            name = below(name, Path::new(OsStr::from_bytes(without_slashes(prefix))));
         }
-        if ends_as_picture(name.as_bytes()) {
-            let which = if suffix == self.img_suffix { "img_suffix" } else { "seg_map_suffix" };
-            return Err(format!("`{name}` does not end in {suffix} ({which}): set {which} to the end that the files have"));
+        let bare = name.strip_suffix(suffix.as_bytes()).filter(|it| !it.is_empty());
+        if bare.is_none() && ends_as_picture(name) {
+            let name = OsStr::from_bytes(name).display();
+            return Err(format!("`{name}` does not end in {suffix} ({key}): set {key} to the end that the files have"));
         }
-        Ok(name.to_owned())
+        Ok(OsStr::from_bytes(bare.unwrap_or(name)).to_owned())
     }
+}
+
+/// What may stand between two columns.
+fn is_separator(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte == b','
+}
+
+fn without_slashes(path: &[u8]) -> &[u8] {
+    &path[path.iter().position(|it| *it != b'/').unwrap_or(path.len())..]
+}
+
+/// The part of a path that lies below `folder`; the path itself where it does not.
+fn below<'a>(path: &'a [u8], folder: &Path) -> &'a [u8] {
+    let folder = folder.as_os_str().as_bytes();
+    let folder = folder.strip_suffix(b"/").unwrap_or(folder);
+    if folder.is_empty() {
+        return path;
+    }
+    path.strip_prefix(folder).and_then(|it| it.strip_prefix(b"/")).unwrap_or(path)
 }
 
 fn ends_as_picture(bytes: &[u8]) -> bool {
@@ -126,7 +180,9 @@ mod tests {
         let img_dir = folder.path().join("images/train");
         std::fs::create_dir_all(&img_dir).expect("a folder");
         std::fs::write(img_dir.join("two words.jpg"), "").expect("writes");
-        std::fs::write(img_dir.join(OsStr::from_bytes(b"caf\xe9.jpg")), "").expect("writes");
+        for name in [&b"caf\xe9.jpg"[..], b"IMG (1).jpg", b"my holiday photo.jpg", b"a, b.jpg", b"my.jpg"] {
+            std::fs::write(img_dir.join(OsStr::from_bytes(name)), "").expect("writes");
+        }
         let places = Places {
             img_dir: &img_dir,
             prefixes: [Some(Path::new("images/train")), Some(Path::new("labels/train"))],
@@ -140,7 +196,7 @@ mod tests {
 
     #[test]
     fn lists_are_read_however_they_are_written() {
-        let lines: [&[u8]; 11] = [
+        let lines: [&[u8]; 23] = [
             b"a",
             b"b/c",
             b"a.jpg",
@@ -152,8 +208,33 @@ mod tests {
             b"a,a",
             b"two words",
             b"caf\xe9",
+            b"caf\xe9.jpg",
+            b"images/train/caf\xe9.jpg\tlabels/train/caf\xe9.png",
+            b"IMG (1).jpg",
+            b"IMG (1)",
+            b"IMG (1).jpg\tIMG (1).png",
+            b"my holiday photo.jpg my holiday photo.png",
+            b"/images/train/my holiday photo.jpg",
+            b"images\\train\\IMG (1).jpg, labels\\train\\IMG (1).png",
+            b"a, b.jpg",
+            b"a, b.jpg,a, b.png",
+            b"my.jpg my.png",
+            b"not there.jpg\tnot there.png",
         ];
-        let expected = ["a", "b/c", "a", "a", "a", "sub/a", "a", "a", "a", "two words", "caf\u{fffd}"];
+        let names = ["a", "b/c", "a", "a", "a", "sub/a", "a", "a", "a", "two words", "caf\u{fffd}", "caf\u{fffd}", "caf\u{fffd}"];
+        let spaced = [
+            "IMG (1)",
+            "IMG (1)",
+            "IMG (1)",
+            "my holiday photo",
+            "my holiday photo",
+            "IMG (1)",
+            "a, b",
+            "a, b",
+            "my",
+            "not there",
+        ];
+        let expected = [&names[..], &spaced].concat();
         assert_eq!(read(&lines).expect("names"), expected);
     }
 
