@@ -30,6 +30,7 @@ mod slurm_training;
 mod training;
 mod tutorial;
 mod two_ranks;
+mod unusable;
 mod viewer;
 mod waiting;
 mod weights;

@@ -39,7 +39,8 @@ fn the_example_of_a_dataset_of_ones_own_trains_and_tests() {
     fs::create_dir(folder.path().join("data")).expect("a folder");
     three_classes(&folder.path().join("data/mine"));
     std::os::unix::fs::symlink(root.join("configs"), folder.path().join("configs")).expect("a link");
-    fs::write(folder.path().join("my_pspnet.yaml"), block("## Your own dataset")).expect("writes");
+    let example = block("## Your own dataset");
+    fs::write(folder.path().join("my_pspnet.yaml"), &example).expect("writes");
 
     let here = || {
         let mut command = segslurm();
@@ -66,4 +67,31 @@ fn the_example_of_a_dataset_of_ones_own_trains_and_tests() {
     for class in ["road", "car", "person"] {
         assert!(table.contains(class), "{table}");
     }
+
+    // Other folders, and labels that begin at 0: what the text below the example says.
+    let root = folder.path().join("data/mine");
+    for (mode, short) in [("training", "train"), ("validation", "val")] {
+        fs::create_dir(root.join(short)).expect("a folder");
+        fs::rename(root.join("images").join(mode), root.join(short).join("rgb")).expect("moves");
+        fs::rename(root.join("annotations").join(mode), root.join(short).join("masks")).expect("moves");
+    }
+    let others = example
+        .replace("dataset: &mine\n", "dataset: &mine\n    data_prefix: {img_path: train/rgb, seg_map_path: train/masks}\n")
+        .replace("dataset: *mine", "dataset: {<<: *mine, data_prefix: {img_path: val/rgb, seg_map_path: val/masks}}")
+        .replace("num_classes: 3", "num_classes: 4")
+        .replace("[road, car", "[void, road, car")
+        .replace("palette: [", "palette: [[0, 0, 0], ")
+        .replace("reduce_zero_label: true", "reduce_zero_label: false");
+    fs::write(folder.path().join("others.yaml"), others).expect("writes");
+    let checked = ends_in(here().args(["train", "others.yaml", "--dry-run=every-file"]), 0);
+    let said = text(&checked.stdout);
+    assert!(said.contains("train_dataloader: 10 images, 4 classes") && said.contains("val_dataloader: 2 images, 4"), "{said}");
+    let notes = text(&checked.stderr);
+    assert!(notes.contains("train_dataloader.dataset.reduce_zero_label is false, and so it is read"), "{notes}");
+    // Folders in the shared part alone are the training's in every set.
+    let mistaken = example
+        .replace("dataset: &mine\n", "dataset: &mine\n    data_prefix: {img_path: train/rgb, seg_map_path: train/masks}\n");
+    fs::write(folder.path().join("mistaken.yaml"), mistaken).expect("writes");
+    let notes = text(&ends_in(here().args(["config", "mistaken.yaml"]), 0).stderr);
+    assert!(notes.contains("val_dataloader.dataset has the images that train_dataloader.dataset is trained with"), "{notes}");
 }

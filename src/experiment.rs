@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::config::{self, Config, ConfigError, OneOrMany};
+use crate::config::{self, Config, ConfigError, Node, OneOrMany};
 use crate::data::{DataloaderConfig, Transform};
 use crate::ddp::WrapperConfig;
 use crate::dist::Launcher;
@@ -112,6 +112,9 @@ pub struct Experiment {
     /// What is odd in the config and no error.
     #[serde(skip)]
     pub remarks: Vec<String>,
+    /// What it was read from, which knows where each key stands.
+    #[serde(skip)]
+    tree: Option<Node>,
 }
 
 /// `default_scope`.
@@ -212,15 +215,20 @@ impl Experiment {
     pub fn from_config(config: &Config) -> Result<Self, Failure> {
         old_style::refuse(&config.root)?;
         let config = completion::complete(config)?;
-        let (mut experiment, remarks) = config.read::<Self>(&USUAL_NAMES).map_err(|faulty| {
-            let contradictions = faulty.value.as_ref().and_then(|it| agreement::check(it).err());
+        let (mut experiment, remarks) = config.read::<Self>(&USUAL_NAMES).map_err(|mut faulty| {
+            let contradictions = faulty.value.as_mut().and_then(|it| {
+                it.tree = Some(config.root.clone());
+                agreement::check(it).err()
+            });
             let faults = ConfigError::all(faulty.errors).to_string();
             let told = faults + &contradictions.map(|it| format!("\n{}", it.message)).unwrap_or_default();
             Failure::new(Exit::Config, told)
         })?;
+        experiment.tree = Some(config.root.clone());
         agreement::check(&experiment)?;
         let old = old_style::remarks(&config.root, &config.variables.names);
-        experiment.remarks = config.remarks.iter().cloned().chain(remarks).chain(old).collect();
+        let odd = agreement::remarks(&experiment);
+        experiment.remarks = config.remarks.iter().cloned().chain(remarks).chain(old).chain(odd).collect();
         if experiment.sync_bn.is_some() {
             experiment.model.synchronize_norms();
         }

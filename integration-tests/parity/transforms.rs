@@ -114,7 +114,7 @@ fn pipeline(transform: Value, image: &Image, label: &LabelMap) -> (Image, LabelM
     let steps = json!([{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}, transform, {"type": "PackSegInputs"}]);
     let steps: Vec<Transform> = peer::section(&steps);
     let rule = LabelRule { reduce_zero_label: false, label_map: None, ignore_index: 255, num_classes: None };
-    let pipeline = Pipeline::init(steps, &rule).expect("a pipeline");
+    let pipeline = Pipeline::init(steps).expect("a pipeline");
     let entry = Entry { index: 0, img_path: &img_path, seg_map_path: Some(&seg_map_path), rule: &rule };
     let Sample { image, label, .. } = pipeline.run(entry, &mut sample_rng(0, 0, 0, 0)).expect("runs").remove(0);
     (image, label.expect("labels"))

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 
 use crate::checkpoint::{Checkpoint, Places, Source};
-use crate::data::DataError;
+use crate::data::dataset::{Look, Survey};
 use crate::exit::{Exit, Failure};
 use crate::experiment::Experiment;
 use crate::models::{TensorKind, named_tensors};
@@ -20,12 +20,13 @@ pub(super) struct Checked {
     pub lines: Vec<String>,
 }
 
-/// Lists and surveys the datasets, finds the files of weights, builds the model. Missing files of all datasets are told
-/// together, any other fault ends it, as it would end the run; what is odd is noted on standard error.
+/// Lists and surveys the datasets, finds the files of weights, builds the model. Files of all datasets that are missing or cannot
+/// be used are told together, any other fault ends it, as it would end the run; what is odd is noted on standard error.
 pub(super) fn check(
     kind: Kind,
     experiment: &Experiment,
     checkpoint: Option<&Path>,
+    look: Look,
     variables: Variables,
 ) -> anyhow::Result<Checked> {
     let parts = match kind {
@@ -35,18 +36,16 @@ pub(super) fn check(
     if let (Kind::Train, Some(missing)) = (kind, experiment.lacks_for_training()) {
         return Err(Failure::new(Exit::Config, format!("the config has no {missing}, which a training needs")).into());
     }
-    let (mut lines, mut absent) = (Vec::new(), Vec::new());
+    let (mut lines, mut faults) = (Vec::new(), Survey::default());
     for (key, loader) in parts.into_iter().filter_map(|(key, loader)| Some((key, loader.as_ref()?))) {
         let model = &experiment.model;
         let dataset = loader.dataset.init()?.for_model(model.num_classes(), model.ignore_index());
-        let survey = dataset.survey()?;
+        let survey = dataset.survey(look)?;
         survey.told.iter().for_each(|told| terminal::note(format!("segslurm: {key}.dataset: {told}")));
-        absent.extend(survey.absent);
+        faults.take_faults(survey);
         lines.push(format!("{key}: {} images, {} classes", dataset.len(), dataset.metainfo().classes.len()));
     }
-    if !absent.is_empty() {
-        return Err(DataError::Absent(absent).into());
-    }
+    faults.outcome()?;
     for (what, path) in weights(kind, experiment, checkpoint) {
         let source = Source::parse(&path, &Places::of(variables))?;
         lines.push(match source.local()? {

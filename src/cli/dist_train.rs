@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser};
 
 use super::machines::{ENVIRONMENT, Ranks};
+use super::slurm_args::CheckArgs;
 use super::train::Training;
 use crate::exit::Exit;
 use crate::worker::Variables;
@@ -27,16 +28,15 @@ struct Rank {
     #[command(flatten)]
     training: Training,
 
-    /// Check config, data and model, and start nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    check: CheckArgs,
 }
 
 pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
     let mut line = vec!["train".into(), args.config.clone().into_os_string()];
     line.extend(args.ranks.options.iter().cloned());
     match Rank::try_parse_from(&line) {
-        Ok(rank) if rank.dry_run => rank.training.check(variables),
+        Ok(Rank { training, check: CheckArgs { dry_run: Some(files) } }) => training.check(files, variables),
         Ok(rank) => args.ranks.start(line, &rank.training.here()?, variables),
         Err(error) => {
             let line: Vec<_> = std::iter::once("segslurm".into()).chain(line).collect();

@@ -10,6 +10,7 @@ use anyhow::Context;
 use super::check::check;
 use super::slurm_args::{SlurmArgs, SubmitArgs};
 use crate::checkpoint::{Checkpoint, CheckpointError, Places, Source};
+use crate::data::dataset::Look;
 use crate::dist::{self, Accelerator, Launcher};
 use crate::exit::{Exit, Failure};
 use crate::experiment::Experiment;
@@ -170,8 +171,8 @@ impl Order<'_> {
         if plan.spec.array && !submit.batch {
             return Err(usage("--array makes several jobs at once: give --batch as well"));
         }
-        if submit.dry_run {
-            return order.dry_run(&plan, submit, &script, variables);
+        if let Some(files) = submit.check.dry_run {
+            return order.dry_run(&plan, submit, &script, files.into(), variables);
         }
         if let Some(without) = plan.without_slurm() {
             return order.here(&plan, submit, &without);
@@ -251,8 +252,8 @@ impl Order<'_> {
         Ok(local.execute()?)
     }
 
-    fn dry_run(&self, plan: &Plan, submit: &SubmitArgs, script: &str, variables: Variables) -> anyhow::Result<Exit> {
-        let checked = check(self.kind, &plan.experiment, self.checkpoint.as_deref(), variables)?;
+    fn dry_run(&self, plan: &Plan, submit: &SubmitArgs, script: &str, look: Look, variables: Variables) -> anyhow::Result<Exit> {
+        let checked = check(self.kind, &plan.experiment, self.checkpoint.as_deref(), look, variables)?;
         for path in &plan.checkpoints {
             Checkpoint::read(path)?;
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::args::path;
 use crate::dist::Launcher;
 use crate::exit::{Exit, Failure};
 use crate::worker::{Task, Variables};
@@ -25,7 +26,7 @@ pub(crate) enum LauncherName {
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct LaunchArgs {
     /// Where checkpoints, logs and results go; else the config's work_dir, else work_dirs/<config name>
-    #[arg(long, value_name = "DIR", overrides_with = "work_dir")]
+    #[arg(long, value_name = "DIR", value_parser = path(), overrides_with = "work_dir")]
     pub(crate) work_dir: Option<PathBuf>,
 
     /// Scale the learning rates to the batch of all ranks, by the config's auto_scale_lr.base_batch_size

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
+use super::args::path;
+use crate::data::dataset::Look;
 use crate::exit::{Exit, Failure};
 use crate::slurm::job::Flags;
 
@@ -106,8 +108,33 @@ pub(crate) struct SlurmArgs {
     #[arg(long, value_name = "NAME")]
     pub(super) site: Option<String>,
     /// A script template of your own
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub(super) template: Option<PathBuf>,
+}
+
+/// What is looked at in place of a run.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct CheckArgs {
+    /// Check config, data and model and start nothing; a few images and label maps are decoded, or every-file. Of a job on Slurm also
+    /// when it would start, and every value and where it came from
+    #[arg(long, value_name = "FILES", num_args = 0..=1, require_equals = true, default_missing_value = "some")]
+    pub(super) dry_run: Option<Files>,
+}
+
+/// How many files `--dry-run` decodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Files {
+    Some,
+    EveryFile,
+}
+
+impl From<Files> for Look {
+    fn from(files: Files) -> Self {
+        match files {
+            Files::Some => Self::Some,
+            Files::EveryFile => Self::EveryFile,
+        }
+    }
 }
 
 /// How a job is run: in the foreground unless one of these says otherwise.
@@ -117,9 +144,8 @@ pub(crate) struct SubmitArgs {
     /// Submit with sbatch and return
     #[arg(long)]
     pub(super) batch: bool,
-    /// Check everything, ask Slurm when the job would start, show every value and where it came from; submit nothing
-    #[arg(long)]
-    pub(super) dry_run: bool,
+    #[command(flatten)]
+    pub(super) check: CheckArgs,
     /// Fail where there is no Slurm, instead of running here
     #[arg(long)]
     pub(super) no_fallback: bool,
@@ -173,7 +199,7 @@ impl SlurmArgs {
             ("site", self.site.is_some()),
             ("template", self.template.is_some()),
             ("batch", submit.batch),
-            ("dry-run", submit.dry_run),
+            ("dry-run", submit.check.dry_run.is_some()),
             ("no-fallback", submit.no_fallback),
             ("nproc", submit.nproc.is_some()),
         ];

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
+use super::args::path;
 use super::train::Training;
 use crate::exit::Exit;
 use crate::worker::Variables;
@@ -12,7 +13,7 @@ use crate::worker::Variables;
 #[derive(Debug, ClapArgs)]
 pub(super) struct ScriptArgs {
     /// Write the script into this file instead of standard output
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub(super) output: Option<PathBuf>,
 
     /// Replace FILE where it is there already and says something else

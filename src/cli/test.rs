@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 
+use super::args::path;
 use super::check::{check, report};
 use super::job::Order;
 use super::launch_args::{LaunchArgs, positionals, utf8};
-use super::slurm_args::{SlurmArgs, SubmitArgs, help_end};
+use super::slurm_args::{CheckArgs, Files, SlurmArgs, SubmitArgs, help_end};
 use crate::exit::{Exit, Failure};
 use crate::launch::viewer;
 use crate::rundir::RunDir;
@@ -48,11 +49,11 @@ pub(crate) struct Testing {
     positionals: Vec<OsString>,
 
     /// Write label maps as PNG into this folder
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     out: Option<PathBuf>,
 
     /// Paint predictions over the images, into work_dir/<time>/<DIR>
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     show_dir: Option<PathBuf>,
 
     /// Show the painted pictures with the desktop's viewer
@@ -116,11 +117,11 @@ impl Testing {
     }
 
     /// What can be known of it before it runs.
-    pub(super) fn check(&self, variables: Variables) -> anyhow::Result<Exit> {
+    pub(super) fn check(&self, files: Files, variables: Variables) -> anyhow::Result<Exit> {
         let (task, checkpoint) = self.here()?;
         let experiment = worker::typed(&task)?;
         experiment.check_test(self.out.is_some())?;
-        let checked = check(Kind::Test, &experiment, Some(&checkpoint), variables)?;
+        let checked = check(Kind::Test, &experiment, Some(&checkpoint), files.into(), variables)?;
         let work_dir = RunDir::choose(task.work_dir.as_deref(), experiment.work_dir.as_deref(), &task.config);
         report(Kind::Test, &task.config, &checked, &experiment, &work_dir)
     }
@@ -131,10 +132,10 @@ pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
     if args.positionals.len() != 2 {
         return args.order(FORMS)?.run(submit, variables);
     }
-    args.slurm.refuse(&SubmitArgs { dry_run: false, ..submit.clone() })?;
+    args.slurm.refuse(&SubmitArgs { check: CheckArgs::default(), ..submit.clone() })?;
     args.launch.notice_launcher(variables)?;
-    if submit.dry_run {
-        return args.check(variables);
+    if let Some(files) = submit.check.dry_run {
+        return args.check(files, variables);
     }
     let (task, checkpoint) = args.here()?;
     let show_dir = args.show_dir.clone().or_else(|| args.show.then(|| PathBuf::from("vis_data/vis_image")));

@@ -8,7 +8,7 @@ use clap::Args as ClapArgs;
 use super::check::{check, report};
 use super::job::Order;
 use super::launch_args::{LaunchArgs, positionals, utf8};
-use super::slurm_args::{SlurmArgs, SubmitArgs, help_end};
+use super::slurm_args::{CheckArgs, Files, SlurmArgs, SubmitArgs, help_end};
 use crate::exit::{Exit, Failure};
 use crate::rundir::RunDir;
 use crate::slurm::job::Kind;
@@ -72,11 +72,11 @@ impl Training {
     }
 
     /// What can be known of it before it runs.
-    pub(super) fn check(&self, variables: Variables) -> anyhow::Result<Exit> {
+    pub(super) fn check(&self, files: Files, variables: Variables) -> anyhow::Result<Exit> {
         let task = self.here()?;
         let experiment = worker::typed(&task)?;
         experiment.check_training()?;
-        let checked = check(Kind::Train, &experiment, None, variables)?;
+        let checked = check(Kind::Train, &experiment, None, files.into(), variables)?;
         let work_dir = RunDir::choose(task.work_dir.as_deref(), experiment.work_dir.as_deref(), &task.config);
         report(Kind::Train, &task.config, &checked, &experiment, &work_dir)
     }
@@ -116,10 +116,10 @@ impl Training {
 
 pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
     if args.training.positionals.len() == 1 {
-        args.training.slurm.refuse(&SubmitArgs { dry_run: false, ..args.submit.clone() })?;
+        args.training.slurm.refuse(&SubmitArgs { check: CheckArgs::default(), ..args.submit.clone() })?;
         args.training.launch.notice_launcher(variables)?;
-        if args.submit.dry_run {
-            return args.training.check(variables);
+        if let Some(files) = args.submit.check.dry_run {
+            return args.training.check(files, variables);
         }
         return worker::train(&args.training.here()?, variables);
     }

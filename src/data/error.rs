@@ -26,6 +26,14 @@ pub enum DataError {
     #[error("{}", .0.iter().map(|it| excerpt::line(it)).collect::<Vec<_>>().join("\n"))]
     Absent(Vec<String>),
 
+    /// Files of one folder that cannot be used, and at how many of its entries was looked.
+    #[error("{}{}", by_reason(found), rest(*looked_at, *entries))]
+    Unusable { found: Vec<DataError>, looked_at: usize, entries: usize },
+
+    /// What is wrong with several datasets or in several ways.
+    #[error("{}", lines(.0))]
+    Several(Vec<DataError>),
+
     /// It is there, but the system does not let us read it.
     #[error("failed to read {what} {}: {source}", path.display())]
     Unreadable { what: &'static str, path: PathBuf, source: std::io::Error },
@@ -43,11 +51,10 @@ pub enum DataError {
 
     /// Image and label map do not lie on top of each other.
     #[error(
-        "label map {} is {}x{} but its image {} is {}x{} (width x height): expected equal sizes; \
-         is the label map of another image, or was only one of the two resized?",
+        "label map {} is {}x{} but its image {} is {}x{} (width x height): expected equal sizes; {hint}",
         label.display(), label_shape.1, label_shape.0, image.display(), image_shape.1, image_shape.0
     )]
-    SizeMismatch { label: PathBuf, label_shape: (usize, usize), image: PathBuf, image_shape: (usize, usize) },
+    SizeMismatch { label: PathBuf, label_shape: (usize, usize), image: PathBuf, image_shape: (usize, usize), hint: &'static str },
 
     /// A label that no class has.
     #[error(
@@ -73,6 +80,46 @@ pub enum DataError {
     Panicked { index: usize, path: PathBuf, message: String },
 }
 
+/// How the decoders say that there is less in a file than its header says.
+fn is_cut_off(reason: &str) -> bool {
+    let reason = reason.to_ascii_lowercase();
+    ["fill whole buffer", "unexpected end of file", "unexpected end of data", "unexpected eof"]
+        .iter()
+        .any(|it| reason.contains(it))
+}
+
+fn lines(errors: &[DataError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// One line for each reason: the first file in full, then the names of the others.
+fn by_reason(errors: &[DataError]) -> String {
+    let mut reasons: Vec<(&DataError, Vec<String>)> = Vec::new();
+    for error in errors {
+        match reasons.iter_mut().find(|(first, _)| first.has_reason_of(error)) {
+            Some((_, others)) => others.extend(error.path().map(|it| excerpt::line(&it.to_string_lossy()))),
+            None => reasons.push((error, Vec::new())),
+        }
+    }
+    let told = reasons.into_iter().map(|(first, others)| {
+        let (many, names) = (others.len(), others.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", "));
+        let more = if many > NAMED { ", …" } else { "" };
+        if many == 0 { first.to_string() } else { format!("{first}; so are {many} more: {names}{more}") }
+    });
+    told.collect::<Vec<_>>().join("\n")
+}
+
+/// So many files are named for one reason.
+const NAMED: usize = 100;
+
+/// What nobody looked at.
+fn rest(looked_at: usize, entries: usize) -> String {
+    if looked_at == entries {
+        return String::new();
+    }
+    format!("\nof {entries} entries {looked_at} were looked at: --dry-run=every-file looks at all of them")
+}
+
 impl DataError {
     /// Reading failed: missing when the system says so, else unreadable.
     pub(super) fn io(what: &'static str, path: &Path, source: std::io::Error, hint: &str) -> Self {
@@ -90,6 +137,8 @@ impl DataError {
         if words::lacks_memory(&reason) {
             return Self::OutOfMemory { what, path: path.to_owned(), reason };
         }
+        let reason =
+            if is_cut_off(&reason) { "it ends before the picture does: the file is truncated".to_owned() } else { reason };
         Self::Undecodable { what, path: path.to_owned(), reason }
     }
 
@@ -97,18 +146,46 @@ impl DataError {
         Self::Transform { name, reason: reason.into() }
     }
 
+    /// The file that cannot be used.
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Missing { path, .. }
+            | Self::Unreadable { path, .. }
+            | Self::Undecodable { path, .. }
+            | Self::OutOfMemory { path, .. }
+            | Self::LabelOutOfRange { path, .. }
+            | Self::SizeMismatch { label: path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
+    /// Whether both files cannot be used for one reason, so that one of them tells enough.
+    fn has_reason_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::LabelOutOfRange { .. }, Self::LabelOutOfRange { .. }) => true,
+            (Self::SizeMismatch { hint: a, .. }, Self::SizeMismatch { hint: b, .. }) => a == b,
+            (Self::Undecodable { what, reason, .. }, Self::Undecodable { what: other, reason: as_well, .. })
+            | (Self::OutOfMemory { what, reason, .. }, Self::OutOfMemory { what: other, reason: as_well, .. }) => {
+                what == other && reason == as_well
+            }
+            _ => false,
+        }
+    }
+
     /// The exit code of a program that ends with this error.
     pub fn exit(&self) -> Exit {
         match self {
             Self::Missing { .. } | Self::Absent(_) => Exit::NoInput,
-            Self::Dataset { .. } | Self::Text { .. } | Self::Listing { .. } | Self::Transform { .. } | Self::Loader(_) => {
-                Exit::Config
-            }
+            Self::Dataset { .. } | Self::Transform { .. } | Self::Loader(_) => Exit::Config,
+            Self::Unusable { found: errors, .. } | Self::Several(errors) => errors.first().map_or(Exit::Data, Self::exit),
             Self::Panicked { .. } => Exit::Software,
             Self::OutOfMemory { .. } => Exit::OutOfMemory,
-            Self::Unreadable { .. } | Self::Undecodable { .. } | Self::SizeMismatch { .. } | Self::LabelOutOfRange { .. } => {
-                Exit::Data
-            }
+            Self::Text { .. }
+            | Self::Listing { .. }
+            | Self::Unreadable { .. }
+            | Self::Undecodable { .. }
+            | Self::SizeMismatch { .. }
+            | Self::LabelOutOfRange { .. } => Exit::Data,
         }
     }
 }

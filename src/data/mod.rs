@@ -24,6 +24,7 @@ mod view;
 mod tests;
 
 pub use batch::{Batch, FlipDirection, Meta, Sample};
+use codec::is_jpeg;
 pub use codec::{read_image, read_label};
 pub use dataset::{Dataset, DatasetConfig, MetaInfo};
 pub use error::DataError;

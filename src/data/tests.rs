@@ -179,7 +179,8 @@ fn datasets_are_repeated_and_joined_and_must_agree_on_classes() {
     assert_eq!(joined.len(), 21);
     assert_eq!(joined.paths(20).0.file_name(), joined.paths(6).0.file_name());
     assert_eq!((joined.below(6), joined.below(20)), ((0, "6.png".into()), (1, "6.png".into())));
-    assert_eq!(joined.survey().expect("good label maps"), super::dataset::Survey::default());
+    let survey = joined.survey(super::dataset::Look::EveryFile).expect("lists");
+    assert!(survey.told.is_empty() && survey.outcome().is_ok());
 
     let DatasetConfig::BaseSegDataset(mut other) = part.clone() else { panic!("a folder dataset") };
     other.metainfo = parse_str("{classes: [a, b]}").expect("metainfo");
@@ -198,7 +199,7 @@ fn resized(transform: &str) -> Result<(usize, usize), String> {
     png(&path, png::ColorType::Grayscale, &[7; HEIGHT * WIDTH]);
     let steps = parse_str(&format!("[{{type: LoadImageFromFile}}, {transform}, {{type: PackSegInputs}}]")).expect("a pipeline");
     let rule = LabelRule { reduce_zero_label: false, label_map: None, ignore_index: 255, num_classes: None };
-    let pipeline = Pipeline::init(steps, &rule).map_err(|error| error.to_string())?;
+    let pipeline = Pipeline::init(steps).map_err(|error| error.to_string())?;
     let entry = Entry { index: 0, img_path: &path, seg_map_path: None, rule: &rule };
     let sample = pipeline.run(entry, &mut sample_rng(0, 0, 0, 0)).expect("runs").remove(0);
     assert_eq!(sample.image.shape(), sample.meta.img_shape);

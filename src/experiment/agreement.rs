@@ -6,9 +6,9 @@
 use std::fmt::Write as _;
 
 use super::{CustomHook, EmaType, EvaluatorConfig, Experiment, Rule};
-use crate::config::nearest;
-use crate::data::Transform;
+use crate::config::{Node, nearest};
 use crate::data::dataset::Source;
+use crate::data::{Transform, transform};
 use crate::exit::{Exit, Failure};
 use crate::metrics::{Counts, IoUMetricConfig};
 
@@ -18,8 +18,36 @@ pub(super) fn check(experiment: &Experiment) -> Result<(), Failure> {
     let mut problems = heads(experiment);
     problems.extend(classes(experiment, &sources));
     problems.extend(ignored(experiment, &sources));
+    problems.extend(pipelines(experiment, &sources));
     problems.extend(names_of_metrics(experiment));
-    refused(&problems)
+    refused(experiment, &problems)
+}
+
+/// What is odd and no contradiction.
+pub(super) fn remarks(experiment: &Experiment) -> Vec<String> {
+    let (mut odd, sources) = (Vec::new(), sources(experiment));
+    for source in sources.iter().filter(|it| it.says_reduce_zero_label()) {
+        let (key, value) = (&source.key, source.reduce_zero_label());
+        odd.extend(source.reduces_otherwise().into_iter().map(|step| {
+            format!("{step} is {}, but the dataset has the word: {key}.reduce_zero_label is {value}, and so it is read", !value)
+        }));
+    }
+    let (training, measuring): (Vec<_>, Vec<_>) = sources.into_iter().partition(|it| it.key.starts_with("train_"));
+    let Some(first) = training.first() else { return told(experiment, &odd) };
+    let (key, value) = (format!("{}.reduce_zero_label", first.key), first.reduce_zero_label());
+    for other in training.iter().skip(1).chain(&measuring).filter(|it| it.reduce_zero_label() != value) {
+        odd.push(format!(
+            "{}.reduce_zero_label is {}, but {key} is {value}: label 1 is another class in the one than in the other, which is right \
+             only where their files count differently",
+            other.key, !value
+        ));
+    }
+    for other in &measuring {
+        odd.extend(training.iter().find(|it| it.same_files(other)).map(|it| {
+            format!("{} has the images that {} is trained with: it measures what was learned by heart", other.key, it.key)
+        }));
+    }
+    told(experiment, &odd)
 }
 
 /// Refuses what only a training asks of an experiment: labels, and a place for what a validation writes.
@@ -27,17 +55,37 @@ pub(super) fn check_training(experiment: &Experiment) -> Result<(), Failure> {
     let mut problems = labelled(experiment);
     problems.extend(nowhere("val_evaluator", &experiment.val_evaluator, ""));
     problems.extend(hooks(experiment));
-    refused(&problems)
+    refused(experiment, &problems)
 }
 
 /// Refuses a test that is to write its predictions and nothing else, and has no place for them.
 pub(super) fn check_test(experiment: &Experiment, out: bool) -> Result<(), Failure> {
     let evaluators = if out { &[] } else { &experiment.test_evaluator[..] };
-    refused(&nowhere("test_evaluator", evaluators, ", and --out is not given").into_iter().collect::<Vec<_>>())
+    refused(experiment, &nowhere("test_evaluator", evaluators, ", and --out is not given").into_iter().collect::<Vec<_>>())
 }
 
-fn refused(problems: &[String]) -> Result<(), Failure> {
-    match problems {
+/// Texts that begin with a key, with the places in the files where these keys stand in front.
+fn told(experiment: &Experiment, texts: &[String]) -> Vec<String> {
+    texts.iter().map(|it| format!("{}{it}", place(experiment.tree.as_ref(), it))).collect()
+}
+
+/// Where the key stands that a text begins with; of one that is left out, the section that lacks it.
+fn place(tree: Option<&Node>, text: &str) -> String {
+    let Some(tree) = tree else { return String::new() };
+    let mut key = text.split([' ', ':', ',']).next().unwrap_or_default();
+    loop {
+        if key.is_empty() {
+            return String::new();
+        }
+        if let Some(node) = tree.get(key) {
+            return format!("{}: ", node.origin);
+        }
+        key = key.rsplit_once('.').map_or("", |(above, _)| above);
+    }
+}
+
+fn refused(experiment: &Experiment, problems: &[String]) -> Result<(), Failure> {
+    match &told(experiment, problems)[..] {
         [] => Ok(()),
         [one] => Err(Failure::new(Exit::Config, one)),
         many => {
@@ -167,19 +215,37 @@ fn ignored(experiment: &Experiment, sources: &[Source]) -> Vec<String> {
     if said.windows(2).all(|pair| pair[0].1 == pair[1].1) {
         return Vec::new();
     }
-    let told =
-        said.iter().map(|(key, value, given)| format!("\n    {key} is {value}{}", if *given { "" } else { " (left out)" }));
-    vec![format!("one label alone can mean \"no class\", but the config says several:{}", told.collect::<String>())]
+    let each = said.iter().map(|(key, value, given)| format!("{key} is {value}{}", if *given { "" } else { " (left out)" }));
+    let told: String = told(experiment, &each.collect::<Vec<_>>()).iter().map(|it| format!("\n    {it}")).collect();
+    vec![format!("one label alone can mean \"no class\", but the config says several:{told}")]
 }
 
 fn steps(key: &str, pipeline: &[Transform], said: &mut Vec<(String, i64, bool)>) {
-    for (index, step) in pipeline.iter().enumerate() {
-        let all = std::iter::once((format!("{key}.{index}"), step));
-        let inner = step.inner().map(|(inner, step)| (format!("{key}.{index}.{inner}"), step));
-        for (place, step) in all.chain(inner) {
-            said.extend(step.ignore_index().map(|(name, value)| (format!("{place}.{name}"), i64::from(value), true)));
-        }
+    for (at, step) in transform::steps(pipeline) {
+        said.extend(step.ignore_index().map(|(name, value)| (format!("{key}.{at}.{name}"), i64::from(value), true)));
     }
+}
+
+/// The steps of every pipeline by themselves, in their order, and beside their dataset.
+fn pipelines(experiment: &Experiment, sources: &[Source]) -> Vec<String> {
+    let mut problems = Vec::new();
+    let of_datasets = sources.iter().map(|it| (format!("{}.pipeline", it.key), it.pipeline()));
+    let of_tta = experiment.tta_pipeline.iter().map(|it| ("tta_pipeline".to_owned(), &it[..]));
+    for (key, steps) in of_datasets.chain(of_tta) {
+        problems.extend(transform::problems(steps).into_iter().map(|(at, problem)| format!("{key}.{at}: {problem}")));
+    }
+    for source in sources.iter().filter(|it| !it.says_reduce_zero_label()) {
+        let value = source.reduce_zero_label();
+        problems.extend(source.reduces_otherwise().into_iter().map(|step| {
+            format!(
+                "{step} is {}, but {} is {value} ({}'s own): set it in the dataset, which is enough",
+                !value,
+                format_args!("{}.reduce_zero_label", source.key),
+                source.name()
+            )
+        }));
+    }
+    problems
 }
 
 /// Every evaluator with its key, that of the validation first.
@@ -352,6 +418,69 @@ mod tests {
             &["test_dataloader.dataset.metainfo.classes=[a,b,c,d,e,f]"],
             &["test_dataloader", "other names", "`a` here and `stripes` there"],
         );
+    }
+
+    /// The same, and its remarks where it is not refused.
+    fn remarks(changes: &[&str]) -> Vec<String> {
+        let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/demo/pspnet_r18-d8_demo-128x128.yaml");
+        let config = config::load(&path, &changes).expect("a config");
+        Experiment::from_config(&config).expect("goes together").remarks
+    }
+
+    #[test]
+    fn places_stand_in_front_and_every_step_of_every_pipeline_is_held_to_them() {
+        let said = told(&[
+            "model.auxiliary_head.num_classes=7",
+            "train_pipeline.2.ratio_range=[0.5,2]",
+            "train_pipeline.0.to_float32=true",
+        ]);
+        assert!(said.starts_with("the config contradicts itself in "), "{said}");
+        assert!(said.contains("\n  --cfg-options: model.auxiliary_head.num_classes is 7, but"), "{said}");
+        let step =
+            "pspnet_r18-d8_demo-128x128.yaml:25: train_dataloader.dataset.pipeline.0: transform LoadImageFromFile: to_float32";
+        assert!(said.contains(step), "{said}");
+        let all = told(&["test_pipeline.0.to_float32=true"]);
+        for key in ["val_dataloader.dataset.pipeline.0: ", "test_dataloader.dataset.pipeline.0: "] {
+            assert!(all.contains(key), "{all}");
+        }
+    }
+
+    #[test]
+    fn the_dataset_has_the_word_of_reduce_zero_label() {
+        // The demo's datasets say true.
+        let otherwise = "train_pipeline.1.reduce_zero_label=false";
+        let said = remarks(&[otherwise]);
+        assert_eq!(
+            said,
+            ["--cfg-options: train_dataloader.dataset.pipeline.1.reduce_zero_label is false, but the dataset has the word: \
+              train_dataloader.dataset.reduce_zero_label is true, and so it is read"]
+        );
+        let alone = ["val_dataloader.dataset.reduce_zero_label=None", "val_dataloader.dataset.pipeline.2.reduce_zero_label=true"];
+        names(
+            &alone,
+            &[
+                "val_dataloader.dataset.pipeline.2.reduce_zero_label is true, but val_dataloader.dataset.reduce_zero_label is false \
+               (BaseSegDataset's own)",
+            ],
+        );
+        let apart = remarks(&["val_dataloader.dataset.reduce_zero_label=false"]);
+        assert_eq!(apart.len(), 1, "{apart:?}");
+        assert!(apart[0].contains(
+            "val_dataloader.dataset.reduce_zero_label is false, but train_dataloader.dataset.reduce_zero_label is true"
+        ));
+    }
+
+    #[test]
+    fn what_is_measured_on_the_images_of_the_training_is_told() {
+        let same = "val_dataloader.dataset.data_prefix.img_path=images/training";
+        let said = remarks(&[same]);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(
+            said[0].contains("val_dataloader.dataset has the images that train_dataloader.dataset is trained with"),
+            "{said:?}"
+        );
+        assert!(remarks(&[]).is_empty());
     }
 
     #[test]

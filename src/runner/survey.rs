@@ -1,31 +1,32 @@
 //! What a run says about its files before it begins.
 
+use crate::data::dataset::{self, Look};
 use crate::data::{DataError, Dataset};
 use crate::dist::Group;
 
 /// Looks at all datasets of a run. Rank 0 looks for all.
 pub struct Survey<'a> {
     group: &'a Group,
-    absent: Vec<String>,
+    faults: dataset::Survey,
 }
 
 impl<'a> Survey<'a> {
     pub fn new(group: &'a Group) -> Self {
-        Self { group, absent: Vec::new() }
+        Self { group, faults: dataset::Survey::default() }
     }
 
-    /// Warns of files that are left out and of label maps that hardly mean what the config says. A label that no class has is an error.
+    /// Warns of files that are left out and of label maps that hardly mean what the config says.
     pub fn look(&mut self, key: &str, dataset: &Dataset) -> Result<(), DataError> {
         if self.group.is_main() {
-            let survey = dataset.survey()?;
+            let survey = dataset.survey(Look::Some)?;
             survey.told.iter().for_each(|told| tracing::warn!("{key}: {told}"));
-            self.absent.extend(survey.absent);
+            self.faults.take_faults(survey);
         }
         Ok(())
     }
 
-    /// Files that are missing are one error, of all datasets.
+    /// Files that are missing or cannot be used are one error, of all datasets.
     pub fn end(self) -> Result<(), DataError> {
-        if self.absent.is_empty() { Ok(()) } else { Err(DataError::Absent(self.absent)) }
+        self.faults.outcome()
     }
 }

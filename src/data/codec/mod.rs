@@ -51,6 +51,19 @@ struct Header {
 impl Encoded {
     /// Reads the file and its header. An image that has to be turned is decoded at once, so this gives a view.
     pub(super) fn open(path: &Path, honour_orientation: bool) -> Result<View<3>, DataError> {
+        let (file, orientation) = Self::read(path)?;
+        if !honour_orientation || orientation == 1 {
+            return Ok(View::of_file(file));
+        }
+        Ok(exif::upright(file.image()?, orientation).into())
+    }
+
+    /// How EXIF says that the image is to be turned: 1 to 8, of which 5 to 8 exchange height and width.
+    pub(super) fn orientation(path: &Path) -> Result<u8, DataError> {
+        Self::read(path).map(|(_, orientation)| orientation)
+    }
+
+    fn read(path: &Path) -> Result<(Self, u8), DataError> {
         let bytes = read(IMAGE, path)?;
         let format = format(IMAGE, path, &bytes)?;
         let header = match format {
@@ -60,11 +73,7 @@ impl Encoded {
             Format::Whole(kind) => kind.header(&bytes),
         }
         .map_err(|reason| DataError::undecodable(IMAGE, path, reason))?;
-        let file = Self { path: path.to_owned(), bytes, format, shape: header.shape };
-        if !honour_orientation || header.orientation == 1 {
-            return Ok(View::of_file(file));
-        }
-        Ok(exif::upright(file.image()?, header.orientation).into())
+        Ok((Self { path: path.to_owned(), bytes, format, shape: header.shape }, header.orientation))
     }
 
     pub(super) fn shape(&self) -> (usize, usize) {
@@ -148,10 +157,18 @@ fn believable((height, width): (usize, usize), density: usize, bytes: usize) -> 
     Ok(())
 }
 
+const JPEG: [u8; 3] = [0xff, 0xd8, 0xff];
+
+/// Whether a file that can be read is a JPEG.
+pub(super) fn is_jpeg(path: &Path) -> bool {
+    let mut start = JPEG.map(|_| 0);
+    File::open(path).and_then(|mut it| it.read_exact(&mut start)).is_ok_and(|()| start == JPEG)
+}
+
 fn format(what: &'static str, path: &Path, bytes: &[u8]) -> Result<Format, DataError> {
     if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
         Ok(Format::Png)
-    } else if bytes.starts_with(&[0xff, 0xd8, 0xff]) {
+    } else if bytes.starts_with(&JPEG) {
         Ok(Format::Jpeg)
     } else if tiff::is(bytes) {
         Ok(Format::Tiff)
@@ -160,6 +177,20 @@ fn format(what: &'static str, path: &Path, bytes: &[u8]) -> Result<Format, DataE
     } else if bytes.is_empty() {
         Err(DataError::undecodable(what, path, "the file is empty"))
     } else {
-        Err(DataError::undecodable(what, path, "it is no PNG, JPEG, TIFF, BMP or WebP; convert it to one of these"))
+        Err(DataError::undecodable(what, path, no_picture(bytes)))
+    }
+}
+
+/// What a file is, and what to do about it, that begins like no picture.
+fn no_picture(bytes: &[u8]) -> &'static str {
+    let start = bytes.trim_ascii_start();
+    if start.starts_with(b"version https://git-lfs") {
+        "it is a pointer of git-LFS and not the file itself: git lfs pull fetches it"
+    } else if start.starts_with(b"<") {
+        "it is a page of HTML or XML, as a failed download leaves it: fetch it again"
+    } else if bytes.iter().all(|it| *it == 0) {
+        "it is nothing but zeros, as a copy that was cut off leaves it: fetch it again"
+    } else {
+        "it is no PNG, JPEG, TIFF, BMP or WebP; convert it to one of these"
     }
 }

@@ -139,7 +139,9 @@ pub struct Folder {
     pub(super) overlooked: Vec<PathBuf>,
     /// Whether `names` are all images of the folder.
     pub(super) whole: bool,
-    pipeline: Pipeline,
+    /// The list that names the entries.
+    pub(super) list: Option<PathBuf>,
+    pub(super) pipeline: Pipeline,
 }
 
 impl BaseSegDataset {
@@ -174,7 +176,7 @@ impl Folder {
             ignore_index: config.ignore_index.unwrap_or(255),
             num_classes: (!metainfo.classes.is_empty()).then_some(metainfo.classes.len()),
         };
-        let pipeline = Pipeline::init(config.pipeline.clone(), &rule)?;
+        let pipeline = Pipeline::init(config.pipeline.clone())?;
         let seg_map_dir = config.seg_map_dir().filter(|_| pipeline.loads_labels());
 
         for (what, dir, hint) in [
@@ -189,9 +191,10 @@ impl Folder {
             }
         }
         let ann_file = config.ann_file.as_deref().filter(|path| !path.as_os_str().is_empty()).map(|path| config.below_root(path));
-        let (mut names, overlooked, whole) = match ann_file {
-            Some(path) if !path.is_dir() => {
-                let lines = listed(&path)?;
+        let list = ann_file.filter(|path| !path.is_dir());
+        let (mut names, overlooked, whole) = match &list {
+            Some(path) => {
+                let lines = listed(path)?;
                 if lines.is_empty() {
                     return Err(refuse(format!("the list {} (ann_file) names no image", path.display())));
                 }
@@ -202,7 +205,7 @@ impl Folder {
                     img_suffix: &img_suffix,
                     seg_map_suffix: &seg_map_suffix,
                 };
-                (entry::names(&path, lines, &places)?, Vec::new(), false)
+                (entry::names(path, lines, &places)?, Vec::new(), false)
             }
             _ if kind.needs_ann_file => return Err(refuse("needs ann_file, a list of names".into())),
             _ => {
@@ -235,7 +238,7 @@ impl Folder {
             names = chosen(names, indices).map_err(refuse)?;
         }
         let whole = whole && config.indices.is_none();
-        Ok(Self { metainfo, rule, img_dir, seg_map_dir, img_suffix, seg_map_suffix, names, overlooked, whole, pipeline })
+        Ok(Self { metainfo, rule, img_dir, seg_map_dir, img_suffix, seg_map_suffix, names, overlooked, whole, list, pipeline })
     }
 
     pub(super) fn len(&self) -> usize {

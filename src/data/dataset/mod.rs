@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 pub use folder::{BaseSegDataset, DataPrefix, Folder, Indices, MetaInfoConfig};
 pub use source::Source;
-pub use survey::Survey;
+pub use survey::{Look, Survey};
 
 use super::{DataError, Sample};
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::folder::{self, Kind};
 use super::{BaseSegDataset, ConcatDataset, DatasetConfig, RepeatDataset, ade20k, cityscapes, voc};
-use crate::data::Transform;
+use crate::data::{Transform, transform};
 
 /// A folder dataset as its config describes it.
 #[derive(Clone)]
@@ -82,13 +82,38 @@ impl Source<'_> {
         let Self { key, config, kind } = self;
         let mut said = Vec::new();
         said.extend(config.ignore_index.map(|it| (format!("{key}.ignore_index"), it)));
-        if config.reduce_zero_label.unwrap_or(kind.reduce_zero_label) {
+        if self.reduce_zero_label() {
             said.push((format!("{key}.reduce_zero_label (which makes 255 of 0)"), 255));
         }
         if folder::classes(config.metainfo.as_ref(), kind).is_ok_and(|(_, label_map)| label_map.is_some()) {
             said.push((format!("{key}.metainfo.classes (which makes 255 of the classes that it leaves out)"), 255));
         }
         said
+    }
+
+    /// Whether a stored 0 means "no class" and 1 the first one.
+    pub fn reduce_zero_label(&self) -> bool {
+        self.config.reduce_zero_label.unwrap_or(self.kind.reduce_zero_label)
+    }
+
+    /// Whether the config says so, rather than the `type` alone.
+    pub fn says_reduce_zero_label(&self) -> bool {
+        self.config.reduce_zero_label.is_some()
+    }
+
+    /// The steps of its pipeline that say otherwise of `reduce_zero_label`, by their keys.
+    pub fn reduces_otherwise(&self) -> Vec<String> {
+        let otherwise = transform::steps(self.pipeline())
+            .filter(|(_, step)| step.reduce_zero_label().is_some_and(|it| it != self.reduce_zero_label()));
+        otherwise.map(|(at, _)| format!("{}.pipeline.{at}.reduce_zero_label", self.key)).collect()
+    }
+
+    /// Whether both read the same files.
+    pub fn same_files(&self, other: &Self) -> bool {
+        let files = |it: &Self| {
+            (it.config.img_dir(), it.config.ann_file.clone().filter(|it| !it.as_os_str().is_empty()), it.config.indices.clone())
+        };
+        files(self) == files(other)
     }
 
     /// Why its entries come without labels, if they do.

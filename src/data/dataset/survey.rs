@@ -6,36 +6,74 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{panic, thread};
 
 use super::folder::with_suffix;
 use super::{Dataset, Folder, listing};
-use crate::data::transform::check_range;
-use crate::data::{DataError, read_label};
+use crate::data::transform::{check_range, check_size};
+use crate::data::{DataError, LabelMap, Raster, is_jpeg, read_label};
 
-/// How many label maps are looked at, and after how many pixels no further one is.
-const MAPS: usize = 16;
+/// How many files are opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Look {
+    /// A few, spread evenly: what every run can afford before its first step.
+    #[default]
+    Some,
+    /// Every image and every label map.
+    EveryFile,
+}
+
+/// How many entries are a few, and how many pixels of label maps.
+const ENTRIES: usize = 16;
 const PIXELS: usize = 1 << 26;
 
 /// So many classes are expected in every handful of label maps.
 const FEW_CLASSES: usize = 4;
 
 /// What was seen of datasets.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Survey {
     /// What people should know before they train.
     pub told: Vec<String>,
-    /// Files that are missing, which is an error: [`DataError::Absent`].
+    /// Files that are missing.
     pub absent: Vec<String>,
+    /// Files that cannot be used: [`DataError::Unusable`] for each folder that has some.
+    pub unusable: Vec<DataError>,
+}
+
+impl Survey {
+    /// Takes over the faults that another one found.
+    pub fn take_faults(&mut self, other: Self) {
+        self.absent.extend(other.absent);
+        self.unusable.extend(other.unusable);
+    }
+
+    /// Everything that is wrong, as one error.
+    pub fn outcome(self) -> Result<(), DataError> {
+        let absent = (!self.absent.is_empty()).then_some(DataError::Absent(self.absent));
+        let mut all: Vec<DataError> = absent.into_iter().chain(self.unusable).collect();
+        match all.len() {
+            0 => Ok(()),
+            1 => Err(all.remove(0)),
+            _ => Err(DataError::Several(all)),
+        }
+    }
 }
 
 impl Dataset {
-    /// Looks at the files before they are needed. A label that no class has is an error.
-    pub fn survey(&self) -> Result<Survey, DataError> {
+    /// Looks at the files before they are needed. `Err` is a folder that cannot be listed.
+    pub fn survey(&self, look: Look) -> Result<Survey, DataError> {
         let mut folders = Vec::new();
         self.collect(&mut folders);
         let mut survey = Survey::default();
         for folder in &folders {
-            folder.survey((MAPS / folders.len()).max(2), &mut survey)?;
+            let entries = match look {
+                Look::Some => (ENTRIES / folders.len()).max(2),
+                Look::EveryFile => usize::MAX,
+            };
+            folder.survey(entries, &mut survey)?;
         }
         Ok(survey)
     }
@@ -50,18 +88,23 @@ impl Dataset {
 }
 
 impl Folder {
-    fn survey(&self, maps: usize, survey: &mut Survey) -> Result<(), DataError> {
+    fn survey(&self, entries: usize, survey: &mut Survey) -> Result<(), DataError> {
         let absent = survey.absent.len();
         self.partners(survey)?;
-        if self.seg_map_dir.is_some() && survey.absent.len() == absent {
-            survey.told.extend(self.sample(maps)?.told(self));
+        if survey.absent.len() == absent {
+            let mut sample = self.sample(entries);
+            let found: Vec<_> = std::mem::take(&mut sample.found).into_iter().map(|(_, it)| it).collect();
+            if !found.is_empty() {
+                survey.unusable.push(DataError::Unusable { found, looked_at: sample.entries, entries: self.len() });
+            }
+            survey.told.extend(sample.told(self));
         }
         Ok(())
     }
 
     /// Pictures that are left out, images without a label map, label maps without an image.
     fn partners(&self, survey: &mut Survey) -> Result<(), DataError> {
-        let Survey { told, absent } = survey;
+        let Survey { told, absent, .. } = survey;
         let images = self.img_dir.display();
         if !self.overlooked.is_empty() {
             let suffix = &self.img_suffix;
@@ -76,8 +119,9 @@ impl Folder {
             let missing = self.without(&found.names, &self.img_dir, &self.img_suffix);
             if !missing.is_empty() {
                 let remedy = self.remedy_of_ends(&missing, &self.img_dir, &self.img_suffix, "img_suffix");
+                let list = self.list.as_ref().map(|it| format!(" of {}", it.display())).unwrap_or_default();
                 absent.push(format!(
-                    "{} of {} listed images are not in {images}: {}; {remedy}",
+                    "{} of {} listed images{list} are not in {images}: {}; {remedy}",
                     missing.len(),
                     self.len(),
                     names(&missing)
@@ -102,11 +146,6 @@ impl Folder {
         }
         if !absent.is_empty() {
             return Ok(());
-        }
-        if [".jpg", ".jpeg"].iter().any(|end| suffix.to_ascii_lowercase().ends_with(end)) {
-            told.push(format!(
-                "label maps in {dir} end in {suffix}: JPEG changes values a little, so that labels come out that nobody gave; write PNG"
-            ));
         }
         let small = suffix.to_ascii_lowercase();
         let cased = |path: &&PathBuf| path.to_string_lossy().to_ascii_lowercase().ends_with(&small);
@@ -165,44 +204,121 @@ impl Folder {
         unlisted.map(|name| PathBuf::from(with_suffix(name, suffix))).filter(|path| !dir.join(path).exists()).collect()
     }
 
-    /// Looks at label maps spread evenly over the entries.
-    fn sample(&self, maps: usize) -> Result<Sample, DataError> {
-        let mut sample = Sample { maps: 0, stored: [0; 256], blank: Vec::new() };
-        let mut pixels = 0;
-        let maps = maps.min(self.len());
-        for path in (0..maps).filter_map(|number| self.paths(number * self.len() / maps).1) {
-            if pixels > PIXELS {
-                break;
-            }
-            let mut label = read_label(&path)?;
-            pixels += label.data.len();
-            sample.maps += 1;
-            let mut stored = [0_u64; 256];
-            label.data.iter().for_each(|&value| stored[usize::from(value)] += 1);
-            let mut counted = stored.iter().zip(0..=u8::MAX).filter(|(count, _)| **count > 0);
-            if counted.all(|(_, value)| self.rule.class(value) == self.rule.ignore_index) {
-                sample.blank.push(path.clone());
-            }
-            sample.stored.iter_mut().zip(stored).for_each(|(sum, count)| *sum += count);
-            label.data.iter_mut().for_each(|value| *value = self.rule.class(*value));
-            check_range(&label, &self.rule, &path)?;
+    /// Opens the files of so many entries, spread evenly, on all cores.
+    fn sample(&self, entries: usize) -> Sample {
+        let mut entries = entries.min(self.len());
+        if entries < self.len()
+            && let Some(first) = self.paths(0).1
+            && let Ok(label) = read_label(&first)
+        {
+            entries = entries.min((PIXELS / label.data.len()).max(2));
         }
-        Ok(sample)
+        let (next, sample) = (AtomicUsize::new(0), Mutex::new(Sample::default()));
+        let work = || {
+            let mut own = Sample::default();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= entries {
+                    break;
+                }
+                self.look_at((number as u128 * self.len() as u128 / entries as u128) as usize, &mut own);
+            }
+            sample.lock().unwrap_or_else(|it| it.into_inner()).add(own);
+        };
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(entries);
+        thread::scope(|scope| {
+            let workers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            work();
+            workers.into_iter().filter_map(|it| it.join().err()).for_each(|it| panic::resume_unwind(it));
+        });
+        let mut sample = sample.into_inner().unwrap_or_else(|it| it.into_inner());
+        sample.found.sort_by_key(|(index, _)| *index);
+        sample.blank.sort_unstable();
+        sample.lossy.sort_unstable();
+        sample
+    }
+
+    /// Decodes an entry's image and its label map, and holds them beside each other.
+    fn look_at(&self, index: usize, sample: &mut Sample) {
+        let (img_path, seg_map_path) = self.paths(index);
+        sample.entries += 1;
+        let image = self.pipeline.image(&img_path);
+        let shape = image.as_ref().ok().map(Raster::shape);
+        sample.found.extend(image.err().map(|it| (index, it)));
+        let Some(path) = seg_map_path else { return };
+        sample.lossy.extend(is_jpeg(&path).then(|| path.clone()));
+        match read_label(&path).and_then(|label| self.count(label, &path, shape.map(|it| (it, img_path.as_path())), sample)) {
+            Ok(()) => {}
+            Err(error) => sample.found.push((index, error)),
+        }
+    }
+
+    fn count(
+        &self,
+        mut label: LabelMap,
+        path: &Path,
+        image: Option<((usize, usize), &Path)>,
+        sample: &mut Sample,
+    ) -> Result<(), DataError> {
+        if let Some((shape, image)) = image {
+            check_size(&label, path, shape, image)?;
+        }
+        let mut stored = [0_u64; 256];
+        label.data.iter().for_each(|&value| stored[usize::from(value)] += 1);
+        label.data.iter_mut().for_each(|value| *value = self.rule.class(*value));
+        check_range(&label, &self.rule, path)?;
+        sample.maps += 1;
+        let mut counted = stored.iter().zip(0..=u8::MAX).filter(|(count, _)| **count > 0);
+        if counted.all(|(_, value)| self.rule.class(value) == self.rule.ignore_index) {
+            sample.blank.push(path.to_owned());
+        }
+        sample.stored.iter_mut().zip(stored).for_each(|(sum, count)| *sum += count);
+        Ok(())
     }
 }
 
-/// What some label maps hold.
+/// What some entries hold.
 struct Sample {
+    entries: usize,
+    /// Label maps that can be used.
     maps: usize,
-    /// Pixels of each stored value.
+    /// Pixels of each value stored in them.
     stored: [u64; 256],
     /// Label maps without a pixel of any class.
     blank: Vec<PathBuf>,
+    /// Label maps that are JPEG, whatever their names.
+    lossy: Vec<PathBuf>,
+    /// What cannot be used, with the entries' indices.
+    found: Vec<(usize, DataError)>,
+}
+
+impl Default for Sample {
+    fn default() -> Self {
+        Self { entries: 0, maps: 0, stored: [0; 256], blank: Vec::new(), lossy: Vec::new(), found: Vec::new() }
+    }
 }
 
 impl Sample {
+    fn add(&mut self, other: Self) {
+        self.entries += other.entries;
+        self.maps += other.maps;
+        self.stored.iter_mut().zip(other.stored).for_each(|(sum, count)| *sum += count);
+        self.blank.extend(other.blank);
+        self.lossy.extend(other.lossy);
+        self.found.extend(other.found);
+    }
+
     fn told(&self, folder: &Folder) -> Vec<String> {
         let mut told = Vec::new();
+        if !self.lossy.is_empty() {
+            told.push(format!(
+                "{} of the {} label maps looked at are JPEG, which changes values a little, so that labels come out that nobody gave: {}; \
+                 write PNG",
+                self.lossy.len(),
+                self.entries,
+                names(&self.lossy)
+            ));
+        }
         let Some(num_classes) = folder.rule.num_classes.filter(|_| self.maps > 0) else { return told };
         let looked = match (self.maps == folder.len(), self.maps) {
             (true, 1) => "the one label map".to_owned(),

@@ -1,6 +1,6 @@
 //! What travels through a pipeline: the views of an image and of its label map, and what is known about them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::data::{DataError, Meta, Sample, View};
 
@@ -69,9 +69,5 @@ impl<'a> Frame<'a> {
         }
         let label = label.map(View::into_raster).transpose()?;
         Ok(Sample { image, label, meta })
-    }
-
-    pub(super) fn seg_map_path(&self) -> PathBuf {
-        self.meta.seg_map_path.clone().unwrap_or_default()
     }
 }

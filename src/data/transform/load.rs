@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{Frame, LabelRule};
 use crate::data::codec::Encoded;
-use crate::data::{DataError, LabelMap, read_label};
+use crate::data::{DataError, LabelMap, View, read_label};
 
 /// Where files are read from. Only the local file system is offered.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -80,8 +80,13 @@ impl LoadImageFromFile {
         Ok(())
     }
 
+    /// The image behind its header.
+    pub(super) fn image(&self, path: &Path) -> Result<View<3>, DataError> {
+        Encoded::open(path, self.color_type == ColorType::Color)
+    }
+
     pub(super) fn apply(&self, frame: &mut Frame) -> Result<(), DataError> {
-        let image = Encoded::open(&frame.meta.img_path, self.color_type == ColorType::Color)?;
+        let image = self.image(&frame.meta.img_path)?;
         frame.meta.ori_shape = image.shape();
         frame.meta.img_shape = image.shape();
         frame.image = Some(image);
@@ -93,7 +98,7 @@ impl LoadImageFromFile {
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoadAnnotations {
-    /// The dataset's, if given at all: a different value is refused.
+    /// The dataset has the word: another value here is told, and refused where the dataset's `type` alone says otherwise.
     pub reduce_zero_label: Option<bool>,
     pub imdecode_backend: LabelBackend,
     pub backend_args: Option<BackendArgs>,
@@ -110,32 +115,14 @@ pub enum LabelBackend {
 }
 
 impl LoadAnnotations {
-    pub(super) fn check(&self, rule: &LabelRule) -> Result<(), DataError> {
-        match self.reduce_zero_label {
-            Some(here) if here != rule.reduce_zero_label => Err(DataError::transform(
-                "LoadAnnotations",
-                format!(
-                    "reduce_zero_label is {here} here but {} in the dataset: set it in the dataset, and leave it out here",
-                    rule.reduce_zero_label
-                ),
-            )),
-            _ => Ok(()),
-        }
-    }
-
     #[expect(clippy::unused_self, reason = "every transform is applied alike")]
     pub(super) fn apply(&self, frame: &mut Frame) -> Result<(), DataError> {
         let path = frame.meta.seg_map_path.as_deref().ok_or_else(|| {
             DataError::transform("LoadAnnotations", "the dataset has no label maps: set data_prefix.seg_map_path")
         })?;
         let mut label = read_label(path)?;
-        if frame.image.is_some() && label.shape() != frame.meta.ori_shape {
-            return Err(DataError::SizeMismatch {
-                label: frame.seg_map_path(),
-                label_shape: label.shape(),
-                image: frame.meta.img_path.clone(),
-                image_shape: frame.meta.ori_shape,
-            });
+        if frame.image.is_some() {
+            check_size(&label, path, frame.meta.ori_shape, &frame.meta.img_path)?;
         }
         to_classes(&mut label, frame.rule);
         check_range(&label, frame.rule, path)?;
@@ -167,6 +154,33 @@ fn to_classes(label: &mut LabelMap, rule: &LabelRule) {
         (Some(map), false) => label.data.iter_mut().for_each(|value| *value = map[usize::from(*value)]),
         (Some(map), true) => label.data.iter_mut().for_each(|value| *value = map[usize::from(reduce(*value))]),
     }
+}
+
+/// Refuses a label map that does not lie on its image.
+pub(in crate::data) fn check_size(
+    label: &LabelMap,
+    path: &Path,
+    image_shape: (usize, usize),
+    image: &Path,
+) -> Result<(), DataError> {
+    let (height, width) = label.shape();
+    if (height, width) == image_shape {
+        return Ok(());
+    }
+    let turned = || Encoded::orientation(image).is_ok_and(|it| it > 4);
+    let hint = if (width, height) == image_shape && turned() {
+        "the image is turned as its EXIF orientation says, and its label map is not: with color_type: color_ignore_orientation \
+         LoadImageFromFile reads the image as it is stored"
+    } else {
+        "is the label map of another image, or was only one of the two resized?"
+    };
+    Err(DataError::SizeMismatch {
+        label: path.to_owned(),
+        label_shape: (height, width),
+        image: image.to_owned(),
+        image_shape,
+        hint,
+    })
 }
 
 /// Refuses a label that no class has, in a label map that was turned into classes.
@@ -222,13 +236,5 @@ mod tests {
         let mut label = LabelMap { height: 1, width: 4, data: vec![0, 1, 2, 3] };
         to_classes(&mut label, &LabelRule { label_map: Some(map), ..rule(true) });
         assert_eq!(label.data, [255, 255, 0, 2]);
-    }
-
-    #[test]
-    fn a_reduce_zero_label_that_contradicts_the_dataset_is_refused() {
-        let transform = LoadAnnotations { reduce_zero_label: Some(true), ..LoadAnnotations::default() };
-        assert!(transform.check(&rule(true)).is_ok());
-        let error = transform.check(&rule(false)).expect_err("it contradicts").to_string();
-        assert!(error.contains("reduce_zero_label is true here but false in the dataset"), "{error}");
     }
 }

@@ -13,21 +13,23 @@ mod photometric;
 mod resize;
 mod test_time_aug;
 
+use std::path::Path;
+
 use rand_pcg::Pcg64;
 use serde::Deserialize;
 
 pub use crop::RandomCrop;
 pub use flip::RandomFlip;
 pub use frame::{Entry, Frame, LabelRule};
-pub(in crate::data) use load::check_range;
 pub use load::{BackendArgs, LoadAnnotations, LoadImageFromFile};
+pub(in crate::data) use load::{check_range, check_size};
 pub use pack::PackSegInputs;
 pub use pad::Pad;
 pub use photometric::{Distortion, PhotoMetricDistortion};
 pub use resize::{RandomChoiceResize, RandomResize, Resize, ResizeShortestEdge, ResizeToMultiple};
 pub use test_time_aug::TestTimeAug;
 
-use super::{DataError, Sample};
+use super::{DataError, Image, Sample};
 
 /// One step of a pipeline; the variant is the config's `type`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -49,10 +51,9 @@ pub enum Transform {
 
 impl Transform {
     /// Refuses settings that could never work.
-    fn check(&self, rule: &LabelRule) -> Result<(), DataError> {
+    fn check(&self) -> Result<(), DataError> {
         match self {
             Self::LoadImageFromFile(it) => it.check(),
-            Self::LoadAnnotations(it) => it.check(rule),
             Self::Resize(it) => it.check(),
             Self::RandomResize(it) => it.check(),
             Self::RandomChoiceResize(it) => it.check(),
@@ -62,8 +63,8 @@ impl Transform {
             Self::RandomFlip(it) => it.check(),
             Self::PhotoMetricDistortion(it) => it.check(),
             Self::Pad(it) => it.check(),
-            Self::PackSegInputs(_) => Ok(()),
-            Self::TestTimeAug(it) => it.check(rule),
+            Self::TestTimeAug(it) => it.check(),
+            Self::LoadAnnotations(_) | Self::PackSegInputs(_) => Ok(()),
         }
     }
 
@@ -105,10 +106,37 @@ impl Transform {
         }
     }
 
+    /// What it says of `reduce_zero_label` itself.
+    pub fn reduce_zero_label(&self) -> Option<bool> {
+        if let Self::LoadAnnotations(it) = self { it.reduce_zero_label } else { None }
+    }
+
     /// Whether label maps are read by it.
     pub fn loads_labels(&self) -> bool {
         matches!(self, Self::LoadAnnotations(_)) || self.inner().any(|(_, it)| it.loads_labels())
     }
+}
+
+/// All steps, those that hold others before what they hold, each with its place below `pipeline`.
+pub fn steps(transforms: &[Transform]) -> impl Iterator<Item = (String, &Transform)> {
+    transforms.iter().enumerate().flat_map(|(index, step)| {
+        let inner = step.inner().map(move |(inner, step)| (format!("{index}.{inner}"), step));
+        std::iter::once((index.to_string(), step)).chain(inner)
+    })
+}
+
+/// Everything that is wrong with the steps by themselves and with their order, each with its place.
+pub fn problems(transforms: &[Transform]) -> Vec<(String, DataError)> {
+    let last = transforms.len().saturating_sub(1);
+    let out_of_order = transforms.iter().enumerate().filter(|(index, _)| *index != last).filter_map(|(index, step)| {
+        let name = match step {
+            Transform::TestTimeAug(_) => "TestTimeAug",
+            Transform::PackSegInputs(_) => "PackSegInputs",
+            _ => return None,
+        };
+        Some((index.to_string(), DataError::transform(name, "has to be the last of the pipeline")))
+    });
+    steps(transforms).filter_map(|(at, step)| Some((at, step.check().err()?))).chain(out_of_order).collect()
 }
 
 /// The same steps without those that read label maps.
@@ -131,20 +159,19 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Checks every transform's settings and their order, against the dataset's rule for labels.
-    pub fn init(transforms: Vec<Transform>, rule: &LabelRule) -> Result<Self, DataError> {
-        transforms.iter().try_for_each(|transform| transform.check(rule))?;
-        if let Some(position) = transforms.iter().position(|it| matches!(it, Transform::TestTimeAug(_)))
-            && position + 1 != transforms.len()
-        {
-            return Err(DataError::transform("TestTimeAug", "has to be the last of the pipeline"));
+    /// Checks every transform's settings and their order.
+    pub fn init(transforms: Vec<Transform>) -> Result<Self, DataError> {
+        match problems(&transforms).into_iter().next() {
+            Some((_, problem)) => Err(problem),
+            None => Ok(Self { transforms }),
         }
-        if let Some(position) = transforms.iter().position(|it| matches!(it, Transform::PackSegInputs(_)))
-            && position + 1 != transforms.len()
-        {
-            return Err(DataError::transform("PackSegInputs", "has to be the last of the pipeline"));
-        }
-        Ok(Self { transforms })
+    }
+
+    /// An image as the pipeline loads it, decoded.
+    pub(in crate::data) fn image(&self, path: &Path) -> Result<Image, DataError> {
+        let load =
+            self.transforms.iter().find_map(|it| if let Transform::LoadImageFromFile(load) = it { Some(load) } else { None });
+        load.unwrap_or(&LoadImageFromFile::default()).image(path)?.into_raster()
     }
 
     /// Whether label maps are read.
