@@ -5,13 +5,15 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::{panic, thread};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use super::folder::with_suffix;
 use super::{Dataset, Folder, listing};
+use crate::data::loader::message;
 use crate::data::transform::{check_range, check_size};
 use crate::data::{DataError, LabelMap, Raster, is_jpeg, read_label};
 
@@ -211,7 +213,7 @@ impl Folder {
             && let Some(first) = self.paths(0).1
             && let Ok(label) = read_label(&first)
         {
-            entries = entries.min((PIXELS / label.data.len()).max(2));
+            entries = entries.min((PIXELS / label.data.len().max(1)).max(2));
         }
         let (next, sample) = (AtomicUsize::new(0), Mutex::new(Sample::default()));
         let work = || {
@@ -221,17 +223,22 @@ impl Folder {
                 if number >= entries {
                     break;
                 }
-                self.look_at((number as u128 * self.len() as u128 / entries as u128) as usize, &mut own);
+                let index = (number as u128 * self.len() as u128 / entries as u128) as usize;
+                own.entries += 1;
+                // A worker of the loader catches the panics of its work as well.
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.look_at(index, &mut own))) {
+                    let (path, message) = (self.paths(index).0, message(&*panic));
+                    own.found.push((index, DataError::Panicked { index, path, message }));
+                }
             }
-            sample.lock().unwrap_or_else(|it| it.into_inner()).add(own);
+            sample.lock().unwrap_or_else(PoisonError::into_inner).add(own);
         };
         let threads = thread::available_parallelism().map_or(1, usize::from).min(entries);
         thread::scope(|scope| {
-            let workers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            (1..threads).for_each(|_| drop(scope.spawn(work)));
             work();
-            workers.into_iter().filter_map(|it| it.join().err()).for_each(|it| panic::resume_unwind(it));
         });
-        let mut sample = sample.into_inner().unwrap_or_else(|it| it.into_inner());
+        let mut sample = sample.into_inner().unwrap_or_else(PoisonError::into_inner);
         sample.found.sort_by_key(|(index, _)| *index);
         sample.blank.sort_unstable();
         sample.lossy.sort_unstable();
@@ -241,7 +248,6 @@ impl Folder {
     /// Decodes an entry's image and its label map, and holds them beside each other.
     fn look_at(&self, index: usize, sample: &mut Sample) {
         let (img_path, seg_map_path) = self.paths(index);
-        sample.entries += 1;
         let image = self.pipeline.image(&img_path);
         let shape = image.as_ref().ok().map(Raster::shape);
         sample.found.extend(image.err().map(|it| (index, it)));
