@@ -465,8 +465,8 @@ mod tests {
             ],
         );
         let apart = remarks(&["val_dataloader.dataset.reduce_zero_label=false"]);
-        assert_eq!(apart.len(), 1, "{apart:?}");
-        assert!(apart[0].contains(
+        assert_eq!(apart.len(), 2, "{apart:?}");
+        assert!(apart[1].contains(
             "val_dataloader.dataset.reduce_zero_label is false, but train_dataloader.dataset.reduce_zero_label is true"
         ));
     }
