@@ -40,6 +40,27 @@ fn a_dry_run_says_what_would_be_trained_and_writes_nothing() {
 }
 
 #[test]
+fn a_home_folder_behind_an_option_is_the_home_folder() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let run = |words: &[&str]| {
+        let mut command = segslurm();
+        command.current_dir(folder.path()).env("HOME", folder.path().join("me")).args(words).args(small(dataset(), 1));
+        ends_in(&mut command, 0);
+    };
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join(CONFIG).display().to_string();
+    run(&["train", &config, "--work-dir=~/runs"]);
+    let checkpoint = folder.path().join("me/runs/iter_1.safetensors");
+    run(&["test", &config, &checkpoint.display().to_string(), "--work-dir=~/tested", "--out=~/labels", "--show-dir=~/painted"]);
+    for made in ["runs/last_checkpoint", "tested", "labels/demo_validation_00001.png", "painted/demo_validation_00001.png"] {
+        assert!(folder.path().join("me").join(made).exists(), "{made}");
+    }
+    assert!(!folder.path().join("~").exists());
+    let mut homeless = segslurm();
+    homeless.env_remove("HOME").args(["train", &config, "--work-dir=~/runs"]);
+    assert!(text(&ends_in(&mut homeless, 2).stderr).contains("the environment variable HOME, which is not set"));
+}
+
+#[test]
 fn several_ranks_are_checked_as_one_is() {
     let checked = |words: &[&str], code: i32| {
         let output = ends_in(segslurm().args(words).args(small(dataset(), 7)).arg("model.decode_head.channels=8"), code);
