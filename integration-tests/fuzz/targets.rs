@@ -99,9 +99,10 @@ fn told(error: &impl Display) -> Verdict {
     if text.contains("fault of segslurm") {
         return Err(format!("an error blames segslurm: {}", cut(&text)));
     }
-    let length = text.chars().count();
-    if length > 4000 {
-        return Err(format!("an error has {length} characters: {}", cut(&text)));
+    // Everything that is wrong is told at once, a line for each, as far as anybody would read.
+    let (length, lines) = (text.lines().map(|it| it.chars().count()).max().unwrap_or_default(), text.lines().count());
+    if length > 4000 || lines > 101 {
+        return Err(format!("an error has {lines} lines of up to {length} characters: {}", cut(&text)));
     }
     Ok(text)
 }

@@ -21,7 +21,7 @@ pub enum ConfigError {
     #[error("{origin}: {}: {}", line(.path), line(.message))]
     Value { origin: Origin, path: String, message: String },
     /// Several of these, one a line.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    #[error("{}", several(.0))]
     Several(Vec<ConfigError>),
     /// Faults that leave a rest, in which whoever knows what a config is may find more.
     #[error("{faults}")]
@@ -29,6 +29,17 @@ pub enum ConfigError {
     /// An argument of `--cfg-options` is not `key=value`, or its value does not parse.
     #[error("--cfg-options {}: {}", line(.argument), line(.message))]
     Override { argument: String, message: String },
+}
+
+/// So many faults are told of one config.
+const TOLD: usize = 100;
+
+fn several(errors: &[ConfigError]) -> String {
+    let mut lines: Vec<String> = errors.iter().take(TOLD).map(ToString::to_string).collect();
+    if errors.len() > TOLD {
+        lines.push(format!("and {} more", errors.len() - TOLD));
+    }
+    lines.join("\n")
 }
 
 impl ConfigError {

@@ -11,6 +11,7 @@ use saphyr_parser::{Event, Parser, Span, StrInput};
 use super::error::ConfigError;
 use super::node::{Map, Node, Origin, Value};
 use super::references;
+use crate::excerpt;
 
 /// Parses one YAML document. `source` names the text in errors. An empty text is an empty mapping.
 pub(super) fn parse(text: &str, source: &Arc<str>) -> Result<Node, ConfigError> {
@@ -42,7 +43,7 @@ fn syntax_error(error: &serde_yaml::Error, text: &str, source: &Arc<str>) -> Con
     let told = error.to_string();
     if told.contains("duplicate entry") {
         let repeated = Reader::repeated(text).into_iter().map(|(key, first, line)| {
-            ConfigError::text(&Origin::file(source, line), format!("`{key}` is set already on line {first}"))
+            ConfigError::text(&Origin::file(source, line), format!("{} is set already on line {first}", excerpt::quoted(&key)))
         });
         let repeated: Vec<_> = repeated.collect();
         if !repeated.is_empty() {

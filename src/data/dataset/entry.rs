@@ -19,6 +19,9 @@ pub(super) struct Places<'a> {
     pub(super) seg_map_suffix: &'a str,
 }
 
+/// So many spaces and commas are looked for in a name.
+const SEPARATORS: usize = 64;
+
 /// So many lines are named.
 const NAMED: usize = 5;
 
@@ -107,7 +110,9 @@ impl Places<'_> {
             return (first, second);
         }
         let is_image = |column: &[u8]| self.image(column).is_ok_and(|it| self.exists(&it));
-        match ends().chain([line.len()]).rev().find(|&at| is_image(split(at).0)) {
+        // Nobody's name has more of them.
+        let tried: Vec<usize> = ends().take(SEPARATORS).chain([line.len()]).collect();
+        match tried.into_iter().rev().find(|&at| is_image(split(at).0)) {
             Some(at) => split(at),
             None => split(line.iter().position(|it| *it == b'\t').unwrap_or(end)),
         }
