@@ -68,6 +68,13 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+#[track_caller]
+pub(crate) fn says(said: &str, words: &[&str]) {
+    for word in words {
+        assert!(said.contains(word), "{word} is not in:\n{said}");
+    }
+}
+
 /// Says that the running test is skipped and why, past the capture of a passing test's output. Where everything is to be
 /// there (`CI`, and SEGSLURM_REQUIRE_TOOLS, which `.ci/run` sets), it is a failure.
 #[track_caller]

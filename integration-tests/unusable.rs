@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{CONFIG, dataset, ends_in, segslurm, small, text};
+use crate::harness::{CONFIG, dataset, ends_in, says, segslurm, small, text};
 
 /// The project's small dataset, to be damaged.
 struct Data {
@@ -46,13 +46,6 @@ fn grey(path: &Path, [width, height]: [u32; 2], value: u8) {
     encoder.set_color(png::ColorType::Grayscale);
     let pixels = vec![value; (width * height) as usize];
     encoder.write_header().and_then(|mut it| it.write_image_data(&pixels)).expect("writes");
-}
-
-#[track_caller]
-fn says(said: &str, words: &[&str]) {
-    for word in words {
-        assert!(said.contains(word), "{word} is not in:\n{said}");
-    }
 }
 
 #[test]

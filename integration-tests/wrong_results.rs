@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{self, CONFIG, dataset, ends_in, segslurm, small, text};
+use crate::harness::{self, CONFIG, dataset, ends_in, says, segslurm, small, text};
 
 const SIZE: [u32; 2] = [96, 64];
 
@@ -48,13 +48,6 @@ fn trained(data: &Path, work_dir: &Path, extra: &[&str], code: i32) -> String {
     command.args(["train", CONFIG, "--work-dir"]).arg(work_dir).args(small(data, 4)).args(TWO).args(extra);
     let output = ends_in(&mut command, code);
     text(&output.stdout) + &text(&output.stderr)
-}
-
-#[track_caller]
-fn says(printed: &str, words: &[&str]) {
-    for word in words {
-        assert!(printed.contains(word), "{word} is not in:\n{printed}");
-    }
 }
 
 #[test]

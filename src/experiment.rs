@@ -196,7 +196,6 @@ pub enum ModelWrapperConfig {
 }
 
 impl Experiment {
-    /// Types the merged config and refuses one whose sections contradict each other.
     /// Loads a config file with its changes. What is wrong with its Python or its merging is told with what is wrong in the rest of it.
     pub fn load_config(path: &Path, overrides: &[String]) -> Result<Config, Failure> {
         config::load(path, overrides).map_err(|error| match error {
@@ -212,6 +211,7 @@ impl Experiment {
         })
     }
 
+    /// Types the merged config and refuses one whose sections contradict each other.
     pub fn from_config(config: &Config) -> Result<Self, Failure> {
         old_style::refuse(&config.root)?;
         let config = completion::complete(config)?;

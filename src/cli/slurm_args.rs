@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::TypedValueParser;
 use clap::{Args, ValueEnum};
 
 use super::args::path;
@@ -105,7 +106,7 @@ pub(crate) struct SlurmArgs {
     #[arg(long, value_name = "KEY=VALUE")]
     slurm: Vec<String>,
     /// A profile of the cluster: a name in slurm/sites or ~/.config/segslurm/sites, or a file [SEGSLURM_SITE, else by ClusterName]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = path().try_map(|it| it.into_os_string().into_string().map_err(|_| "it is not UTF-8")))]
     pub(super) site: Option<String>,
     /// A script template of your own
     #[arg(long, value_name = "FILE", value_parser = path())]

@@ -163,6 +163,10 @@ impl DataError {
     fn has_reason_of(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::LabelOutOfRange { .. }, Self::LabelOutOfRange { .. }) => true,
+            (Self::Missing { what, .. }, Self::Missing { what: other, .. }) => what == other,
+            (Self::Unreadable { what, source, .. }, Self::Unreadable { what: other, source: as_well, .. }) => {
+                what == other && source.kind() == as_well.kind()
+            }
             (Self::SizeMismatch { hint: a, .. }, Self::SizeMismatch { hint: b, .. }) => a == b,
             (Self::Undecodable { what, reason, .. }, Self::Undecodable { what: other, reason: as_well, .. })
             | (Self::OutOfMemory { what, reason, .. }, Self::OutOfMemory { what: other, reason: as_well, .. }) => {

@@ -1,4 +1,5 @@
-//! Checks that span sections: names and numbers of classes, the one label that means "no class", outputs that need a place.
+//! Checks that span sections: names and numbers of classes, the one label that means "no class", outputs that need a place,
+//! steps of pipelines.
 //!
 //! A config whose sections contradict each other trains and ends well, with wrong numbers. So everything that can be known
 //! without files is compared as soon as the config is typed, before any queue or device, and all of it is told at once.

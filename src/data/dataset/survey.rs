@@ -15,19 +15,18 @@ use super::folder::with_suffix;
 use super::{Dataset, Folder, listing};
 use crate::data::loader::message;
 use crate::data::transform::{check_range, check_size};
-use crate::data::{DataError, LabelMap, Raster, is_jpeg, read_label};
+use crate::data::{DataError, LabelMap, Raster, View, is_jpeg, read_label};
 
 /// How many files are opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
     /// A few, spread evenly: what every run can afford before its first step.
-    #[default]
     Some,
     /// Every image and every label map.
     EveryFile,
 }
 
-/// How many entries are a few, and how many pixels of label maps.
+/// How many entries are a few; how many pixels of them are, and may be in memory at once, but for two entries.
 const ENTRIES: usize = 16;
 const PIXELS: usize = 1 << 26;
 
@@ -208,13 +207,10 @@ impl Folder {
 
     /// Opens the files of so many entries, spread evenly, on all cores.
     fn sample(&self, entries: usize) -> Sample {
-        let mut entries = entries.min(self.len());
-        if entries < self.len()
-            && let Some(first) = self.paths(0).1
-            && let Ok(label) = read_label(&first)
-        {
-            entries = entries.min((PIXELS / label.data.len().max(1)).max(2));
-        }
+        // The others are taken to be as large as the first.
+        let first = self.pipeline.image(&self.paths(0).0).map_or(1, |it| it.shape().0 * it.shape().1);
+        let affordable = (PIXELS / first.max(1)).max(2);
+        let entries = if entries < self.len() { entries.min(affordable) } else { self.len() };
         let (next, sample) = (AtomicUsize::new(0), Mutex::new(Sample::default()));
         let work = || {
             let mut own = Sample::default();
@@ -233,7 +229,7 @@ impl Folder {
             }
             sample.lock().unwrap_or_else(PoisonError::into_inner).add(own);
         };
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(entries);
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(entries).min(affordable);
         thread::scope(|scope| {
             (1..threads).for_each(|_| drop(scope.spawn(work)));
             work();
@@ -248,7 +244,7 @@ impl Folder {
     /// Decodes an entry's image and its label map, and holds them beside each other.
     fn look_at(&self, index: usize, sample: &mut Sample) {
         let (img_path, seg_map_path) = self.paths(index);
-        let image = self.pipeline.image(&img_path);
+        let image = self.pipeline.image(&img_path).and_then(View::into_raster);
         let shape = image.as_ref().ok().map(Raster::shape);
         sample.found.extend(image.err().map(|it| (index, it)));
         let Some(path) = seg_map_path else { return };

@@ -29,7 +29,7 @@ pub use photometric::{Distortion, PhotoMetricDistortion};
 pub use resize::{RandomChoiceResize, RandomResize, Resize, ResizeShortestEdge, ResizeToMultiple};
 pub use test_time_aug::TestTimeAug;
 
-use super::{DataError, Image, Sample};
+use super::{DataError, Sample, View};
 
 /// One step of a pipeline; the variant is the config's `type`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -167,11 +167,11 @@ impl Pipeline {
         }
     }
 
-    /// An image as the pipeline loads it, decoded.
-    pub(in crate::data) fn image(&self, path: &Path) -> Result<Image, DataError> {
+    /// An image as the pipeline loads it.
+    pub(in crate::data) fn image(&self, path: &Path) -> Result<View<3>, DataError> {
         let load =
             self.transforms.iter().find_map(|it| if let Transform::LoadImageFromFile(load) = it { Some(load) } else { None });
-        load.unwrap_or(&LoadImageFromFile::default()).image(path)?.into_raster()
+        load.unwrap_or(&LoadImageFromFile::default()).image(path)
     }
 
     /// Whether label maps are read.
