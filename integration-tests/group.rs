@@ -38,13 +38,13 @@ fn norm(x: &tch::Tensor, dy: &tch::Tensor, activation: Activation, group: Option
     let y = batch_norm(x.clone(), weight.clone(), bias.clone(), &mean, &var, options);
     let mut grads = (y.clone() * constant(dy, &device)).sum().backward();
     Normed {
-        y: ops::to_tch(&y),
+        y: ops::to_tch(&y).copy(),
         grads: [
-            ops::gradient(&x, &mut grads).expect("of the input"),
-            ops::gradient(&weight, &mut grads).expect("of the weight"),
-            ops::gradient(&bias, &mut grads).expect("of the bias"),
+            ops::gradient(&x, &mut grads).expect("of the input").copy(),
+            ops::gradient(&weight, &mut grads).expect("of the weight").copy(),
+            ops::gradient(&bias, &mut grads).expect("of the bias").copy(),
         ],
-        running: [ops::to_tch(&mean), ops::to_tch(&var)],
+        running: [ops::to_tch(&mean).copy(), ops::to_tch(&var).copy()],
     }
 }
 
@@ -65,7 +65,7 @@ fn sync_batch_norm_is_batch_norm_of_all_ranks_batches() {
         let (start, length) = if group.is_main() { (0, 2) } else { (2, 1) };
         let part = |it: &tch::Tensor| it.narrow(0, start, length).contiguous();
         let formats = [MemoryFormat::Contiguous, MemoryFormat::ChannelsLast];
-        let activations = [Activation::None, Activation::ReLU];
+        let activations = [Activation::None, Activation::ReLU, Activation::Sigmoid, Activation::SiLU];
         for (format, activation) in formats.into_iter().flat_map(|format| activations.map(|it| (format, it))) {
             let whole = norm(&x, &dy, activation, None, Kind::Double);
             let (x, dy) = (format.copied(&part(&x)), format.copied(&part(&dy)));

@@ -1,14 +1,13 @@
 //! One model on given pixels: batches from bytes, logits, losses and gradients by name. Two test binaries compare them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Device, Gradients, Tensor};
-use segslurm::checkpoint::{Destination, Fit, StateDict, load_into};
+use burn::tensor::Device;
+use segslurm::checkpoint::{Fit, StateDict, load_into};
 use segslurm::data::{Batch, Image, LabelMap, Meta, Sample};
 use segslurm::dist::Group;
-use segslurm::models::{Forward, Pixels, Segmentor, SegmentorConfig, named_tensors};
-use segslurm::ops;
+use segslurm::models::{Forward, Pixels, Segmentor, SegmentorConfig};
+use segslurm::ops::MemoryFormat;
 use segslurm::optim::OptimWrapperConfig;
 use segslurm::runner::Learner;
 
@@ -45,16 +44,15 @@ pub(crate) fn pixels<const C: usize>(raster: &segslurm::data::Raster<C>) -> Pixe
 
 /// A model in training with the weights of `state`, every one of them.
 pub(crate) fn learner(model: &SegmentorConfig, wrapper: &OptimWrapperConfig, state: &StateDict, steps: u64) -> Learner {
-    let learner = Learner::new(model, wrapper, &cpu().autodiff(), &Group::alone(), 0, steps).expect("a learner");
+    let learner = Learner::new(model, wrapper, &cpu().autodiff(), &Group::alone(), 0, steps, MemoryFormat::Contiguous);
+    let learner = learner.expect("a learner");
     load(&learner.segmentor, state);
     learner
 }
 
 /// Fills a model; names that only one side has are a difference.
 pub(crate) fn load(segmentor: &Segmentor, state: &StateDict) {
-    let tensors = named_tensors(segmentor);
-    let destinations: Vec<_> = tensors.iter().map(|it| Destination { name: &it.name, tensor: &it.tensor }).collect();
-    let report = load_into(&destinations, state, Fit::Exact).expect("the weights fit");
+    let report = load_into(&segmentor.weights(), state, Fit::Exact).expect("the weights fit");
     assert_eq!(report, segslurm::checkpoint::Report::default());
 }
 
@@ -63,28 +61,7 @@ pub(crate) fn gradients(learner: &Learner, batch: &Batch) -> BTreeMap<String, tc
     let images: Vec<_> = batch.samples.iter().map(|it| pixels(&it.image)).collect();
     let labels: Vec<_> = batch.samples.iter().map(|it| pixels(it.label.as_ref().expect("labels"))).collect();
     let (images, labels) = learner.preprocessor.training(&images, &labels, &learner.device).expect("a batch");
-    let losses = learner.segmentor.loss(images, &labels, &Forward { training: true, ..Forward::default() });
-    let mut found = by_id(&learner.segmentor, losses.total.backward());
-    let named = named_tensors(&learner.segmentor).into_iter();
-    named.filter_map(|it| Some((it.name, found.remove(&it.param_id)?))).collect()
-}
-
-fn by_id(module: &impl Module, grads: Gradients) -> HashMap<ParamId, tch::Tensor> {
-    struct Collector {
-        grads: Gradients,
-        found: HashMap<ParamId, tch::Tensor>,
-    }
-    impl ModuleVisitor for Collector {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let value = param.val();
-            if value.is_require_grad()
-                && let Some(grad) = ops::gradient(&value, &mut self.grads)
-            {
-                self.found.insert(param.id, grad);
-            }
-        }
-    }
-    let mut collector = Collector { grads, found: HashMap::new() };
-    module.visit(&mut collector);
-    collector.found
+    let losses = learner.segmentor.loss(images, &labels, &Forward::training(0, None));
+    let found = learner.weights.gradients(losses.total.backward());
+    found.iter().map(|(id, grad)| (learner.weights[id].name.clone(), grad.copy())).collect()
 }

@@ -5,8 +5,9 @@ use segslurm::data::{Batch, Image, LabelMap};
 use segslurm::dist::Group;
 use segslurm::exit::{Exit, Failure};
 use segslurm::experiment::Experiment;
-use segslurm::models::{TensorKind, named_tensors};
+use segslurm::ops::MemoryFormat;
 use segslurm::runner::Learner;
+use segslurm::weights::Role;
 
 use crate::harness::CONFIG;
 use crate::learning;
@@ -16,7 +17,8 @@ fn learner(changes: &[&str]) -> Learner {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(CONFIG);
     let experiment = Experiment::from_config(&config::load(&path, &changes).expect("loads")).expect("an experiment");
     let wrapper = experiment.optim_wrapper.as_ref().expect("an optimizer");
-    Learner::new(&experiment.model, wrapper, &learning::cpu().autodiff(), &Group::alone(), 1, 10).expect("a learner")
+    let device = learning::cpu().autodiff();
+    Learner::new(&experiment.model, wrapper, &device, &Group::alone(), 1, 10, MemoryFormat::Contiguous).expect("a learner")
 }
 
 fn batch() -> Batch {
@@ -27,7 +29,7 @@ fn batch() -> Batch {
 }
 
 fn weights(learner: &Learner) -> Vec<tch::Tensor> {
-    let all = named_tensors(&learner.segmentor).into_iter().filter(|it| it.kind == TensorKind::Parameter);
+    let all = learner.segmentor.weights().into_iter().filter(|it| it.role == Role::Parameter);
     all.map(|it| it.tensor.copy()).collect()
 }
 

@@ -7,7 +7,6 @@ use std::process::Command;
 
 use segslurm::config;
 use segslurm::experiment::Experiment;
-use segslurm::models::named_tensors;
 
 use crate::harness::{self, Steps, ends_in, exact, skip, steps, text};
 use crate::learning::cpu;
@@ -71,7 +70,7 @@ fn order(folder: &Path) -> PathBuf {
     let config = config::load(Path::new(harness::CONFIG), &[]).expect("the config");
     let model = Experiment::from_config(&config).expect("an experiment").model;
     let segmentor = model.init(&cpu().autodiff(), 0).expect("a model");
-    let names: Vec<String> = named_tensors(&segmentor).into_iter().map(|it| it.name).collect();
+    let names: Vec<String> = segmentor.weights().into_iter().map(|it| it.name).collect();
     let path = folder.join("order.json");
     fs::write(&path, serde_json::to_string(&names).expect("JSON")).expect("writes");
     path

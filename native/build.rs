@@ -8,15 +8,15 @@ const OLDEST: (u32, u32) = (2, 9);
 const NEWEST: (u32, u32) = (2, 11);
 
 const SOURCES: [&str; 9] = [
-    "cpp/aten.cpp",
     "cpp/collective.cpp",
     "cpp/cuda.cpp",
     "cpp/device.cpp",
+    "cpp/dispatch.cpp",
     "cpp/label_map.cpp",
-    "cpp/optim.cpp",
     "cpp/pixel_loss.cpp",
     "cpp/pixel_loss_cuda.cpp",
     "cpp/profile.cpp",
+    "cpp/tensor.cpp",
 ];
 
 /// Headers of CUDA and NCCL that the CUDA half is compiled with, one of each package, and where those who have no wheels keep them.

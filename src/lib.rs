@@ -26,7 +26,10 @@ pub mod logging;
 // Floor 3: fast paths for Burn.
 pub mod ops;
 
-// Floor 4: parts that never meet.
+// Floor 4: what parts speak of to each other.
+pub mod weights;
+
+// Floor 5: parts that never meet.
 pub mod checkpoint;
 pub mod data;
 pub mod ddp;
@@ -35,17 +38,17 @@ pub mod models;
 pub mod optim;
 pub mod visualization;
 
-// Floor 5: the whole as a type.
+// Floor 6: the whole as a type.
 pub mod experiment;
 
-// Floor 6: time.
+// Floor 7: time.
 pub mod runner;
 
-// Floor 7: processes.
+// Floor 8: processes.
 pub mod launch;
 pub mod worker;
 
-// Floor 8: the command line.
+// Floor 9: the command line.
 pub mod cli;
 
 use std::ffi::OsString;

@@ -235,8 +235,8 @@ pub(crate) fn check() -> anyhow::Result<()> {
             let losses = |device: &Device, changes: &[&str]| {
                 // What dropout drops differs from device to device.
                 let still = ["model.decode_head.dropout_ratio=0", "model.auxiliary_head.dropout_ratio=0"];
-                let mut learner = model::learner_with("pspnet_r18", Group::alone(), device, &[&still[..], changes].concat())?;
-                learner.arrange(format);
+                let mut learner =
+                    model::learner_with("pspnet_r18", Group::alone(), device, &[&still[..], changes].concat(), format)?;
                 let step = |iteration| learner.step(&batch, iteration, &[0.001]).map(|losses| losses[0].1);
                 (0..STEPS).map(step).collect::<anyhow::Result<Vec<_>>>()
             };
@@ -267,7 +267,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
 fn never_waiting(precision: &str, device: &Device) -> anyhow::Result<()> {
     let changes =
         [precision_of(precision)?, &["optim_wrapper.clip_grad._delete_=true", "optim_wrapper.clip_grad.max_norm=35"]].concat();
-    let mut learner = model::learner_with("pspnet_r18", Group::alone(), device, &changes)?;
+    let mut learner = model::learner_with("pspnet_r18", Group::alone(), device, &changes, MemoryFormat::Contiguous)?;
     let batch = model::batch("pspnet_r18", None)?;
     for iteration in 0..4 {
         // What is kept on the device goes there in the first steps.
@@ -311,11 +311,11 @@ pub(crate) fn speed(images: usize, mode: &str, steps: usize) -> anyhow::Result<(
         other => bail!("{other}: expected auto, contiguous or channels_last"),
     };
     let device = ops::device(model::default_gpu()?);
-    let mut learner = model::learner_with("pspnet_r50", Group::alone(), &device.clone().autodiff(), precision_of(precision)?)?;
     // cuDNN looks for its fastest algorithms, as mmseg's configs have it.
     tch::Cuda::cudnn_set_benchmark(true);
     let format = decide_memory_format(&EnvConfig { memory_format: choice, ..EnvConfig::default() }, &device)?;
-    learner.arrange(format);
+    let changes = precision_of(precision)?;
+    let mut learner = model::learner_with("pspnet_r50", Group::alone(), &device.clone().autodiff(), changes, format)?;
     let batch = model::batch_of("pspnet_r50", images, (512, 1024))?;
     let mut iteration = 0;
     let mut step = || {

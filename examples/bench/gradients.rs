@@ -44,7 +44,7 @@ pub(crate) fn run(name: &str, images: Option<usize>) -> anyhow::Result<()> {
     for _ in 0..2 {
         let start = Instant::now();
         let (images, labels) = learner.preprocessor.training(&pixels, &labels, &learner.device)?;
-        let loss = learner.segmentor.loss(images, &labels, &Forward { training: true, seed: 1, ..Forward::default() }).total;
+        let loss = learner.segmentor.loss(images, &labels, &Forward::training(1, None)).total;
         let forward = start.elapsed().as_secs_f64();
         let came: Rc<RefCell<Vec<(f64, usize)>>> = Rc::default();
         let (start, seen, leaves) = (Instant::now(), Rc::clone(&came), Rc::clone(&leaves));

@@ -10,7 +10,7 @@ use segslurm::config;
 use segslurm::data::{Batch, Image, LabelMap, Meta, Sample};
 use segslurm::dist::{Accelerator, Group, Launcher};
 use segslurm::experiment::Experiment;
-use segslurm::ops;
+use segslurm::ops::{self, MemoryFormat};
 use segslurm::runner::Learner;
 
 /// Images in a batch, and their height and width.
@@ -25,7 +25,7 @@ fn shape(model: &str) -> anyhow::Result<(usize, usize, usize)> {
 /// The config's model, its optimizer, and what else takes part in a step.
 pub(crate) fn learner(model: &str, group: Group, gpu: Option<usize>) -> anyhow::Result<Learner> {
     let device = ops::device(gpu).autodiff();
-    learner_with(model, group, &device, &[])
+    learner_with(model, group, &device, &[], MemoryFormat::Contiguous)
 }
 
 /// The first GPU where there is one, else the CPU.
@@ -34,15 +34,21 @@ pub(crate) fn default_gpu() -> anyhow::Result<Option<usize>> {
     Ok((accelerator.gpus > 0).then_some(0))
 }
 
-/// The same on an autodiff device of one's choice, with changes of the config.
-pub(crate) fn learner_with(model: &str, group: Group, device: &Device, changes: &[&str]) -> anyhow::Result<Learner> {
+/// The same on an autodiff device of one's choice, with changes of the config, in a memory format.
+pub(crate) fn learner_with(
+    model: &str,
+    group: Group,
+    device: &Device,
+    changes: &[&str],
+    format: MemoryFormat,
+) -> anyhow::Result<Learner> {
     // A binary that was carried to another machine lies in a checkout there.
     let root = [Path::new("."), Path::new(env!("CARGO_MANIFEST_DIR"))].into_iter().find(|it| it.join("examples/bench").is_dir());
     let path = root.context("start it in the project's root")?.join(format!("examples/bench/{model}.yaml"));
     let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
     let experiment = Experiment::from_config(&config::load(&path, &changes)?)?;
     let optim_wrapper = experiment.optim_wrapper.as_ref().context("the config has no optim_wrapper")?;
-    Learner::new(&experiment.model, optim_wrapper, device, &group, 1, 80_000)
+    Learner::new(&experiment.model, optim_wrapper, device, &group, 1, 80_000, format)
 }
 
 /// Bytes that training images could have, and labels of every class. `images` in place of the model's own number.

@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use segslurm::dist::Group;
-use segslurm::ops::MemoryFormat;
+use segslurm::ops::{self, MemoryFormat};
 use serde_json::json;
 
 use crate::{model, report};
@@ -10,12 +10,13 @@ use crate::{model, report};
 /// `name` is a model, or one in a memory format: `pspnet_r18:channels_last`.
 pub(crate) fn run(name: &str, steps: usize) -> anyhow::Result<()> {
     let (name, format) = name.split_once(':').unwrap_or((name, "contiguous"));
-    let mut learner = model::learner(name, Group::alone(), model::default_gpu()?)?;
-    learner.arrange(match format {
+    let format = match format {
         "contiguous" => MemoryFormat::Contiguous,
         "channels_last" => MemoryFormat::ChannelsLast,
         other => bail!("{other}: expected contiguous or channels_last"),
-    });
+    };
+    let device = ops::device(model::default_gpu()?).autodiff();
+    let mut learner = model::learner_with(name, Group::alone(), &device, &[], format)?;
     let batch = model::batch(name, None)?;
     let mut iteration = 0;
     let seconds = report::timed(steps, || {

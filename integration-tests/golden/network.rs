@@ -4,7 +4,7 @@ use burn::module::Module;
 use segslurm::checkpoint::StateDict;
 use segslurm::config;
 use segslurm::data::{Batch, Raster};
-use segslurm::models::{Forward, Segmentor, SegmentorConfig, named_tensors};
+use segslurm::models::{Forward, Segmentor, SegmentorConfig};
 use segslurm::ops;
 use segslurm::optim::OptimWrapperConfig;
 use segslurm::runner::Learner;
@@ -32,7 +32,7 @@ fn weights(segmentor: &Segmentor) -> StateDict {
         tch::Tensor::from_slice(&values).view(&size[..])
     };
     let counter = |name: &str| name.ends_with("num_batches_tracked").then(|| tch::Tensor::from(0_i64));
-    let filled = named_tensors(segmentor).into_iter().map(|it| {
+    let filled = segmentor.weights().into_iter().map(|it| {
         let tensor = counter(&it.name).unwrap_or_else(|| value(&it.name, &it.tensor));
         (it.name, tensor)
     });
@@ -104,7 +104,7 @@ fn training_is(golden: &Value) {
         }
     }
     for kind in ["running_mean", "running_var"] {
-        let all = named_tensors(&learner.segmentor).into_iter().filter(|it| it.name.ends_with(kind));
+        let all = learner.segmentor.weights().into_iter().filter(|it| it.name.ends_with(kind));
         let all: Vec<_> = all.map(|it| it.tensor.flatten(0, -1)).collect();
         close(kind, tch::Tensor::cat(&all, 0).norm().double_value(&[]), number(&golden[kind]), 1e-3);
     }

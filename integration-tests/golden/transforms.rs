@@ -3,7 +3,7 @@
 use segslurm::config;
 use segslurm::data::transform::Distortion;
 use segslurm::data::{Interpolation, LabelMap, Raster, View};
-use segslurm::models::{SegmentorConfig, named_tensors};
+use segslurm::models::SegmentorConfig;
 use serde_json::Value;
 
 use super::{bytes, golden, integer, noise, shape};
@@ -73,7 +73,7 @@ fn colours_are_distorted_as_mmseg_does_it() {
 fn tensors_have_mmsegs_names_shapes_and_order() {
     for (name, case) in golden!("state_dicts.json").as_object().expect("cases") {
         let model: SegmentorConfig = config::parse_str(&case["model"].to_string()).expect("a model");
-        let tensors = named_tensors(&model.init(&cpu(), 0).expect("builds"));
+        let tensors = model.init(&cpu(), 0).expect("builds").weights();
         if let Some(names) = case["names"].as_array() {
             let names: Vec<_> = names.iter().filter_map(Value::as_str).collect();
             assert_eq!(tensors.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), names, "{name}");

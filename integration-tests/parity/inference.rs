@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use segslurm::data::Raster;
-use segslurm::models::{Forward, Geometry, SegmentorConfig, named_tensors};
+use segslurm::models::{Forward, Geometry, SegmentorConfig};
 use segslurm::ops;
 use serde_json::{Value, json};
 
@@ -73,7 +73,7 @@ fn state_dicts_have_mmsegs_names_shapes_and_types() {
     ] {
         let model: SegmentorConfig = peer::section(&peer::yaml(&format!("{folder}/{name}/config.yaml"))["model"]);
         let described = |name: &str, tensor: &tch::Tensor| format!("{name} {:?} {:?}", tensor.size(), tensor.kind());
-        let ours = named_tensors(&model.init(&cpu(), 0).expect("builds"));
+        let ours = model.init(&cpu(), 0).expect("builds").weights();
         let mut ours: Vec<_> = ours.iter().map(|it| described(&it.name, &it.tensor)).collect();
         ours.sort();
         let theirs = peer::tensors(&format!("{folder}/{name}/checkpoint.pth"));

@@ -6,7 +6,8 @@ use segslurm::checkpoint::StateDict;
 use segslurm::data::Batch;
 use segslurm::ddp::WrapperConfig;
 use segslurm::dist::Group;
-use segslurm::models::{Forward, SegmentorConfig, named_tensors};
+use segslurm::models::{Forward, SegmentorConfig};
+use segslurm::ops::MemoryFormat;
 use segslurm::optim::OptimWrapperConfig;
 use segslurm::runner::Learner;
 use serde_json::Value;
@@ -29,7 +30,8 @@ fn joined(config: &Value, group: &Group) -> Learner {
     let model: SegmentorConfig = peer::section(config);
     let sgd = serde_json::json!({"type": "OptimWrapper", "optimizer": {"type": "SGD", "lr": 0.01, "momentum": 0.9, "weight_decay": 0.0005}});
     let wrapper: OptimWrapperConfig = peer::section(&sgd);
-    let mut learner = Learner::new(&model, &wrapper, &cpu().autodiff(), group, 0, 3).expect("a learner");
+    let mut learner =
+        Learner::new(&model, &wrapper, &cpu().autodiff(), group, 0, 3, MemoryFormat::Contiguous).expect("a learner");
     load(&learner.segmentor, &peer::tensors("ranks/checkpoint.pth"));
     learner.join_ranks(&WrapperConfig::default()).expect("the ranks are one");
     learner
@@ -40,12 +42,11 @@ fn averaged(learner: &Learner, batch: &Batch, group: &Group) -> StateDict {
     let images: Vec<_> = batch.samples.iter().map(|it| pixels(&it.image)).collect();
     let labels: Vec<_> = batch.samples.iter().map(|it| pixels(it.label.as_ref().expect("labels"))).collect();
     let (images, labels) = learner.preprocessor.training(&images, &labels, &learner.device).expect("a batch");
-    let losses = learner.segmentor.loss(images, &labels, &Forward { training: true, group: Some(group), ..Forward::default() });
+    let losses = learner.segmentor.loss(images, &labels, &Forward::training(0, Some(group)));
     let ddp = learner.ddp.as_ref().expect("two ranks");
-    ddp.backward(&learner.segmentor, &losses.total, true).expect("gradients leave");
-    let grads = ddp.finish().expect("averages come").into_iter();
-    let named = learner.optimizer.params().iter().zip(grads).filter_map(|(it, grad)| Some((it.name.clone(), grad?.copy())));
-    named.collect::<BTreeMap<_, _>>()
+    ddp.backward(&losses.total, true).expect("gradients leave");
+    let grads = ddp.finish().expect("averages come");
+    grads.iter().map(|(id, grad)| (learner.weights[id].name.clone(), grad.copy())).collect::<BTreeMap<_, _>>()
 }
 
 #[test]
@@ -98,7 +99,7 @@ fn two_ranks_with_sync_bn_are_one_process_with_both_batches() {
             2.0 * spread,
         );
         let buffers = peer::tensors("ranks/buffers.together.safetensors");
-        let tensors = named_tensors(&learner.segmentor);
+        let tensors = learner.segmentor.weights();
         let apart = tensors.iter().filter_map(|it| Some(peer::apart(&it.tensor, buffers.get(&it.name)?)));
         figures.at_most("running statistics", apart.fold(0.0, f64::max), 1e-4);
         figures.done();

@@ -2,7 +2,7 @@
 
 use segslurm::checkpoint::StateDict;
 use segslurm::data::Batch;
-use segslurm::models::{SegmentorConfig, named_tensors};
+use segslurm::models::SegmentorConfig;
 use segslurm::optim::OptimWrapperConfig;
 use serde_json::Value;
 
@@ -52,7 +52,7 @@ fn compare(names: &[&str], amp: bool, limits: &Limits) {
             let ours = learner.step(&batches[step], step as u64, &rates).expect("a step");
             if step == 0 {
                 let buffers = peer::tensors(&file("buffers.safetensors"));
-                let tensors = named_tensors(&learner.segmentor);
+                let tensors = learner.segmentor.weights();
                 let apart = tensors.iter().filter_map(|it| Some(peer::apart(&it.tensor, buffers.get(&it.name)?)));
                 figures.at_most(
                     &format!("{name}: running statistics of the first step"),

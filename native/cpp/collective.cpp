@@ -1,5 +1,5 @@
 // c10d: TCPStore, Gloo and, in builds on a CUDA libtorch, NCCL.
-#include "guard.h"
+#include "shim.h"
 
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>

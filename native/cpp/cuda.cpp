@@ -1,6 +1,6 @@
 // What libtorch's CUDA half says about itself: its versions, the cards, and why there are none. Nothing here starts a CUDA context
 // but the questions for a card's properties. Built against libtorch's CPU build, every answer is "not here".
-#include "guard.h"
+#include "shim.h"
 
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/impl/VirtualGuardImpl.h>

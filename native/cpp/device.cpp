@@ -1,5 +1,5 @@
 // The device's own settings and queues: what PyTorch has in torch.backends and torch.cuda, and tch does not expose.
-#include "guard.h"
+#include "shim.h"
 
 #include <c10/core/Event.h>
 #include <c10/core/StreamGuard.h>

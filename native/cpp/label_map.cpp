@@ -1,6 +1,6 @@
 // Label maps on the CPU: bilinear resizing and the maximum over classes in one pass over each output row, so that logits
 // at the full size never exist. ATen would write and read [n, c, height, width] floats for one byte per pixel.
-#include "guard.h"
+#include "shim.h"
 #include "line.h"
 
 #include <ATen/Parallel.h>

@@ -5,7 +5,7 @@
 // A band is the output rows that lie between two rows of the logits. Its pixels are made in tiles that stay in the cache;
 // what they give to the gradient is summed at full width and brought down to the logits' width once a band. Bands of even
 // index touch no row of each other, nor do those of odd index, so the result does not depend on the number of threads.
-#include "guard.h"
+#include "shim.h"
 #include "line.h"
 
 #include <ATen/Parallel.h>

@@ -1,5 +1,5 @@
 // cpp/pixel_loss.cu from the host's side.
-#include "guard.h"
+#include "shim.h"
 #include "kernels.h"
 
 #include <c10/core/DeviceGuard.h>

@@ -1,5 +1,5 @@
 // How long a device runs kernels, as CUPTI sees it: through Kineto, the profiler inside libtorch.
-#include "guard.h"
+#include "shim.h"
 
 #include <kineto/ActivityType.h>
 #include <torch/csrc/autograd/profiler_kineto.h>

@@ -1,72 +1,11 @@
-//! The aten calls that `tch` does not expose.
+//! Label maps and losses of pixels in one pass, by kernels of our own, and what only `at::Tensor` knows of itself.
 
-use std::ffi::c_int;
 use std::ptr::{null, null_mut};
 
 use tch::Tensor;
 
-use crate::ffi::{self, RawTensor};
-use crate::{NativeError, check};
-
-/// Takes ownership of a tensor that the shim allocated; null means "not computed".
-fn own(raw: *mut RawTensor) -> Option<Tensor> {
-    if raw.is_null() {
-        return None;
-    }
-    // SAFETY: the shim hands over a fresh `new at::Tensor`, and nobody else holds the pointer.
-    Some(unsafe { Tensor::from_ptr(raw.cast()) })
-}
-
-fn raw(tensor: &Tensor) -> *const RawTensor {
-    tensor.as_ptr().cast()
-}
-
-/// Stride, padding, dilation and groups of a 2-d convolution, in (height, width) order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Convolution {
-    pub stride: [i64; 2],
-    pub padding: [i64; 2],
-    pub dilation: [i64; 2],
-    pub groups: i64,
-}
-
-/// Gradients of a convolution; `None` for those that were not asked for.
-#[derive(Debug)]
-pub struct ConvolutionGrads {
-    pub input: Option<Tensor>,
-    pub weight: Option<Tensor>,
-    pub bias: Option<Tensor>,
-}
-
-/// ATen's own backward of `conv2d`, for `grad` of shape `[n, out, h', w']`, `input` `[n, in, h, w]` and `weight`
-/// `[out, in / groups, kh, kw]`. `mask` says which of the gradients of input, weight and bias to compute.
-pub fn convolution_backward(
-    grad: &Tensor,
-    input: &Tensor,
-    weight: &Tensor,
-    convolution: Convolution,
-    mask: [bool; 3],
-) -> Result<ConvolutionGrads, NativeError> {
-    let mask = mask.map(c_int::from);
-    let (mut input_grad, mut weight_grad, mut bias_grad) = (null_mut(), null_mut(), null_mut());
-    // SAFETY: the tensors outlive the call, the arrays have the lengths that the shim reads, the outputs are valid places.
-    check(unsafe {
-        ffi::segslurm_convolution_backward(
-            raw(grad),
-            raw(input),
-            raw(weight),
-            convolution.stride.as_ptr(),
-            convolution.padding.as_ptr(),
-            convolution.dilation.as_ptr(),
-            convolution.groups,
-            mask.as_ptr(),
-            &raw mut input_grad,
-            &raw mut weight_grad,
-            &raw mut bias_grad,
-        )
-    })?;
-    Ok(ConvolutionGrads { input: own(input_grad), weight: own(weight_grad), bias: own(bias_grad) })
-}
+use crate::tensor::{own, raw};
+use crate::{NativeError, check, ffi};
 
 /// Whether `tensor` is the only handle to its storage and each of its elements has a place of its own, so that nobody
 /// else could notice a write in place.
@@ -75,99 +14,6 @@ pub fn is_exclusive(tensor: &Tensor) -> bool {
     // SAFETY: the tensor outlives the call and the output is a valid place.
     let code = unsafe { ffi::segslurm_is_exclusive(raw(tensor), &raw mut exclusive) };
     code == 0 && exclusive != 0
-}
-
-/// The arguments of a batch norm besides its input: weight, bias and running statistics are `[c]`.
-#[derive(Debug)]
-pub struct BatchNorm<'a> {
-    pub weight: &'a Tensor,
-    pub bias: &'a Tensor,
-    pub running_mean: &'a Tensor,
-    pub running_var: &'a Tensor,
-    pub training: bool,
-    pub momentum: f64,
-    pub eps: f64,
-}
-
-/// What the forward pass of a batch norm leaves for its backward: the batch's statistics (empty in evaluation), and which
-/// of ATen's implementations ran, with that one's own notes.
-#[derive(Debug)]
-pub struct BatchNormState {
-    pub mean: Tensor,
-    pub invstd: Tensor,
-    pub reserve: Tensor,
-    pub implementation: i64,
-}
-
-/// Gradients of a batch norm; `None` for those that were not asked for.
-#[derive(Debug)]
-pub struct BatchNormGrads {
-    pub input: Option<Tensor>,
-    pub weight: Option<Tensor>,
-    pub bias: Option<Tensor>,
-}
-
-/// Batch norm of `input` `[n, c, …]`, rectified in place if `relu`. The running statistics are updated in place when
-/// training.
-pub fn batch_norm(input: &Tensor, norm: &BatchNorm, relu: bool) -> Result<(Tensor, BatchNormState), NativeError> {
-    let (mut output, mut mean, mut invstd, mut reserve) = (null_mut(), null_mut(), null_mut(), null_mut());
-    let mut implementation = 0;
-    // SAFETY: the tensors outlive the call and the outputs are valid places.
-    check(unsafe {
-        ffi::segslurm_batch_norm(
-            raw(input),
-            raw(norm.weight),
-            raw(norm.bias),
-            raw(norm.running_mean),
-            raw(norm.running_var),
-            norm.training.into(),
-            norm.momentum,
-            norm.eps,
-            relu.into(),
-            &raw mut output,
-            &raw mut mean,
-            &raw mut invstd,
-            &raw mut reserve,
-            &raw mut implementation,
-        )
-    })?;
-    let defined = |place| own(place).unwrap_or_default();
-    let state = BatchNormState { mean: defined(mean), invstd: defined(invstd), reserve: defined(reserve), implementation };
-    Ok((defined(output), state))
-}
-
-/// ATen's own backward of [`batch_norm`] (before its ReLU). `mask` says which of the gradients of input, weight and bias to
-/// compute.
-pub fn batch_norm_backward(
-    grad: &Tensor,
-    input: &Tensor,
-    norm: &BatchNorm,
-    state: &BatchNormState,
-    mask: [bool; 3],
-) -> Result<BatchNormGrads, NativeError> {
-    let mask = mask.map(c_int::from);
-    let (mut input_grad, mut weight_grad, mut bias_grad) = (null_mut(), null_mut(), null_mut());
-    // SAFETY: the tensors outlive the call, the mask has the three entries that the shim reads, the outputs are valid places.
-    check(unsafe {
-        ffi::segslurm_batch_norm_backward(
-            raw(grad),
-            raw(input),
-            raw(norm.weight),
-            raw(norm.running_mean),
-            raw(norm.running_var),
-            raw(&state.mean),
-            raw(&state.invstd),
-            raw(&state.reserve),
-            state.implementation,
-            norm.training.into(),
-            norm.eps,
-            mask.as_ptr(),
-            &raw mut input_grad,
-            &raw mut weight_grad,
-            &raw mut bias_grad,
-        )
-    })?;
-    Ok(BatchNormGrads { input: own(input_grad), weight: own(weight_grad), bias: own(bias_grad) })
 }
 
 /// Some rows of something: those of a tensor, from `start` on, of `height` in all.

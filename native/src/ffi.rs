@@ -2,15 +2,50 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
-/// An `at::Tensor` on the C++ side.
-pub(crate) type RawTensor = c_void;
-/// A `SegslurmStore`, `SegslurmGroup` and `SegslurmWork` of `collective.cpp`.
-pub(crate) type RawStore = c_void;
-pub(crate) type RawGroup = c_void;
-pub(crate) type RawWork = c_void;
-/// A `SegslurmStream` and `SegslurmEvent` of `device.cpp`.
-pub(crate) type RawStream = c_void;
-pub(crate) type RawEvent = c_void;
+/// Declares types that only the other side knows: pointers to them cannot be mixed up.
+macro_rules! opaque {
+    ($($(#[$meta:meta])* $name:ident)*) => {$(
+        $(#[$meta])*
+        #[repr(C)]
+        pub(crate) struct $name {
+            _private: [u8; 0],
+        }
+    )*};
+}
+
+opaque! {
+    /// An `at::Tensor`.
+    RawTensor
+    /// A `SegslurmStore` of `collective.cpp`.
+    RawStore
+    /// A `SegslurmGroup` of `collective.cpp`.
+    RawGroup
+    /// A `SegslurmWork` of `collective.cpp`.
+    RawWork
+    /// A `SegslurmStream` of `device.cpp`.
+    RawStream
+    /// A `SegslurmEvent` of `device.cpp`.
+    RawEvent
+}
+
+/// `SegslurmArgument` of `shim.h`.
+#[repr(C)]
+pub(crate) struct RawArgument {
+    pub(crate) kind: i32,
+    pub(crate) integer: i64,
+    pub(crate) number: f64,
+    pub(crate) data: *const c_void,
+    pub(crate) length: usize,
+}
+
+/// `SegslurmResult` of `shim.h`.
+#[repr(C)]
+pub(crate) struct RawResult {
+    pub(crate) kind: i32,
+    pub(crate) integer: i64,
+    pub(crate) number: f64,
+    pub(crate) tensor: *mut RawTensor,
+}
 
 // The C library's.
 unsafe extern "C" {
@@ -20,18 +55,12 @@ unsafe extern "C" {
 unsafe extern "C" {
     pub(crate) fn segslurm_last_error() -> *const c_char;
 
-    pub(crate) fn segslurm_convolution_backward(
-        grad: *const RawTensor,
-        input: *const RawTensor,
-        weight: *const RawTensor,
-        stride: *const i64,
-        padding: *const i64,
-        dilation: *const i64,
-        groups: i64,
-        mask: *const c_int,
-        grad_input: *mut *mut RawTensor,
-        grad_weight: *mut *mut RawTensor,
-        grad_bias: *mut *mut RawTensor,
+    pub(crate) fn segslurm_call(
+        name: *const c_char,
+        arguments: *const RawArgument,
+        count: usize,
+        results: *mut *const RawResult,
+        result_count: *mut usize,
     ) -> c_int;
 
     pub(crate) fn segslurm_is_exclusive(tensor: *const RawTensor, exclusive: *mut c_int) -> c_int;
@@ -69,41 +98,6 @@ unsafe extern "C" {
         wanted: c_int,
         totals: *mut *mut RawTensor,
         grad: *mut *mut RawTensor,
-    ) -> c_int;
-
-    pub(crate) fn segslurm_batch_norm(
-        input: *const RawTensor,
-        weight: *const RawTensor,
-        bias: *const RawTensor,
-        running_mean: *const RawTensor,
-        running_var: *const RawTensor,
-        training: c_int,
-        momentum: f64,
-        eps: f64,
-        relu: c_int,
-        output: *mut *mut RawTensor,
-        mean: *mut *mut RawTensor,
-        invstd: *mut *mut RawTensor,
-        reserve: *mut *mut RawTensor,
-        implementation: *mut i64,
-    ) -> c_int;
-
-    pub(crate) fn segslurm_batch_norm_backward(
-        grad: *const RawTensor,
-        input: *const RawTensor,
-        weight: *const RawTensor,
-        running_mean: *const RawTensor,
-        running_var: *const RawTensor,
-        mean: *const RawTensor,
-        invstd: *const RawTensor,
-        reserve: *const RawTensor,
-        implementation: i64,
-        training: c_int,
-        eps: f64,
-        mask: *const c_int,
-        grad_input: *mut *mut RawTensor,
-        grad_weight: *mut *mut RawTensor,
-        grad_bias: *mut *mut RawTensor,
     ) -> c_int;
 
     pub(crate) fn segslurm_allow_tf32(allow: c_int) -> c_int;
@@ -226,64 +220,4 @@ unsafe extern "C" {
     pub(crate) fn segslurm_work_wait(work: *const RawWork) -> c_int;
     pub(crate) fn segslurm_work_is_completed(work: *const RawWork, completed: *mut c_int) -> c_int;
     pub(crate) fn segslurm_work_free(work: *mut RawWork);
-
-    pub(crate) fn segslurm_fused_sgd(
-        params: *const *const RawTensor,
-        grads: *const *const RawTensor,
-        momentum: *const *const RawTensor,
-        count: usize,
-        lr: f64,
-        weight_decay: f64,
-        momentum_factor: f64,
-        dampening: f64,
-        nesterov: c_int,
-        first: c_int,
-        found_inf: *const RawTensor,
-    ) -> c_int;
-
-    pub(crate) fn segslurm_fused_adam(
-        params: *const *const RawTensor,
-        grads: *const *const RawTensor,
-        exp_avgs: *const *const RawTensor,
-        exp_avg_sqs: *const *const RawTensor,
-        max_exp_avg_sqs: *const *const RawTensor,
-        steps: *const *const RawTensor,
-        count: usize,
-        lr: f64,
-        beta1: f64,
-        beta2: f64,
-        weight_decay: f64,
-        eps: f64,
-        decoupled: c_int,
-        found_inf: *const RawTensor,
-    ) -> c_int;
-
-    pub(crate) fn segslurm_total_norm(
-        grads: *const *const RawTensor,
-        count: usize,
-        norm_type: f64,
-        total: *mut *mut RawTensor,
-    ) -> c_int;
-
-    pub(crate) fn segslurm_scale_all(tensors: *const *const RawTensor, count: usize, factor: *const RawTensor) -> c_int;
-
-    pub(crate) fn segslurm_clamp_all(tensors: *const *const RawTensor, count: usize, low: f64, high: f64) -> c_int;
-
-    pub(crate) fn segslurm_add_all(tensors: *const *const RawTensor, others: *const *const RawTensor, count: usize) -> c_int;
-
-    pub(crate) fn segslurm_unscale_all(
-        tensors: *const *const RawTensor,
-        count: usize,
-        found_inf: *const RawTensor,
-        inverse: *const RawTensor,
-    ) -> c_int;
-
-    pub(crate) fn segslurm_update_scale(
-        scale: *const RawTensor,
-        growth_tracker: *const RawTensor,
-        found_inf: *const RawTensor,
-        growth: f64,
-        backoff: f64,
-        interval: i64,
-    ) -> c_int;
 }

@@ -1,17 +1,18 @@
 //! The wall between segslurm and C++: every `unsafe` block and every foreign function of the project is in this crate.
 //!
-//! The other side of the wall is `cpp/`, a thin C interface over libtorch: the aten operations that `tch` does not expose,
-//! optimizer steps over lists of tensors, settings and queues of the device, and the collectives of `c10d`. What this crate exports is safe.
+//! The other side of the wall is `cpp/`, a thin C interface over libtorch: its dispatcher, through which every ATen operation is called by name,
+//! kernels of our own, settings and queues of the device, and the collectives of `c10d`. What this crate exports is safe.
 
 mod ffi;
+mod tensor;
 mod waiting;
 
 pub mod aten;
+pub mod call;
 pub mod collective;
 pub mod cuda;
 pub mod device;
 pub mod memory;
-pub mod optim;
 pub mod profile;
 
 pub mod words;

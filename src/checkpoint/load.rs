@@ -6,13 +6,7 @@ use std::fmt;
 use indexmap::IndexMap;
 
 use super::{CheckpointError, StateDict};
-
-/// A tensor of the model that a checkpoint's may be written into.
-#[derive(Debug)]
-pub struct Destination<'a> {
-    pub name: &'a str,
-    pub tensor: &'a tch::Tensor,
-}
+use crate::weights::{Weight, Weights};
 
 /// What becomes of tensors that have another shape in the checkpoint than in the model, as those of a head for other classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,14 +46,14 @@ pub struct Report {
 
 /// Copies every tensor of `state` into the model's of the same name and shape. Before anything is written it is an error where
 /// not one tensor is the model's, and where shapes differ that have to be [exact](Fit::Exact).
-pub fn load_into(destinations: &[Destination<'_>], state: &StateDict, fit: Fit) -> Result<Report, CheckpointError> {
-    let mut pairs = Vec::with_capacity(destinations.len());
+pub fn load_into(weights: &Weights, state: &StateDict, fit: Fit) -> Result<Report, CheckpointError> {
+    let mut pairs = Vec::new();
     let mut report = Report::default();
-    for Destination { name, tensor } in destinations {
-        match state.get(*name) {
-            None => report.missing.push((*name).to_owned()),
+    for Weight { name, tensor, .. } in weights {
+        match state.get(name) {
+            None => report.missing.push(name.clone()),
             Some(source) if source.size() != tensor.size() => {
-                report.reshaped.push(Reshaped { name: (*name).to_owned(), expected: tensor.size(), found: source.size() });
+                report.reshaped.push(Reshaped { name: name.clone(), expected: tensor.size(), found: source.size() });
             }
             Some(source) => pairs.push((tensor, source)),
         }
@@ -68,25 +62,25 @@ pub fn load_into(destinations: &[Destination<'_>], state: &StateDict, fit: Fit) 
         return Err(CheckpointError::Shapes { tensors: report.reshaped });
     }
     if pairs.is_empty() {
-        return Err(foreign(destinations, state));
+        return Err(foreign(weights, state));
     }
-    let known: HashSet<&str> = destinations.iter().map(|it| it.name).collect();
+    let known: HashSet<&str> = weights.iter().map(|it| it.name.as_str()).collect();
     report.unexpected = state.keys().filter(|name| !known.contains(name.as_str())).cloned().collect();
     tch::no_grad(|| {
         for (destination, source) in pairs {
-            // A shallow clone is a second handle to the same storage, which is what copying into it needs.
-            destination.shallow_clone().copy_(source);
+            let mut destination = destination.clone();
+            destination.copy_(source);
         }
     });
     Ok(report)
 }
 
-fn foreign(destinations: &[Destination<'_>], state: &StateDict) -> CheckpointError {
+fn foreign(weights: &Weights, state: &StateDict) -> CheckpointError {
     let first = |names: Option<&str>| names.map_or("none".to_owned(), |name| format!("`{name}` and so on"));
-    let backbone = destinations.iter().any(|it| it.name.strip_prefix("backbone.").is_some_and(|name| state.contains_key(name)));
+    let backbone = weights.iter().any(|it| it.name.strip_prefix("backbone.").is_some_and(|name| state.contains_key(name)));
     CheckpointError::Foreign {
         found: first(state.keys().next().map(String::as_str)),
-        expected: first(destinations.first().map(|it| it.name)),
+        expected: first(weights.iter().next().map(|it| it.name.as_str())),
         hint: if backbone { "; these are weights of a backbone alone: name the file in model.pretrained" } else { "" },
     }
 }
@@ -117,47 +111,54 @@ pub fn listed(names: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use tch::{Device, Kind, Tensor};
+
+    use super::*;
+    use crate::ops::Handle;
+    use crate::weights::Layer;
 
     fn zeros(shape: &[i64]) -> Tensor {
         Tensor::zeros(shape, (Kind::Float, Device::Cpu))
     }
 
+    fn model(names: &[(&str, &[i64])]) -> Weights {
+        names.iter().map(|(name, shape)| Weight::new(*name, Handle::new(zeros(shape)), Layer::Own)).collect()
+    }
+
+    fn at(weights: &Weights, which: usize) -> f64 {
+        weights.iter().nth(which).expect("a tensor").tensor.double_value(&[0])
+    }
+
     #[test]
     fn tensors_are_written_in_place_and_differences_reported() {
-        let (weight, bias) = (zeros(&[2]), zeros(&[1]));
-        let destinations = [Destination { name: "weight", tensor: &weight }, Destination { name: "bias", tensor: &bias }];
+        let destinations = model(&[("weight", &[2]), ("bias", &[1])]);
         let state = StateDict::from([("weight".to_owned(), zeros(&[2]) + 3.0), ("extra".to_owned(), zeros(&[1]))]);
         let report = load_into(&destinations, &state, Fit::Exact).expect("loads");
         let (missing, unexpected) = (vec!["bias".to_owned()], vec!["extra".to_owned()]);
         assert_eq!(report, Report { missing, unexpected, reshaped: Vec::new() });
-        assert_eq!(weight.double_value(&[1]), 3.0);
+        assert_eq!(at(&destinations, 0), 3.0);
     }
 
     #[test]
     fn other_shapes_are_all_named_and_nothing_is_written_where_they_must_fit() {
-        let (first, second, third) = (zeros(&[2]), zeros(&[2, 3]), zeros(&[4]));
-        let names = [("a", &first), ("b", &second), ("c", &third)];
-        let destinations = names.map(|(name, tensor)| Destination { name, tensor });
+        let destinations = model(&[("a", &[2]), ("b", &[2, 3]), ("c", &[4])]);
         let state = [("a", zeros(&[2]) + 1.0), ("b", zeros(&[3, 2])), ("c", zeros(&[5]))];
         let state: StateDict = state.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
         let message = load_into(&destinations, &state, Fit::Exact).expect_err("shapes differ").to_string();
         for words in ["b has shape [3, 2] in the checkpoint and [2, 3] in the model", "c has shape [5]"] {
             assert!(message.contains(words), "{message}");
         }
-        assert_eq!(first.double_value(&[0]), 0.0);
+        assert_eq!(at(&destinations, 0), 0.0);
 
         let report = load_into(&destinations, &state, Fit::Trained).expect("loads the rest");
         assert_eq!(report.reshaped.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["b", "c"]);
         assert!(report.missing.is_empty() && report.unexpected.is_empty());
-        assert_eq!((first.double_value(&[0]), third.double_value(&[0])), (1.0, 0.0));
+        assert_eq!((at(&destinations, 0), at(&destinations, 2)), (1.0, 0.0));
     }
 
     #[test]
     fn a_checkpoint_of_which_nothing_fits_is_refused_in_every_case() {
-        let weight = zeros(&[2]);
-        let destinations = [Destination { name: "backbone.weight", tensor: &weight }];
+        let destinations = model(&[("backbone.weight", &[2])]);
         let message = |name: &str, shape: &[i64], fit: Fit| {
             let state = StateDict::from([(name.to_owned(), zeros(shape))]);
             load_into(&destinations, &state, fit).expect_err("foreign").to_string()

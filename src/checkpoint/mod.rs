@@ -23,7 +23,7 @@ use serde_json::Value;
 
 pub use error::CheckpointError;
 pub use identity::{Beginning, CurrentRun, RunId};
-pub use load::{Destination, Fit, Report, Reshaped, listed, load_into};
+pub use load::{Fit, Report, Reshaped, listed, load_into};
 pub use newest::{Entry, Found, Naming, Survey, last_checkpoint, owner, prune, record_newest, set_aside};
 pub use source::{Places, Source};
 

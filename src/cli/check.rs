@@ -9,7 +9,6 @@ use crate::checkpoint::{Checkpoint, Places, Source};
 use crate::data::dataset::{Look, Survey};
 use crate::exit::{Exit, Failure};
 use crate::experiment::Experiment;
-use crate::models::{TensorKind, named_tensors};
 use crate::slurm::job::Kind;
 use crate::terminal;
 use crate::worker::Variables;
@@ -71,8 +70,7 @@ fn weights(kind: Kind, experiment: &Experiment, checkpoint: Option<&Path>) -> Ve
 fn model(experiment: &Experiment) -> anyhow::Result<String> {
     let segmentor = experiment.model.init(&Device::libtorch(), 0)?;
     experiment.model.preprocessor()?;
-    let weights = named_tensors(&segmentor).into_iter().filter(|it| it.kind == TensorKind::Parameter);
-    let parameters: usize = weights.map(|it| it.tensor.numel()).sum();
+    let parameters: usize = segmentor.weights().parameters().map(|it| it.tensor.numel()).sum();
     let mut line = format!("model: {:.2} million parameters", parameters as f64 / 1e6);
     if let Some(source) = segmentor.pretrained() {
         let _ = write!(line, ", pretrained from {}", source.checkpoint);

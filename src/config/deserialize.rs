@@ -16,6 +16,7 @@ use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Unexp
 use serde::forward_to_deserialize_any;
 
 use super::absent;
+use super::both::BOTH;
 use super::error::{ConfigError, nearest, suggest};
 use super::field::VALUE_OR_LIST;
 use super::node::{Map, Node, Origin, Value};
@@ -69,7 +70,8 @@ pub(super) fn from_root<T: DeserializeOwned>(
     let mut faults: Vec<(String, Origin, ConfigError)> = Vec::new();
     let mut value = None;
     for _ in 0..MAX_FAULTS {
-        let root = Deserializer { node, path: &Path::Root(path), typed: false, root: names.is_some(), reading: &reading };
+        let root =
+            Deserializer { node, path: &Path::Root(path), typed: false, root: names.is_some(), part: None, reading: &reading };
         let fault = match T::deserialize(root) {
             Ok(read) => {
                 value = Some(read).filter(|_| reading.stand_ins.is_empty());
@@ -316,6 +318,8 @@ struct Deserializer<'a> {
     typed: bool,
     /// The node is the config's root.
     root: bool,
+    /// The struct that is read has a part of the node's keys: it adds them to these.
+    part: Option<&'a RefCell<Vec<&'static str>>>,
     reading: &'a Reading<'a>,
 }
 
@@ -358,7 +362,7 @@ impl<'a> Deserializer<'a> {
     }
 
     /// Takes note of the keys of a struct that the struct does not have.
-    fn check_keys(&self, map: &'a Map, fields: &'static [&'static str]) {
+    fn check_keys(&self, map: &'a Map, fields: &[&'static str]) {
         for (key, node) in map {
             if fields.contains(&key.as_str()) || (self.typed && key == TYPE) {
                 continue;
@@ -376,7 +380,7 @@ impl<'a> Deserializer<'a> {
     }
 
     /// A name at the root that is not a key. In a Python config it is as good as any; elsewhere something has to refer to it.
-    fn check_name(&self, names: &Names, key: &str, node: &Node, fields: &'static [&'static str]) {
+    fn check_name(&self, names: &Names, key: &str, node: &Node, fields: &[&'static str]) {
         let Names { variables, usual } = names;
         let stale = variables.stale.get(key);
         let used = variables.names.contains(key);
@@ -448,8 +452,21 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_> {
         }
     }
 
-    fn deserialize_tuple_struct<V: Visitor<'de>>(self, _: &'static str, length: usize, visitor: V) -> Result<V::Value, Fault> {
-        self.deserialize_tuple(length, visitor)
+    fn deserialize_tuple_struct<V: Visitor<'de>>(self, name: &'static str, length: usize, visitor: V) -> Result<V::Value, Fault> {
+        if name != BOTH {
+            return self.deserialize_tuple(length, visitor);
+        }
+        let Value::Map(map) = &self.node.value else {
+            return self.place(Err(de::Error::invalid_type(self.unexpected(), &"a mapping")));
+        };
+        let keys = RefCell::default();
+        let part = Some(self.part.unwrap_or(&keys));
+        let result = visitor.visit_seq(Halves { of: Deserializer { part, ..self }, left: length });
+        // Where a half was not read to its end, the other's keys are not known yet.
+        if self.part.is_none() && result.is_ok() {
+            self.check_keys(map, &keys.borrow());
+        }
+        self.place(result)
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -460,7 +477,10 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_> {
     ) -> Result<V::Value, Fault> {
         match &self.node.value {
             Value::Map(map) => {
-                self.check_keys(map, fields);
+                match self.part {
+                    Some(keys) => keys.borrow_mut().extend(fields),
+                    None => self.check_keys(map, fields),
+                }
                 self.place(visitor.visit_map(self.entries(map, Some(fields))))
             }
             // A list would fill a struct by position, which no config means.
@@ -510,6 +530,22 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_> {
     }
 }
 
+/// The same mapping for each of the structs that share it.
+struct Halves<'a> {
+    of: Deserializer<'a>,
+    left: usize,
+}
+
+impl<'de> de::SeqAccess<'de> for Halves<'_> {
+    type Error = Fault;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
+        self.left = left;
+        seed.deserialize(self.of).map(Some)
+    }
+}
+
 /// A list's items.
 struct Items<'a> {
     iter: std::iter::Enumerate<std::slice::Iter<'a, Node>>,
@@ -532,7 +568,7 @@ impl<'de> de::SeqAccess<'de> for &mut Items<'_> {
 
 /// Reads the value at `path`, or what stands in for it.
 fn read<'de, S: DeserializeSeed<'de>>(node: &Node, path: &Path<'_>, reading: &Reading<'_>, seed: S) -> Result<S::Value, Fault> {
-    let deserializer = Deserializer { node, path, typed: false, root: false, reading };
+    let deserializer = Deserializer { node, path, typed: false, root: false, part: None, reading };
     deserializer.place(if reading.stands_in(path) { seed.deserialize(Anything::new()) } else { seed.deserialize(deserializer) })
 }
 

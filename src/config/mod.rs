@@ -6,6 +6,8 @@
 
 mod absent;
 mod bases;
+mod both;
+pub mod default;
 mod deserialize;
 mod error;
 mod field;
@@ -26,6 +28,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+pub use both::Both;
 pub use deserialize::Faulty;
 use deserialize::Names;
 pub use error::{ConfigError, nearest};

@@ -11,7 +11,7 @@ use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Visit
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct Outline {
     pub(crate) types: BTreeMap<String, &'static [&'static str]>,
-    pub(crate) keys: BTreeMap<String, &'static [&'static str]>,
+    pub(crate) keys: BTreeMap<String, Vec<&'static str>>,
 }
 
 /// The outline of `T`.
@@ -151,6 +151,10 @@ impl<'de> de::Deserializer<'de> for Explorer<'_> {
         visitor.visit_seq(Several { left: length, of: self })
     }
 
+    fn deserialize_tuple_struct<V: Visitor<'de>>(self, _: &'static str, length: usize, visitor: V) -> Result<V::Value, Stuck> {
+        self.deserialize_tuple(length, visitor)
+    }
+
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stuck> {
         visitor.visit_map(Fields { names: &["1"], of: self, next: None })
     }
@@ -161,7 +165,11 @@ impl<'de> de::Deserializer<'de> for Explorer<'_> {
         names: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Stuck> {
-        self.state.found.borrow_mut().keys.insert(self.path.clone(), names);
+        let mut found = self.state.found.borrow_mut();
+        let keys = found.keys.entry(self.path.clone()).or_default();
+        // One mapping may be read as two structs.
+        keys.extend(names.iter().filter(|it| !keys.contains(it)).copied().collect::<Vec<_>>());
+        drop(found);
         let result = visitor.visit_map(Fields { names, of: self.clone(), next: None });
         self.place(result)
     }
@@ -184,7 +192,7 @@ impl<'de> de::Deserializer<'de> for Explorer<'_> {
     }
 
     serde::forward_to_deserialize_any! {
-        i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 char bytes byte_buf unit unit_struct tuple_struct identifier ignored_any
+        i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 char bytes byte_buf unit unit_struct identifier ignored_any
     }
 }
 

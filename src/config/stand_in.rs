@@ -4,6 +4,7 @@
 use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeSeed, IntoDeserializer, Visitor};
 
+use super::both::BOTH;
 use super::deserialize::Fault;
 use super::field::VALUE_OR_LIST;
 
@@ -97,8 +98,10 @@ impl<'de> de::Deserializer<'de> for Anything {
         visitor.visit_seq(Several { left: length, value: self.below()? })
     }
 
-    fn deserialize_tuple_struct<V: Visitor<'de>>(self, _: &'static str, length: usize, visitor: V) -> Result<V::Value, Fault> {
-        self.deserialize_tuple(length, visitor)
+    fn deserialize_tuple_struct<V: Visitor<'de>>(self, name: &'static str, length: usize, visitor: V) -> Result<V::Value, Fault> {
+        // The halves of one mapping are no level of their own.
+        let value = if name == BOTH { self } else { self.below()? };
+        visitor.visit_seq(Several { left: length, value })
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {

@@ -8,8 +8,10 @@
 use segslurm_native::device;
 use tch::{Kind, Tensor};
 
-use super::{DdpOptions, Parameter};
+use super::DdpOptions;
 use crate::dist::{DistError, Group, Pending, Reduce};
+use crate::ops::Handle;
+use crate::weights::{PerWeight, Weight, WeightId, Weights};
 
 struct Bucket {
     /// Gradients, then one number a member.
@@ -21,6 +23,7 @@ struct Bucket {
 }
 
 struct Slot {
+    of: WeightId,
     name: String,
     shape: Vec<i64>,
     /// The parameter's, so that gradients, averages and weights lie alike and the optimizer copies nothing.
@@ -43,7 +46,9 @@ struct Slot {
 pub(super) struct Buckets {
     group: Group,
     options: DdpOptions,
+    weights: Weights,
     slots: Vec<Slot>,
+    places: PerWeight<usize>,
     buckets: Vec<Bucket>,
     /// The order in which gradients came in this backward pass (the last of each parameter).
     order: Vec<usize>,
@@ -73,14 +78,15 @@ fn refused(error: &tch::TchError) -> DistError {
 }
 
 impl Buckets {
-    pub(super) fn new(group: Group, parameters: Vec<Parameter>, options: DdpOptions) -> Self {
-        let slot = |it: Parameter| Slot {
+    pub(super) fn new(group: Group, weights: &Weights, options: DdpOptions) -> Self {
+        let slot = |(of, it): (WeightId, &Weight)| Slot {
+            of,
             shape: it.tensor.size(),
             strides: strides(&it.tensor),
             kind: it.tensor.kind(),
             device: it.tensor.device(),
             numel: it.tensor.numel(),
-            name: it.name,
+            name: it.name.clone(),
             bucket: 0,
             view: Tensor::new(),
             since_update: 0,
@@ -88,13 +94,17 @@ impl Buckets {
             expected: None,
         };
         let share = Tensor::from(1.0 / group.world() as f64);
-        let slots: Vec<Slot> = parameters.into_iter().map(slot).collect();
+        let slots: Vec<Slot> = weights.trained().map(slot).collect();
+        let mut places = PerWeight::new(weights);
+        slots.iter().enumerate().for_each(|(place, it)| places.set(it.of, Some(place)));
         // Until it is known better: the backward pass goes from the last layer to the first.
         let order = (0..slots.len()).rev().collect::<Vec<_>>();
         let mut buckets = Self {
             group,
             options,
+            weights: weights.clone(),
             slots,
+            places,
             buckets: Vec::new(),
             order: Vec::new(),
             learnt: false,
@@ -160,7 +170,8 @@ impl Buckets {
     }
 
     /// A gradient has been made; its share of the average goes into its bucket.
-    pub(super) fn add(&mut self, place: usize, grad: &Tensor) {
+    pub(super) fn add(&mut self, of: WeightId, grad: &Tensor) {
+        let Some(&place) = self.places.get(of) else { return };
         let slot = &mut self.slots[place];
         let bucket = &mut self.buckets[slot.bucket];
         if bucket.pending.is_some() {
@@ -231,8 +242,8 @@ impl Buckets {
     }
 
     /// Waits for the buckets.
-    pub(super) fn finish(&mut self) -> Result<Vec<Option<Tensor>>, DistError> {
-        let mut averaged: Vec<Option<Tensor>> = self.slots.iter().map(|_| None).collect();
+    pub(super) fn finish(&mut self) -> Result<PerWeight<Handle>, DistError> {
+        let mut averaged = PerWeight::new(&self.weights);
         for bucket in &mut self.buckets {
             let Some(pending) = bucket.pending.take() else { continue };
             let flat = pending.wait()?;
@@ -246,7 +257,8 @@ impl Buckets {
                 Vec::<f64>::try_from(flags.to_device(tch::Device::Cpu)).map_err(|error| refused(&error))?
             };
             for (&member, used) in bucket.members.iter().zip(used) {
-                averaged[member] = (used > 0.0).then(|| self.slots[member].view.shallow_clone());
+                let slot = &self.slots[member];
+                averaged.set(slot.of, (used > 0.0).then(|| Handle::new(slot.view.shallow_clone())));
             }
         }
         self.slots.iter_mut().for_each(|it| it.since_update = 0);

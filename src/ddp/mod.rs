@@ -11,22 +11,13 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::Tensor;
 
 use crate::dist::{DistError, Group};
-use crate::ops::{self, LeafId};
+use crate::ops::{self, Handle, LeafId};
+use crate::weights::{PerWeight, Weight, WeightId, Weights};
 use bucket::Buckets;
 pub use config::WrapperConfig;
-
-/// A parameter that wants a gradient.
-#[derive(Debug)]
-pub struct Parameter {
-    pub name: String,
-    pub id: ParamId,
-    /// The module's own storage.
-    pub tensor: tch::Tensor,
-}
 
 /// How gradients are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,44 +39,42 @@ impl Default for DdpOptions {
 /// The gradients of a model on their way to their averages.
 #[derive(Debug)]
 pub struct Ddp {
-    leaves: HashMap<LeafId, usize>,
-    places: HashMap<ParamId, usize>,
+    weights: Weights,
+    leaves: HashMap<LeafId, WeightId>,
     buckets: Rc<RefCell<Buckets>>,
 }
 
 impl Ddp {
-    /// For the parameters of `module` that want gradients; all ranks come here together, with equal parameters.
-    pub fn new(group: &Group, module: &impl Module, parameters: Vec<Parameter>, options: DdpOptions) -> Result<Self, DistError> {
-        let places: HashMap<ParamId, usize> = parameters.iter().enumerate().map(|(place, it)| (it.id, place)).collect();
-        let mut visitor = Leaves { places: &places, leaves: HashMap::new() };
-        module.visit(&mut visitor);
-        let leaves = visitor.leaves;
-        let buckets = Rc::new(RefCell::new(Buckets::new(group.split()?, parameters, options)));
-        Ok(Self { leaves, places, buckets })
+    /// For those of `weights` that are trained; all ranks come here together, with equal weights.
+    pub fn new(group: &Group, weights: &Weights, options: DdpOptions) -> Result<Self, DistError> {
+        let leaves = weights.trained().filter_map(|(id, it)| Some((it.leaf.as_ref()?.id(), id))).collect();
+        let buckets = Rc::new(RefCell::new(Buckets::new(group.split()?, weights, options)));
+        Ok(Self { weights: weights.clone(), leaves, buckets })
     }
 
     /// The backward pass of `loss`. `last` says whether an update follows: between updates (`accumulative_counts`) gradients
     /// add up on each rank and nothing is sent.
-    pub fn backward(&self, module: &impl Module, loss: &Tensor<1>, last: bool) -> Result<(), DistError> {
+    pub fn backward(&self, loss: &Tensor<1>, last: bool) -> Result<(), DistError> {
         self.buckets.borrow_mut().begin(last);
         let (leaves, buckets) = (self.leaves.clone(), Rc::clone(&self.buckets));
         let tap = move |leaf: LeafId, grad: &tch::Tensor| match leaves.get(&leaf) {
-            Some(&place) => {
-                buckets.borrow_mut().add(place, grad);
+            Some(&id) => {
+                buckets.borrow_mut().add(id, grad);
                 true
             }
             None => false,
         };
-        let mut grads = ops::backward_with(loss, Rc::new(tap));
+        let rest = ops::backward_with(loss, Rc::new(tap));
         // What Burn's own operations made is in the container.
-        let mut rest = Rest { places: &self.places, grads: &mut grads, buckets: &self.buckets };
-        module.visit(&mut rest);
+        for (id, grad) in self.weights.gradients(rest) {
+            self.buckets.borrow_mut().add(id, &grad);
+        }
         self.buckets.borrow_mut().end()
     }
 
-    /// The averaged gradients, in the order of the parameters, after the last backward pass before an update. They are views
-    /// of the buckets: to be used before the next backward pass. `None` for parameters that no rank used.
-    pub fn finish(&self) -> Result<Vec<Option<tch::Tensor>>, DistError> {
+    /// The averaged gradients after the last backward pass before an update, of the parameters that some rank used. They are
+    /// views of the buckets: to be used before the next backward pass.
+    pub fn finish(&self) -> Result<PerWeight<Handle>, DistError> {
         self.buckets.borrow_mut().finish()
     }
 
@@ -95,18 +84,19 @@ impl Ddp {
     }
 }
 
-/// Overwrites the tensors, parameters and buffers alike, with rank 0's.
-pub fn broadcast(group: &Group, tensors: &[tch::Tensor]) -> Result<(), DistError> {
+/// Overwrites a model, parameters and buffers alike, with rank 0's.
+pub fn broadcast(group: &Group, weights: &Weights) -> Result<(), DistError> {
     const AT_ONCE: usize = 64 << 20;
     if group.world() == 1 {
         return Ok(());
     }
-    let mut rest = tensors;
+    let all: Vec<&tch::Tensor> = weights.iter().map(|it| &*it.tensor).collect();
+    let mut rest = &all[..];
     while let Some(first) = rest.first() {
         let mut bytes = 0;
-        let fits = |it: &&tch::Tensor| {
+        let fits = |it: &&&tch::Tensor| {
             bytes += it.numel() * it.kind().elt_size_in_bytes();
-            it.kind() == first.kind() && (bytes <= AT_ONCE || std::ptr::eq(*it, first))
+            it.kind() == first.kind() && (bytes <= AT_ONCE || std::ptr::eq(**it, *first))
         };
         let n = rest.iter().take_while(fits).count().max(1);
         let (now, later) = rest.split_at(n);
@@ -122,36 +112,7 @@ pub fn broadcast(group: &Group, tensors: &[tch::Tensor]) -> Result<(), DistError
 }
 
 /// Names, shapes, strides and types as text, one a line: for [`Group::agree`].
-pub fn describe<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a tch::Tensor)>) -> String {
-    let lines =
-        tensors.into_iter().map(|(name, tensor)| format!("{name} {:?} {:?} {:?}", tensor.size(), tensor.stride(), tensor.kind()));
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-struct Leaves<'a> {
-    places: &'a HashMap<ParamId, usize>,
-    leaves: HashMap<LeafId, usize>,
-}
-
-impl ModuleVisitor for Leaves<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let (Some(&place), Some(leaf)) = (self.places.get(&param.id), ops::leaf(&param.val())) {
-            self.leaves.insert(leaf, place);
-        }
-    }
-}
-
-struct Rest<'a> {
-    places: &'a HashMap<ParamId, usize>,
-    grads: &'a mut Gradients,
-    buckets: &'a RefCell<Buckets>,
-}
-
-impl ModuleVisitor for Rest<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(&place) = self.places.get(&param.id) else { return };
-        if let Some(grad) = ops::gradient(&param.val(), self.grads) {
-            self.buckets.borrow_mut().add(place, &grad);
-        }
-    }
+pub fn describe(weights: &Weights) -> String {
+    let line = |it: &Weight| format!("{} {:?} {:?} {:?}", it.name, it.tensor.size(), it.tensor.stride(), it.tensor.kind());
+    weights.iter().map(line).collect::<Vec<_>>().join("\n")
 }

@@ -6,16 +6,25 @@ use std::path::Path;
 use super::Experiment;
 use crate::config::outline;
 
-/// The sections of a page by the names in their headings, with the names in the first column of their tables.
+/// The sections of a page by the names in their headings, with the names in the first column of their tables, and of those of the
+/// sections whose keys they have `Also`.
 fn sections(page: &str) -> Vec<(BTreeSet<String>, BTreeSet<String>)> {
     let quoted = |text: &str| -> BTreeSet<String> { text.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
     let mut sections: Vec<(BTreeSet<String>, BTreeSet<String>)> = Vec::new();
+    let mut also: Vec<(usize, BTreeSet<String>)> = Vec::new();
     for line in page.lines() {
         if line.starts_with('#') {
             sections.push((quoted(line), BTreeSet::new()));
         } else if let (Some(row), Some((_, rows))) = (line.strip_prefix("| "), sections.last_mut()) {
             rows.extend(quoted(row.split(" | ").next().unwrap_or_default()));
+        } else if line.starts_with("Also the keys of") {
+            also.push((sections.len() - 1, quoted(line)));
         }
+    }
+    for (section, others) in also {
+        let named = |it: &&(BTreeSet<String>, BTreeSet<String>)| it.0.intersection(&others).next().is_some();
+        let rows = sections.iter().find(named).unwrap_or_else(|| panic!("no section {others:?}")).1.clone();
+        sections[section].1.extend(rows);
     }
     sections
 }
@@ -59,8 +68,9 @@ fn every_key_stands_in_the_reference() {
 }
 
 /// Slots whose types mmseg has too, as docs/mmseg.md calls them, with their places.
-const SLOTS: [(&str, &str); 14] = [
+const SLOTS: [(&str, &str); 15] = [
     ("Segmentors", "model"),
+    ("Necks", "model(EncoderDecoder).neck"),
     ("Data preprocessors", "model(EncoderDecoder).data_preprocessor"),
     ("Backbones", "model(EncoderDecoder).backbone"),
     ("Heads", "model(EncoderDecoder).decode_head"),

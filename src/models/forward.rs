@@ -1,91 +1,142 @@
 //! What a pass through the model is told, and what a training pass gives back.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::module::ParamId;
+use burn::module::Module;
 use burn::tensor::Tensor;
 
 use crate::dist::Group;
+use crate::ops;
 
 /// The circumstances of one pass.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Forward<'a> {
     /// Batch norms use and update statistics of the batch, dropout drops.
     pub training: bool,
     /// The ranks over which `SyncBN` normalises; `None` for this rank alone.
     pub group: Option<&'a Group>,
-    /// This step's seed; every dropout derives its own from it.
+    /// This step's seed; every random layer derives its own from it.
     pub seed: u64,
     /// Only look: norms use their running statistics, and those that could not be trained on what they see are noted here.
     pub probe: Option<&'a Starved>,
+    /// Random layers that have drawn so far in this pass.
+    drawn: Arc<AtomicU64>,
 }
 
-/// The norms, by their weights, that would see one value per channel.
+/// The norms that would see one value per channel, by where their weights are.
 #[derive(Debug, Clone, Default)]
-pub struct Starved(Arc<Mutex<Vec<ParamId>>>);
+pub struct Starved(Arc<Mutex<Vec<usize>>>);
 
 impl Starved {
-    pub(crate) fn note(&self, norm: ParamId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(norm);
+    pub(crate) fn note(&self, weight: &Tensor<1>) {
+        let place = ops::to_tch(weight).data_ptr() as usize;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(place);
     }
 
-    pub(crate) fn norms(&self) -> Vec<ParamId> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn has(&self, weight: &tch::Tensor) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&(weight.data_ptr() as usize))
     }
 }
 
-impl Forward<'_> {
-    /// The same, to be used later.
-    pub(crate) fn keep(&self) -> Kept {
-        let Self { training, group, seed, probe } = *self;
-        Kept { training, group: group.cloned(), seed, probe: probe.cloned() }
+impl<'a> Forward<'a> {
+    /// A training pass with this seed.
+    pub fn training(seed: u64, group: Option<&'a Group>) -> Self {
+        Self { training: true, group, seed, ..Self::default() }
     }
 
-    /// A seed for the `index`th random layer of this pass (a step of splitmix64).
-    pub(crate) fn layer_seed(&self, index: u64) -> u64 {
+    /// A pass that only looks for norms that could not be trained.
+    pub(crate) fn probing(group: Option<&'a Group>, probe: &'a Starved) -> Self {
+        Self { training: true, group, probe: Some(probe), ..Self::default() }
+    }
+
+    /// A seed for the next random layer of this pass: the same for the same layer whenever the pass is repeated.
+    pub fn next_seed(&self) -> u64 {
+        let index = self.drawn.fetch_add(1, Ordering::Relaxed);
         let mut z = self.seed.wrapping_add((index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
     }
+
+    /// `forward(part, inputs)`, of which the backward pass keeps the inputs alone and computes the rest again, with the random
+    /// numbers of the first time.
+    pub fn recomputed<M, F, const N: usize, const D: usize, const E: usize>(
+        &self,
+        part: &M,
+        inputs: [Tensor<D>; N],
+        forward: F,
+    ) -> Tensor<E>
+    where
+        M: Module + 'static,
+        F: Fn(&M, [Tensor<D>; N], &Forward) -> Tensor<E> + Clone + Send + 'static,
+    {
+        let Self { training, group, seed, probe, drawn } = self;
+        let (training, group, seed, probe) = (*training, group.cloned(), *seed, probe.cloned());
+        let (before, after) = (drawn.load(Ordering::Relaxed), Arc::new(AtomicU64::new(0)));
+        let reached = Arc::clone(&after);
+        let y = ops::recomputed(part, inputs, move |part, inputs| {
+            let (group, probe) = (group.as_ref(), probe.as_ref());
+            let ctx = Forward { training, group, seed, probe, drawn: Arc::new(AtomicU64::new(before)) };
+            let y = forward(part, inputs, &ctx);
+            reached.store(ctx.drawn.load(Ordering::Relaxed), Ordering::Relaxed);
+            y
+        });
+        drawn.store(after.load(Ordering::Relaxed), Ordering::Relaxed);
+        y
+    }
 }
 
-/// A [`Forward`] that borrows nothing.
+/// Named numbers `[1]` of a training pass, in mmseg's order: losses, and what is only to be looked at.
+#[derive(Debug, Clone, Default)]
+pub struct Scalars(Vec<Scalar>);
+
+/// One of them.
 #[derive(Debug, Clone)]
-pub(crate) struct Kept {
-    training: bool,
-    group: Option<Group>,
-    seed: u64,
-    probe: Option<Starved>,
+pub struct Scalar {
+    /// By mmseg's names, such as `decode.loss_ce`.
+    pub name: String,
+    pub value: Tensor<1>,
+    /// Whether it is part of what is differentiated.
+    pub trained: bool,
 }
 
-impl Kept {
-    pub(crate) fn forward(&self) -> Forward<'_> {
-        let Self { training, group, seed, probe } = self;
-        Forward { training: *training, group: group.as_ref(), seed: *seed, probe: probe.as_ref() }
+impl Scalars {
+    /// Adds a loss; those of one name are summed.
+    pub fn loss(&mut self, name: &str, value: Tensor<1>) {
+        match self.0.iter_mut().find(|it| it.name == name) {
+            Some(it) => it.value = it.value.clone() + value,
+            None => self.0.push(Scalar { name: name.to_owned(), value, trained: true }),
+        }
+    }
+
+    /// Adds a number that is not trained on.
+    pub fn look(&mut self, name: &str, value: Tensor<1>) {
+        self.0.push(Scalar { name: name.to_owned(), value, trained: false });
+    }
+
+    /// Takes those of a part of the model over, as `prefix.name`.
+    pub(crate) fn extend(&mut self, prefix: &str, part: Self) {
+        self.0.extend(part.0.into_iter().map(|it| Scalar { name: format!("{prefix}.{}", it.name), ..it }));
     }
 }
 
 /// The losses of a training pass.
 #[derive(Debug, Clone)]
 pub struct Losses {
-    /// What to differentiate: the sum of the items whose name holds `loss`.
+    /// What to differentiate: the sum of the losses.
     pub total: Tensor<1>,
-    /// Every head's losses and its accuracy in percent, by mmseg's names (`decode.loss_ce`, `aux.acc_seg`), in its order.
-    /// They stay on the device and are not tracked.
-    pub items: Vec<(String, Tensor<1>)>,
+    /// Every head's losses and its accuracy in percent (`decode.loss_ce`, `aux.acc_seg`). They stay on the device and are not
+    /// tracked.
+    pub items: Vec<Scalar>,
 }
 
 impl Losses {
-    /// Sums the tracked `items`; there must be at least one loss among them.
-    pub(crate) fn new(items: Vec<(String, Tensor<1>)>) -> Self {
-        let total = items
-            .iter()
-            .filter(|(name, _)| name.contains("loss"))
-            .map(|(_, value)| value.clone())
-            .reduce(|a, b| a + b)
-            .expect("every head has a loss");
-        let items = items.into_iter().map(|(name, value)| (name, value.without_autodiff())).collect();
-        Self { total, items }
+    /// Sums the losses among `scalars`; there must be one.
+    pub(crate) fn new(scalars: Scalars) -> Self {
+        let losses = scalars.0.iter().filter(|it| it.trained).map(|it| it.value.clone());
+        let total = losses.reduce(|a, b| a + b).expect("every head has a loss");
+        let untracked = |it: Scalar| Scalar { value: it.value.without_autodiff(), ..it };
+        Self { total, items: scalars.0.into_iter().map(untracked).collect() }
     }
 }

@@ -1,29 +1,34 @@
 //! Segmentation models: mmseg's encoder-decoders, built from the `model:` section of a config.
 //!
-//! A component's config, its defaults, its checks and its forward pass are in one file. Modules are Burn modules whose
-//! field paths are mmseg's state-dict names to the letter, so that its checkpoints load as they are; the arithmetic is all
-//! in [`ops`](crate::ops). A new backbone, head or loss is one file, one enum variant and one match arm.
+//! A component's config, its defaults, its checks and its forward pass are in one file, and one line in its slot makes it known
+//! ([`contract`]). Modules are Burn modules whose field paths are mmseg's state-dict names to the letter, so that its checkpoints
+//! load as they are; the arithmetic is all in [`ops`](crate::ops).
 
 pub mod backbone;
+mod builder;
+pub mod contract;
 mod error;
 mod forward;
 pub mod head;
-mod inference;
 mod init;
 pub mod layer;
 pub mod loss;
-mod named;
+pub mod neck;
 pub mod preprocess;
 mod pretrained;
+pub mod sampler;
 mod segmentor;
+mod state;
 #[cfg(test)]
 mod tests;
 
+pub use builder::Builder;
 pub use error::ModelError;
-pub use forward::{Forward, Losses};
-pub use inference::{FlipDirection, Geometry, InferenceConfig, Segmentation};
-pub use init::InitConfig;
-pub use named::{LayerKind, NamedTensor, TensorKind, arrange, named_tensors};
+pub use forward::{Forward, Losses, Scalar, Scalars};
+pub use init::{Fill, InitConfig};
 pub use preprocess::{Pixels, SegDataPreProcessor, SegDataPreProcessorConfig};
 pub use pretrained::PretrainedSource;
-pub use segmentor::{EncoderDecoderConfig, PreprocessorConfig, Segmentor, SegmentorConfig};
+pub use segmentor::{
+    CascadeConfig, EncoderDecoderConfig, FlipDirection, Geometry, HeadsConfig, InferenceConfig, PreprocessorConfig, Segmentation,
+    Segmentor, SegmentorConfig, SegmentorSpec, TrainConfig,
+};

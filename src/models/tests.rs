@@ -5,9 +5,10 @@
 use burn::module::Module as _;
 use burn::tensor::{Device, Distribution, Int, Tensor};
 
-use super::{Forward, Geometry, ModelError, Segmentor, SegmentorConfig, TensorKind, named_tensors};
+use super::{Forward, Geometry, ModelError, Segmentor, SegmentorConfig};
 use crate::config::parse_str;
 use crate::ops;
+use crate::weights::{Role, Weight};
 
 /// A PSPNet of depth 18 that is narrow enough to train in a test.
 const TINY: &str = "
@@ -68,7 +69,7 @@ fn batch(device: &Device) -> (Tensor<4>, Tensor<3, Int>) {
 }
 
 fn training() -> Forward<'static> {
-    Forward { training: true, group: None, seed: 7, probe: None }
+    Forward::training(7, None)
 }
 
 fn value(x: &Tensor<1>) -> f64 {
@@ -81,9 +82,9 @@ fn a_training_pass_gives_mmsegs_losses_and_their_sum() {
     let model = tiny().init(&device, 0).expect("a valid model");
     let (images, labels) = batch(&device);
     let losses = model.loss(images, &labels, &training());
-    let names: Vec<_> = losses.items.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<_> = losses.items.iter().map(|it| it.name.as_str()).collect();
     assert_eq!(names, ["decode.loss_ce", "decode.acc_seg", "aux.loss_ce", "aux.acc_seg"]);
-    let [decode, _, aux, _] = [0, 1, 2, 3].map(|it| value(&losses.items[it].1));
+    let [decode, _, aux, _] = [0, 1, 2, 3].map(|it| value(&losses.items[it].value));
     assert!((value(&losses.total) - decode - aux).abs() < 1e-6);
     // A fresh classifier gives every class about the same probability.
     assert!((decode - 4f64.ln()).abs() < 0.1 && (aux - 0.4 * 4f64.ln()).abs() < 0.05, "{decode} {aux}");
@@ -98,7 +99,7 @@ fn a_few_steps_overfit_one_batch() {
     let mut accuracies = Vec::new();
     while accuracies.len() < 200 && accuracies.last().is_none_or(|it| *it < 95.0) {
         let losses = model.loss(images.clone(), &labels, &training());
-        accuracies.push(value(&losses.items[1].1));
+        accuracies.push(value(&losses.items[1].value));
         descend(&model, losses.total, 0.05);
     }
     assert!(accuracies.len() < 200, "pixel accuracy by step: {accuracies:?} %");
@@ -113,7 +114,7 @@ fn descend(model: &Segmentor, loss: Tensor<1>, lr: f64) {
     impl burn::module::ModuleVisitor for Step<'_> {
         fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
             if let Some(grad) = ops::gradient(&param.val(), &mut self.grads) {
-                let _ = ops::to_tch(&param.val()).g_sub_(&(grad * *self.lr));
+                let _ = ops::to_tch(&param.val()).g_sub_(&(&*grad * *self.lr));
             }
         }
     }
@@ -124,13 +125,13 @@ fn descend(model: &Segmentor, loss: Tensor<1>, lr: f64) {
 fn inference_repeats_itself_and_changes_nothing() {
     let device = Device::libtorch().autodiff();
     let model = tiny().init(&device, 0).expect("a valid model");
-    let before: Vec<_> = named_tensors(&model).into_iter().map(|it| it.tensor.copy()).collect();
+    let before: Vec<_> = model.weights().into_iter().map(|it| it.tensor.copy()).collect();
     let images = Tensor::<4>::random([1, 3, 40, 56], Distribution::Default, &device);
     let geometry = [Geometry { img_shape: [40, 56], ori_shape: [61, 83], flip: None }];
     let first = model.predict(images.clone(), &geometry);
     assert_eq!((first[0].height, first[0].width, first[0].data.len()), (61, 83, 61 * 83));
     assert_eq!(first, model.predict(images, &geometry));
-    assert!(named_tensors(&model).iter().zip(&before).all(|(now, before)| now.tensor == *before));
+    assert!(model.weights().iter().zip(&before).all(|(now, before)| *now.tensor == *before));
 }
 
 #[test]
@@ -163,7 +164,7 @@ fn a_flipped_and_padded_image_gives_the_labels_of_the_plain_one() {
     let geometry = |flip| [Geometry { img_shape: [32, 24], ori_shape: [32, 24], flip }];
     let plain = model.seg_logits(logits.clone(), &geometry(None), &Forward::default());
     let flipped = model.seg_logits(logits, &geometry(Some(super::FlipDirection::Horizontal)), &Forward::default());
-    assert_eq!(ops::to_tch(&plain[0]).flip([3]), ops::to_tch(&flipped[0]));
+    assert_eq!(ops::to_tch(&plain[0]).flip([3]), *ops::to_tch(&flipped[0]));
     assert_eq!(plain[0].dims(), [1, 4, 32, 24]);
 }
 
@@ -172,7 +173,7 @@ fn weights_are_a_function_of_the_seed() {
     let device = Device::libtorch();
     let weights = |seed| {
         let model = tiny().init(&device, seed).expect("a valid model");
-        named_tensors(&model).into_iter().map(|it| it.tensor).collect::<Vec<_>>()
+        model.weights().into_iter().map(|it| it.tensor).collect::<Vec<_>>()
     };
     assert_eq!(weights(3), weights(3));
     assert_ne!(weights(3), weights(4));
@@ -181,7 +182,7 @@ fn weights_are_a_function_of_the_seed() {
 #[test]
 fn initial_weights_have_mmsegs_statistics() {
     let model = tiny().init(&Device::libtorch(), 0).expect("a valid model");
-    let tensors = named_tensors(&model);
+    let tensors = model.weights();
     let find = |name: &str| &tensors.iter().find(|it| it.name == name).expect(name).tensor;
     let std = |name: &str| find(name).std(false).double_value(&[]);
     // Four standard errors of a deviation.
@@ -206,7 +207,7 @@ fn init_cfg_overrides_the_defaults() {
         "  dropout_ratio: 0.1\n  init_cfg: {type: Normal, std: 0.5, override: {name: conv_seg}}\n",
     );
     let model = config.init(&Device::libtorch(), 0).expect("a valid model");
-    let tensors = named_tensors(&model);
+    let tensors = model.weights();
     let weight = tensors.iter().find(|it| it.name == "decode_head.conv_seg.weight").expect("a classifier");
     assert!((weight.tensor.std(false).double_value(&[]) / 0.5 - 1.0).abs() < 0.4);
     let config = tiny_with(
@@ -226,9 +227,9 @@ fn frozen_stages_neither_train_nor_count() {
     let (images, labels) = batch(&device);
     let total = model.loss(images, &labels, &training()).total;
     assert!(total.is_require_grad() || value(&total).is_finite());
-    for it in named_tensors(&model) {
+    for it in model.weights() {
         let frozen = it.name.starts_with("backbone.stem") || it.name.starts_with("backbone.layer1");
-        assert_eq!(it.requires_grad, !frozen && it.kind == TensorKind::Parameter, "{}", it.name);
+        assert_eq!(it.trained, !frozen && it.role == Role::Parameter, "{}", it.name);
         if it.name.ends_with("num_batches_tracked") {
             assert_eq!(it.tensor.int64_value(&[]), i64::from(!frozen), "{}", it.name);
         }
@@ -241,11 +242,11 @@ fn norm_eval_keeps_statistics_and_trains_weights() {
     let model = tiny_with("  depth: 18\n", "  depth: 18\n  norm_eval: true\n").init(&device, 0).expect("a valid model");
     let (images, labels) = batch(&device);
     model.loss(images, &labels, &training());
-    let tensors = named_tensors(&model);
+    let tensors = model.weights();
     let tracked = |name: &str| tensors.iter().find(|it| it.name == name).expect(name).tensor.int64_value(&[]);
     assert_eq!(tracked("backbone.layer4.1.bn2.num_batches_tracked"), 0);
     assert_eq!(tracked("decode_head.bottleneck.bn.num_batches_tracked"), 1);
-    assert!(tensors.iter().filter(|it| it.kind == TensorKind::Parameter).all(|it| it.requires_grad));
+    assert!(tensors.iter().filter(|it| it.role == Role::Parameter).all(|it| it.trained));
 }
 
 #[test]
@@ -254,10 +255,10 @@ fn a_list_of_auxiliary_heads_is_numbered() {
     let config: SegmentorConfig = parse_str(&text).expect("a valid config");
     let device = Device::libtorch().autodiff();
     let model = config.init(&device, 0).expect("a valid model");
-    assert!(named_tensors(&model).iter().any(|it| it.name == "auxiliary_head.0.convs.0.conv.weight"));
+    assert!(model.weights().iter().any(|it| it.name == "auxiliary_head.0.convs.0.conv.weight"));
     let (images, labels) = batch(&device);
     let losses = model.loss(images, &labels, &training());
-    assert_eq!(losses.items[2].0, "aux_0.loss_ce");
+    assert_eq!(losses.items[2].name, "aux_0.loss_ce");
 }
 
 #[test]
@@ -311,29 +312,18 @@ fn weights_may_come_from_one_place_only() {
 
 /// The losses of one pass, every gradient by name, and the buffers after it.
 fn pass(config: &SegmentorConfig, images: &Tensor<4>, labels: &Tensor<3, Int>) -> (f64, Vec<(String, tch::Tensor)>) {
-    struct Grads {
-        grads: burn::tensor::Gradients,
-        found: Vec<Option<tch::Tensor>>,
-    }
-    impl burn::module::ModuleVisitor for Grads {
-        fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
-            self.found.push(ops::gradient(&param.val(), &mut self.grads));
-        }
-        fn visit_int<const D: usize>(&mut self, _: &burn::module::Param<Tensor<D, Int>>) {
-            self.found.push(None);
-        }
-    }
     let model = config.init(&images.device(), 0).expect("a valid model");
     let losses = model.loss(images.clone(), labels, &training());
-    let mut grads = Grads { grads: losses.total.backward(), found: Vec::new() };
-    model.visit(&mut grads);
-    let tensors = named_tensors(&model);
-    assert_eq!(tensors.len(), grads.found.len());
-    let one = |(it, grad): (super::NamedTensor, Option<tch::Tensor>)| {
-        assert_eq!(grad.is_some(), it.kind == TensorKind::Parameter && it.requires_grad, "{}", it.name);
-        (it.name, grad.unwrap_or(it.tensor))
+    let weights = model.weights();
+    let grads = weights.gradients(losses.total.backward());
+    let found: std::collections::HashMap<&str, tch::Tensor> =
+        grads.iter().map(|(id, grad)| (weights[id].name.as_str(), grad.copy())).collect();
+    let one = |it: &Weight| {
+        let grad = found.get(it.name.as_str()).map(tch::Tensor::copy);
+        assert_eq!(grad.is_some(), it.role == Role::Parameter && it.trained, "{}", it.name);
+        (it.name.clone(), grad.unwrap_or_else(|| it.tensor.copy()))
     };
-    (value(&losses.total), tensors.into_iter().zip(grads.found).map(one).collect())
+    (value(&losses.total), weights.iter().map(one).collect())
 }
 
 #[test]
@@ -402,7 +392,7 @@ fn a_model_says_which_norms_a_batch_of_one_would_starve_and_stays_as_it_is() {
     let device = Device::libtorch().autodiff();
     let starved = |config: &str, shape| {
         let model = parse_str::<SegmentorConfig>(config).expect("a valid config").init(&device, 3).expect("builds");
-        let values = || named_tensors(&model).iter().map(|it| it.tensor.copy()).collect::<Vec<_>>();
+        let values = || model.weights().iter().map(|it| it.tensor.copy()).collect::<Vec<_>>();
         let before = values();
         let found = model.starved_norms(shape, None);
         assert!(before.iter().zip(values()).all(|(before, after)| before == &after), "nothing changes");

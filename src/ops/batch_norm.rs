@@ -1,25 +1,19 @@
-//! Batch norm, with ATen's kernels, running statistics updated in place, and a ReLU on top that costs no memory.
+//! Batch norm, with ATen's kernels, running statistics updated in place, and an activation on top that costs no memory.
 //!
-//! The ReLU writes over the norm's output, which only the ReLU's own backward reads: the norm's needs its input.
+//! The activation writes over the norm's output, which only its own backward reads: the norm's needs its input.
 
 use burn::tensor::Tensor;
-use burn_tch::TchTensor;
-use segslurm_native::aten;
+use segslurm_native::NativeError;
+use segslurm_native::call::{Arg, call};
 
-use super::border::primitive;
+use super::activation::{Activation, activate};
+use super::axis::is_channels_last;
+use super::border::Handle;
 use super::error::{computed, refuse};
-use super::function::{Function, ternary};
-use super::relu::rectify_grad;
+use super::function::{Function, apply};
+use super::memory_format::MemoryFormat;
 use super::sync_batch_norm::SyncNorm;
 use crate::dist::Group;
-
-/// What follows the norm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Activation {
-    #[default]
-    None,
-    ReLU,
-}
 
 /// Options of [`batch_norm`].
 #[derive(Debug, Clone, Copy)]
@@ -62,95 +56,156 @@ pub fn batch_norm(
         let shape = x.dims().map(|it| it as i64).to_vec();
         refuse("batch_norm", &[shape], "training needs more than one value per channel; use a larger batch or image");
     }
+    // What needs its own input computes after the norm.
+    let (activation, after) = match options.activation {
+        it if it.follows_from_output() => (it, Activation::None),
+        it => (Activation::None, it),
+    };
     if let Some(group) = options.group.filter(|group| options.training && group.world() > 1) {
         let norm = SyncNorm {
-            running_mean: primitive(running_mean.clone()),
-            running_var: primitive(running_var.clone()),
+            running_mean: Handle::of(running_mean.clone()),
+            running_var: Handle::of(running_var.clone()),
             momentum: options.momentum,
             eps: options.eps,
-            relu: options.activation == Activation::ReLU,
+            activation,
             group: group.clone(),
         };
-        return ternary(x, weight, bias, norm);
+        return activate(apply([x.into(), weight.into(), bias.into()], norm), after);
     }
     let norm = Norm {
-        running_mean: primitive(running_mean.clone()),
-        running_var: primitive(running_var.clone()),
+        running_mean: Handle::of(running_mean.clone()),
+        running_var: Handle::of(running_var.clone()),
         training: options.training,
         momentum: options.momentum,
         eps: options.eps,
-        relu: options.activation == Activation::ReLU,
+        activation,
     };
-    ternary(x, weight, bias, norm)
+    activate(apply([x.into(), weight.into(), bias.into()], norm), after)
+}
+
+/// ATen's batch norm, by the implementation (native, cuDNN, MIOpen) that PyTorch would choose.
+pub(super) struct Kernel<'a> {
+    pub(super) weight: &'a tch::Tensor,
+    pub(super) bias: &'a tch::Tensor,
+    pub(super) running_mean: &'a tch::Tensor,
+    pub(super) running_var: &'a tch::Tensor,
+    pub(super) training: bool,
+    pub(super) momentum: f64,
+    pub(super) eps: f64,
+}
+
+/// What the forward pass leaves for the backward: the batch's statistics (empty in evaluation), and which implementation ran,
+/// with that one's own notes.
+#[derive(Debug, Clone)]
+pub(super) struct Computed {
+    mean: Handle,
+    invstd: Handle,
+    reserve: Handle,
+    implementation: i64,
+}
+
+impl Kernel<'_> {
+    /// The norm of `x`, with its activation over it; running statistics are updated in place when training.
+    pub(super) fn forward(&self, x: &tch::Tensor, activation: Activation) -> Result<(Handle, Computed), NativeError> {
+        let Self { weight, bias, running_mean, running_var, training, momentum, eps } = *self;
+        let arguments: [Arg; 9] = [
+            x.into(),
+            weight.into(),
+            bias.into(),
+            running_mean.into(),
+            running_var.into(),
+            training.into(),
+            momentum.into(),
+            eps.into(),
+            true.into(),
+        ];
+        let mut results = call(c"aten::_batch_norm_impl_index", &arguments)?;
+        let mut y = Handle::new(results.tensor()?);
+        let mut next = || results.optional().map(|it| Handle::new(it.unwrap_or_default()));
+        let (mean, invstd, reserve) = (next()?, next()?, next()?);
+        let implementation = results.int()?;
+        activation.write(&mut y);
+        Ok((y, Computed { mean, invstd, reserve, implementation }))
+    }
+
+    /// The gradients of input, weight and bias (before any activation), of those that `mask` names.
+    pub(super) fn backward(
+        &self,
+        grad: &tch::Tensor,
+        x: &tch::Tensor,
+        computed: &Computed,
+        mask: [bool; 3],
+    ) -> Result<[Option<tch::Tensor>; 3], NativeError> {
+        // cuDNN wants the gradient in the layout of the input.
+        let format = if is_channels_last(x) { MemoryFormat::ChannelsLast } else { MemoryFormat::Contiguous };
+        let dense = format.dense(grad);
+        let Computed { mean, invstd, reserve, implementation } = computed;
+        let arguments: [Arg; 12] = [
+            (*implementation).into(),
+            x.into(),
+            (&dense).into(),
+            self.weight.into(),
+            self.running_mean.into(),
+            self.running_var.into(),
+            (&**mean).into(),
+            (&**invstd).into(),
+            self.training.into(),
+            self.eps.into(),
+            (&mask).into(),
+            (&**reserve).into(),
+        ];
+        let mut results = call(c"aten::_batch_norm_impl_index_backward", &arguments)?;
+        Ok([results.optional()?, results.optional()?, results.optional()?])
+    }
 }
 
 #[derive(Debug, Clone)]
 struct Norm {
-    running_mean: TchTensor,
-    running_var: TchTensor,
+    running_mean: Handle,
+    running_var: Handle,
     training: bool,
     momentum: f64,
     eps: f64,
-    relu: bool,
+    activation: Activation,
 }
 
 #[derive(Debug, Clone)]
 struct Saved {
-    x: TchTensor,
-    weight: TchTensor,
-    bias: TchTensor,
-    /// Where it is positive, the ReLU let the gradient through.
-    rectified: Option<TchTensor>,
-    mean: TchTensor,
-    invstd: TchTensor,
-    reserve: TchTensor,
-    implementation: i64,
+    x: Handle,
+    weight: Handle,
+    bias: Handle,
+    /// The output, where an activation's gradient follows from it.
+    activated: Option<Handle>,
+    computed: Computed,
 }
 
 impl Norm {
-    fn native<'a>(&'a self, weight: &'a TchTensor, bias: &'a TchTensor) -> aten::BatchNorm<'a> {
-        aten::BatchNorm {
-            weight: &weight.tensor,
-            bias: &bias.tensor,
-            running_mean: &self.running_mean.tensor,
-            running_var: &self.running_var.tensor,
-            training: self.training,
-            momentum: self.momentum,
-            eps: self.eps,
-        }
+    fn kernel<'a>(&'a self, weight: &'a tch::Tensor, bias: &'a tch::Tensor) -> Kernel<'a> {
+        let Self { running_mean, running_var, training, momentum, eps, .. } = self;
+        Kernel { weight, bias, running_mean, running_var, training: *training, momentum: *momentum, eps: *eps }
     }
 }
 
 impl Function<3> for Norm {
+    const NAME: &'static str = "batch_norm";
+
     type Saved = Saved;
 
-    fn forward(&self, [x, weight, bias]: [TchTensor; 3], _: [bool; 3]) -> (TchTensor, Saved) {
-        let normed = aten::batch_norm(&x.tensor, &self.native(&weight, &bias), self.relu);
-        let (y, state) = computed("batch_norm", [&x.tensor], normed);
-        let y = TchTensor::new(y);
-        let saved = Saved {
-            x,
-            weight,
-            bias,
-            rectified: self.relu.then(|| y.clone()),
-            mean: TchTensor::new(state.mean),
-            invstd: TchTensor::new(state.invstd),
-            reserve: TchTensor::new(state.reserve),
-            implementation: state.implementation,
-        };
-        (y, saved)
+    fn forward(&self, [x, weight, bias]: [Handle; 3], _: [bool; 3]) -> (Handle, Saved) {
+        let normed = self.kernel(&weight, &bias).forward(&x, self.activation);
+        let (y, found) = computed("batch_norm", [&x], normed);
+        let activated = (self.activation != Activation::None).then(|| y.clone());
+        (y, Saved { x, weight, bias, activated, computed: found })
     }
 
-    fn backward(&self, saved: Saved, grad: TchTensor, tracked: [bool; 3]) -> [Option<TchTensor>; 3] {
-        let Saved { x, weight, bias, rectified, mean, invstd, reserve, implementation } = saved;
-        let grad = match rectified {
-            Some(y) => rectify_grad(&grad, &y),
+    fn backward(&self, saved: Saved, grad: Handle, tracked: [bool; 3]) -> [Option<Handle>; 3] {
+        let Saved { x, weight, bias, activated, computed: found } = saved;
+        let grad = match activated {
+            Some(y) => self.activation.grad(grad, &y),
             None => grad,
         };
-        let state = aten::BatchNormState { mean: mean.tensor, invstd: invstd.tensor, reserve: reserve.tensor, implementation };
-        let grads = aten::batch_norm_backward(&grad.tensor, &x.tensor, &self.native(&weight, &bias), &state, tracked);
-        let grads = computed("batch_norm backward", [&grad.tensor, &x.tensor], grads);
-        [grads.input, grads.weight, grads.bias].map(|grad| grad.map(TchTensor::new))
+        let grads = self.kernel(&weight, &bias).backward(&grad, &x, &found, tracked);
+        computed("batch_norm backward", [&grad, &x], grads).map(|grad| grad.map(Handle::new))
     }
 }
 
@@ -173,12 +228,17 @@ mod tests {
     }
 
     fn act(x: Tensor<4>, activation: Activation) -> Tensor<4> {
-        if activation == Activation::ReLU { activation::relu(x) } else { x }
+        match activation {
+            Activation::ReLU => activation::relu(x),
+            Activation::Sigmoid => activation::sigmoid(x),
+            Activation::SiLU => x.clone() * activation::sigmoid(x),
+            _ => x,
+        }
     }
 
     #[test]
     fn training_and_evaluation_match_the_reference_and_finite_differences() {
-        for activation in [Activation::None, Activation::ReLU] {
+        for activation in [Activation::None, Activation::ReLU, Activation::Sigmoid, Activation::SiLU] {
             for training in [true, false] {
                 let options = BatchNorm { training, activation, ..BatchNorm::default() };
                 check(
@@ -214,8 +274,8 @@ mod tests {
         let expected_var = constant(&[0.5, 1.5, 4.0], [3], &device) * 0.7 + batch_var * (30.0 / 29.0 * 0.3);
         assert_close("mean", &flat(&mean), &flat(&expected_mean), 1e-12);
         assert_close("variance", &flat(&var), &flat(&expected_var), 1e-12);
-        assert_eq!(Vec::<f64>::try_from(seen_mean).expect("flat"), flat(&mean));
-        assert_eq!(Vec::<f64>::try_from(seen_var).expect("flat"), flat(&var));
+        assert_eq!(Vec::<f64>::try_from(&*seen_mean).expect("flat"), flat(&mean));
+        assert_eq!(Vec::<f64>::try_from(&*seen_var).expect("flat"), flat(&var));
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! Cross entropy of each class on its own, over sigmoids (mmseg's `use_sigmoid`).
 
 use burn::tensor::{Int, Tensor};
-use burn_tch::TchTensor;
 use tch::Kind;
 
-use super::border::{from_tch, to_tch};
+use super::border::{Handle, from_tch, to_tch};
 use super::constant::Constant;
 use super::cross_entropy::{Reduction, as_labels};
 use super::error::computed;
-use super::function::{Function, unary};
+use super::function::{Function, apply};
 
 /// Options of [`binary_cross_entropy`].
 #[derive(Debug, Clone, PartialEq)]
@@ -51,9 +50,9 @@ pub fn binary_cross_entropy_per_element(logits: Tensor<4>, target: Tensor<3, Int
         assert_eq!(weights.len(), classes, "binary_cross_entropy: {} class weights for {classes} classes", weights.len());
     }
     let target = as_labels(target);
-    let place = target.tensor.device();
-    let class_weight = options.class_weight.as_ref().map(|it| TchTensor::new(it.on(place).view([-1, 1, 1])));
-    unary(logits, PerElement { target, class_weight, ignore_index: options.ignore_index })
+    let place = target.device();
+    let class_weight = options.class_weight.as_ref().map(|it| Handle::new(it.on(place).view([-1, 1, 1])));
+    apply([logits.into()], PerElement { target, class_weight, ignore_index: options.ignore_index })
 }
 
 fn valid(target: &tch::Tensor, ignore_index: i64) -> tch::Tensor {
@@ -63,16 +62,16 @@ fn valid(target: &tch::Tensor, ignore_index: i64) -> tch::Tensor {
 #[derive(Debug, Clone)]
 struct PerElement {
     /// `[n, h, w]` in `i64`.
-    target: TchTensor,
+    target: Handle,
     /// `[c, 1, 1]`.
-    class_weight: Option<TchTensor>,
+    class_weight: Option<Handle>,
     ignore_index: i64,
 }
 
 impl PerElement {
     /// The planes to match `[n, c, h, w]`, and which pixels count `[n, 1, h, w]`.
     fn planes(&self, logits: &tch::Tensor) -> Result<(tch::Tensor, tch::Tensor), tch::TchError> {
-        let target = self.target.tensor.f_unsqueeze(1)?;
+        let target = self.target.f_unsqueeze(1)?;
         let valid = valid(&target, self.ignore_index);
         let classes = logits.size()[1];
         let planes = if classes == 1 {
@@ -85,7 +84,7 @@ impl PerElement {
 
     fn loss(&self, logits: &tch::Tensor) -> Result<tch::Tensor, tch::TchError> {
         let (planes, valid) = self.planes(logits)?;
-        let positive = self.class_weight.as_ref().map(|it| it.tensor.to_kind(logits.kind()));
+        let positive = self.class_weight.as_ref().map(|it| it.to_kind(logits.kind()));
         logits.f_binary_cross_entropy_with_logits(&planes, None::<tch::Tensor>, positive, tch::Reduction::None)?.f_mul_(&valid)
     }
 
@@ -94,7 +93,7 @@ impl PerElement {
         let (planes, valid) = self.planes(logits)?;
         let mut missed = logits.f_neg()?.f_sigmoid_()?;
         if let Some(positive) = &self.class_weight {
-            let excess = (positive.tensor.to_kind(logits.kind()) - 1.0).f_mul(&planes)?;
+            let excess = (positive.to_kind(logits.kind()) - 1.0).f_mul(&planes)?;
             missed = missed.f_mul_(&(excess + 1.0))?;
         }
         let slope = planes.f_neg()?.f_add_scalar_(1.0)?.f_sub_(&missed)?;
@@ -109,20 +108,18 @@ fn widened(logits: &tch::Tensor) -> tch::Tensor {
 }
 
 impl Function<1> for PerElement {
-    type Saved = TchTensor;
+    const NAME: &'static str = "binary_cross_entropy";
 
-    fn forward(&self, [logits]: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, TchTensor) {
-        let loss = computed("binary_cross_entropy", [&logits.tensor], self.loss(&widened(&logits.tensor)));
-        (TchTensor::new(loss), logits)
+    type Saved = Handle;
+
+    fn forward(&self, [logits]: [Handle; 1], _: [bool; 1]) -> (Handle, Handle) {
+        let loss = computed("binary_cross_entropy", [&logits], self.loss(&widened(&logits)));
+        (Handle::new(loss), logits)
     }
 
-    fn backward(&self, logits: TchTensor, grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
-        let result = computed(
-            "binary_cross_entropy backward",
-            [&logits.tensor, &grad.tensor],
-            self.grad(&widened(&logits.tensor), &grad.tensor),
-        );
-        [Some(TchTensor::new(result.to_kind(logits.tensor.kind())))]
+    fn backward(&self, logits: Handle, grad: Handle, _: [bool; 1]) -> [Option<Handle>; 1] {
+        let result = computed("binary_cross_entropy backward", [&logits, &grad], self.grad(&widened(&logits), &grad));
+        [Some(Handle::new(result.to_kind(logits.kind())))]
     }
 }
 

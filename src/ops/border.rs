@@ -1,43 +1,133 @@
 //! The border between Burn's tensors and libtorch's: the same storage seen from both sides, and the devices to put it on.
+//!
+//! Burn writes over a tensor that it consumes when it counts one owner of its storage. libtorch's handles are not in that count,
+//! so a storage that both sides know may cross here alone, and only as a [`Handle`], which is.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use burn::backend::{BackendTensor, DispatchTensorKind, LibTorch};
 use burn::tensor::kind::Basic;
 use burn::tensor::{BackendPrimitive, Device, Gradients, Tensor};
-use burn_tch::TchTensor;
+use burn_tch::{Storage, StorageRef, TchTensor};
+use segslurm_native::aten;
+
+/// A libtorch tensor that Burn counts among the owners of its storage: as long as one exists, no operation of Burn's writes over
+/// what it shows. Reading goes through `Deref`; writing through it is seen by every other owner, which is how weights change.
+#[derive(Debug, Clone)]
+pub struct Handle(TchTensor);
+
+thread_local! {
+    /// Part of every storage whose owners are not all known. One owner of it is never given back, so it never has a last one.
+    static SHARED: StorageRef = {
+        let shared: StorageRef = Arc::new(std::ptr::null_mut());
+        std::mem::forget(Arc::clone(&shared));
+        shared
+    };
+}
+
+impl Handle {
+    /// Takes a tensor over. If it is not the only handle to its storage, Burn will never write over it: it cannot know who else
+    /// reads there.
+    pub fn new(tensor: tch::Tensor) -> Self {
+        if aten::is_exclusive(&tensor) {
+            return Self(TchTensor::new(tensor));
+        }
+        let storage = Storage::View { buffer_ref: SHARED.with(Arc::clone), view_ref: Arc::new(tensor.data_ptr()) };
+        Self(TchTensor { tensor, storage })
+    }
+
+    /// The tensor behind `x`: the value only, without `x`'s place in the graph.
+    pub fn of<const D: usize, K: Basic>(x: Tensor<D, K>) -> Self {
+        fn open(kind: DispatchTensorKind) -> TchTensor {
+            match kind {
+                DispatchTensorKind::LibTorch(
+                    BackendTensor::Float(it) | BackendTensor::Int(it) | BackendTensor::Bool(it) | BackendTensor::Quantized(it),
+                ) => it,
+                DispatchTensorKind::LibTorch(BackendTensor::Autodiff(it)) => it.into_primitive(),
+                DispatchTensorKind::Autodiff(inner) => open(*inner),
+            }
+        }
+        Self(open(x.into_dispatch().kind))
+    }
+
+    /// `tensor`, made of this one: it may be a view, and then counts as an owner of the same storage.
+    pub(super) fn derive(&self, tensor: tch::Tensor) -> Self {
+        if aten::is_exclusive(&tensor) { Self::new(tensor) } else { Self(TchTensor::partial(tensor, self.0.storage.clone())) }
+    }
+
+    /// The same values in another shape; a view where that is possible.
+    pub fn reshaped(&self, shape: &[i64]) -> Self {
+        self.derive(self.reshape(shape))
+    }
+
+    /// Whether writing over it goes unnoticed: it is the last handle to a storage without repeated elements.
+    pub(super) fn is_exclusive(&self) -> bool {
+        aten::is_exclusive(&self.0.tensor)
+    }
+
+    pub(super) fn from_primitive(primitive: TchTensor) -> Self {
+        Self(primitive)
+    }
+
+    pub(super) fn into_primitive(self) -> TchTensor {
+        self.0
+    }
+
+    /// The tensor alone, out of Burn's count; a copy where somebody else owns its storage too.
+    pub fn into_tensor(self) -> tch::Tensor {
+        if self.0.storage.can_mut() { self.0.tensor } else { self.0.tensor.copy() }
+    }
+
+    /// As a Burn tensor on `device`'s side of autodiff: on an autodiff device it is a constant until `require_grad` makes it a
+    /// leaf. The data stays where it is: `device` does not move it.
+    pub fn into_burn<const D: usize, K>(self, device: &Device) -> Tensor<D, K>
+    where
+        K: burn::tensor::kind::Autodiff + BackendPrimitive<LibTorch, Primitive = TchTensor>,
+    {
+        assert_eq!(self.dim(), D, "expected {D} dimensions, got a tensor of shape {:?}", self.size());
+        let tensor = Tensor::from_primitive::<LibTorch>(self.0);
+        if device.is_autodiff() { tensor.autodiff() } else { tensor }
+    }
+}
+
+impl PartialEq for Handle {
+    /// Whether the values are the same.
+    fn eq(&self, other: &Self) -> bool {
+        self.0.tensor == other.0.tensor
+    }
+}
+
+impl Deref for Handle {
+    type Target = tch::Tensor;
+
+    fn deref(&self) -> &tch::Tensor {
+        &self.0.tensor
+    }
+}
+
+impl DerefMut for Handle {
+    fn deref_mut(&mut self) -> &mut tch::Tensor {
+        &mut self.0.tensor
+    }
+}
 
 /// The libtorch tensor behind `x`, sharing its storage; the value only, without `x`'s place in the graph.
-pub fn to_tch<const D: usize, K: Basic>(x: &Tensor<D, K>) -> tch::Tensor {
-    primitive(x.clone()).tensor
+pub fn to_tch<const D: usize, K: Basic>(x: &Tensor<D, K>) -> Handle {
+    Handle::of(x.clone())
 }
 
-/// The libtorch primitive behind `x`, a handle that Burn counts.
-pub(super) fn primitive<const D: usize, K: Basic>(x: Tensor<D, K>) -> TchTensor {
-    fn open(kind: DispatchTensorKind) -> TchTensor {
-        match kind {
-            DispatchTensorKind::LibTorch(
-                BackendTensor::Float(it) | BackendTensor::Int(it) | BackendTensor::Bool(it) | BackendTensor::Quantized(it),
-            ) => it,
-            DispatchTensorKind::LibTorch(BackendTensor::Autodiff(it)) => it.into_primitive(),
-            DispatchTensorKind::Autodiff(inner) => open(*inner),
-        }
-    }
-    open(x.into_dispatch().kind)
-}
-
-/// `x` as a Burn tensor that shares its storage, for `device`'s side of autodiff: on an autodiff device it is a constant
-/// until `require_grad` makes it a leaf. The data stays where it is: `device` does not move it.
+/// `x` as a Burn tensor that shares its storage, for `device`'s side of autodiff ([`Handle::into_burn`]).
 pub fn from_tch<const D: usize, K>(x: tch::Tensor, device: &Device) -> Tensor<D, K>
 where
     K: burn::tensor::kind::Autodiff + BackendPrimitive<LibTorch, Primitive = TchTensor>,
 {
-    assert_eq!(x.dim(), D, "from_tch: expected {D} dimensions, got a tensor of shape {:?}", x.size());
-    let tensor = Tensor::from_primitive::<LibTorch>(TchTensor::new(x));
-    if device.is_autodiff() { tensor.autodiff() } else { tensor }
+    Handle::new(x).into_burn(device)
 }
 
-/// Takes the gradient of the leaf `x` out of `grads`, sharing its storage; `None` if nothing reached `x`.
-pub fn gradient<const D: usize>(x: &Tensor<D>, grads: &mut Gradients) -> Option<tch::Tensor> {
-    x.grad_remove(grads).map(|grad| to_tch(&grad))
+/// Takes the gradient of the leaf `x` out of `grads`; `None` if nothing reached `x`.
+pub fn gradient<const D: usize>(x: &Tensor<D>, grads: &mut Gradients) -> Option<Handle> {
+    x.grad_remove(grads).map(Handle::of)
 }
 
 /// Where libtorch puts what Burn puts on `device`.
@@ -68,7 +158,7 @@ mod tests {
         let _ = to_tch(&leaf).fill_(2.0);
         assert_eq!(leaf.sum().into_scalar::<f32>(), 6.0);
         let labels: Tensor<1, Int> = from_tch(tch::Tensor::from_slice(&[1_i64, 2]), &Device::libtorch().autodiff());
-        assert_eq!(Vec::<i64>::try_from(to_tch(&labels)).expect("labels"), [1, 2]);
+        assert_eq!(Vec::<i64>::try_from(&*to_tch(&labels)).expect("labels"), [1, 2]);
     }
 
     #[test]
@@ -78,7 +168,7 @@ mod tests {
         let unused = Tensor::<1>::ones([3], &device).require_grad();
         let mut grads = (x.clone() * 3.0).sum().backward();
         let grad = gradient(&x, &mut grads).expect("a gradient");
-        assert_eq!(Vec::<f32>::try_from(grad).expect("values"), [3.0; 3]);
+        assert_eq!(Vec::<f32>::try_from(&*grad).expect("values"), [3.0; 3]);
         assert!(gradient(&x, &mut grads).is_none());
         assert!(gradient(&unused, &mut grads).is_none());
     }

@@ -1,11 +1,11 @@
-//! 2-d convolution with ATen's own backward, which computes only the gradients that are wanted.
+//! 2-d convolution, also transposed, with ATen's own backward, which computes only the gradients that are wanted.
 
 use burn::tensor::Tensor;
-use burn_tch::TchTensor;
-use segslurm_native::aten::{Convolution, convolution_backward};
+use segslurm_native::call::{Arg, call, call1};
 
+use super::border::Handle;
 use super::error::{computed, refuse};
-use super::function::{Function, binary, ternary};
+use super::function::{Function, apply};
 
 /// Options of [`conv2d`], each as (height, width).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,6 @@ impl Default for Conv {
 }
 
 /// Convolves `x` `[n, in, h, w]` with `weight` `[out, in / groups, kh, kw]` and adds `bias` `[out]`; gives `[n, out, h', w']`.
-/// Weight and bias are cast to `x`'s type.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, conv: Conv) -> Tensor<4> {
     let ([_, channels, height, width], [out, per_group, kh, kw]) = (x.dims(), weight.dims());
     assert!(
@@ -46,85 +45,159 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, conv: Co
         }
     }
     match bias {
-        None => binary(x, weight, Convolve(conv)),
+        None => apply([x.into(), weight.into()], Convolve(conv)),
         Some(bias) => {
             assert_eq!(bias.dims(), [out], "conv2d: the bias has {:?} entries, the weight {out} outputs", bias.dims());
-            ternary(x, weight, bias, Convolve(conv))
+            apply([x.into(), weight.into(), bias.into()], Convolve(conv))
         }
+    }
+}
+
+/// The transposed convolution: `x` `[n, in, h, w]` with `weight` `[in, out / groups, kh, kw]` gives
+/// `[n, out, (h - 1) stride - 2 padding + dilation (kh - 1) + output_padding + 1, …]`.
+pub fn conv_transpose2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    conv: Conv,
+    output_padding: [usize; 2],
+) -> Tensor<4> {
+    let ([_, channels, ..], [input, ..]) = (x.dims(), weight.dims());
+    assert!(
+        conv.groups > 0 && input == channels && channels % conv.groups == 0,
+        "conv_transpose2d: the input has {channels} channels, but a weight of shape {:?} with {} groups takes {input}",
+        weight.dims(),
+        conv.groups
+    );
+    let function = Transposed { conv, output_padding };
+    match bias {
+        None => apply([x.into(), weight.into()], function),
+        Some(bias) => apply([x.into(), weight.into(), bias.into()], function),
     }
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Convolve(Conv);
 
-impl Convolve {
-    fn native(self) -> Convolution {
-        let int = |pair: [usize; 2]| pair.map(|it| it as i64);
-        Convolution {
-            stride: int(self.0.stride),
-            padding: int(self.0.padding),
-            dilation: int(self.0.dilation),
-            groups: self.0.groups as i64,
-        }
-    }
-
-    fn run(self, x: &TchTensor, weight: &tch::Tensor, bias: Option<tch::Tensor>) -> TchTensor {
-        let Convolution { stride, padding, dilation, groups } = self.native();
-        let y = x.tensor.f_conv2d(weight, bias, stride, padding, dilation, groups);
-        TchTensor::new(computed("conv2d", [&x.tensor, weight], y))
-    }
-
-    /// Gradients of input, weight and bias.
-    fn grads(self, saved: &Saved, grad: &TchTensor, mask: [bool; 3]) -> [Option<TchTensor>; 3] {
-        let grads = convolution_backward(&grad.tensor, &saved.x.tensor, &saved.weight.tensor, self.native(), mask);
-        let grads = computed("conv2d backward", [&grad.tensor, &saved.x.tensor, &saved.weight.tensor], grads);
-        let of_parameter = |grad: tch::Tensor| TchTensor::new(grad.to_kind(saved.parameter_kind));
-        [grads.input.map(TchTensor::new), grads.weight.map(of_parameter), grads.bias.map(of_parameter)]
-    }
+#[derive(Debug, Clone, Copy)]
+struct Transposed {
+    conv: Conv,
+    output_padding: [usize; 2],
 }
 
 #[derive(Debug, Clone)]
 struct Saved {
-    x: TchTensor,
-    /// In the type of `x`.
-    weight: TchTensor,
-    parameter_kind: tch::Kind,
+    x: Handle,
+    weight: Handle,
 }
 
-impl Saved {
-    fn new(x: TchTensor, weight: TchTensor) -> Self {
-        let (kind, parameter_kind) = (x.tensor.kind(), weight.tensor.kind());
-        let weight = if kind == parameter_kind { weight } else { TchTensor::new(weight.tensor.to_kind(kind)) };
-        Self { x, weight, parameter_kind }
-    }
-}
-
-impl Function<2> for Convolve {
-    type Saved = Saved;
-
-    fn forward(&self, [x, weight]: [TchTensor; 2], _: [bool; 2]) -> (TchTensor, Saved) {
-        let saved = Saved::new(x, weight);
-        (self.run(&saved.x, &saved.weight.tensor, None), saved)
-    }
-
-    fn backward(&self, saved: Saved, grad: TchTensor, [x, weight]: [bool; 2]) -> [Option<TchTensor>; 2] {
-        let [x, weight, _] = self.grads(&saved, &grad, [x, weight, false]);
-        [x, weight]
+impl Convolve {
+    fn run(self, x: &Handle, weight: &Handle, bias: Option<&Handle>) -> Handle {
+        let Conv { stride, padding, dilation, groups } = self.0;
+        let y = x.f_conv2d(weight, bias.map(|it| &**it), int(stride), int(padding), int(dilation), groups as i64);
+        Handle::new(computed("conv2d", [x, weight], y))
     }
 }
 
-impl Function<3> for Convolve {
-    type Saved = Saved;
-
-    fn forward(&self, [x, weight, bias]: [TchTensor; 3], _: [bool; 3]) -> (TchTensor, Saved) {
-        let saved = Saved::new(x, weight);
-        let bias = bias.tensor.to_kind(saved.x.tensor.kind());
-        (self.run(&saved.x, &saved.weight.tensor, Some(bias)), saved)
+impl Transposed {
+    fn run(self, x: &Handle, weight: &Handle, bias: Option<&Handle>) -> Handle {
+        let Conv { stride, padding, dilation, groups } = self.conv;
+        let (stride, padding, dilation) = (int(stride), int(padding), int(dilation));
+        let output_padding = int(self.output_padding);
+        let arguments: [Arg; 9] = [
+            (&**x).into(),
+            (&**weight).into(),
+            bias.map(|it| &**it).into(),
+            (&stride).into(),
+            (&padding).into(),
+            (&dilation).into(),
+            true.into(),
+            (&output_padding).into(),
+            (groups as i64).into(),
+        ];
+        Handle::new(computed("conv_transpose2d", [x, weight], call1(c"aten::convolution", &arguments)))
     }
+}
 
-    fn backward(&self, saved: Saved, grad: TchTensor, mask: [bool; 3]) -> [Option<TchTensor>; 3] {
-        self.grads(&saved, &grad, mask)
-    }
+/// Gradients of input, weight and bias.
+fn grads(
+    saved: &Saved,
+    grad: &Handle,
+    mask: [bool; 3],
+    conv: Conv,
+    transposed: Option<[usize; 2]>,
+    out: i64,
+) -> [Option<Handle>; 3] {
+    let Conv { stride, padding, dilation, groups } = conv;
+    let Saved { x, weight } = saved;
+    let (bias, stride, padding, dilation) = ([out], int(stride), int(padding), int(dilation));
+    let output_padding = int(transposed.unwrap_or_default());
+    let arguments: [Arg; 11] = [
+        (&**grad).into(),
+        (&**x).into(),
+        (&**weight).into(),
+        (&bias).into(),
+        (&stride).into(),
+        (&padding).into(),
+        (&dilation).into(),
+        transposed.is_some().into(),
+        (&output_padding).into(),
+        (groups as i64).into(),
+        (&mask).into(),
+    ];
+    let grads =
+        call(c"aten::convolution_backward", &arguments).and_then(|mut it| Ok([it.optional()?, it.optional()?, it.optional()?]));
+    computed("conv2d backward", [grad, x, weight], grads).map(|it| it.map(Handle::new))
+}
+
+fn int(pair: [usize; 2]) -> [i64; 2] {
+    pair.map(|it| it as i64)
+}
+
+/// The two operations, with and without a bias.
+macro_rules! functions {
+    ($($type:ident: $name:literal, $run:expr, $grads:expr;)*) => {$(
+        impl Function<2> for $type {
+            const NAME: &'static str = $name;
+
+            type Saved = Saved;
+
+            fn forward(&self, [x, weight]: [Handle; 2], _: [bool; 2]) -> (Handle, Saved) {
+                ($run(self, &x, &weight, None), Saved { x, weight })
+            }
+
+            fn backward(&self, saved: Saved, grad: Handle, [x, weight]: [bool; 2]) -> [Option<Handle>; 2] {
+                let [x, weight, _] = $grads(self, &saved, &grad, [x, weight, false]);
+                [x, weight]
+            }
+        }
+
+        impl Function<3> for $type {
+            const NAME: &'static str = $name;
+
+            type Saved = Saved;
+
+            fn forward(&self, [x, weight, bias]: [Handle; 3], _: [bool; 3]) -> (Handle, Saved) {
+                ($run(self, &x, &weight, Some(&bias)), Saved { x, weight })
+            }
+
+            fn backward(&self, saved: Saved, grad: Handle, mask: [bool; 3]) -> [Option<Handle>; 3] {
+                $grads(self, &saved, &grad, mask)
+            }
+        }
+    )*};
+}
+
+functions! {
+    Convolve: "conv2d",
+        |it: &Self, x, weight, bias| it.run(x, weight, bias),
+        |it: &Self, saved: &Saved, grad, mask| grads(saved, grad, mask, it.0, None, saved.weight.size()[0]);
+    Transposed: "conv_transpose2d",
+        |it: &Self, x, weight, bias| it.run(x, weight, bias),
+        |it: &Self, saved: &Saved, grad, mask| {
+            let out = saved.weight.size()[1] * it.conv.groups as i64;
+            grads(saved, grad, mask, it.conv, Some(it.output_padding), out)
+        };
 }
 
 #[cfg(test)]
@@ -184,6 +257,34 @@ mod tests {
                 burn_conv2d(x, weight, None, options(conv))
             },
         );
+    }
+
+    #[test]
+    fn a_transposed_convolution_and_its_gradients_match() {
+        use burn::tensor::module::conv_transpose2d as burn_conv_transpose2d;
+        use burn::tensor::ops::ConvTransposeOptions;
+        for (conv, output_padding) in [
+            (Conv { stride: [2, 2], ..Conv::default() }, [0, 0]),
+            (Conv { stride: [2, 3], padding: [1, 0], ..Conv::default() }, [1, 2]),
+            (Conv { stride: [2, 2], padding: [1, 1], groups: 2, ..Conv::default() }, [1, 1]),
+        ] {
+            let weight = [4, 3, 3, 2];
+            let inputs = [values(2 * 4 * 3 * 4, 1), values(weight.iter().product(), 2), values(3 * conv.groups, 3)];
+            let arguments =
+                |x: &[Tensor<1>]| (x[0].clone().reshape([2, 4, 3, 4]), x[1].clone().reshape(weight), Some(x[2].clone()));
+            let options = ConvTransposeOptions::new(conv.stride, conv.padding, output_padding, conv.dilation, conv.groups);
+            check(
+                &inputs,
+                |x| {
+                    let (x, weight, bias) = arguments(x);
+                    conv_transpose2d(x, weight, bias, conv, output_padding)
+                },
+                |x| {
+                    let (x, weight, bias) = arguments(x);
+                    burn_conv_transpose2d(x, weight, bias, options.clone())
+                },
+            );
+        }
     }
 
     #[test]

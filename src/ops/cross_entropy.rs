@@ -2,13 +2,12 @@
 //! place.
 
 use burn::tensor::{Int, Tensor};
-use burn_tch::TchTensor;
 use tch::Kind;
 
-use super::border::{from_tch, primitive, to_tch};
+use super::border::{Handle, from_tch, to_tch};
 use super::constant::Constant;
 use super::error::computed;
-use super::function::{Function, unary};
+use super::function::{Function, apply};
 
 /// How the losses of pixels become one number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,14 +66,14 @@ pub fn cross_entropy_per_pixel(logits: Tensor<4>, target: Tensor<3, Int>, option
         assert_eq!(weights.len(), classes, "cross_entropy: {} class weights for {classes} classes", weights.len());
     }
     let target = as_labels(target);
-    let class_weight = options.class_weight.as_ref().map(|it| TchTensor::new(it.on(target.tensor.device())));
-    unary(logits, PerPixel { target, class_weight, ignore_index: options.ignore_index })
+    let class_weight = options.class_weight.as_ref().map(|it| Handle::new(it.on(target.device())));
+    apply([logits.into()], PerPixel { target, class_weight, ignore_index: options.ignore_index })
 }
 
 /// Labels as the kernels want them: 64-bit, sharing storage if they are already.
-pub(super) fn as_labels(target: Tensor<3, Int>) -> TchTensor {
-    let TchTensor { tensor, storage } = primitive(target);
-    TchTensor::from_existing(tensor.to_kind(Kind::Int64), storage)
+pub(super) fn as_labels(target: Tensor<3, Int>) -> Handle {
+    let target = Handle::of(target);
+    target.derive(target.to_kind(Kind::Int64))
 }
 
 pub(super) fn divided(sum: Tensor<1>, denominator: Denominator) -> Tensor<1> {
@@ -113,15 +112,15 @@ pub(super) fn denominator(logits: &Tensor<4>, target: &Tensor<3, Int>, options: 
 #[derive(Debug, Clone)]
 struct PerPixel {
     /// `[n, h, w]` in `i64`.
-    target: TchTensor,
-    class_weight: Option<TchTensor>,
+    target: Handle,
+    class_weight: Option<Handle>,
     ignore_index: i64,
 }
 
 #[derive(Debug, Clone)]
 struct Saved {
     /// Log-probabilities, of which this is the only handle.
-    log_softmax: TchTensor,
+    log_softmax: Handle,
     logits_kind: Kind,
 }
 
@@ -134,19 +133,19 @@ impl PerPixel {
     fn loss(&self, logits: &tch::Tensor) -> Result<(tch::Tensor, tch::Tensor), tch::TchError> {
         let kind = loss_kind(logits.kind());
         let log_softmax = logits.f_log_softmax(1, kind)?;
-        let weight = self.class_weight.as_ref().map(|it| it.tensor.to_kind(kind));
-        let loss = log_softmax.f_nll_loss2d(&self.target.tensor, weight, tch::Reduction::None, self.ignore_index)?;
+        let weight = self.class_weight.as_ref().map(|it| it.to_kind(kind));
+        let loss = log_softmax.f_nll_loss2d(&self.target, weight, tch::Reduction::None, self.ignore_index)?;
         Ok((loss, log_softmax))
     }
 
     /// `(softmax - one_hot) · weight · grad`, over the storage of `log_softmax`.
     fn grad(&self, mut log_softmax: tch::Tensor, grad: &tch::Tensor) -> Result<tch::Tensor, tch::TchError> {
-        let target = self.target.tensor.f_unsqueeze(1)?;
+        let target = self.target.f_unsqueeze(1)?;
         let valid = target.f_not_equal(self.ignore_index)?;
         let target = target.f_where_scalarother(&valid, 0)?;
         let mut scale = grad.f_unsqueeze(1)?.f_where_scalarother(&valid, 0.0)?;
         if let Some(weight) = &self.class_weight {
-            let weight = weight.tensor.f_to_kind(scale.kind())?.f_index_select(0, &target.f_flatten(0, -1)?)?;
+            let weight = weight.f_to_kind(scale.kind())?.f_index_select(0, &target.f_flatten(0, -1)?)?;
             scale = scale.f_mul(&weight.f_view_as(&target)?)?;
         }
         let minus_one =
@@ -156,17 +155,19 @@ impl PerPixel {
 }
 
 impl Function<1> for PerPixel {
+    const NAME: &'static str = "cross_entropy";
+
     type Saved = Saved;
 
-    fn forward(&self, [logits]: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, Saved) {
-        let logits_kind = logits.tensor.kind();
-        let (loss, log_softmax) = computed("cross_entropy", [&logits.tensor], self.loss(&logits.tensor));
-        (TchTensor::new(loss), Saved { log_softmax: TchTensor::new(log_softmax), logits_kind })
+    fn forward(&self, [logits]: [Handle; 1], _: [bool; 1]) -> (Handle, Saved) {
+        let logits_kind = logits.kind();
+        let (loss, log_softmax) = computed("cross_entropy", [&logits], self.loss(&logits));
+        (Handle::new(loss), Saved { log_softmax: Handle::new(log_softmax), logits_kind })
     }
 
-    fn backward(&self, saved: Saved, grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
-        let grad = computed("cross_entropy backward", [&grad.tensor], self.grad(saved.log_softmax.tensor, &grad.tensor));
-        [Some(TchTensor::new(grad.to_kind(saved.logits_kind)))]
+    fn backward(&self, saved: Saved, grad: Handle, _: [bool; 1]) -> [Option<Handle>; 1] {
+        let grad = computed("cross_entropy backward", [&grad], self.grad(saved.log_softmax.into_tensor(), &grad));
+        [Some(Handle::new(grad.to_kind(saved.logits_kind)))]
     }
 }
 
@@ -255,7 +256,7 @@ mod tests {
         let mut whole = whole.backward();
         let mut halved = halved.backward();
         let (whole, halved) = (gradient(&logits, &mut whole).expect("whole"), gradient(&logits, &mut halved).expect("half"));
-        assert!((whole - halved * 2.0).abs().max().double_value(&[]) < 1e-12);
+        assert!((&*whole - &*halved * 2.0).abs().max().double_value(&[]) < 1e-12);
     }
 
     #[test]

@@ -5,11 +5,15 @@
 //! come last of all. The tap therefore sits where this crate's operations hand a gradient to Burn's container.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use burn::backend::autodiff::NodeId;
 use burn::backend::{BackendTensor, DispatchTensorKind};
 use burn::tensor::{Gradients, Tensor};
+
+use super::border::{Handle, gradient};
 
 /// A leaf of the graph: a parameter, for as long as it is not replaced by another tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,6 +26,37 @@ pub type Tap = Rc<dyn Fn(LeafId, &tch::Tensor) -> bool>;
 thread_local! {
     /// The tap of the backward pass that runs on this thread.
     static TAP: RefCell<Option<Tap>> = const { RefCell::new(None) };
+}
+
+/// A leaf with the way to its gradient.
+#[derive(Clone)]
+pub struct Leaf {
+    id: LeafId,
+    take: Arc<dyn Fn(&mut Gradients) -> Option<Handle> + Send + Sync>,
+}
+
+impl Leaf {
+    /// The leaf that `x` is, if training gives it a gradient.
+    pub fn of<const D: usize>(x: &Tensor<D>) -> Option<Self> {
+        let id = leaf(x).filter(|_| x.is_require_grad())?;
+        let x = x.clone();
+        Some(Self { id, take: Arc::new(move |grads| gradient(&x, grads)) })
+    }
+
+    pub fn id(&self) -> LeafId {
+        self.id
+    }
+
+    /// Takes its gradient out of `grads`; `None` if nothing reached it.
+    pub fn gradient(&self, grads: &mut Gradients) -> Option<Handle> {
+        (self.take)(grads)
+    }
+}
+
+impl fmt::Debug for Leaf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.id.fmt(f)
+    }
 }
 
 /// The leaf that `x` is, if it is tracked.

@@ -56,7 +56,8 @@ impl LabelStrips {
     pub fn push(&mut self, rows: &tch::Tensor) {
         let count = rows.size()[2];
         if self.from == self.size {
-            self.parts.push(to_tch(&label_map(&from_tch::<4, burn::tensor::Float>(rows.shallow_clone(), &Device::libtorch()))));
+            let rows: Tensor<4> = from_tch(rows.shallow_clone(), &Device::libtorch());
+            self.parts.push(to_tch(&label_map(&rows)).into_tensor());
             self.taken += count as usize;
             return;
         }

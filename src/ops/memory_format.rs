@@ -2,7 +2,10 @@
 //!
 //! Nothing but speed depends on it. ATen's convolutions give what they were given; every operation here takes both.
 
+use burn::module::{Module, ModuleMapper, Param};
 use tch::{Device, Kind, Tensor};
+
+use super::border::{from_tch, to_tch};
 
 /// The order in memory of tensors with four dimensions, whose shape is `[n, c, h, w]` in either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,10 +33,32 @@ impl MemoryFormat {
         copy
     }
 
-    /// Moves `tensor` `[n, c, h, w]` into this format, for all who have a handle to it.
-    pub fn arrange(self, tensor: &Tensor) {
-        let mut handle = tensor.shallow_clone();
-        handle.set_data(&self.copied(tensor));
+    /// `tensor` `[n, c, h, w]` without gaps in this format: itself where it lies so already.
+    pub(super) fn dense(self, tensor: &Tensor) -> Tensor {
+        match self {
+            Self::Contiguous => tensor.contiguous(),
+            Self::ChannelsLast => tensor.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]),
+        }
+    }
+
+    /// `module` with its weights `[out, in, h, w]` moved into this format: to storage of their own, so it has to come before
+    /// anybody takes a handle to them.
+    pub fn arrange<M: Module>(self, module: M) -> M {
+        module.map(&mut Arrange(self))
+    }
+}
+
+struct Arrange(MemoryFormat);
+
+impl ModuleMapper for Arrange {
+    fn map_float<const D: usize>(&mut self, param: Param<burn::tensor::Tensor<D>>) -> Param<burn::tensor::Tensor<D>> {
+        if D != 4 {
+            return param;
+        }
+        let value = param.val();
+        let trained = value.is_require_grad();
+        let moved = from_tch(self.0.copied(&to_tch(&value)), &value.device());
+        Param::initialized(param.id, moved.set_require_grad(trained))
     }
 }
 
@@ -144,20 +169,32 @@ mod tests {
     }
 
     #[test]
-    fn all_handles_see_the_format_and_no_value_changes() {
+    fn a_module_keeps_its_values_and_its_parameters_in_another_format() {
         let device = BurnDevice::libtorch().autodiff();
         for size in [[3, 4, 2, 2], [3, 4, 1, 1]] {
             let numel = size.iter().product::<i64>();
             let made = Tensor::from_slice(&values(numel as usize, 1)).view(size);
-            let weight = from_tch::<4, burn::tensor::Float>(made.copy(), &device).require_grad();
-            let seen = to_tch(&weight);
-            MemoryFormat::ChannelsLast.arrange(&to_tch(&weight));
-            for handle in [to_tch(&weight), seen, to_tch(&weight.clone().inner())] {
-                assert_eq!(handle.stride(), [size[1] * size[2] * size[3], 1, size[1] * size[3], size[1]]);
-                assert!(handle.equal(&made));
-            }
-            MemoryFormat::Contiguous.arrange(&to_tch(&weight));
-            assert!(to_tch(&weight).is_contiguous() && to_tch(&weight).equal(&made));
+            let trained = Param::from_tensor(from_tch::<4, burn::tensor::Float>(made.copy(), &device));
+            let id = trained.id;
+            let weights = MemoryFormat::ChannelsLast.arrange(vec![trained.clone(), trained.set_require_grad(false)]);
+            let handle = to_tch(&weights[0].val());
+            assert_eq!(handle.stride(), [size[1] * size[2] * size[3], 1, size[1] * size[3], size[1]]);
+            assert!(handle.equal(&made));
+            assert_eq!((weights[0].id, weights[0].val().is_require_grad()), (id, true));
+            assert!(!weights[1].val().is_require_grad());
+            let back = MemoryFormat::Contiguous.arrange(weights);
+            assert!(to_tch(&back[0].val()).is_contiguous() && to_tch(&back[0].val()).equal(&made));
         }
+    }
+
+    #[test]
+    fn a_view_of_a_weight_is_not_written_over_after_its_format_changed() {
+        let weight = Param::from_tensor(BurnTensor::<4>::ones([2, 4, 3, 3], &BurnDevice::libtorch()) * 3.0);
+        let weight = MemoryFormat::ChannelsLast.arrange(MemoryFormat::Contiguous.arrange(weight));
+        let rows = weight.val().reshape([2, 36]);
+        let centred = rows.clone() - rows.mean_dim(1);
+        let scaled = weight.val().reshape([72]) * 2.0;
+        assert_eq!((centred.sum().into_scalar::<f32>(), scaled.sum().into_scalar::<f32>()), (0.0, 432.0));
+        assert_eq!(weight.val().sum().into_scalar::<f32>(), 216.0);
     }
 }

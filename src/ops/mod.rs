@@ -6,9 +6,8 @@
 //!
 //! # Writing in place
 //! An operation writes over an input only when its handle is the last one to that storage ([`relu`], [`add_relu`],
-//! [`dropout2d`]): keep a clone and it computes into fresh memory instead. A `tch` tensor made with [`to_tch`] counts as a
-//! handle for these operations, but not for Burn's own, which may write over a tensor that they consume: keep the Burn
-//! tensor alive for as long as its `tch` view is read.
+//! [`dropout2d`]): keep a clone and it computes into fresh memory instead. Burn's own operations do the same by a count of their
+//! own; a [`Handle`], which is all that leaves this module, is in both.
 //!
 //! # Failures
 //! Burn's operations cannot return errors. Shapes are checked here, with a message that names the operation and both
@@ -16,9 +15,11 @@
 //! catches at its top.
 //!
 //! # Precision
-//! Activations may be `f16` or `bf16` while parameters and running statistics are `f32`: convolutions cast their parameters
-//! to the activation's type, batch norms keep theirs, losses compute in `f32`. Gradients have their input's type.
+//! In a pass of half precision ([`Autocast`]) activations are `f16` or `bf16` while parameters and running statistics are `f32`:
+//! which operation computes in which type is one table (`autocast`). Losses compute in `f32`. Gradients have their input's type.
 
+mod activation;
+mod autocast;
 mod axis;
 mod batch_norm;
 mod binary_cross_entropy;
@@ -31,33 +32,40 @@ mod error;
 mod function;
 mod grad_tap;
 mod label_map;
+mod linear;
 mod memory_format;
 mod pool;
 mod recompute;
 mod relu;
 mod resize;
 mod resized_cross_entropy;
+mod sample_norm;
 mod sync_batch_norm;
+pub mod update;
 
 #[cfg(test)]
 mod reference;
 
-pub use batch_norm::{Activation, BatchNorm, batch_norm};
+pub use activation::{Activation, activate, prelu};
+pub use autocast::Autocast;
+pub use batch_norm::{BatchNorm, batch_norm};
 pub use binary_cross_entropy::{BinaryCrossEntropy, binary_cross_entropy, binary_cross_entropy_per_element};
-pub use border::{device, from_tch, gradient, place, to_tch};
+pub use border::{Handle, device, from_tch, gradient, place, to_tch};
 pub use constant::Constant;
-pub use convolution::{Conv, conv2d};
+pub use convolution::{Conv, conv_transpose2d, conv2d};
 pub use cross_entropy::{CrossEntropy, Reduction, cross_entropy, cross_entropy_per_pixel, cross_entropy_weighted};
-pub use dropout::dropout2d;
+pub use dropout::{drop_path, dropout, dropout2d};
 pub use error::OperationError;
-pub use grad_tap::{LeafId, Tap, backward_with, leaf};
+pub use grad_tap::{Leaf, LeafId, Tap, backward_with, leaf};
 pub use label_map::{LabelStrips, accuracy, label_map, resized_label_map};
+pub use linear::{linear, matmul};
 pub use memory_format::MemoryFormat;
 pub use pool::{adaptive_avg_pool2d, avg_pool2d, max_pool2d};
 pub use recompute::recomputed;
 pub use relu::{add_relu, relu};
-pub use resize::resize_bilinear;
+pub use resize::{resize_bilinear, resize_nearest};
 pub use resized_cross_entropy::resized_cross_entropy;
+pub use sample_norm::{group_norm, layer_norm};
 
 use burn::tensor::Tensor;
 

@@ -1,12 +1,12 @@
 //! Max and average pooling.
 
 use burn::tensor::Tensor;
-use burn_tch::TchTensor;
 use tch::TchError;
 
 use super::axis::{grid, is_channels_last};
+use super::border::Handle;
 use super::error::computed;
-use super::function::{Function, unary};
+use super::function::{Function, apply};
 
 fn int(pair: [usize; 2]) -> [i64; 2] {
     pair.map(|it| it as i64)
@@ -23,7 +23,7 @@ fn check_window(operation: &str, kernel: [usize; 2], stride: [usize; 2], padding
 /// The maximum of every window of `x` `[n, c, h, w]`; sizes are (height, width), output sizes are rounded down.
 pub fn max_pool2d(x: Tensor<4>, kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Tensor<4> {
     check_window("max_pool2d", kernel, stride, padding);
-    unary(x, MaxPool { kernel: int(kernel), stride: int(stride), padding: int(padding) })
+    apply([x.into()], MaxPool { kernel: int(kernel), stride: int(stride), padding: int(padding) })
 }
 
 /// The mean of every window of `x` `[n, c, h, w]`; sizes are (height, width). `ceil_mode` rounds output sizes up,
@@ -37,13 +37,13 @@ pub fn avg_pool2d(
     count_include_pad: bool,
 ) -> Tensor<4> {
     check_window("avg_pool2d", kernel, stride, padding);
-    unary(x, AvgPool { kernel: int(kernel), stride: int(stride), padding: int(padding), ceil_mode, count_include_pad })
+    apply([x.into()], AvgPool { kernel: int(kernel), stride: int(stride), padding: int(padding), ceil_mode, count_include_pad })
 }
 
 /// The means of `x` `[n, c, h, w]` over a grid of `size` (height, width) cells that cover it: `[n, c, size…]`.
 pub fn adaptive_avg_pool2d(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
     assert!(size[0] > 0 && size[1] > 0, "adaptive_avg_pool2d: expected a positive output size, got {size:?}");
-    unary(x, AdaptiveAvgPool { size: int(size) })
+    apply([x.into()], AdaptiveAvgPool { size: int(size) })
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -54,20 +54,21 @@ struct MaxPool {
 }
 
 impl Function<1> for MaxPool {
-    /// Input, and where in it each maximum was.
-    type Saved = [TchTensor; 2];
+    const NAME: &'static str = "max_pool2d";
 
-    fn forward(&self, [x]: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, Self::Saved) {
-        let pooled = x.tensor.f_max_pool2d_with_indices(self.kernel, self.stride, self.padding, [1, 1], false);
-        let (y, indices) = computed("max_pool2d", [&x.tensor], pooled);
-        (TchTensor::new(y), [x, TchTensor::new(indices)])
+    /// Input, and where in it each maximum was.
+    type Saved = [Handle; 2];
+
+    fn forward(&self, [x]: [Handle; 1], _: [bool; 1]) -> (Handle, Self::Saved) {
+        let pooled = x.f_max_pool2d_with_indices(self.kernel, self.stride, self.padding, [1, 1], false);
+        let (y, indices) = computed("max_pool2d", [&x], pooled);
+        (Handle::new(y), [x, Handle::new(indices)])
     }
 
-    fn backward(&self, [x, indices]: Self::Saved, grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
+    fn backward(&self, [x, indices]: Self::Saved, grad: Handle, _: [bool; 1]) -> [Option<Handle>; 1] {
         let Self { kernel, stride, padding } = *self;
-        let grad =
-            x.tensor.f_max_pool2d_with_indices_backward(&grad.tensor, kernel, stride, padding, [1, 1], false, &indices.tensor);
-        [Some(TchTensor::new(computed("max_pool2d backward", [&x.tensor], grad)))]
+        let grad = x.f_max_pool2d_with_indices_backward(&grad, kernel, stride, padding, [1, 1], false, &indices);
+        [Some(Handle::new(computed("max_pool2d backward", [&x], grad)))]
     }
 }
 
@@ -81,18 +82,20 @@ struct AvgPool {
 }
 
 impl Function<1> for AvgPool {
-    type Saved = TchTensor;
+    const NAME: &'static str = "avg_pool2d";
 
-    fn forward(&self, [x]: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, TchTensor) {
+    type Saved = Handle;
+
+    fn forward(&self, [x]: [Handle; 1], _: [bool; 1]) -> (Handle, Handle) {
         let Self { kernel, stride, padding, ceil_mode, count_include_pad } = *self;
-        let y = x.tensor.f_avg_pool2d(kernel, stride, padding, ceil_mode, count_include_pad, None);
-        (TchTensor::new(computed("avg_pool2d", [&x.tensor], y)), x)
+        let y = x.f_avg_pool2d(kernel, stride, padding, ceil_mode, count_include_pad, None);
+        (Handle::new(computed("avg_pool2d", [&x], y)), x)
     }
 
-    fn backward(&self, x: TchTensor, grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
+    fn backward(&self, x: Handle, grad: Handle, _: [bool; 1]) -> [Option<Handle>; 1] {
         let Self { kernel, stride, padding, ceil_mode, count_include_pad } = *self;
-        let grad = x.tensor.f_avg_pool2d_backward(&grad.tensor, kernel, stride, padding, ceil_mode, count_include_pad, None);
-        [Some(TchTensor::new(computed("avg_pool2d backward", [&x.tensor], grad)))]
+        let grad = x.f_avg_pool2d_backward(&grad, kernel, stride, padding, ceil_mode, count_include_pad, None);
+        [Some(Handle::new(computed("avg_pool2d backward", [&x], grad)))]
     }
 }
 
@@ -152,14 +155,16 @@ impl AdaptiveAvgPool {
 }
 
 impl Function<1> for AdaptiveAvgPool {
-    type Saved = TchTensor;
+    const NAME: &'static str = "adaptive_avg_pool2d";
 
-    fn forward(&self, [x]: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, TchTensor) {
-        (TchTensor::new(computed("adaptive_avg_pool2d", [&x.tensor], self.run(&x.tensor))), x)
+    type Saved = Handle;
+
+    fn forward(&self, [x]: [Handle; 1], _: [bool; 1]) -> (Handle, Handle) {
+        (Handle::new(computed("adaptive_avg_pool2d", [&x], self.run(&x))), x)
     }
 
-    fn backward(&self, x: TchTensor, grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
-        [Some(TchTensor::new(computed("adaptive_avg_pool2d backward", [&x.tensor], self.back(&x.tensor, &grad.tensor))))]
+    fn backward(&self, x: Handle, grad: Handle, _: [bool; 1]) -> [Option<Handle>; 1] {
+        [Some(Handle::new(computed("adaptive_avg_pool2d backward", [&x], self.back(&x, &grad))))]
     }
 }
 

@@ -8,71 +8,80 @@ use std::fmt;
 
 use burn::backend::autodiff::NodeId;
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Device, Gradients, Int, Tensor};
-use burn_tch::TchTensor;
+use burn::tensor::{Device, Float, Gradients, Int, Tensor};
 
-use super::border::{from_tch, gradient, primitive, to_tch};
-use super::function::{Function, Reached, unary};
+use super::autocast::{self, Autocast};
+use super::border::{Handle, gradient, to_tch};
+use super::function::{Function, Reached, apply};
 use super::grad_tap;
 
-/// `forward(part, x)`, with nothing kept for the backward but `x`. Where `x` needs no gradient everything is kept, as torch's
-/// `checkpoint` does: there is no backward that could compute it again.
-pub fn recomputed<M, F>(part: &M, x: Tensor<4>, forward: F) -> Tensor<4>
+/// `forward(part, inputs)`, with nothing kept for the backward but the inputs. Where none of them needs a gradient everything is
+/// kept, as torch's `checkpoint` does: there is no backward that could compute it again.
+pub fn recomputed<M, F, const N: usize, const D: usize, const E: usize>(part: &M, inputs: [Tensor<D>; N], forward: F) -> Tensor<E>
 where
     M: Module + 'static,
-    F: Fn(&M, Tensor<4>) -> Tensor<4> + Clone + Send + 'static,
+    F: Fn(&M, [Tensor<D>; N]) -> Tensor<E> + Clone + Send + 'static,
 {
-    if grad_tap::leaf(&x).is_none() {
-        return forward(part, x);
+    if inputs.iter().all(|it| grad_tap::leaf(it).is_none()) {
+        return forward(part, inputs);
     }
-    unary(x, Recompute { part: part.clone(), forward })
+    apply(inputs.map(Into::into), Recompute { part: part.clone(), forward, half: autocast::current() })
 }
 
 #[derive(Clone)]
-struct Recompute<M, F> {
+struct Recompute<M, F, const D: usize, const E: usize> {
     part: M,
     forward: F,
+    /// The precision of the pass, which the backward computes in too.
+    half: Option<tch::Kind>,
 }
 
-impl<M, F> fmt::Debug for Recompute<M, F> {
+impl<M, F, const D: usize, const E: usize> fmt::Debug for Recompute<M, F, D, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Recompute")
     }
 }
 
-impl<M, F> Function<1> for Recompute<M, F>
+impl<M, F, const N: usize, const D: usize, const E: usize> Function<N> for Recompute<M, F, D, E>
 where
     M: Module + 'static,
-    F: Fn(&M, Tensor<4>) -> Tensor<4> + Clone + Send + 'static,
+    F: Fn(&M, [Tensor<D>; N]) -> Tensor<E> + Clone + Send + 'static,
 {
-    type Saved = TchTensor;
+    const NAME: &'static str = "recomputed";
 
-    fn forward(&self, [x]: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, TchTensor) {
-        let input = from_tch(x.tensor.shallow_clone(), &Device::libtorch());
-        (primitive((self.forward)(&self.part.valid(), input)), x)
+    type Saved = [Handle; N];
+
+    fn forward(&self, inputs: [Handle; N], _: [bool; N]) -> (Handle, [Handle; N]) {
+        let given = inputs.clone().map(|it| it.into_burn(&Device::libtorch()));
+        (Handle::of((self.forward)(&self.part.valid(), given)), inputs)
     }
 
-    fn backward(&self, _: TchTensor, _: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
+    fn backward(&self, _: [Handle; N], _: Handle, _: [bool; N]) -> [Option<Handle>; N] {
         unreachable!("the part's parameters get gradients too")
     }
 
-    fn backward_beyond(&self, x: TchTensor, grad: TchTensor, _: [bool; 1], reached: Reached) -> [Option<TchTensor>; 1] {
-        let x = from_tch::<4, _>(x.tensor, &Device::libtorch().autodiff()).require_grad();
+    fn backward_beyond(&self, saved: [Handle; N], grad: Handle, tracked: [bool; N], reached: Reached) -> [Option<Handle>; N] {
+        let mut tracked = tracked.into_iter();
+        let inputs = saved.map(|it| {
+            let wanted = tracked.next().unwrap_or_default();
+            it.into_burn::<D, Float>(&Device::libtorch().autodiff()).set_require_grad(wanted)
+        });
+        let _half = Autocast::new(self.half);
         let mut copy = Copy::default();
         let part = self.part.clone().map(&mut copy);
-        let y = (self.forward)(&part, x.clone());
-        let mut grads = unary::<4, 1>(y, Seed(grad)).backward();
+        let y = (self.forward)(&part, inputs.clone());
+        let mut grads = apply::<1, 1>([y.into()], Seed(grad)).backward();
         for (outer, take) in copy.leaves {
             if let Some(grad) = take(&mut grads) {
-                reached(outer, TchTensor::new(grad));
+                reached(outer, grad);
             }
         }
-        [gradient(&x, &mut grads).map(TchTensor::new)]
+        inputs.map(|it| it.is_require_grad().then(|| gradient(&it, &mut grads)).flatten())
     }
 }
 
 /// Takes a leaf's gradient out.
-type Take = Box<dyn FnOnce(&mut Gradients) -> Option<tch::Tensor>>;
+type Take = Box<dyn FnOnce(&mut Gradients) -> Option<Handle>>;
 
 /// Makes the copy: parameters become fresh leaves over the same storage, statistics and counters storage of their own.
 #[derive(Default)]
@@ -87,10 +96,10 @@ impl ModuleMapper for Copy {
         let (tensor, device) = (to_tch(&value), Device::libtorch().autodiff());
         let Some(outer) = grad_tap::node(&value) else {
             // Running statistics have one dimension; larger constants are frozen weights, which nothing changes.
-            let constant = if D == 1 { tensor.copy() } else { tensor };
-            return Param::initialized(param.id, from_tch(constant, &device));
+            let constant = if D == 1 { Handle::new(tensor.copy()) } else { tensor };
+            return Param::initialized(param.id, constant.into_burn(&device));
         };
-        let leaf = from_tch::<D, _>(tensor, &device).require_grad();
+        let leaf = tensor.into_burn::<D, Float>(&device).require_grad();
         let kept = leaf.clone();
         self.leaves.push((outer, Box::new(move |grads| gradient(&kept, grads))));
         Param::initialized(param.id, leaf)
@@ -98,22 +107,24 @@ impl ModuleMapper for Copy {
 
     fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
         let copy = to_tch(&param.val()).copy();
-        Param::initialized(param.id, from_tch(copy, &Device::libtorch().autodiff()))
+        Param::initialized(param.id, Handle::new(copy).into_burn(&Device::libtorch().autodiff()))
     }
 }
 
 /// A number whose backward gives a gradient that is known already.
 #[derive(Debug, Clone)]
-struct Seed(TchTensor);
+struct Seed(Handle);
 
 impl Function<1> for Seed {
+    const NAME: &'static str = "seed";
+
     type Saved = ();
 
-    fn forward(&self, [y]: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, ()) {
-        (TchTensor::new(y.tensor.new_zeros([1], (y.tensor.kind(), y.tensor.device()))), ())
+    fn forward(&self, [y]: [Handle; 1], _: [bool; 1]) -> (Handle, ()) {
+        (Handle::new(y.new_zeros([1], (y.kind(), y.device()))), ())
     }
 
-    fn backward(&self, (): (), _: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
+    fn backward(&self, (): (), _: Handle, _: [bool; 1]) -> [Option<Handle>; 1] {
         [Some(self.0.clone())]
     }
 }

@@ -1,46 +1,51 @@
 //! ReLU and the residual sum: one pass forward, in place where nobody would notice, and a backward from the output alone.
 
 use burn::tensor::Tensor;
-use burn_tch::TchTensor;
 
+use super::border::Handle;
 use super::error::computed;
-use super::function::{Function, binary, is_exclusive, unary};
+use super::function::{Function, apply};
 
 /// `max(x, 0)`, written over `x` when that is the last handle to its storage.
 pub fn relu(x: Tensor<4>) -> Tensor<4> {
-    unary(x, Relu)
+    apply([x.into()], Relu)
 }
 
 /// `max(a + b, 0)` of two tensors of one shape, written over `a` (else `b`) when that is the last handle to its storage.
 pub fn add_relu(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
     assert_eq!(a.dims(), b.dims(), "add_relu: the two shapes differ");
-    binary(a, b, AddRelu)
+    apply([a.into(), b.into()], AddRelu)
 }
 
 /// The gradient where `output` is positive, else zero; written over `grad` when that is the last handle to its storage.
-pub(super) fn rectify_grad(grad: &TchTensor, output: &TchTensor) -> TchTensor {
-    let result = if is_exclusive(grad) {
-        output.tensor.f_threshold_backward_grad_input(&grad.tensor, &grad.tensor, 0.0)
-    } else {
-        output.tensor.f_threshold_backward(&grad.tensor, 0.0)
-    };
-    TchTensor::new(computed("relu backward", [&grad.tensor, &output.tensor], result))
+pub(super) fn rectify_grad(grad: Handle, output: &Handle) -> Handle {
+    if grad.is_exclusive() {
+        computed("relu backward", [&grad, output], output.f_threshold_backward_grad_input(&grad, &grad, 0.0).map(drop));
+        return grad;
+    }
+    Handle::new(computed("relu backward", [&grad, output], output.f_threshold_backward(&grad, 0.0)))
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Relu;
 
 impl Function<1> for Relu {
-    type Saved = TchTensor;
+    const NAME: &'static str = "relu";
 
-    fn forward(&self, [mut x]: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, TchTensor) {
-        let y = if is_exclusive(&x) { x.tensor.f_relu_() } else { x.tensor.f_relu() };
-        let y = TchTensor::new(computed("relu", [&x.tensor], y));
+    type Saved = Handle;
+
+    fn forward(&self, [mut x]: [Handle; 1], _: [bool; 1]) -> (Handle, Handle) {
+        if x.is_exclusive() {
+            let result = x.f_relu_().map(drop);
+            computed("relu", [&x], result);
+            return (x.clone(), x);
+        }
+        let y = Handle::new(computed("relu", [&x], x.f_relu()));
         (y.clone(), y)
     }
 
-    fn backward(&self, y: TchTensor, grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
-        [Some(rectify_grad(&grad, &y))]
+    fn backward(&self, y: Handle, grad: Handle, _: [bool; 1]) -> [Option<Handle>; 1] {
+        [Some(rectify_grad(grad, &y))]
     }
 }
 
@@ -48,17 +53,26 @@ impl Function<1> for Relu {
 struct AddRelu;
 
 impl Function<2> for AddRelu {
-    type Saved = TchTensor;
+    const NAME: &'static str = "add_relu";
 
-    fn forward(&self, [a, b]: [TchTensor; 2], _: [bool; 2]) -> (TchTensor, TchTensor) {
-        let (mut a, b) = if !is_exclusive(&a) && is_exclusive(&b) { (b, a) } else { (a, b) };
-        let sum = if is_exclusive(&a) { a.tensor.f_add_(&b.tensor) } else { a.tensor.f_add(&b.tensor) };
-        let y = TchTensor::new(computed("add_relu", [&a.tensor, &b.tensor], sum.and_then(|mut sum| sum.f_relu_())));
+    type Saved = Handle;
+
+    fn forward(&self, [a, b]: [Handle; 2], _: [bool; 2]) -> (Handle, Handle) {
+        let (a, b) = if !a.is_exclusive() && b.is_exclusive() { (b, a) } else { (a, b) };
+        let mut y = a;
+        if y.is_exclusive() {
+            let sum = y.f_add_(&b).map(drop);
+            computed("add_relu", [&y, &b], sum);
+        } else {
+            y = Handle::new(computed("add_relu", [&y, &b], y.f_add(&b)));
+        }
+        let rectified = y.f_relu_().map(drop);
+        computed("add_relu", [&y, &b], rectified);
         (y.clone(), y)
     }
 
-    fn backward(&self, y: TchTensor, grad: TchTensor, tracked: [bool; 2]) -> [Option<TchTensor>; 2] {
-        let grad = rectify_grad(&grad, &y);
+    fn backward(&self, y: Handle, grad: Handle, tracked: [bool; 2]) -> [Option<Handle>; 2] {
+        let grad = rectify_grad(grad, &y);
         tracked.map(|tracked| tracked.then(|| grad.clone()))
     }
 }

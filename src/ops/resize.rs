@@ -1,11 +1,11 @@
-//! Bilinear resizing, without antialiasing, as `torch.nn.functional.interpolate` does it.
+//! Resizing, without antialiasing, as `torch.nn.functional.interpolate` does it.
 
 use burn::tensor::Tensor;
-use burn_tch::TchTensor;
 
 use super::axis::{bilinear, is_channels_last};
+use super::border::Handle;
 use super::error::{computed, refuse};
-use super::function::{Function, unary};
+use super::function::{Function, apply};
 
 /// Resizes `x` `[n, c, h, w]` to `size` (height, width). With `align_corners` the corner pixels' centres stay at the
 /// corners, else the pixels' edges do.
@@ -18,7 +18,39 @@ pub fn resize_bilinear(x: Tensor<4>, size: [usize; 2], align_corners: bool) -> T
     if [height, width] == size {
         return x;
     }
-    unary(x, Resize { size: size.map(|it| it as i64), align_corners })
+    apply([x.into()], Resize { size: size.map(|it| it as i64), align_corners })
+}
+
+/// Resizes `x` `[n, c, h, w]` to `size` (height, width), each pixel taking the value of the one that it falls into.
+pub fn resize_nearest(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
+    let [_, _, height, width] = x.dims();
+    if size.iter().chain(&[height, width]).any(|&side| side == 0) {
+        let shape = x.dims().map(|it| it as i64).to_vec();
+        refuse("resize_nearest", &[shape], &format!("there is nothing between it and {}x{} pixels", size[0], size[1]));
+    }
+    if [height, width] == size { x } else { apply([x.into()], Nearest { size: size.map(|it| it as i64) }) }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Nearest {
+    size: [i64; 2],
+}
+
+impl Function<1> for Nearest {
+    const NAME: &'static str = "resize_nearest";
+
+    /// The input's shape.
+    type Saved = Vec<i64>;
+
+    fn forward(&self, [x]: [Handle; 1], _: [bool; 1]) -> (Handle, Vec<i64>) {
+        let y = x.f_upsample_nearest2d(self.size, None, None);
+        (Handle::new(computed("resize_nearest", [&x], y)), x.size())
+    }
+
+    fn backward(&self, shape: Vec<i64>, grad: Handle, _: [bool; 1]) -> [Option<Handle>; 1] {
+        let found = tch::Tensor::f_upsample_nearest2d_backward(&grad, self.size, shape, None, None);
+        [Some(Handle::new(computed("resize_nearest backward", [&grad], found)))]
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -28,22 +60,24 @@ struct Resize {
 }
 
 impl Function<1> for Resize {
+    const NAME: &'static str = "resize_bilinear";
+
     /// The input's shape.
     type Saved = Vec<i64>;
 
-    fn forward(&self, [x]: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, Vec<i64>) {
-        let y = x.tensor.f_upsample_bilinear2d(self.size, self.align_corners, None, None);
-        (TchTensor::new(computed("resize_bilinear", [&x.tensor], y)), x.tensor.size())
+    fn forward(&self, [x]: [Handle; 1], _: [bool; 1]) -> (Handle, Vec<i64>) {
+        let y = x.f_upsample_bilinear2d(self.size, self.align_corners, None, None);
+        (Handle::new(computed("resize_bilinear", [&x], y)), x.size())
     }
 
-    fn backward(&self, shape: Vec<i64>, grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
-        let grad = &grad.tensor;
+    fn backward(&self, shape: Vec<i64>, grad: Handle, _: [bool; 1]) -> [Option<Handle>; 1] {
+        let grad = &grad;
         let found = if grad.device().is_cuda() && !is_channels_last(grad) {
             self.transposed(&shape, grad)
         } else {
             tch::Tensor::f_upsample_bilinear2d_backward(grad, self.size, shape, self.align_corners, None, None)
         };
-        [Some(TchTensor::new(computed("resize_bilinear backward", [grad], found)))]
+        [Some(Handle::new(computed("resize_bilinear backward", [grad], found)))]
     }
 }
 
@@ -57,6 +91,8 @@ impl Resize {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Tensor;
+
     use super::super::reference::{check, resized, values};
     use super::*;
 
@@ -68,6 +104,23 @@ mod tests {
             let found = resize.transposed(&[2, 3, 5, 7], &grad).expect("a gradient");
             let expected = tch::Tensor::upsample_bilinear2d_backward(&grad, size, [2, 3, 5, 7], align_corners, None, None);
             assert!((found - expected).abs().max().double_value(&[]) < 1e-6);
+        }
+    }
+
+    #[test]
+    fn the_nearest_pixel_is_the_one_that_a_pixel_falls_into() {
+        for size in [[6, 8], [3, 3], [1, 9]] {
+            check(
+                &[values(2 * 3 * 4, 1)],
+                |x| resize_nearest(x[0].clone().reshape([1, 2, 3, 4]), size),
+                |x| {
+                    let pick = |from: usize, to: usize| (0..to).map(move |it| (it * from / to) as i32).collect::<Vec<_>>();
+                    let device = x[0].device();
+                    let (rows, columns) = (pick(3, size[0]), pick(4, size[1]));
+                    let index = |places: Vec<i32>| Tensor::<1, burn::tensor::Int>::from_ints(places.as_slice(), &device);
+                    x[0].clone().reshape([1, 2, 3, 4]).select(2, index(rows)).select(3, index(columns))
+                },
+            );
         }
     }
 

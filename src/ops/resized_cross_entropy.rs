@@ -5,16 +5,15 @@
 //! and accuracy follow each other.
 
 use burn::tensor::{Int, Tensor};
-use burn_tch::TchTensor;
 use segslurm_native::aten::{self, PixelLoss, PixelTotals};
 use segslurm_native::{NativeError, cuda};
 use tch::Kind;
 
-use super::border::{from_tch, to_tch};
+use super::border::{Handle, from_tch, to_tch};
 use super::constant::Constant;
 use super::cross_entropy::{CrossEntropy, as_labels, cross_entropy, denominator, divided, loss_kind};
 use super::error::computed;
-use super::function::{Function, unary};
+use super::function::{Function, apply};
 use super::grad_tap;
 use super::label_map::accuracy;
 use super::resize::resize_bilinear;
@@ -46,11 +45,11 @@ pub fn resized_cross_entropy(
     let values = values.to_kind(loss_kind(kind));
     let weight = options.class_weight.as_ref().map(|it| it.on(values.device()));
     let with_grad = grad_tap::leaf(&logits).is_some();
-    let given = (&values, &target.tensor, weight.as_ref(), options.ignore_index, align_corners, with_grad);
+    let given = (&values, &*target, weight.as_ref(), options.ignore_index, align_corners, with_grad);
     let found = if on_cuda { on_the_device(given) } else { on_the_cpu(given) };
-    let Found { loss, grad, percent } = computed("cross_entropy", [&values, &target.tensor], found);
-    let sum = Known { value: TchTensor::new(loss), slope: grad.map(TchTensor::new), kind };
-    (divided(unary(logits, sum), denominator), from_tch(percent, &device))
+    let Found { loss, grad, percent } = computed("cross_entropy", [&values, &target], found);
+    let sum = Known { value: Handle::new(loss), slope: grad.map(Handle::new), kind };
+    (divided(apply([logits.into()], sum), denominator), from_tch(percent, &device))
 }
 
 /// Whether the labels have at least four pixels for each logit.
@@ -89,23 +88,25 @@ fn on_the_device((logits, target, weight, ignore_index, align_corners, with_grad
 /// A number whose gradient is known already.
 #[derive(Debug, Clone)]
 struct Known {
-    value: TchTensor,
+    value: Handle,
     /// In the type of the value; the input's gradient gets the input's type when it is scaled.
-    slope: Option<TchTensor>,
+    slope: Option<Handle>,
     kind: Kind,
 }
 
 impl Function<1> for Known {
+    const NAME: &'static str = "resized_cross_entropy";
+
     type Saved = ();
 
-    fn forward(&self, _: [TchTensor; 1], _: [bool; 1]) -> (TchTensor, ()) {
+    fn forward(&self, _: [Handle; 1], _: [bool; 1]) -> (Handle, ()) {
         (self.value.clone(), ())
     }
 
-    fn backward(&self, (): (), grad: TchTensor, _: [bool; 1]) -> [Option<TchTensor>; 1] {
-        let scaled = |slope: &TchTensor| {
-            let scaled = computed("cross_entropy backward", [&slope.tensor], slope.tensor.f_mul(&grad.tensor));
-            TchTensor::new(scaled.to_kind(self.kind))
+    fn backward(&self, (): (), grad: Handle, _: [bool; 1]) -> [Option<Handle>; 1] {
+        let scaled = |slope: &Handle| {
+            let scaled = computed("cross_entropy backward", [&slope], slope.f_mul(&grad));
+            Handle::new(scaled.to_kind(self.kind))
         };
         [self.slope.as_ref().map(scaled)]
     }
@@ -172,7 +173,7 @@ mod tests {
         let (mut grads, mut expected) = (loss.backward(), expected.backward());
         let take = |grads: &mut _| gradient(&logits, grads).expect("a gradient");
         let (grad, expected) = (take(&mut grads), take(&mut expected));
-        let error = (grad - &expected).abs().max().double_value(&[]) / expected.abs().max().double_value(&[]);
+        let error = (&*grad - &*expected).abs().max().double_value(&[]) / expected.abs().max().double_value(&[]);
         assert!(error < 1e-5, "the gradient differs by {error} of its largest");
     }
 

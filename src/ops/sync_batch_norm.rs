@@ -5,39 +5,38 @@
 //! depend on the whole batch are summed over the ranks. The gradients of weight and bias stay each rank's own; averaging
 //! those is data-parallel training's business.
 
-use burn_tch::TchTensor;
-use segslurm_native::aten;
 use tch::{Kind, Tensor};
 
+use super::activation::Activation;
+use super::batch_norm::{Computed, Kernel};
+use super::border::Handle;
 use super::error::computed;
 use super::function::Function;
-use super::relu::rectify_grad;
 use crate::dist::{DistError, Group, Reduce};
 
 /// The operation, in training.
 #[derive(Debug, Clone)]
 pub(super) struct SyncNorm {
-    pub(super) running_mean: TchTensor,
-    pub(super) running_var: TchTensor,
+    pub(super) running_mean: Handle,
+    pub(super) running_var: Handle,
     pub(super) momentum: f64,
     pub(super) eps: f64,
-    pub(super) relu: bool,
+    pub(super) activation: Activation,
     pub(super) group: Group,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Saved {
-    x: TchTensor,
-    weight: TchTensor,
-    bias: TchTensor,
-    rectified: Option<TchTensor>,
+    x: Handle,
+    weight: Handle,
+    bias: Handle,
+    activated: Option<Handle>,
     /// Of the whole batch, `[c]`.
-    mean: TchTensor,
-    var: TchTensor,
-    state: [TchTensor; 3],
-    implementation: i64,
+    mean: Handle,
+    var: Handle,
+    computed: Computed,
     /// Values per channel on all ranks, `[1]`. On the device, as all of it: nothing here makes the host wait for a GPU.
-    count: TchTensor,
+    count: Handle,
 }
 
 /// What the ranks computed together, or a panic that carries why they could not.
@@ -50,7 +49,7 @@ impl SyncNorm {
     fn statistics(&self, x: &Tensor) -> (Tensor, Tensor, Tensor) {
         let channels = x.size()[1];
         // Statistics of half-precision values are computed in the type of the running ones, which nothing moves here.
-        let running = Tensor::zeros([channels], (self.running_mean.tensor.kind(), x.device()));
+        let running = Tensor::zeros([channels], (self.running_mean.kind(), x.device()));
         let scratch = (x.kind() != running.kind()).then(|| (&running, running.copy()));
         let (mean, var) = match &scratch {
             Some((mean, var)) => computed("batch_norm", [x], x.f_batch_norm_update_stats(Some(*mean), Some(var), 0.0)),
@@ -73,77 +72,74 @@ impl SyncNorm {
     fn move_running(&self, mean: &Tensor, var: &Tensor, count: &Tensor) {
         let unbiased = var * (count / (count - 1.0).clamp_min(1.0));
         for (running, now) in [(&self.running_mean, mean), (&self.running_var, &unbiased)] {
-            let mut running = running.tensor.shallow_clone();
+            let mut running = running.clone();
             let now = now.to_kind(running.kind());
             let _ = running.lerp_(&now, self.momentum);
         }
     }
 
-    fn native<'a>(&self, weight: &'a TchTensor, bias: &'a TchTensor, mean: &'a Tensor, var: &'a Tensor) -> aten::BatchNorm<'a> {
-        let (weight, bias) = (&weight.tensor, &bias.tensor);
+    fn kernel<'a>(&self, weight: &'a Tensor, bias: &'a Tensor, mean: &'a Tensor, var: &'a Tensor) -> Kernel<'a> {
         // "Not training": the statistics are given, and no gradient flows through them.
-        aten::BatchNorm { weight, bias, running_mean: mean, running_var: var, training: false, momentum: 0.0, eps: self.eps }
+        Kernel { weight, bias, running_mean: mean, running_var: var, training: false, momentum: 0.0, eps: self.eps }
     }
 }
 
 impl Function<3> for SyncNorm {
+    const NAME: &'static str = "batch_norm";
+
     type Saved = Saved;
 
-    fn forward(&self, [x, weight, bias]: [TchTensor; 3], _: [bool; 3]) -> (TchTensor, Saved) {
-        let (mean, var, count) = self.statistics(&x.tensor);
+    fn forward(&self, [x, weight, bias]: [Handle; 3], _: [bool; 3]) -> (Handle, Saved) {
+        let (mean, var, count) = self.statistics(&x);
         self.move_running(&mean, &var, &count);
-        let kind = self.running_mean.tensor.kind();
+        let kind = self.running_mean.kind();
         let (mean, var) = (mean.to_kind(kind), var.to_kind(kind));
-        let normed = aten::batch_norm(&x.tensor, &self.native(&weight, &bias, &mean, &var), self.relu);
-        let (y, state) = computed("batch_norm", [&x.tensor], normed);
-        let y = TchTensor::new(y);
+        let normed = self.kernel(&weight, &bias, &mean, &var).forward(&x, self.activation);
+        let (y, found) = computed("batch_norm", [&x], normed);
         let saved = Saved {
             x,
             weight,
             bias,
-            rectified: self.relu.then(|| y.clone()),
-            mean: TchTensor::new(mean),
-            var: TchTensor::new(var),
-            state: [state.mean, state.invstd, state.reserve].map(TchTensor::new),
-            implementation: state.implementation,
-            count: TchTensor::new(count),
+            activated: (self.activation != Activation::None).then(|| y.clone()),
+            mean: Handle::new(mean),
+            var: Handle::new(var),
+            computed: found,
+            count: Handle::new(count),
         };
         (y, saved)
     }
 
-    fn backward(&self, saved: Saved, grad: TchTensor, tracked: [bool; 3]) -> [Option<TchTensor>; 3] {
-        let Saved { x, weight, bias, rectified, mean, var, state, implementation, count } = saved;
-        let grad = match rectified {
-            Some(y) => rectify_grad(&grad, &y),
+    fn backward(&self, saved: Saved, grad: Handle, tracked: [bool; 3]) -> [Option<Handle>; 3] {
+        let Saved { x, weight, bias, activated, mean, var, computed: found, count } = saved;
+        let grad = match activated {
+            Some(y) => self.activation.grad(grad, &y),
             None => grad,
         };
-        let [saved_mean, saved_invstd, reserve] = state.map(|it| it.tensor);
-        let state = aten::BatchNormState { mean: saved_mean, invstd: saved_invstd, reserve, implementation };
-        let native = self.native(&weight, &bias, &mean.tensor, &var.tensor);
+        let kernel = self.kernel(&weight, &bias, &mean, &var);
         // With given statistics the gradients of weight and bias are the very sums that are wanted: of dy * x̂ and of dy.
         // A half-precision input's gradient is made below, in one piece that is rounded once.
-        let half = x.tensor.kind() != mean.tensor.kind();
-        let grads = aten::batch_norm_backward(&grad.tensor, &x.tensor, &native, &state, [tracked[0] && !half, true, true]);
-        let grads = computed("batch_norm backward", [&grad.tensor, &x.tensor], grads);
-        let sums = grads.weight.zip(grads.bias);
+        let half = x.kind() != mean.kind();
+        let grads = kernel.backward(&grad, &x, &found, [tracked[0] && !half, true, true]);
+        let [input_grad, weight_grad, bias_grad] = computed("batch_norm backward", [&grad, &x], grads);
+        let sums = weight_grad.zip(bias_grad);
         let input = sums.as_ref().filter(|_| tracked[0]).map(|(dy_xhat, dy)| {
             let both = Tensor::cat(&[dy, dy_xhat], 0).to_kind(Kind::Double);
             dist(self.group.all_reduce(&both, Reduce::Sum));
-            let means = (both / &count.tensor).chunk(2, 0);
-            let invstd = (var.tensor.to_kind(Kind::Double) + self.eps).rsqrt();
-            let scale = weight.tensor.to_kind(Kind::Double) * &invstd;
+            let means = (both / &*count).chunk(2, 0);
+            let invstd = (var.to_kind(Kind::Double) + self.eps).rsqrt();
+            let scale = weight.to_kind(Kind::Double) * &invstd;
             // dx = scale * (dy - mean(dy) - x̂ * mean(dy * x̂)), where x̂ = (x - mean) * invstd: a line in dy and x.
             let slope = -(&scale * invstd * &means[1]);
-            let offset = -(&scale * &means[0]) - &slope * mean.tensor.to_kind(Kind::Double);
-            let shaped = |it: Tensor| it.to_kind(mean.tensor.kind()).view([1, -1, 1, 1]);
+            let offset = -(&scale * &means[0]) - &slope * mean.to_kind(Kind::Double);
+            let shaped = |it: Tensor| it.to_kind(mean.kind()).view([1, -1, 1, 1]);
             let (scale, slope, offset) = (shaped(scale), shaped(slope), shaped(offset));
-            let mut dx = grads.input.unwrap_or_else(|| &grad.tensor * scale);
-            let _ = dx.addcmul_(&x.tensor, &slope);
+            let mut dx = input_grad.unwrap_or_else(|| &*grad * scale);
+            let _ = dx.addcmul_(&x, &slope);
             dx += offset;
-            dx.to_kind(x.tensor.kind())
+            dx.to_kind(x.kind())
         });
         let (weight_grad, bias_grad) = sums.unzip();
-        let wanted = |grad: Option<Tensor>, tracked: bool| grad.filter(|_| tracked).map(TchTensor::new);
-        [input.map(TchTensor::new), wanted(weight_grad, tracked[1]), wanted(bias_grad, tracked[2])]
+        let wanted = |grad: Option<Tensor>, tracked: bool| grad.filter(|_| tracked).map(Handle::new);
+        [input.map(Handle::new), wanted(weight_grad, tracked[1]), wanted(bias_grad, tracked[2])]
     }
 }

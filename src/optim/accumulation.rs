@@ -1,8 +1,10 @@
 //! `accumulative_counts`: which iterations end in a step, and what the loss is divided by, as mmengine's `OptimWrapper` has it.
 
 use segslurm_native::NativeError;
-use segslurm_native::optim::add_all;
-use tch::Tensor;
+
+use crate::ops::Handle;
+use crate::ops::update::add_all;
+use crate::weights::PerWeight;
 
 /// Gradients of `counts` iterations go into one step. The last step of a training takes what is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,28 +32,34 @@ impl Accumulation {
 }
 
 /// Adds an iteration's gradients to those gathered so far, in place. The first ones are taken over.
-pub fn accumulate(sum: &mut Vec<Option<Tensor>>, grads: Vec<Option<Tensor>>) -> Result<(), NativeError> {
-    sum.resize_with(grads.len(), || None);
+pub fn accumulate(sum: &mut PerWeight<Handle>, grads: PerWeight<Handle>) -> Result<(), NativeError> {
     let (mut into, mut from) = (Vec::new(), Vec::new());
-    for (place, grad) in sum.iter_mut().zip(grads) {
-        match (&*place, grad) {
-            (Some(tensor), Some(grad)) => {
-                into.push(tensor.shallow_clone());
+    for (id, grad) in grads {
+        match sum.place(id) {
+            Some(tensor) => {
+                into.push(tensor.clone());
                 from.push(grad);
             }
-            (None, Some(grad)) => *place = Some(grad),
-            (_, None) => {}
+            // The sum is written over, so it is storage of its own.
+            place @ None => *place = Some(Handle::new(grad.into_tensor())),
         }
     }
     if into.is_empty() {
         return Ok(());
     }
-    add_all(&into.iter().collect::<Vec<_>>(), &from.iter().collect::<Vec<_>>())
+    add_all(&tensors(&into), &tensors(&from))
+}
+
+fn tensors(list: &[Handle]) -> Vec<&tch::Tensor> {
+    list.iter().map(|it| &**it).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use tch::Tensor;
+
     use super::*;
+    use crate::weights::{Layer, Weight, Weights};
 
     #[test]
     fn the_last_step_takes_what_is_left_and_weighs_it_alone() {
@@ -65,11 +73,18 @@ mod tests {
 
     #[test]
     fn gradients_add_up_place_by_place() {
-        let one = |value: f32| Some(Tensor::from_slice(&[value]));
-        let mut sum = Vec::new();
-        accumulate(&mut sum, vec![one(1.0), None, None]).expect("the first");
-        accumulate(&mut sum, vec![one(2.0), one(5.0), None]).expect("the second");
-        let values: Vec<Option<f64>> = sum.iter().map(|it| it.as_ref().map(|it| it.double_value(&[0]))).collect();
-        assert_eq!(values, [Some(3.0), Some(5.0), None]);
+        let one = |value: f32| Handle::new(Tensor::from_slice(&[value]));
+        let weights: Weights = ["a", "b", "c"].map(|it| Weight::new(it, one(0.0), Layer::Own)).into_iter().collect();
+        let ids: Vec<_> = weights.trained().map(|(id, _)| id).collect();
+        let grads = |values: &[f32]| {
+            let mut grads = PerWeight::new(&weights);
+            ids.iter().zip(values).for_each(|(&id, &value)| grads.set(id, Some(one(value))));
+            grads
+        };
+        let mut sum = PerWeight::new(&weights);
+        accumulate(&mut sum, grads(&[1.0])).expect("the first");
+        accumulate(&mut sum, grads(&[2.0, 5.0])).expect("the second");
+        let values = ids.iter().map(|&id| sum.get(id).map(|it| it.double_value(&[0])));
+        assert_eq!(values.collect::<Vec<_>>(), [Some(3.0), Some(5.0), None]);
     }
 }

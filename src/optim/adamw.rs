@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use segslurm_native::NativeError;
-use segslurm_native::optim::{Adam as Step, AdamState, fused_adam};
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
 use super::state::{Slot, StateError, known, slots_of, value};
+use crate::ops::update::{AdamState, AdamStep as Step, fused_adam};
+use crate::weights::{PerWeight, WeightId, Weights};
 
 /// The keys of `optimizer: {type: Adam}` and `{type: AdamW}`, with torch's defaults.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
@@ -49,42 +50,42 @@ pub(super) struct Adam {
     config: AdamConfig,
     decoupled: bool,
     /// One place a parameter in each; filled by its first step.
-    exp_avgs: Vec<Option<Tensor>>,
-    exp_avg_sqs: Vec<Option<Tensor>>,
-    steps: Vec<Option<Tensor>>,
-    max_exp_avg_sqs: Vec<Option<Tensor>>,
+    exp_avgs: PerWeight<Tensor>,
+    exp_avg_sqs: PerWeight<Tensor>,
+    steps: PerWeight<Tensor>,
+    max_exp_avg_sqs: PerWeight<Tensor>,
 }
 
 impl Adam {
-    pub(super) fn new(config: &AdamConfig, decoupled: bool, n_params: usize) -> Self {
-        let places = || (0..n_params).map(|_| None).collect();
+    pub(super) fn new(config: &AdamConfig, decoupled: bool, weights: &Weights) -> Self {
+        let places = || PerWeight::new(weights);
         let (exp_avgs, exp_avg_sqs, steps, max_exp_avg_sqs) = (places(), places(), places(), places());
         Self { config: config.clone(), decoupled, exp_avgs, exp_avg_sqs, steps, max_exp_avg_sqs }
     }
 
-    /// One step of the parameters at `indices`, which share `lr` and `weight_decay`. `params` and `grads` belong to them.
+    /// One step of the parameters `ids`, which share `lr` and `weight_decay`. `params` and `grads` belong to them.
     pub(super) fn step(
         &mut self,
-        indices: &[usize],
+        ids: &[WeightId],
         params: &[&Tensor],
         grads: &[&Tensor],
         (lr, weight_decay): (f64, f64),
         found_inf: Option<&Tensor>,
     ) -> Result<(), NativeError> {
         let AdamConfig { betas, eps, amsgrad, .. } = self.config;
-        for (&index, param) in indices.iter().zip(params) {
-            self.exp_avgs[index].get_or_insert_with(|| param.zeros_like());
-            self.exp_avg_sqs[index].get_or_insert_with(|| param.zeros_like());
-            self.steps[index].get_or_insert_with(|| Tensor::zeros([], (Kind::Float, param.device())));
+        for (&id, param) in ids.iter().zip(params) {
+            self.exp_avgs.place(id).get_or_insert_with(|| param.zeros_like());
+            self.exp_avg_sqs.place(id).get_or_insert_with(|| param.zeros_like());
+            self.steps.place(id).get_or_insert_with(|| Tensor::zeros([], (Kind::Float, param.device())));
             if amsgrad {
-                self.max_exp_avg_sqs[index].get_or_insert_with(|| param.zeros_like());
+                self.max_exp_avg_sqs.place(id).get_or_insert_with(|| param.zeros_like());
             }
         }
         let state = AdamState {
-            exp_avgs: pick(&self.exp_avgs, indices),
-            exp_avg_sqs: pick(&self.exp_avg_sqs, indices),
-            max_exp_avg_sqs: if amsgrad { pick(&self.max_exp_avg_sqs, indices) } else { Vec::new() },
-            steps: pick(&self.steps, indices),
+            exp_avgs: pick(&self.exp_avgs, ids),
+            exp_avg_sqs: pick(&self.exp_avg_sqs, ids),
+            max_exp_avg_sqs: if amsgrad { pick(&self.max_exp_avg_sqs, ids) } else { Vec::new() },
+            steps: pick(&self.steps, ids),
         };
         fused_adam(params, grads, &state, &Step { lr, betas, eps, weight_decay, decoupled: self.decoupled }, found_inf)
     }
@@ -94,7 +95,7 @@ impl Adam {
         SLOTS.iter().zip(lists).flat_map(|(name, places)| slots_of(name, places)).collect()
     }
 
-    pub(super) fn load(&mut self, index: usize, param: &Tensor, values: &BTreeMap<String, &Tensor>) -> Result<(), StateError> {
+    pub(super) fn load(&mut self, id: WeightId, param: &Tensor, values: &BTreeMap<String, &Tensor>) -> Result<(), StateError> {
         let name = if self.decoupled { "AdamW" } else { "Adam" };
         let slots = if self.config.amsgrad { &SLOTS[..] } else { &SLOTS[..3] };
         known(values, slots, name)?;
@@ -111,14 +112,14 @@ impl Adam {
             return Err(StateError::Missing { slot: SLOTS[at], parameter: String::new() });
         }
         let [exp_avg, exp_avg_sq, step, maximum] = kept;
-        self.exp_avgs[index] = exp_avg;
-        self.exp_avg_sqs[index] = exp_avg_sq;
-        self.steps[index] = step;
-        self.max_exp_avg_sqs[index] = maximum;
+        self.exp_avgs.set(id, exp_avg);
+        self.exp_avg_sqs.set(id, exp_avg_sq);
+        self.steps.set(id, step);
+        self.max_exp_avg_sqs.set(id, maximum);
         Ok(())
     }
 }
 
-fn pick<'a>(places: &'a [Option<Tensor>], indices: &[usize]) -> Vec<&'a Tensor> {
-    indices.iter().filter_map(|&index| places[index].as_ref()).collect()
+fn pick<'a>(places: &'a PerWeight<Tensor>, ids: &[WeightId]) -> Vec<&'a Tensor> {
+    ids.iter().filter_map(|&id| places.get(id)).collect()
 }

@@ -5,8 +5,8 @@
 
 use std::fmt;
 
+use crate::ops::update::{unscale_all, update_scale};
 use segslurm_native::NativeError;
-use segslurm_native::optim::{unscale_all, update_scale};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};

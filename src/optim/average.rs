@@ -3,6 +3,8 @@
 
 use tch::Tensor;
 
+use crate::ops::Handle;
+
 /// How averages move.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Averaging {
@@ -17,7 +19,7 @@ pub enum Averaging {
 pub struct Averaged {
     pub name: String,
     /// The model's own storage.
-    pub source: Tensor,
+    pub source: Handle,
     pub average: Tensor,
     /// A running statistic or a counter, not a weight.
     pub is_buffer: bool,
@@ -42,9 +44,9 @@ impl Average {
         averaging: Averaging,
         interval: u64,
         update_buffers: bool,
-        tensors: impl IntoIterator<Item = (String, Tensor, bool)>,
+        tensors: impl IntoIterator<Item = (String, Handle, bool)>,
     ) -> Self {
-        let averaged = |(name, source, is_buffer): (String, Tensor, bool)| {
+        let averaged = |(name, source, is_buffer): (String, Handle, bool)| {
             let average = tch::no_grad(|| source.detach().copy());
             Averaged { name, source, average, is_buffer }
         };
@@ -70,7 +72,7 @@ impl Average {
                         }
                         Averaging::Stochastic => {
                             let share = 1.0 / (self.steps / self.interval + 1) as f64;
-                            it.average.g_add_(&((&it.source - &it.average) * share))
+                            it.average.g_add_(&((&*it.source - &it.average) * share))
                         }
                     };
                 }
@@ -97,7 +99,7 @@ impl Average {
 
     /// The model's own tensors by name.
     pub fn sources(&self) -> impl Iterator<Item = (&str, &Tensor)> {
-        self.tensors.iter().map(|it| (it.name.as_str(), &it.source))
+        self.tensors.iter().map(|it| (it.name.as_str(), &*it.source))
     }
 
     /// Iterations since the averages began.
@@ -138,7 +140,8 @@ mod tests {
     /// What the average of a weight that takes these values is after each.
     fn follow(averaging: Averaging, interval: u64, values: &[f64]) -> Vec<f64> {
         let mut weight = Tensor::from_slice(&[0.0_f64]);
-        let mut average = Average::new(averaging, interval, false, [("w".to_owned(), weight.shallow_clone(), false)]);
+        let mut average =
+            Average::new(averaging, interval, false, [("w".to_owned(), Handle::new(weight.shallow_clone()), false)]);
         let mut seen = Vec::new();
         for value in values {
             let _ = weight.fill_(*value);
@@ -164,9 +167,9 @@ mod tests {
     fn buffers_are_the_models_unless_they_are_averaged() {
         let build = |update_buffers| {
             let tensors = [
-                ("w".to_owned(), Tensor::from_slice(&[1.0_f32]), false),
-                ("mean".to_owned(), Tensor::from_slice(&[1.0_f32]), true),
-                ("count".to_owned(), Tensor::from_slice(&[1_i64]), true),
+                ("w".to_owned(), Handle::new(Tensor::from_slice(&[1.0_f32])), false),
+                ("mean".to_owned(), Handle::new(Tensor::from_slice(&[1.0_f32])), true),
+                ("count".to_owned(), Handle::new(Tensor::from_slice(&[1_i64])), true),
             ];
             Average::new(Averaging::Exponential { momentum: 0.5, gamma: None }, 1, update_buffers, tensors)
         };
@@ -188,7 +191,7 @@ mod tests {
     #[test]
     fn averages_that_have_not_begun_are_copies() {
         let mut weight = Tensor::from_slice(&[1.0_f32]);
-        let tensors = [("w".to_owned(), weight.shallow_clone(), false)];
+        let tensors = [("w".to_owned(), Handle::new(weight.shallow_clone()), false)];
         let mut average = Average::new(Averaging::Stochastic, 1, false, tensors);
         let _ = weight.fill_(5.0);
         average.update(false);

@@ -1,9 +1,10 @@
 //! Gradient clipping: `clip_grad` of mmengine's `OptimWrapper`, on the gradients' device and without waiting for it.
 
 use segslurm_native::NativeError;
-use segslurm_native::optim::{clamp_all, scale_all, total_norm};
 use serde::Deserialize;
 use tch::Tensor;
+
+use crate::ops::update::{clamp_all, scale_all, total_norm};
 
 /// `clip_grad`: `{max_norm: 35, norm_type: 2}`, or `{type: value, clip_value: 0.5}`.
 #[derive(Debug, Clone, Deserialize, PartialEq)]

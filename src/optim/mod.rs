@@ -22,12 +22,15 @@ use std::collections::BTreeMap;
 use segslurm_native::NativeError;
 use tch::Tensor;
 
+use crate::ops::Handle;
+use crate::weights::{PerWeight, WeightId, Weights};
+
 pub use accumulation::{Accumulation, accumulate};
 pub use adamw::AdamConfig;
 pub use amp::{Amp, AmpDtype, GradScaler, LossScale, ScalerState, non_finite};
 pub use average::{Average, Averaging};
 pub use clip::ClipGradConfig;
-pub use param_groups::{CustomKey, Layer, ParamGroup, Parameter, ParamwiseConfig};
+pub use param_groups::{CustomKey, ParamGroup, ParamwiseConfig};
 pub use schedule::{Horizon, Observation, ParamSchedulerConfig, Schedule, ScheduleError};
 pub use sgd::SgdConfig;
 pub use state::StateError;
@@ -41,7 +44,7 @@ use state::Slot;
 /// An optimizer over a model's parameters.
 #[derive(Debug)]
 pub struct Optimizer {
-    params: Vec<Parameter>,
+    weights: Weights,
     groups: Vec<ParamGroup>,
     rule: Rule,
     clip: Option<Clip>,
@@ -56,23 +59,23 @@ enum Rule {
 
 impl Optimizer {
     /// Checks the settings and sorts the parameters into groups.
-    pub fn new(config: &OptimWrapperConfig, params: Vec<Parameter>) -> Result<Self, OptimError> {
+    pub fn new(config: &OptimWrapperConfig, weights: &Weights) -> Result<Self, OptimError> {
         config.validate()?;
         let optimizer = config.optimizer();
         let groups = param_groups::group(
-            &params,
+            weights,
             config.paramwise_cfg(),
             optimizer.lr(),
             optimizer.weight_decay(),
             optimizer.default_weight_decay(),
         );
         let rule = match optimizer {
-            OptimizerConfig::SGD(it) => Rule::Sgd(Sgd::new(it, params.len())),
-            OptimizerConfig::Adam(it) => Rule::Adam(Adam::new(it, false, params.len())),
-            OptimizerConfig::AdamW(it) => Rule::Adam(Adam::new(it, true, params.len())),
+            OptimizerConfig::SGD(it) => Rule::Sgd(Sgd::new(it, weights)),
+            OptimizerConfig::Adam(it) => Rule::Adam(Adam::new(it, false, weights)),
+            OptimizerConfig::AdamW(it) => Rule::Adam(Adam::new(it, true, weights)),
         };
         let clip = config.clip_grad().map(ClipGradConfig::resolve).transpose().map_err(|text| OptimError(text.to_owned()))?;
-        Ok(Self { params, groups, rule, clip, base_lr: optimizer.lr() })
+        Ok(Self { weights: weights.clone(), groups, rule, clip, base_lr: optimizer.lr() })
     }
 
     /// The rate of each group before any schedule, and after them the optimizer's own, which logs call `base_lr`.
@@ -85,41 +88,39 @@ impl Optimizer {
         &self.groups
     }
 
-    /// The parameters, in the order of the gradients.
-    pub fn params(&self) -> &[Parameter] {
-        &self.params
+    /// The model's tensors, those that are not trained too.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
     }
 
-    /// One step: gradients in the order of the parameters, `None` for those that got none, and a rate for each group (what
-    /// follows them is not looked at). With
-    /// a scaler the gradients are unscaled first, and the step is skipped where one of them is not finite.
+    /// One step with the gradients that there are, and a rate for each group (what follows them is not looked at). With a scaler
+    /// the gradients are unscaled first, and the step is skipped where one of them is not finite.
     ///
     /// Returns the norm of the gradients before clipping (`[]`, on the device) where norms are clipped.
     pub fn step(
         &mut self,
-        grads: &[Option<Tensor>],
+        grads: &PerWeight<Handle>,
         rates: &[f64],
         mut scaler: Option<&mut GradScaler>,
     ) -> Result<Option<Tensor>, NativeError> {
-        assert_eq!(grads.len(), self.params.len(), "one place for the gradient of each parameter");
         assert!(rates.len() >= self.groups.len(), "a rate for each parameter group");
-        let all: Vec<&Tensor> = grads.iter().flatten().collect();
+        let all: Vec<&Tensor> = grads.iter().map(|(_, it)| &**it).collect();
         let found_inf = match scaler.as_deref_mut() {
             Some(scaler) => Some(scaler.unscale(&all)?.shallow_clone()),
             None => None,
         };
         let norm = self.clip.map(|clip| clip.apply(&all)).transpose()?.flatten();
         for (group, &lr) in self.groups.iter().zip(rates) {
-            let indices: Vec<usize> = group.params.iter().copied().filter(|&index| grads[index].is_some()).collect();
-            if indices.is_empty() {
+            let with_grad = group.params.iter().filter_map(|&id| Some((id, &**grads.get(id)?)));
+            let (ids, grads): (Vec<WeightId>, Vec<&Tensor>) = with_grad.unzip();
+            if ids.is_empty() {
                 continue;
             }
-            let params: Vec<&Tensor> = indices.iter().map(|&index| &self.params[index].tensor).collect();
-            let grads: Vec<&Tensor> = indices.iter().filter_map(|&index| grads[index].as_ref()).collect();
+            let params: Vec<&Tensor> = ids.iter().map(|&id| &*self.weights[id].tensor).collect();
             let settings = (lr, group.weight_decay);
             match &mut self.rule {
-                Rule::Sgd(it) => it.step(&indices, &params, &grads, settings, found_inf.as_ref())?,
-                Rule::Adam(it) => it.step(&indices, &params, &grads, settings, found_inf.as_ref())?,
+                Rule::Sgd(it) => it.step(&ids, &params, &grads, settings, found_inf.as_ref())?,
+                Rule::Adam(it) => it.step(&ids, &params, &grads, settings, found_inf.as_ref())?,
             }
         }
         if let Some(scaler) = scaler {
@@ -134,7 +135,7 @@ impl Optimizer {
             Rule::Sgd(it) => it.slots(),
             Rule::Adam(it) => it.slots(),
         };
-        slots.into_iter().map(|Slot { index, name, tensor }| (format!("{}.{name}", self.params[index].name), tensor)).collect()
+        slots.into_iter().map(|Slot { of, name, tensor }| (format!("{}.{name}", self.weights[of].name), tensor)).collect()
     }
 
     /// Goes on with a state that [`Optimizer::state`] gave, of the same parameters and the same kind of optimizer.
@@ -144,17 +145,18 @@ impl Optimizer {
             let (name, slot) = key.rsplit_once('.').unwrap_or((key, ""));
             by_param.entry(name).or_default().insert(slot.to_owned(), tensor);
         }
-        let known = |key: &str| self.params.iter().any(|it| key.rsplit_once('.').is_some_and(|(name, _)| name == it.name));
+        let known =
+            |key: &str| self.weights.trained().any(|(_, it)| key.rsplit_once('.').is_some_and(|(name, _)| name == it.name));
         if let Some(key) = state.keys().find(|key| !known(key)) {
             return Err(StateError::NoParameter { key: key.clone() });
         }
-        for (index, param) in self.params.iter().enumerate() {
-            let Some(values) = by_param.get(param.name.as_str()) else { continue };
+        for (id, weight) in self.weights.trained() {
+            let Some(values) = by_param.get(weight.name.as_str()) else { continue };
             let loaded = match &mut self.rule {
-                Rule::Sgd(it) => it.load(index, &param.tensor, values),
-                Rule::Adam(it) => it.load(index, &param.tensor, values),
+                Rule::Sgd(it) => it.load(id, &weight.tensor, values),
+                Rule::Adam(it) => it.load(id, &weight.tensor, values),
             };
-            loaded.map_err(|error| error.of(&param.name))?;
+            loaded.map_err(|error| error.of(&weight.name))?;
         }
         Ok(())
     }

@@ -5,25 +5,8 @@
 
 use indexmap::IndexMap;
 use serde::Deserialize;
-use tch::Tensor;
 
-/// A parameter to train: its state-dict name, its storage (changed in place), and the layer that it belongs to.
-#[derive(Debug)]
-pub struct Parameter {
-    pub name: String,
-    pub tensor: Tensor,
-    pub layer: Layer,
-}
-
-/// The kinds of layer that `paramwise_cfg` tells apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layer {
-    /// Batch, instance, group or layer norm.
-    Norm,
-    /// A convolution with as many groups as input channels.
-    DepthwiseConv,
-    Other,
-}
+use crate::weights::{Weight, WeightId, Weights};
 
 /// `paramwise_cfg`: factors on the base rate and the base weight decay.
 ///
@@ -69,10 +52,10 @@ fn one() -> f64 {
     1.0
 }
 
-/// Parameters that share a learning rate and a weight decay, by their places in the list.
+/// Parameters that share a learning rate and a weight decay.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParamGroup {
-    pub params: Vec<usize>,
+    pub params: Vec<WeightId>,
     /// Before any schedule.
     pub lr: f64,
     pub weight_decay: f64,
@@ -81,7 +64,7 @@ pub struct ParamGroup {
 /// Sorts parameters into groups, in the order in which their settings first appear. `decay` is the optimizer's own weight
 /// decay and `default_decay` what holds where none is written.
 pub(super) fn group(
-    params: &[Parameter],
+    weights: &Weights,
     config: &ParamwiseConfig,
     lr: f64,
     decay: Option<f64>,
@@ -92,31 +75,31 @@ pub(super) fn group(
     keys.sort_by(|(left, _), (right, _)| right.len().cmp(&left.len()).then(left.cmp(right)));
 
     let mut groups: Vec<ParamGroup> = Vec::new();
-    for (index, param) in params.iter().enumerate() {
-        let (lr_mult, decay_mult) = factors(param, config, &keys);
+    for (id, weight) in weights.trained() {
+        let (lr_mult, decay_mult) = factors(weight, config, &keys);
         let (lr, weight_decay) = (lr * lr_mult, decay.map_or(default_decay, |decay| decay * decay_mult));
         match groups.iter_mut().find(|group| group.lr == lr && group.weight_decay == weight_decay) {
-            Some(group) => group.params.push(index),
-            None => groups.push(ParamGroup { params: vec![index], lr, weight_decay }),
+            Some(group) => group.params.push(id),
+            None => groups.push(ParamGroup { params: vec![id], lr, weight_decay }),
         }
     }
     groups
 }
 
-fn factors(param: &Parameter, config: &ParamwiseConfig, keys: &[(&str, &CustomKey)]) -> (f64, f64) {
+fn factors(param: &Weight, config: &ParamwiseConfig, keys: &[(&str, &CustomKey)]) -> (f64, f64) {
     // A parameter of the model itself has an empty prefix and a dot before its name.
     let name = if param.name.contains('.') { param.name.clone() } else { format!(".{}", param.name) };
     if let Some((_, custom)) = keys.iter().find(|(key, _)| name.contains(key)) {
         return (custom.lr_mult, custom.decay_mult);
     }
     let bias = name.ends_with(".bias");
-    let norm = param.layer == Layer::Norm;
+    let norm = param.layer.is_norm();
     let lr_mult = config.bias_lr_mult.filter(|_| bias && !norm);
     let decay_mult = config
         .norm_decay_mult
         .filter(|_| norm)
         .or(config.bias_decay_mult.filter(|_| bias))
-        .or(config.dwconv_decay_mult.filter(|_| param.layer == Layer::DepthwiseConv))
+        .or(config.dwconv_decay_mult.filter(|_| param.depthwise))
         .or(config.flat_decay_mult.filter(|_| param.tensor.dim() == 1));
     (lr_mult.unwrap_or(1.0), decay_mult.unwrap_or(1.0))
 }
@@ -134,38 +117,38 @@ pub(super) fn multiplies_decay(config: &ParamwiseConfig) -> Option<&'static str>
 
 #[cfg(test)]
 mod tests {
-    use tch::{Device, Kind};
+    use tch::{Device, Kind, Tensor};
 
     use super::*;
     use crate::config::parse_str;
+    use crate::ops::Handle;
+    use crate::weights::Layer;
 
-    fn param(name: &str, layer: Layer, shape: &[i64]) -> Parameter {
-        Parameter { name: name.to_owned(), tensor: Tensor::zeros(shape, (Kind::Float, Device::Cpu)), layer }
+    fn param(name: &str, layer: Layer, shape: &[i64]) -> Weight {
+        Weight::new(name, Handle::new(Tensor::zeros(shape, (Kind::Float, Device::Cpu))), layer)
     }
 
-    fn model() -> Vec<Parameter> {
-        vec![
-            param("backbone.conv.weight", Layer::Other, &[4, 3, 3, 3]),
-            param("backbone.conv.bias", Layer::Other, &[4]),
-            param("backbone.norm.weight", Layer::Norm, &[4]),
-            param("backbone.norm.bias", Layer::Norm, &[4]),
-            param("backbone.dw.weight", Layer::DepthwiseConv, &[4, 1, 3, 3]),
-            param("backbone.pos_block.scale", Layer::Other, &[4]),
-            param("decode_head.conv_seg.weight", Layer::Other, &[2, 4, 1, 1]),
-        ]
+    fn model() -> Weights {
+        let mut weights = vec![
+            param("backbone.conv.weight", Layer::Conv2d, &[4, 3, 3, 3]),
+            param("backbone.conv.bias", Layer::Conv2d, &[4]),
+            param("backbone.norm.weight", Layer::LayerNorm, &[4]),
+            param("backbone.norm.bias", Layer::LayerNorm, &[4]),
+            param("backbone.dw.weight", Layer::Conv2d, &[4, 1, 3, 3]),
+            param("backbone.pos_block.scale", Layer::Own, &[4]),
+            param("decode_head.conv_seg.weight", Layer::Conv2d, &[2, 4, 1, 1]),
+        ];
+        weights[4].depthwise = true;
+        weights.into_iter().collect()
     }
 
     /// (lr, weight decay) of each parameter, from lr 0.1 and weight decay 0.01.
     fn settings(config: &str) -> Vec<(f64, f64)> {
         let config: ParamwiseConfig = parse_str(config).expect("a paramwise_cfg");
-        let params = model();
-        let groups = group(&params, &config, 0.1, Some(0.01), 0.0);
-        (0..params.len())
-            .map(|index| {
-                let group = groups.iter().find(|group| group.params.contains(&index)).expect("every parameter has a group");
-                (group.lr, group.weight_decay)
-            })
-            .collect()
+        let weights = model();
+        let groups = group(&weights, &config, 0.1, Some(0.01), 0.0);
+        let of = |id| groups.iter().find(|group| group.params.contains(&id)).expect("every parameter has a group");
+        weights.trained().map(|(id, _)| (of(id).lr, of(id).weight_decay)).collect()
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use segslurm_native::NativeError;
-use segslurm_native::optim::{Sgd as Step, fused_sgd};
 use serde::Deserialize;
 use tch::Tensor;
 
 use super::state::{Slot, StateError, slots_of};
+use crate::ops::update::{SgdStep as Step, fused_sgd};
+use crate::weights::{PerWeight, WeightId, Weights};
 
 /// The keys of `optimizer: {type: SGD}`, with torch's defaults.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
@@ -39,19 +40,19 @@ const SLOTS: [&str; 1] = ["momentum_buffer"];
 #[derive(Debug)]
 pub(super) struct Sgd {
     config: SgdConfig,
-    /// One place a parameter; filled by its first step.
-    buffers: Vec<Option<Tensor>>,
+    /// Filled by each parameter's first step.
+    buffers: PerWeight<Tensor>,
 }
 
 impl Sgd {
-    pub(super) fn new(config: &SgdConfig, n_params: usize) -> Self {
-        Self { config: config.clone(), buffers: (0..n_params).map(|_| None).collect() }
+    pub(super) fn new(config: &SgdConfig, weights: &Weights) -> Self {
+        Self { config: config.clone(), buffers: PerWeight::new(weights) }
     }
 
-    /// One step of the parameters at `indices`, which share `lr` and `weight_decay`. `params` and `grads` belong to them.
+    /// One step of the parameters `ids`, which share `lr` and `weight_decay`. `params` and `grads` belong to them.
     pub(super) fn step(
         &mut self,
-        indices: &[usize],
+        ids: &[WeightId],
         params: &[&Tensor],
         grads: &[&Tensor],
         (lr, weight_decay): (f64, f64),
@@ -64,31 +65,24 @@ impl Sgd {
         }
         // Without dampening a first step equals a later one from zeros, which also survives a skipped step. With dampening
         // the first gradient counts in full, so first steps go apart, and a skipped one must stay a first.
-        let new: Vec<bool> = indices.iter().map(|&index| self.buffers[index].is_none()).collect();
+        let new: Vec<bool> = ids.iter().map(|&id| self.buffers.get(id).is_none()).collect();
         let skipped = || found_inf.is_some_and(|it| it.double_value(&[]) != 0.0);
         if dampening != 0.0 && new.contains(&true) && skipped() {
             return Ok(());
         }
-        for (&index, param) in indices.iter().zip(params) {
-            self.buffers[index].get_or_insert_with(|| param.zeros_like());
+        for (&id, param) in ids.iter().zip(params) {
+            self.buffers.place(id).get_or_insert_with(|| param.zeros_like());
         }
-        let of = |first: bool| -> Vec<usize> { (0..indices.len()).filter(|&at| new[at] == first).collect() };
+        let of = |first: bool| -> Vec<usize> { (0..ids.len()).filter(|&at| new[at] == first).collect() };
         let halves = if dampening == 0.0 {
-            [((0..indices.len()).collect(), false), (Vec::new(), true)]
+            [((0..ids.len()).collect(), false), (Vec::new(), true)]
         } else {
             [(of(false), false), (of(true), true)]
         };
         for (places, first) in halves {
-            let pick = |list: &[&Tensor]| places.iter().map(|&at| list[at].shallow_clone()).collect::<Vec<_>>();
-            let (params, grads) = (pick(params), pick(grads));
-            let buffers: Vec<&Tensor> = places.iter().filter_map(|&at| self.buffers[indices[at]].as_ref()).collect();
-            fused_sgd(
-                &params.iter().collect::<Vec<_>>(),
-                &grads.iter().collect::<Vec<_>>(),
-                &buffers,
-                &Step { first, ..step },
-                found_inf,
-            )?;
+            let (params, grads): (Vec<&Tensor>, Vec<&Tensor>) = places.iter().map(|&at| (params[at], grads[at])).unzip();
+            let buffers: Vec<&Tensor> = places.iter().filter_map(|&at| self.buffers.get(ids[at])).collect();
+            fused_sgd(&params, &grads, &buffers, &Step { first, ..step }, found_inf)?;
         }
         Ok(())
     }
@@ -97,9 +91,9 @@ impl Sgd {
         slots_of(SLOTS[0], &self.buffers)
     }
 
-    pub(super) fn load(&mut self, index: usize, param: &Tensor, values: &BTreeMap<String, &Tensor>) -> Result<(), StateError> {
+    pub(super) fn load(&mut self, id: WeightId, param: &Tensor, values: &BTreeMap<String, &Tensor>) -> Result<(), StateError> {
         super::state::known(values, if self.config.momentum == 0.0 { &[] } else { &SLOTS }, "SGD")?;
-        self.buffers[index] = super::state::value(values, SLOTS[0], param)?;
+        self.buffers.set(id, super::state::value(values, SLOTS[0], param)?);
         Ok(())
     }
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use tch::Tensor;
 
+use crate::weights::{PerWeight, WeightId};
+
 /// Why a state does not fit this optimizer.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -39,14 +41,13 @@ impl StateError {
 /// One state tensor: of which parameter, under which name.
 #[derive(Debug)]
 pub(super) struct Slot {
-    pub(super) index: usize,
+    pub(super) of: WeightId,
     pub(super) name: &'static str,
     pub(super) tensor: Tensor,
 }
 
-pub(super) fn slots_of(name: &'static str, places: &[Option<Tensor>]) -> Vec<Slot> {
-    let filled = places.iter().enumerate().filter_map(|(index, place)| Some((index, place.as_ref()?)));
-    filled.map(|(index, tensor)| Slot { index, name, tensor: tensor.shallow_clone() }).collect()
+pub(super) fn slots_of(name: &'static str, places: &PerWeight<Tensor>) -> Vec<Slot> {
+    places.iter().map(|(of, tensor)| Slot { of, name, tensor: tensor.shallow_clone() }).collect()
 }
 
 /// Refuses names that the optimizer does not keep.

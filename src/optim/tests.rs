@@ -7,7 +7,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::*;
 use crate::config::parse_str;
-use crate::ops::MemoryFormat;
+use crate::ops::{Handle, MemoryFormat};
+use crate::weights::{Layer, Weight, Weights};
 
 const GOLDEN: &str = include_str!("../../integration-tests/golden/optimizers.json");
 
@@ -26,8 +27,18 @@ fn grad(index: usize, step: usize) -> Tensor {
     Tensor::from_slice(&values).view([2, 3])
 }
 
-fn params() -> Vec<Parameter> {
-    (0..2).map(|index| Parameter { name: format!("layer.{index}.weight"), tensor: param(index), layer: Layer::Other }).collect()
+fn params() -> Weights {
+    (0..2).map(|index| Weight::new(format!("layer.{index}.weight"), Handle::new(param(index)), Layer::Linear)).collect()
+}
+
+fn per_weight(weights: &Weights, grads: Vec<Option<Tensor>>) -> PerWeight<Handle> {
+    let mut found = PerWeight::new(weights);
+    weights.trained().zip(grads).for_each(|((id, _), grad)| found.set(id, grad.map(Handle::new)));
+    found
+}
+
+fn tensor(optimizer: &Optimizer, index: usize) -> &Handle {
+    &optimizer.weights().iter().nth(index).expect("a parameter").tensor
 }
 
 /// The second parameter takes no part in the first step.
@@ -36,12 +47,12 @@ fn grads(step: usize) -> Vec<Option<Tensor>> {
 }
 
 fn optimizer(text: &str) -> Optimizer {
-    Optimizer::new(&parse_str(text).expect("an optim_wrapper"), params()).expect("an optimizer")
+    Optimizer::new(&parse_str(text).expect("an optim_wrapper"), &params()).expect("an optimizer")
 }
 
 fn step(optimizer: &mut Optimizer, at: usize) -> Option<Tensor> {
     let rates = optimizer.initial_rates();
-    optimizer.step(&grads(at), &rates, None).expect("a step")
+    optimizer.step(&per_weight(&params(), grads(at)), &rates, None).expect("a step")
 }
 
 fn values(tensor: &Tensor) -> Vec<f64> {
@@ -73,7 +84,7 @@ fn every_optimizer_takes_torchs_steps() {
     for (name, config) in CASES {
         let mut optimizer = optimizer(&format!("{{type: OptimWrapper, {config}}}"));
         (0..5).for_each(|at| drop(step(&mut optimizer, at)));
-        for (param, expected) in optimizer.params().iter().zip(&golden[name]) {
+        for (param, expected) in optimizer.weights().iter().zip(&golden[name]) {
             for (found, expected) in values(&param.tensor).iter().zip(expected) {
                 assert!((found - expected).abs() <= 1e-6 * expected.abs() + 1e-7, "{name}: {found} is not {expected}");
             }
@@ -87,7 +98,7 @@ fn a_step_of_momentum_is_the_formula_by_hand() {
     step(&mut optimizer, 0);
     step(&mut optimizer, 1);
     let (start, first, second) = (values(&param(0)), values(&grad(0, 0)), values(&grad(0, 1)));
-    for (at, found) in values(&optimizer.params()[0].tensor).into_iter().enumerate() {
+    for (at, found) in values(tensor(&optimizer, 0)).into_iter().enumerate() {
         let velocity = first[at] + 0.01 * start[at];
         let after_one = start[at] - 0.1 * velocity;
         let after_two = after_one - 0.1 * (0.9 * velocity + second[at] + 0.01 * after_one);
@@ -111,12 +122,12 @@ fn a_saved_state_goes_on_with_the_same_bits() {
         (0..2).for_each(|at| drop((step(&mut straight, at), step(&mut stopped, at))));
         let state: BTreeMap<String, Tensor> = stopped.state().into_iter().map(|(name, tensor)| (name, tensor.copy())).collect();
         let mut resumed = optimizer(&text);
-        for (param, old) in resumed.params().iter().zip(stopped.params()) {
+        for (param, old) in resumed.weights().iter().zip(stopped.weights()) {
             param.tensor.shallow_clone().copy_(&old.tensor);
         }
         resumed.load_state(&state).expect("the state fits");
         (2..4).for_each(|at| drop((step(&mut straight, at), step(&mut resumed, at))));
-        for (param, expected) in resumed.params().iter().zip(straight.params()) {
+        for (param, expected) in resumed.weights().iter().zip(straight.weights()) {
             assert!(param.tensor.equal(&expected.tensor), "{name}: {}", param.name);
         }
     }
@@ -150,9 +161,9 @@ fn a_gradient_of_another_layout_is_read_by_its_shape() {
     let grad = Tensor::arange(120, (Kind::Float, Device::Cpu)).view([2, 5, 4, 3]).permute([0, 3, 2, 1]);
     assert_ne!(grad.stride(), weight.stride());
     let config = parse_str("{type: OptimWrapper, optimizer: {type: SGD, lr: 1.0, momentum: 0.9}}").expect("a config");
-    let parameter = Parameter { name: "w".to_owned(), tensor: weight.shallow_clone(), layer: Layer::Other };
-    let mut optimizer = Optimizer::new(&config, vec![parameter]).expect("an optimizer");
-    optimizer.step(&[Some(grad.shallow_clone())], &[1.0], None).expect("a step");
+    let weights: Weights = [Weight::new("w", Handle::new(weight.shallow_clone()), Layer::Conv2d)].into_iter().collect();
+    let mut optimizer = Optimizer::new(&config, &weights).expect("an optimizer");
+    optimizer.step(&per_weight(&weights, vec![Some(grad.shallow_clone())]), &[1.0], None).expect("a step");
     assert!((weight + grad).abs().max().double_value(&[]) == 0.0);
 }
 
@@ -167,13 +178,14 @@ fn the_memory_format_of_weights_and_of_gradients_changes_nothing() {
     {
         let after = |weights: MemoryFormat, grads: MemoryFormat| {
             let tensor = weights.copied(&made(size, 0.7));
-            let params = vec![Parameter { name: "weight".to_owned(), tensor: tensor.shallow_clone(), layer: Layer::Other }];
+            let params: Weights =
+                [Weight::new("weight", Handle::new(tensor.shallow_clone()), Layer::Conv2d)].into_iter().collect();
             let config = parse_str(&format!("{{type: OptimWrapper, {config}}}")).expect("an optim_wrapper");
-            let mut optimizer = Optimizer::new(&config, params).expect("an optimizer");
+            let mut optimizer = Optimizer::new(&config, &params).expect("an optimizer");
             for at in 1..4 {
                 let grad = grads.copied(&made(size, 0.3 * f64::from(at)));
                 let rates = optimizer.initial_rates();
-                optimizer.step(&[Some(grad)], &rates, None).expect("a step");
+                optimizer.step(&per_weight(&params, vec![Some(grad)]), &rates, None).expect("a step");
             }
             tensor
         };
@@ -190,10 +202,10 @@ fn a_group_has_its_own_rate() {
     let text = "{type: OptimWrapper, optimizer: {type: SGD, lr: 0.1}, paramwise_cfg: {custom_keys: {layer.1: {lr_mult: 10.0}}}}";
     let mut optimizer = optimizer(text);
     assert_eq!(optimizer.initial_rates(), [0.1, 1.0, 0.1]);
-    optimizer.step(&grads(1), &[0.0, 0.5], None).expect("a step");
-    assert!(optimizer.params()[0].tensor.equal(&param(0)));
+    optimizer.step(&per_weight(&params(), grads(1)), &[0.0, 0.5], None).expect("a step");
+    assert!(tensor(&optimizer, 0).equal(&param(0)));
     let expected = param(1) - grad(1, 1) * 0.5;
-    assert!((&optimizer.params()[1].tensor - expected).abs().max().double_value(&[]) < 1e-6);
+    assert!((&**tensor(&optimizer, 1) - expected).abs().max().double_value(&[]) < 1e-6);
 }
 
 #[test]
@@ -204,24 +216,24 @@ fn an_overflow_skips_the_step_and_halves_the_scale() {
         let text = format!("{{type: AmpOptimWrapper, dtype: float16, optimizer: {optimizer_text}}}");
         let config: OptimWrapperConfig = parse_str(&text).expect("an optim_wrapper");
         let mut scaler = config.amp().expect("mixed precision").scaler(Device::Cpu).expect("a scaler");
-        let mut scaled = Optimizer::new(&config, params()).expect("an optimizer");
-        let mut plain = Optimizer::new(&config, params()).expect("an optimizer");
+        let mut scaled = Optimizer::new(&config, &params()).expect("an optimizer");
+        let mut plain = Optimizer::new(&config, &params()).expect("an optimizer");
         let rates = plain.initial_rates();
 
         let mut overflown = grads(1);
         let _ = overflown[1].as_mut().expect("a gradient").get(0).fill_(f64::INFINITY);
-        scaled.step(&overflown, &rates, Some(&mut scaler)).expect("a skipped step");
-        assert!(scaled.params().iter().zip(params()).all(|(found, start)| found.tensor.equal(&start.tensor)), "{text}");
+        scaled.step(&per_weight(&params(), overflown), &rates, Some(&mut scaler)).expect("a skipped step");
+        assert!(scaled.weights().iter().zip(params()).all(|(found, start)| found.tensor.equal(&start.tensor)), "{text}");
         assert_eq!(scaler.state(), ScalerState { scale: 32768.0, growth_tracker: 0, skipped: 1 });
 
         for at in 0..3 {
             let scale = scaler.scale().shallow_clone();
             let big: Vec<_> = grads(at).into_iter().map(|it| it.map(|it| it * &scale)).collect();
-            scaled.step(&big, &rates, Some(&mut scaler)).expect("a step");
-            plain.step(&grads(at), &rates, None).expect("a step");
+            scaled.step(&per_weight(&params(), big), &rates, Some(&mut scaler)).expect("a step");
+            plain.step(&per_weight(&params(), grads(at)), &rates, None).expect("a step");
         }
         // The scale is a power of two, so nothing is rounded.
-        for (found, expected) in scaled.params().iter().zip(plain.params()) {
+        for (found, expected) in scaled.weights().iter().zip(plain.weights()) {
             assert!(found.tensor.equal(&expected.tensor), "{text}: {}", found.name);
         }
     }
@@ -232,10 +244,10 @@ fn the_scale_grows_after_its_interval_and_survives_a_checkpoint() {
     let text = "{type: AmpOptimWrapper, optimizer: {type: SGD}, loss_scale: {init_scale: 8.0, growth_interval: 2}}";
     let config: OptimWrapperConfig = parse_str(text).expect("an optim_wrapper");
     let new = || config.amp().expect("mixed precision").scaler(Device::Cpu).expect("a scaler");
-    let (mut scaler, mut optimizer) = (new(), Optimizer::new(&config, params()).expect("an optimizer"));
+    let (mut scaler, mut optimizer) = (new(), Optimizer::new(&config, &params()).expect("an optimizer"));
     let mut scales = Vec::new();
     for at in 1..6 {
-        optimizer.step(&grads(at), &[0.1], Some(&mut scaler)).expect("a step");
+        optimizer.step(&per_weight(&params(), grads(at)), &[0.1], Some(&mut scaler)).expect("a step");
         scales.push(scaler.state().scale);
         let mut restored = new();
         restored.load_state(&scaler.state());
@@ -271,7 +283,7 @@ fn non_finite_finds_one_element_in_many_tensors() {
 fn contradictions_are_errors() {
     let error = |text: &str| {
         let config: OptimWrapperConfig = parse_str(text).expect("an optim_wrapper");
-        Optimizer::new(&config, params()).expect_err("refused").to_string()
+        Optimizer::new(&config, &params()).expect_err("refused").to_string()
     };
     assert!(error("{type: OptimWrapper, optimizer: {type: SGD, nesterov: true}}").contains("momentum above 0"));
     let none = parse_str::<OptimWrapperConfig>("{type: OptimWrapper, optimizer: {type: SGD}, accumulative_counts: 0}");

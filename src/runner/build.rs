@@ -30,9 +30,9 @@ use crate::experiment::{EmaHook, EmaType, EvaluatorConfig, Experiment};
 use crate::lock::Lock;
 use crate::logging::Console;
 use crate::metrics::{Counts, Sink};
-use crate::models::{NamedTensor, TensorKind, named_tensors};
 use crate::optim::{Average, Averaging, GradScaler, Horizon, Schedule};
 use crate::rundir::{self, RunDir};
+use crate::weights::{Role, Weight};
 
 /// Where a run takes place: everything about it that is not in its config.
 pub struct Setting {
@@ -141,12 +141,13 @@ impl Training {
         let horizon = Horizon { max_epochs, max_iters: plan.max_iterations, epoch_length };
 
         let device = setting.device.clone().autodiff();
-        let mut learner = Learner::new(&experiment.model, optim_wrapper, &device, &group, setting.seed, plan.max_iterations)?;
+        let format = memory_format::decide(&experiment.env_cfg, &setting.device)?;
+        let (seed, iterations) = (setting.seed, plan.max_iterations);
+        let mut learner = Learner::new(&experiment.model, optim_wrapper, &device, &group, seed, iterations, format)?;
         if let Some(dtype) = learner.half {
             let scaled = if learner.scaler.is_some() { "with" } else { "without" };
             tracing::info!("mixed precision: {dtype}, {scaled} a loss scale");
         }
-        learner.arrange(memory_format::decide(&experiment.env_cfg, &setting.device)?);
         if start.with_state
             && let Some((path, checkpoint)) = &mut start.checkpoint
         {
@@ -154,7 +155,7 @@ impl Training {
         }
         match &start.checkpoint {
             Some((path, checkpoint)) if start.with_state => {
-                weights::load(&learner.segmentor, &weights::to_train(checkpoint, averages), path, Fit::Exact).context(
+                weights::load(&learner.weights, &weights::to_train(checkpoint, averages), path, Fit::Exact).context(
                     "a training goes on with weights of its own shapes; load_from, without --resume, begins a new one",
                 )?;
                 if let Some(evaluation) = &evaluation {
@@ -163,7 +164,7 @@ impl Training {
             }
             begin => {
                 let given = begin.as_ref().map(|(path, checkpoint)| (path.as_path(), &checkpoint.model));
-                weights::begin(&learner.segmentor, given, &setting)?;
+                weights::begin(&learner.weights, learner.segmentor.pretrained(), given, &setting)?;
             }
         }
         let initial = scaled(learner.optimizer.initial_rates(), &experiment, loader.batch_size, &group);
@@ -394,11 +395,9 @@ fn refuse_unknown_metrics(experiment: &Experiment, evaluation: Option<&Evaluatio
 fn describe(dataset: &Dataset, evaluation: Option<&Evaluation>, learner: &Learner, plan: &Plan) {
     let validated = evaluation.map_or_else(|| "no validation".to_owned(), |it| format!("{} to validate", it.dataset.len()));
     tracing::info!("{} images to train, {validated}, {} classes", dataset.len(), dataset.metainfo().classes.len());
-    let tensors = named_tensors(&learner.segmentor);
-    let weights = || tensors.iter().filter(|it| it.kind == TensorKind::Parameter);
-    let count = |it: &NamedTensor| it.tensor.numel() as f64 / 1e6;
-    let all: f64 = weights().map(count).sum();
-    let trained: f64 = weights().filter(|it| it.requires_grad).map(count).sum();
+    let count = |it: &Weight| it.tensor.numel() as f64 / 1e6;
+    let all: f64 = learner.weights.parameters().map(count).sum();
+    let trained: f64 = learner.weights.trained().map(|(_, it)| count(it)).sum();
     let frozen = if trained < all { format!(", {trained:.2} million of them trained") } else { String::new() };
     let length = if plan.by_epoch {
         format!("{} epochs of {} iterations", plan.max_iterations / plan.epoch_length, plan.epoch_length)
@@ -428,7 +427,6 @@ fn average(learner: &Learner, hook: Option<&EmaHook>) -> Option<Average> {
         EmaType::MomentumAnnealingEMA => Averaging::Exponential { momentum, gamma: Some(hook.gamma.unwrap_or(100)) },
         EmaType::StochasticWeightAverage => Averaging::Stochastic,
     };
-    let tensors = named_tensors(&learner.segmentor).into_iter();
-    let tensors = tensors.map(|it| (it.name, it.tensor, it.kind == TensorKind::Buffer));
+    let tensors = learner.weights.iter().map(|it| (it.name.clone(), it.tensor.clone(), it.role == Role::Buffer));
     Some(Average::new(averaging, hook.interval, hook.update_buffers, tensors))
 }

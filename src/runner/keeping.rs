@@ -12,7 +12,6 @@ use crate::config::nearest;
 use crate::exit::{Exit, Failure};
 use crate::experiment::{CheckpointHook, PublishedKey};
 use crate::metrics::Metrics;
-use crate::models::named_tensors;
 use crate::optim::{Average, GradScaler};
 
 impl Training {
@@ -65,7 +64,8 @@ impl Training {
 
     fn checkpoint(&self) -> Checkpoint {
         let hook = self.setting.experiment.checkpoint_hook();
-        let mut model: StateDict = named_tensors(&self.learner.segmentor).into_iter().map(|it| (it.name, it.tensor)).collect();
+        let weights = self.learner.weights.iter();
+        let mut model: StateDict = weights.map(|it| (it.name.clone(), it.tensor.shallow_clone())).collect();
         let mut trained = StateDict::new();
         if let Some(average) = &self.average {
             // As in mmengine: the averages are the weights that others load, and the trained ones lie beside them.

@@ -4,8 +4,7 @@
 //! mixed precision's overflow check decide from them, all ranks decide alike.
 
 use anyhow::{Context, bail};
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Device, Gradients, Tensor};
+use burn::tensor::{Device, Tensor};
 use segslurm_native::device::CopyStream;
 use segslurm_native::memory::keep_freed_pages;
 
@@ -14,15 +13,16 @@ use crate::data::{Batch, LabelMap, Sample};
 use crate::ddp::{self, Ddp, WrapperConfig};
 use crate::dist::Group;
 use crate::exit::{Exit, Failure};
-use crate::models::{
-    Forward, LayerKind, NamedTensor, Pixels, SegDataPreProcessor, Segmentor, SegmentorConfig, TensorKind, arrange, named_tensors,
-};
-use crate::ops::{self, MemoryFormat};
-use crate::optim::{Accumulation, AmpDtype, GradScaler, Layer, OptimWrapperConfig, Optimizer, Parameter, accumulate};
+use crate::models::{Forward, Pixels, SegDataPreProcessor, Segmentor, SegmentorConfig};
+use crate::ops::{self, Autocast, Handle, MemoryFormat};
+use crate::optim::{Accumulation, AmpDtype, GradScaler, OptimWrapperConfig, Optimizer, accumulate};
+use crate::weights::{PerWeight, Weights};
 
 /// The model in training, and what changes it.
 pub struct Learner {
     pub segmentor: Segmentor,
+    /// The model's tensors, which everybody but the forward pass speaks of.
+    pub weights: Weights,
     pub optimizer: Optimizer,
     pub preprocessor: SegDataPreProcessor,
     pub device: Device,
@@ -40,12 +40,12 @@ pub struct Learner {
     /// Keeps small gradients of half precision from vanishing, and skips steps that overflowed.
     pub scaler: Option<GradScaler>,
     /// The sums so far, for one rank: with several they wait in `ddp`.
-    pub pending: Vec<Option<tch::Tensor>>,
+    pub pending: PerWeight<Handle>,
 }
 
 impl Learner {
     /// The model on `device` (an autodiff device) with weights drawn from `seed`, and its optimizer. Weights that are read
-    /// later go into the same storage.
+    /// later go into the same storage. Convolution weights and images lie in memory as `format` says.
     pub fn new(
         model: &SegmentorConfig,
         optim_wrapper: &OptimWrapperConfig,
@@ -53,24 +53,29 @@ impl Learner {
         group: &Group,
         seed: u64,
         max_iterations: u64,
+        format: MemoryFormat,
     ) -> anyhow::Result<Self> {
-        let segmentor = model.init(device, seed)?;
-        let tensors = named_tensors(&segmentor);
-        let place = tensors.first().map_or(tch::Device::Cpu, |it| it.tensor.device());
+        let segmentor = format.arrange(model.init(device, seed)?);
+        let weights = segmentor.weights();
+        let place = ops::place(device);
         let amp = optim_wrapper.amp();
         let half = amp.as_ref().map(|it| it.dtype(place));
         if half == Some(AmpDtype::Float16) && !place.is_cuda() {
             let message = "optim_wrapper.dtype is float16, which needs CUDA; on the CPU leave it out or write bfloat16";
             bail!(Failure::new(Exit::Config, message));
         }
-        let optimizer = Optimizer::new(optim_wrapper, parameters(&tensors))?;
+        let optimizer = Optimizer::new(optim_wrapper, &weights)?;
         if place == tch::Device::Cpu {
             keep_freed_pages();
         }
+        let mut preprocessor = model.preprocessor()?;
+        preprocessor.set_memory_format(format);
+        let pending = PerWeight::new(&weights);
         Ok(Self {
             segmentor,
+            weights,
             optimizer,
-            preprocessor: model.preprocessor()?,
+            preprocessor,
             device: device.clone(),
             copies: CopyStream::new(place)?,
             group: group.clone(),
@@ -79,14 +84,8 @@ impl Learner {
             accumulation: Accumulation::new(optim_wrapper.accumulative_counts(), max_iterations as usize),
             half,
             scaler: amp.and_then(|it| it.scaler(place)),
-            pending: Vec::new(),
+            pending,
         })
-    }
-
-    /// Puts convolution weights and images into a memory format. Before the ranks join and before the first step.
-    pub fn arrange(&mut self, format: MemoryFormat) {
-        arrange(&self.segmentor, format);
-        self.preprocessor.set_memory_format(format);
     }
 
     /// Makes one model of all ranks': they are checked to be the same, then filled with rank 0's weights, and from then on
@@ -95,14 +94,9 @@ impl Learner {
         if self.group.world() == 1 {
             return Ok(());
         }
-        let tensors = named_tensors(&self.segmentor);
-        let told = ddp::describe(tensors.iter().map(|it| (it.name.as_str(), &it.tensor)));
-        self.group.agree(&[("the model's tensors", told)]).map_err(Failure::from)?;
-        let all: Vec<_> = tensors.iter().map(|it| it.tensor.shallow_clone()).collect();
-        ddp::broadcast(&self.group, &all).map_err(Failure::from)?;
-        let trained = tensors.into_iter().filter(|it| it.kind == TensorKind::Parameter && it.requires_grad);
-        let parameters = trained.map(|it| ddp::Parameter { name: it.name, id: it.param_id, tensor: it.tensor }).collect();
-        self.ddp = Some(Ddp::new(&self.group, &self.segmentor, parameters, wrapper.options()).map_err(Failure::from)?);
+        self.group.agree(&[("the model's tensors", ddp::describe(&self.weights))]).map_err(Failure::from)?;
+        ddp::broadcast(&self.group, &self.weights).map_err(Failure::from)?;
+        self.ddp = Some(Ddp::new(&self.group, &self.weights, wrapper.options()).map_err(Failure::from)?);
         Ok(())
     }
 
@@ -123,19 +117,21 @@ impl Learner {
             labels.push(pixels(label.height, label.width, &label.data));
         }
         let (images, labels) = self.preprocessor.training(&images, &labels, &self.device)?;
-        let images = match self.half {
-            Some(dtype) => ops::from_tch(ops::to_tch(&images).to_kind(dtype.kind()), &self.device),
+        let half = self.half.map(AmpDtype::kind);
+        let images = match half {
+            Some(kind) => ops::from_tch(ops::to_tch(&images).to_kind(kind), &self.device),
             None => images,
         };
+        let _precision = Autocast::new(half);
 
         let seed = splitmix(self.seed ^ splitmix(iteration));
         let group = (self.group.world() > 1).then_some(&self.group);
-        let losses = self.segmentor.loss(images, &labels, &Forward { training: true, group, seed, probe: None });
-        let mut names = vec!["loss".to_owned()];
+        let losses = self.segmentor.loss(images, &labels, &Forward::training(seed, group));
+        let mut names = vec![("loss".to_owned(), true)];
         let mut values = vec![ops::to_tch(&losses.total)];
-        for (name, value) in &losses.items {
-            names.push(name.clone());
-            values.push(ops::to_tch(value));
+        for it in &losses.items {
+            names.push((it.name.clone(), it.trained));
+            values.push(ops::to_tch(&it.value));
         }
         // One exchange between ranks and one copy to the host for all of them, while the backward pass goes on. The copy waits
         // for the forward pass alone, so the device still has the backward to compute when the host knows the losses.
@@ -156,17 +152,17 @@ impl Learner {
             self.optimizer.step(&grads, rates, self.scaler.as_mut()).context("the optimizer's step failed")?;
         }
         let mean = |place: usize| values.iter().map(|it| it[place]).sum::<f64>() / values.len() as f64;
-        Ok(names.into_iter().enumerate().map(|(place, name)| (name, mean(place))).collect())
+        Ok(names.into_iter().enumerate().map(|(place, (name, _))| (name, mean(place))).collect())
     }
 
     /// The backward pass; with `last` the gradients for the update that follows. Between updates nothing is sent.
-    fn backward(&mut self, total: &Tensor<1>, last: bool) -> anyhow::Result<Option<Vec<Option<tch::Tensor>>>> {
+    fn backward(&mut self, total: &Tensor<1>, last: bool) -> anyhow::Result<Option<PerWeight<Handle>>> {
         if let Some(ddp) = &self.ddp {
-            ddp.backward(&self.segmentor, total, last).map_err(Failure::from)?;
+            ddp.backward(total, last).map_err(Failure::from)?;
             return Ok(if last { Some(ddp.finish().map_err(Failure::from)?) } else { None });
         }
-        accumulate(&mut self.pending, gradients(&self.segmentor, total.backward()))?;
-        Ok(last.then(|| std::mem::take(&mut self.pending)))
+        accumulate(&mut self.pending, self.weights.gradients(total.backward()))?;
+        Ok(last.then(|| std::mem::replace(&mut self.pending, PerWeight::new(&self.weights))))
     }
 
     /// A label that a head has no class for. The loader has checked what it read, by the dataset's rules; this is about what came
@@ -202,8 +198,14 @@ impl Learner {
     }
 
     /// A loss that is not finite, on any rank, ends the run on all of them: weights that it has reached are lost.
-    fn refuse_infinite(&self, names: &[String], values: &[Vec<f64>], iteration: u64, batch: &Batch) -> anyhow::Result<()> {
-        let finite = |values: &[f64]| names.iter().zip(values).all(|(name, it)| !name.contains("loss") || it.is_finite());
+    fn refuse_infinite(
+        &self,
+        names: &[(String, bool)],
+        values: &[Vec<f64>],
+        iteration: u64,
+        batch: &Batch,
+    ) -> anyhow::Result<()> {
+        let finite = |values: &[f64]| names.iter().zip(values).all(|((_, trained), it)| !trained || it.is_finite());
         let bad: Vec<usize> = (0..values.len()).filter(|&rank| !finite(&values[rank])).collect();
         if bad.is_empty() {
             return Ok(());
@@ -211,7 +213,7 @@ impl Learner {
         let files: Vec<_> = batch.samples.iter().map(|it| it.meta.img_path.display().to_string()).collect();
         let files = self.group.all_gather_text(&files.join(", ")).map_err(Failure::from)?;
         let told = bad.iter().map(|&rank| {
-            let losses: Vec<_> = names.iter().zip(&values[rank]).map(|(name, value)| format!("{name} {value}")).collect();
+            let losses: Vec<_> = names.iter().zip(&values[rank]).map(|((name, _), value)| format!("{name} {value}")).collect();
             let who = if values.len() > 1 { format!("on {}: ", self.group.name(rank)) } else { String::new() };
             format!("{who}{}; the batch was {}", losses.join(", "), files[rank])
         });
@@ -232,41 +234,8 @@ pub(super) fn dropout_seed(seed: u64, group: &Group) -> u64 {
     splitmix(seed.wrapping_add(group.rank() as u64))
 }
 
-fn parameters(tensors: &[NamedTensor]) -> Vec<Parameter> {
-    let trained = tensors.iter().filter(|it| it.kind == TensorKind::Parameter && it.requires_grad);
-    trained
-        .map(|it| Parameter {
-            name: it.name.clone(),
-            tensor: it.tensor.shallow_clone(),
-            layer: match it.layer {
-                LayerKind::Conv2d => Layer::Other,
-                LayerKind::BatchNorm => Layer::Norm,
-            },
-        })
-        .collect()
-}
-
 fn pixels(height: usize, width: usize, data: &[u8]) -> Pixels<'_> {
     Pixels { height, width, data }
-}
-
-/// The gradient of every parameter that training changes, in the order of `named_tensors`; `None` where none arrived.
-fn gradients(module: &impl Module, grads: Gradients) -> Vec<Option<tch::Tensor>> {
-    struct Collector {
-        grads: Gradients,
-        found: Vec<Option<tch::Tensor>>,
-    }
-    impl ModuleVisitor for Collector {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let value = param.val();
-            if value.is_require_grad() {
-                self.found.push(ops::gradient(&value, &mut self.grads));
-            }
-        }
-    }
-    let mut collector = Collector { grads, found: Vec::new() };
-    module.visit(&mut collector);
-    collector.found
 }
 
 /// A seed from a place, as well mixed as a drawn one.

@@ -121,7 +121,7 @@ fn numbered(
 ) -> anyhow::Result<BTreeMap<usize, String>> {
     let counted: usize = optimizer.groups.iter().map(|it| it.params.len()).sum();
     let all = &theirs.parameters;
-    let trained: Vec<&String> = all.iter().filter(|name| ours.params().iter().any(|it| it.name == **name)).collect();
+    let trained: Vec<&String> = all.iter().filter(|name| ours.weights().trained().any(|(_, it)| it.name == **name)).collect();
     let names: Vec<&String> = if counted == all.len() { all.iter().collect() } else { trained };
     if names.len() != counted {
         let message = format!(
@@ -148,7 +148,7 @@ fn state(
 ) -> StateDict {
     let (mut state, mut left) = (StateDict::new(), Vec::new());
     for (number, values) in &optimizer.state {
-        match names.get(number).filter(|name| ours.params().iter().any(|it| it.name == **name)) {
+        match names.get(number).filter(|name| ours.weights().trained().any(|(_, it)| it.name == **name)) {
             Some(name) => state.extend(values.iter().map(|(slot, tensor)| (format!("{name}.{slot}"), tensor.shallow_clone()))),
             None if values.is_empty() => {}
             None => left.push(names.get(number).cloned().unwrap_or_else(|| format!("parameter {number}"))),
@@ -159,7 +159,7 @@ fn state(
     }
     let without =
         |name: &String| state.range(format!("{name}.")..).next().is_none_or(|(key, _)| !key.starts_with(&format!("{name}.")));
-    let lacking: Vec<String> = ours.params().iter().map(|it| it.name.clone()).filter(without).collect();
+    let lacking: Vec<String> = ours.weights().trained().map(|(_, it)| it.name.clone()).filter(without).collect();
     if !state.is_empty() && !lacking.is_empty() {
         differs.push(format!("the optimizer's state begins anew for {}", listed(&lacking)));
     }
@@ -184,12 +184,12 @@ fn compare(
             }
         }
     };
-    let params = ours.params();
+    let weights = ours.weights();
     for group in &optimizer.groups {
         let saved = |key: &str| group.settings.get(key).copied();
         for name in group.params.iter().filter_map(|it| names.get(it)) {
             let mut groups = ours.groups().iter().zip(rates);
-            let Some((ours, rate)) = groups.find(|(it, _)| it.params.iter().any(|&it| params[it].name == *name)) else {
+            let Some((ours, rate)) = groups.find(|(it, _)| it.params.iter().any(|&it| weights[it].name == *name)) else {
                 continue;
             };
             check("lr", saved("lr"), *rate);
@@ -249,7 +249,9 @@ mod tests {
     use super::*;
     use crate::config::parse_str;
     use crate::experiment::{IterBased, TrainLoopConfig};
-    use crate::optim::{Horizon, Layer, OptimWrapperConfig, ParamSchedulerConfig, Parameter};
+    use crate::ops::Handle;
+    use crate::optim::{Horizon, OptimWrapperConfig, ParamSchedulerConfig};
+    use crate::weights::{Layer, PerWeight, Weight};
 
     const CASES: [(&str, &str, &str); 2] = [
         (
@@ -279,10 +281,10 @@ mod tests {
     fn ours(name: &str, config: &str) -> Optimizer {
         let model = Checkpoint::read(&golden(name)).expect("reads").model;
         let names = ["norm.weight", "norm.bias", "head.weight", "head.bias"];
-        let layer = |name: &str| if name.starts_with("norm") { Layer::Norm } else { Layer::Other };
-        let param = |name: &&str| Parameter { name: (*name).to_owned(), tensor: model[*name].copy(), layer: layer(name) };
+        let layer = |name: &str| if name.starts_with("norm") { Layer::BatchNorm } else { Layer::Conv2d };
+        let param = |name: &&str| Weight::new(*name, Handle::new(model[*name].copy()), layer(name));
         let config: OptimWrapperConfig = parse_str(config).expect("an optim_wrapper");
-        Optimizer::new(&config, names.iter().map(param).collect()).expect("an optimizer")
+        Optimizer::new(&config, &names.iter().map(param).collect()).expect("an optimizer")
     }
 
     fn schedule(config: &str, optimizer: &Optimizer) -> Schedule {
@@ -292,7 +294,7 @@ mod tests {
     }
 
     /// The formula of the script.
-    fn grad(param: &Parameter, step: usize) -> Tensor {
+    fn grad(param: &Weight, step: usize) -> Tensor {
         let start: u32 = param.name.bytes().map(u32::from).sum();
         let value = |place: usize| (0.7 * step as f64 + 0.1 * f64::from(start) + 1.3 * place as f64).cos() / (1.0 + step as f64);
         let values: Vec<f32> = (0..param.tensor.numel()).map(|it| value(it) as f32).collect();
@@ -317,10 +319,11 @@ mod tests {
 
             ours.load_state(&state).expect("the state fits");
             for step in 0..3 {
-                let grads: Vec<_> = ours.params().iter().map(|it| Some(grad(it, step))).collect();
+                let mut grads = PerWeight::new(ours.weights());
+                ours.weights().trained().for_each(|(id, it)| grads.set(id, Some(Handle::new(grad(it, step)))));
                 ours.step(&grads, &rates, None).expect("a step");
             }
-            for param in ours.params() {
+            for param in ours.weights() {
                 let expected = golden[name]["after"][&param.name].as_array().expect("numbers");
                 let found = Vec::<f64>::try_from(param.tensor.flatten(0, -1).to_kind(tch::Kind::Double)).expect("numbers");
                 for (found, expected) in found.iter().zip(expected.iter().filter_map(Value::as_f64)) {

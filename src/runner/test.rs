@@ -14,7 +14,6 @@ use super::weights;
 use crate::checkpoint::{Checkpoint, Fit};
 use crate::exit::{Exit, Failure};
 use crate::experiment::EvaluatorConfig;
-use crate::models::arrange;
 use crate::rundir::write_atomically;
 
 /// What `segslurm test` was asked for besides the metrics.
@@ -67,15 +66,14 @@ pub fn test(setting: &Setting, options: &TestOptions) -> anyhow::Result<()> {
         tracing::warn!("no metrics are computed: {why}");
     }
 
-    let segmentor = experiment.model.init(&setting.device, 0)?;
+    let format = memory_format::decide(&experiment.env_cfg, &setting.device)?;
+    let segmentor = format.arrange(experiment.model.init(&setting.device, 0)?);
     let path = weights::obtain(&options.checkpoint, setting)?;
     let checkpoint = Checkpoint::read(&path)?;
-    weights::load(&segmentor, &checkpoint.model, &path, Fit::Exact)
+    weights::load(&segmentor.weights(), &checkpoint.model, &path, Fit::Exact)
         .context("a test needs every weight: give the config that the checkpoint was trained with, or its num_classes")?;
     tracing::info!("loaded {}", path.display());
     evaluation.refuse_other_classes(&checkpoint.meta.dataset_meta.classes, &path)?;
-    let format = memory_format::decide(&experiment.env_cfg, &setting.device)?;
-    arrange(&segmentor, format);
 
     let bar = evaluation_bar(&setting.console, evaluation.dataset.len());
     let watch = Watch { bar, log: Some((experiment.logger().interval, "Iter(test) ".to_owned())), iteration: None };

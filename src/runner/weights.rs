@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::build::Setting;
-use crate::checkpoint::{self, Checkpoint, Destination, Fit, Report, Source, StateDict, listed};
+use crate::checkpoint::{self, Checkpoint, Fit, Report, Source, StateDict, listed};
 use crate::dist::Group;
 use crate::exit::Failure;
-use crate::models::{Segmentor, named_tensors};
+use crate::models::PretrainedSource;
+use crate::weights::Weights;
 
 /// The file of a checkpoint on this machine. All ranks come here together: what a path means, rank 0 says, and what comes from
 /// the network, one rank of each machine fetches.
@@ -37,15 +38,19 @@ fn together(group: &Group) -> anyhow::Result<()> {
 
 /// The weights that a training begins with: a checkpoint's, the pretrained ones of the backbone, or those that were drawn. Where
 /// a checkpoint leaves parts of the backbone out, these have the pretrained ones, as in mmengine.
-pub(super) fn begin(segmentor: &Segmentor, given: Option<(&Path, &StateDict)>, setting: &Setting) -> anyhow::Result<()> {
-    let Some((path, state)) = given else { return load_pretrained(segmentor, setting) };
-    let lacking = segmentor.pretrained().is_some_and(|source| {
-        named_tensors(segmentor).iter().any(|it| it.name.starts_with(&source.target) && !state.contains_key(&it.name))
-    });
+pub(super) fn begin(
+    weights: &Weights,
+    pretrained: Option<&PretrainedSource>,
+    given: Option<(&Path, &StateDict)>,
+    setting: &Setting,
+) -> anyhow::Result<()> {
+    let Some((path, state)) = given else { return load_pretrained(weights, pretrained, setting) };
+    let lacking = pretrained
+        .is_some_and(|source| weights.iter().any(|it| it.name.starts_with(&source.target) && !state.contains_key(&it.name)));
     if lacking {
-        load_pretrained(segmentor, setting)?;
+        load_pretrained(weights, pretrained, setting)?;
     }
-    load(segmentor, state, path, Fit::Trained)
+    load(weights, state, path, Fit::Trained)
 }
 
 /// The weights that a training goes on with. Where a checkpoint's are averages, those are the trained ones beside them, if this training
@@ -64,16 +69,14 @@ pub(super) fn to_train(checkpoint: &Checkpoint, averages: bool) -> StateDict {
 }
 
 /// Copies a checkpoint's tensors into the model and tells what does not meet.
-pub(super) fn load(segmentor: &Segmentor, state: &StateDict, path: &Path, fit: Fit) -> anyhow::Result<()> {
-    let report = copy(segmentor, state, path, fit)?;
+pub(super) fn load(weights: &Weights, state: &StateDict, path: &Path, fit: Fit) -> anyhow::Result<()> {
+    let report = copy(weights, state, path, fit)?;
     tell(path, &report.missing, &report.unexpected, &report);
     Ok(())
 }
 
-fn copy(segmentor: &Segmentor, state: &StateDict, path: &Path, fit: Fit) -> anyhow::Result<Report> {
-    let tensors = named_tensors(segmentor);
-    let destinations: Vec<_> = tensors.iter().map(|it| Destination { name: &it.name, tensor: &it.tensor }).collect();
-    checkpoint::load_into(&destinations, state, fit).with_context(|| path.display().to_string())
+fn copy(weights: &Weights, state: &StateDict, path: &Path, fit: Fit) -> anyhow::Result<Report> {
+    checkpoint::load_into(weights, state, fit).with_context(|| path.display().to_string())
 }
 
 fn tell(path: &Path, missing: &[String], unexpected: &[String], report: &Report) {
@@ -93,20 +96,20 @@ fn tell(path: &Path, missing: &[String], unexpected: &[String], report: &Report)
 }
 
 /// The backbone's pretrained weights, where the config names some.
-fn load_pretrained(segmentor: &Segmentor, setting: &Setting) -> anyhow::Result<()> {
-    let Some(source) = segmentor.pretrained() else { return Ok(()) };
+fn load_pretrained(weights: &Weights, source: Option<&PretrainedSource>, setting: &Setting) -> anyhow::Result<()> {
+    let Some(source) = source else { return Ok(()) };
     let path = obtain(Path::new(&source.checkpoint), setting).context("pretrained weights")?;
     let checkpoint = Checkpoint::read(&path)?;
     let prefix = source.prefix.as_deref().unwrap_or_default();
     let renamed =
         |(name, tensor): (String, tch::Tensor)| Some((format!("{}{}", source.target, name.strip_prefix(prefix)?), tensor));
     let state: StateDict = checkpoint.model.into_iter().filter_map(renamed).collect();
-    let report = copy(segmentor, &state, &path, Fit::Trained)?;
+    let report = copy(weights, &state, &path, Fit::Trained)?;
     // What the file has not is told of its part of the model alone: heads have no pretrained weights.
     let within = |name: &&String| name.starts_with(&source.target);
     let part = source.target.trim_end_matches('.');
     let part = if part.is_empty() { "model" } else { part };
-    let all = named_tensors(segmentor).iter().filter(|it| within(&&it.name)).count();
+    let all = weights.iter().filter(|it| within(&&it.name)).count();
     let missing: Vec<String> = report.missing.iter().filter(within).cloned().collect();
     let loaded = all - missing.len() - report.reshaped.len();
     tracing::info!("loaded {loaded} of {all} tensors into the {part} from {}", path.display());

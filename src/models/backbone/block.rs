@@ -1,11 +1,11 @@
 //! Residual blocks, and the shortcut of those that change resolution or width.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 
 use super::Style;
-use crate::models::Forward;
-use crate::models::layer::{AvgPool, BatchNorm, Conv2d, NormConfig, square};
+use crate::models::layer::{AvgPool, Conv2d, Norm, NormConfig, square};
+use crate::models::{Builder, Forward};
 use crate::ops::{self, Activation};
 
 /// What a block is built from.
@@ -22,14 +22,14 @@ pub(super) struct BlockConfig<'a> {
 }
 
 impl BlockConfig<'_> {
-    fn conv_bn(&self, channels: [usize; 2], kernel: usize, conv: ops::Conv, device: &Device) -> (Conv2d, BatchNorm) {
-        (Conv2d::new(channels, kernel, conv, device), self.norm_cfg.init(channels[1], device))
+    fn conv_bn(&self, channels: [usize; 2], kernel: usize, conv: ops::Conv, builder: &Builder) -> (Conv2d, Norm) {
+        (Conv2d::new(channels, kernel, conv, builder), self.norm_cfg.init(channels[1], builder))
     }
 
     /// `downsample`: the shortcut's projection to `output` channels.
-    fn projection(&self, output: usize, device: &Device) -> Downsample {
+    fn projection(&self, output: usize, builder: &Builder) -> Downsample {
         let stride = if self.avg_down { 1 } else { self.stride };
-        let (conv, bn) = self.conv_bn([self.input, output], 1, square(stride, 0, 1), device);
+        let (conv, bn) = self.conv_bn([self.input, output], 1, square(stride, 0, 1), builder);
         if self.avg_down {
             Downsample::Averaged((AvgPool { kernel: self.stride }, conv, bn))
         } else {
@@ -38,26 +38,26 @@ impl BlockConfig<'_> {
     }
 
     /// Two 3×3 convolutions; the second is not dilated.
-    pub(super) fn basic(&self, downsample: bool, device: &Device) -> Block {
+    pub(super) fn basic(&self, downsample: bool, builder: &Builder) -> Block {
         let Self { input, planes, stride, dilation, .. } = *self;
-        let (conv1, bn1) = self.conv_bn([input, planes], 3, square(stride, dilation, dilation), device);
-        let (conv2, bn2) = self.conv_bn([planes, planes], 3, square(1, 1, 1), device);
-        let downsample = downsample.then(|| self.projection(planes, device));
+        let (conv1, bn1) = self.conv_bn([input, planes], 3, square(stride, dilation, dilation), builder);
+        let (conv2, bn2) = self.conv_bn([planes, planes], 3, square(1, 1, 1), builder);
+        let downsample = downsample.then(|| self.projection(planes, builder));
         Block::Basic(BasicBlock { conv1, bn1, conv2, bn2, downsample })
     }
 
     /// 1×1, 3×3 and 1×1; the last has four times the channels.
-    pub(super) fn bottleneck(&self, downsample: bool, device: &Device) -> Block {
+    pub(super) fn bottleneck(&self, downsample: bool, builder: &Builder) -> Block {
         let Self { input, planes, stride, dilation, .. } = *self;
         let (first, second) = match self.style {
             Style::Pytorch => (1, stride),
             Style::Caffe => (stride, 1),
         };
         let output = planes * BOTTLENECK_EXPANSION;
-        let (conv1, bn1) = self.conv_bn([input, planes], 1, square(first, 0, 1), device);
-        let (conv2, bn2) = self.conv_bn([planes, planes], 3, square(second, dilation, dilation), device);
-        let (conv3, bn3) = self.conv_bn([planes, output], 1, square(1, 0, 1), device);
-        let downsample = downsample.then(|| self.projection(output, device));
+        let (conv1, bn1) = self.conv_bn([input, planes], 1, square(first, 0, 1), builder);
+        let (conv2, bn2) = self.conv_bn([planes, planes], 3, square(second, dilation, dilation), builder);
+        let (conv3, bn3) = self.conv_bn([planes, output], 1, square(1, 0, 1), builder);
+        let downsample = downsample.then(|| self.projection(output, builder));
         Block::Bottleneck(Bottleneck { conv1, bn1, conv2, bn2, conv3, bn3, downsample })
     }
 }
@@ -103,9 +103,9 @@ impl Block {
 #[derive(Module, Debug)]
 pub(super) struct BasicBlock {
     conv1: Conv2d,
-    bn1: BatchNorm,
+    bn1: Norm,
     conv2: Conv2d,
-    bn2: BatchNorm,
+    bn2: Norm,
     downsample: Option<Downsample>,
 }
 
@@ -121,11 +121,11 @@ impl BasicBlock {
 #[derive(Module, Debug)]
 pub(super) struct Bottleneck {
     conv1: Conv2d,
-    bn1: BatchNorm,
+    bn1: Norm,
     conv2: Conv2d,
-    bn2: BatchNorm,
+    bn2: Norm,
     conv3: Conv2d,
-    bn3: BatchNorm,
+    bn3: Norm,
     downsample: Option<Downsample>,
 }
 
@@ -152,8 +152,8 @@ fn shortcut(downsample: Option<&Downsample>, x: Tensor<4>, ctx: &Forward) -> Ten
 /// A shortcut that changes resolution or width.
 #[derive(Module, Debug)]
 pub(super) enum Downsample {
-    Strided((Conv2d, BatchNorm)),
-    Averaged((AvgPool, Conv2d, BatchNorm)),
+    Strided((Conv2d, Norm)),
+    Averaged((AvgPool, Conv2d, Norm)),
 }
 
 impl Downsample {

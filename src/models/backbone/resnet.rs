@@ -1,13 +1,14 @@
 //! ResNet (He et al. 2015), and the variants V1c and V1d of "Bag of Tricks" (He et al. 2018), with dilated stages.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use serde::Deserialize;
 
 use super::block::{BOTTLENECK_EXPANSION, Block, BlockConfig};
-use crate::config::{NotOffered, OneOrMany};
-use crate::models::layer::{BatchNorm, Conv2d, ConvConfig, NormConfig, ReLU, square};
-use crate::models::{Forward, InitConfig, ModelError};
+use crate::config::{NotOffered, OneOrMany, default};
+use crate::models::contract::{BackboneSpec, Feature, Initial, RunBackbone};
+use crate::models::layer::{BatchNormConfig, Conv2d, ConvConfig, Norm, NormConfig, ReLU, square};
+use crate::models::{Builder, Forward, InitConfig, ModelError};
 use crate::ops::{self, Activation};
 
 /// Which convolution of a bottleneck has the stride.
@@ -21,23 +22,23 @@ pub enum Style {
     Caffe,
 }
 
-/// The keys of `type: ResNet`, `ResNetV1c` and `ResNetV1d`.
+/// The keys of `type: ResNet`, and of its variants.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct ResNetConfig {
     /// 18, 34, 50, 101 or 152.
     pub depth: usize,
-    #[serde(default = "three")]
+    #[serde(default = "default::n::<3>")]
     #[serde(deserialize_with = "crate::config::positive")]
     pub in_channels: usize,
-    #[serde(default = "sixty_four")]
+    #[serde(default = "default::n::<64>")]
     #[serde(deserialize_with = "crate::config::positive")]
     pub stem_channels: usize,
     /// Channels of the first stage's inner convolutions; each stage doubles them.
-    #[serde(default = "sixty_four")]
+    #[serde(default = "default::n::<64>")]
     #[serde(deserialize_with = "crate::config::positive")]
     pub base_channels: usize,
-    #[serde(default = "four")]
+    #[serde(default = "default::n::<4>")]
     pub num_stages: usize,
     #[serde(default = "default_strides")]
     #[serde(deserialize_with = "crate::config::positive")]
@@ -57,7 +58,7 @@ pub struct ResNetConfig {
     #[serde(default)]
     pub avg_down: bool,
     /// The stem and this many stages neither train nor update statistics; -1 freezes nothing.
-    #[serde(default = "minus_one")]
+    #[serde(default = "default::i::<-1>")]
     pub frozen_stages: i64,
     #[serde(default)]
     pub conv_cfg: Option<ConvConfig>,
@@ -77,7 +78,7 @@ pub struct ResNetConfig {
     #[serde(default)]
     pub with_cp: bool,
     /// The last norm of every block starts at zero.
-    #[serde(default = "yes")]
+    #[serde(default = "default::yes")]
     pub zero_init_residual: bool,
     #[serde(default)]
     pub dcn: Option<NotOffered>,
@@ -93,21 +94,6 @@ pub struct ResNetConfig {
     pub init_cfg: Option<OneOrMany<InitConfig>>,
 }
 
-fn three() -> usize {
-    3
-}
-fn four() -> usize {
-    4
-}
-fn sixty_four() -> usize {
-    64
-}
-fn minus_one() -> i64 {
-    -1
-}
-fn yes() -> bool {
-    true
-}
 fn default_strides() -> Vec<usize> {
     vec![1, 2, 2, 2]
 }
@@ -118,10 +104,121 @@ fn default_out_indices() -> Vec<usize> {
     vec![0, 1, 2, 3]
 }
 fn default_norm() -> NormConfig {
-    NormConfig::BN(crate::models::layer::BatchNormConfig::default())
+    NormConfig::BN(BatchNormConfig::default())
+}
+
+/// The keys of `type: ResNetV1c`.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+#[serde(transparent)]
+pub struct ResNetV1cConfig(pub ResNetConfig);
+
+/// The keys of `type: ResNetV1d`.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+#[serde(transparent)]
+pub struct ResNetV1dConfig(pub ResNetConfig);
+
+/// The three kinds of ResNet, which have the same keys.
+trait Variant: std::fmt::Debug {
+    fn keys(&self) -> &ResNetConfig;
+
+    fn keys_mut(&mut self) -> &mut ResNetConfig;
+
+    /// The settings that the network has in fact.
+    fn network(&self) -> ResNetConfig;
+}
+
+impl Variant for ResNetConfig {
+    fn keys(&self) -> &ResNetConfig {
+        self
+    }
+
+    fn keys_mut(&mut self) -> &mut ResNetConfig {
+        self
+    }
+
+    fn network(&self) -> ResNetConfig {
+        self.clone()
+    }
+}
+
+impl Variant for ResNetV1cConfig {
+    fn keys(&self) -> &ResNetConfig {
+        &self.0
+    }
+
+    fn keys_mut(&mut self) -> &mut ResNetConfig {
+        &mut self.0
+    }
+
+    fn network(&self) -> ResNetConfig {
+        ResNetConfig { deep_stem: true, avg_down: false, ..self.0.clone() }
+    }
+}
+
+impl Variant for ResNetV1dConfig {
+    fn keys(&self) -> &ResNetConfig {
+        &self.0
+    }
+
+    fn keys_mut(&mut self) -> &mut ResNetConfig {
+        &mut self.0
+    }
+
+    fn network(&self) -> ResNetConfig {
+        ResNetConfig { deep_stem: true, avg_down: true, ..self.0.clone() }
+    }
+}
+
+impl<V: Variant> BackboneSpec for V {
+    fn check(&self, image: Feature) -> Result<Vec<Feature>, ModelError> {
+        self.network().outputs(image)
+    }
+
+    fn build(&self, _: Feature, builder: &Builder) -> Result<super::Backbone, ModelError> {
+        Ok(self.network().init(builder)?.into())
+    }
+
+    fn initial(&self) -> Initial {
+        self.keys().initial()
+    }
+
+    fn pretrained(&self) -> Option<&str> {
+        self.keys().pretrained.as_deref()
+    }
+
+    fn init_cfg(&self) -> Option<&[InitConfig]> {
+        self.keys().init_cfg.as_deref()
+    }
+
+    fn norms(&mut self) -> Vec<&mut NormConfig> {
+        vec![&mut self.keys_mut().norm_cfg]
+    }
 }
 
 impl ResNetConfig {
+    /// He et al. 2015, but that the last norm of every block starts at zero, so that a block starts as the identity.
+    fn initial(&self) -> Initial {
+        let last = if self.depth < 50 { ".bn2" } else { ".bn3" };
+        Initial { rules: vec![InitConfig::kaiming()], zeros: self.zero_init_residual.then_some(last) }
+    }
+
+    /// The maps of the stages in `out_indices`.
+    fn outputs(&self, image: Feature) -> Result<Vec<Feature>, ModelError> {
+        let (blocks, bottleneck) = self.architecture()?;
+        self.verify(blocks)?;
+        if self.in_channels != image.channels {
+            let problem = format!("is {}, but images have {} channels", self.in_channels, image.channels);
+            return Err(ModelError::config("in_channels", problem));
+        }
+        let expansion = if bottleneck { BOTTLENECK_EXPANSION } else { 1 };
+        let mut stride = 4;
+        let stages = (0..self.num_stages).map(|stage| {
+            stride *= self.strides[stage];
+            Feature { channels: (self.base_channels << stage) * expansion, stride }
+        });
+        Ok(stages.enumerate().filter(|(stage, _)| self.out_indices.contains(stage)).map(|(_, it)| it).collect())
+    }
+
     /// Blocks per stage, and whether they are bottlenecks.
     fn architecture(&self) -> Result<([usize; 4], bool), ModelError> {
         Ok(match self.depth {
@@ -137,7 +234,7 @@ impl ResNetConfig {
         })
     }
 
-    fn check(&self, blocks: [usize; 4]) -> Result<(), ModelError> {
+    fn verify(&self, blocks: [usize; 4]) -> Result<(), ModelError> {
         let stages = self.num_stages;
         if !(1..=4).contains(&stages) {
             return Err(ModelError::config("num_stages", format!("expected 1 to 4, got {stages}")));
@@ -170,6 +267,9 @@ impl ResNetConfig {
             }
             _ => {}
         }
+        for channels in [self.stem_channels, self.base_channels] {
+            self.norm_cfg.check(channels)?;
+        }
         if self.deep_stem && self.stem_channels < 2 {
             return Err(ModelError::config("stem_channels", "a deep stem needs at least 2"));
         }
@@ -177,15 +277,15 @@ impl ResNetConfig {
     }
 
     /// Builds the network with zeros as weights; errors name keys below `backbone`.
-    pub fn init(&self, device: &Device) -> Result<ResNet, ModelError> {
+    fn init(&self, builder: &Builder) -> Result<ResNet, ModelError> {
         let (blocks, bottleneck) = self.architecture()?;
-        self.check(blocks)?;
+        self.verify(blocks)?;
         let (conv1, bn1, stem) = if self.deep_stem {
-            (None, None, Some(self.deep_stem(device)))
+            (None, None, Some(self.deep_stem(builder)))
         } else {
             let channels = [self.in_channels, self.stem_channels];
-            let conv = Conv2d::new(channels, 7, square(2, 3, 1), device);
-            (Some(conv), Some(self.norm_cfg.init(self.stem_channels, device)), None)
+            let conv = Conv2d::new(channels, 7, square(2, 3, 1), builder);
+            (Some(conv), Some(self.norm_cfg.init(self.stem_channels, builder)), None)
         };
         let expansion = if bottleneck { BOTTLENECK_EXPANSION } else { 1 };
         let width = |stage: usize| (self.base_channels << stage) * expansion;
@@ -194,27 +294,26 @@ impl ResNetConfig {
                 return Vec::new();
             }
             let input = if stage == 0 { self.stem_channels } else { width(stage - 1) };
-            self.stage(stage, blocks[stage], input, bottleneck, device)
+            self.stage(stage, blocks[stage], input, bottleneck, builder)
         });
         let mut next = || layers.next().unwrap_or_default();
         let (layer1, layer2, layer3, layer4) = (next(), next(), next(), next());
-        let out_channels = (0..self.num_stages).filter(|it| self.out_indices.contains(it)).map(width).collect();
         let (out_indices, with_cp) = (self.out_indices.clone(), self.with_cp);
-        let network = ResNet { conv1, bn1, stem, layer1, layer2, layer3, layer4, out_indices, out_channels, with_cp };
+        let network = ResNet { conv1, bn1, stem, layer1, layer2, layer3, layer4, out_indices, with_cp };
         Ok(network.freeze(self.frozen_stages, self.norm_eval))
     }
 
-    fn deep_stem(&self, device: &Device) -> DeepStem {
+    fn deep_stem(&self, builder: &Builder) -> DeepStem {
         let (half, full) = (self.stem_channels / 2, self.stem_channels);
-        let conv = |input, output, stride| Conv2d::new([input, output], 3, square(stride, 1, 1), device);
-        let norm = |channels| self.norm_cfg.init(channels, device);
+        let conv = |input, output, stride| Conv2d::new([input, output], 3, square(stride, 1, 1), builder);
+        let norm = |channels| self.norm_cfg.init(channels, builder);
         let first = (conv(self.in_channels, half, 2), norm(half), ReLU {});
         let second = (conv(half, half, 1), norm(half), ReLU {});
         let third = (conv(half, full, 1), norm(full), ReLU {});
         (first.0, first.1, first.2, second.0, second.1, second.2, third.0, third.1, third.2)
     }
 
-    fn stage(&self, stage: usize, blocks: usize, input: usize, bottleneck: bool, device: &Device) -> Vec<Block> {
+    fn stage(&self, stage: usize, blocks: usize, input: usize, bottleneck: bool, builder: &Builder) -> Vec<Block> {
         let (stride, dilation) = (self.strides[stage], self.dilations[stage]);
         let multi_grid = self.multi_grid.as_ref().filter(|_| stage == self.num_stages - 1);
         let planes = self.base_channels << stage;
@@ -236,19 +335,19 @@ impl ResNetConfig {
                 norm_cfg: &self.norm_cfg,
             };
             let downsample = first && (stride != 1 || input != output);
-            if bottleneck { config.bottleneck(downsample, device) } else { config.basic(downsample, device) }
+            if bottleneck { config.bottleneck(downsample, builder) } else { config.basic(downsample, builder) }
         };
         (0..blocks).map(build).collect()
     }
 }
 
-type DeepStem = (Conv2d, BatchNorm, ReLU, Conv2d, BatchNorm, ReLU, Conv2d, BatchNorm, ReLU);
+type DeepStem = (Conv2d, Norm, ReLU, Conv2d, Norm, ReLU, Conv2d, Norm, ReLU);
 
 /// A residual network; either `conv1` and `bn1` are its stem, or `stem` is.
 #[derive(Module, Debug)]
 pub struct ResNet {
     conv1: Option<Conv2d>,
-    bn1: Option<BatchNorm>,
+    bn1: Option<Norm>,
     stem: Option<DeepStem>,
     layer1: Vec<Block>,
     layer2: Vec<Block>,
@@ -257,14 +356,12 @@ pub struct ResNet {
     #[module(skip)]
     out_indices: Vec<usize>,
     #[module(skip)]
-    out_channels: Vec<usize>,
-    #[module(skip)]
     with_cp: bool,
 }
 
-impl ResNet {
+impl RunBackbone for ResNet {
     /// `[n, 3, h, w]` to the outputs of the stages in `out_indices`, first stage first.
-    pub fn forward(&self, x: Tensor<4>, ctx: &Forward) -> Vec<Tensor<4>> {
+    fn forward(&self, x: Tensor<4>, ctx: &Forward) -> Vec<Tensor<4>> {
         let x = match (&self.stem, &self.conv1, &self.bn1) {
             (Some((conv0, bn1, _, conv3, bn4, _, conv6, bn7, _)), ..) => {
                 let x = bn1.forward(conv0.forward(x), Activation::ReLU, ctx);
@@ -279,8 +376,7 @@ impl ResNet {
         for (stage, blocks) in [&self.layer1, &self.layer2, &self.layer3, &self.layer4].into_iter().enumerate() {
             for block in blocks {
                 x = if self.with_cp {
-                    let ctx = ctx.keep();
-                    ops::recomputed(block, x, move |block, x| block.forward(x, &ctx.forward()))
+                    ctx.recomputed(block, [x], |block, [x], ctx| block.forward(x, ctx))
                 } else {
                     block.forward(x, ctx)
                 };
@@ -291,15 +387,13 @@ impl ResNet {
         }
         features
     }
+}
 
-    pub fn out_channels(&self) -> &[usize] {
-        &self.out_channels
-    }
-
+impl ResNet {
     fn freeze(self, frozen_stages: i64, norm_eval: bool) -> Self {
         let stem_frozen = frozen_stages >= 0;
         let stem_statistics = stem_frozen || norm_eval;
-        let norm = |bn: BatchNorm| if stem_statistics { bn.freeze_statistics() } else { bn };
+        let norm = |bn: Norm| if stem_statistics { bn.freeze_statistics() } else { bn };
         let frozen = |stage: i64, blocks: Vec<Block>| {
             let weights = stage <= frozen_stages;
             let blocks: Vec<Block> =

@@ -1,53 +1,52 @@
 //! The fully convolutional head (Long et al. 2015), which is also the usual auxiliary head.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
+use serde::Deserialize;
 
-use super::decode::{Decode, head_config};
+use super::{Decode, DecodeConfig, Head};
+use crate::config::{Both, default};
+use crate::models::contract::{Feature, HeadSpec, RunHead, Seen};
 use crate::models::layer::{Conv2d, ConvModule, square};
-use crate::models::{Forward, ModelError};
+use crate::models::{Builder, Forward, ModelError};
 use crate::ops;
 
-head_config! {
-    /// The keys of `type: FCNHead`.
-    FCNHeadConfig {
-        #[serde(default = "two")]
-        num_convs: usize,
-        #[serde(default = "three")]
-        #[serde(deserialize_with = "crate::config::positive")]
-        kernel_size: usize,
-        /// Join the input with the convolutions' output before the classifier.
-        #[serde(default = "yes")]
-        concat_input: bool,
-        #[serde(default = "one")]
-        #[serde(deserialize_with = "crate::config::positive")]
-        dilation: usize,
+/// The keys of `type: FCNHead`.
+pub type FCNHeadConfig = Both<DecodeConfig, FCNKeys>;
+
+/// Its own keys.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct FCNKeys {
+    #[serde(default = "default::n::<2>")]
+    pub num_convs: usize,
+    #[serde(default = "default::n::<3>")]
+    #[serde(deserialize_with = "crate::config::positive")]
+    pub kernel_size: usize,
+    /// Join the input with the convolutions' output before the classifier.
+    #[serde(default = "default::yes")]
+    pub concat_input: bool,
+    #[serde(default = "default::n::<1>")]
+    #[serde(deserialize_with = "crate::config::positive")]
+    pub dilation: usize,
+}
+
+impl HeadSpec for FCNHeadConfig {
+    fn shared(&self) -> &DecodeConfig {
+        &self.shared
     }
-}
 
-fn one() -> usize {
-    1
-}
-fn two() -> usize {
-    2
-}
-fn three() -> usize {
-    3
-}
-fn yes() -> bool {
-    true
-}
+    fn shared_mut(&mut self) -> &mut DecodeConfig {
+        &mut self.shared
+    }
 
-impl FCNHeadConfig {
-    fn check(&self) -> Result<(), ModelError> {
+    fn check(&self, _: &[Feature]) -> Result<(), ModelError> {
+        self.shared.one_map()?;
         if self.kernel_size.is_multiple_of(2) {
             let problem = format!("expected an odd number, so that sizes stay, got {}", self.kernel_size);
             return Err(ModelError::config("kernel_size", problem));
         }
-        if self.dilation == 0 {
-            return Err(ModelError::config("dilation", "expected at least 1, got 0"));
-        }
-        let (input, channels) = (self.decode().input_channels(), self.channels);
+        let (input, channels) = (self.shared.input_channels(), self.shared.channels);
         if self.num_convs == 0 && input != channels {
             let problem = format!("is {channels}, but without convolutions (num_convs: 0) it must be in_channels, {input}");
             return Err(ModelError::config("channels", problem));
@@ -55,20 +54,20 @@ impl FCNHeadConfig {
         Ok(())
     }
 
-    pub(super) fn init(&self, channels: &[usize], index: u64, device: &Device) -> Result<FCNHead, ModelError> {
-        self.check()?;
-        let (conv_seg, decode) = self.decode().init(channels, index, device)?;
-        let (input, module) = (self.decode().input_channels(), self.decode().conv_module());
+    fn build(&self, inputs: &[Feature], builder: &Builder) -> Result<Head, ModelError> {
+        let (conv_seg, decode) = self.shared.build(inputs, builder)?;
+        let (input, channels) = (self.shared.input_channels(), self.shared.channels);
+        let module = self.shared.conv_module();
         let padding = self.kernel_size / 2;
         let dilated = square(1, padding * self.dilation, self.dilation);
         let conv = |position| {
-            let input = if position == 0 { input } else { self.channels };
-            module.init([input, self.channels], self.kernel_size, dilated, device)
+            let input = if position == 0 { input } else { channels };
+            module.init([input, channels], self.kernel_size, dilated, builder)
         };
         let convs: Vec<_> = (0..self.num_convs).map(conv).collect();
-        let joined = [input + self.channels, self.channels];
-        let conv_cat = self.concat_input.then(|| module.init(joined, self.kernel_size, square(1, padding, 1), device));
-        Ok(FCNHead { conv_seg, convs, conv_cat, decode })
+        let joined = [input + channels, channels];
+        let conv_cat = self.concat_input.then(|| module.init(joined, self.kernel_size, square(1, padding, 1), builder));
+        Ok(FCNHead { conv_seg, convs, conv_cat, decode }.into())
     }
 }
 
@@ -82,9 +81,9 @@ pub struct FCNHead {
     decode: Decode,
 }
 
-impl FCNHead {
-    pub(super) fn forward(&self, features: &[Tensor<4>], ctx: &Forward) -> Tensor<4> {
-        let input = self.decode.select(features); // [n, c, h, w]
+impl RunHead for FCNHead {
+    fn forward(&self, seen: Seen, ctx: &Forward) -> Tensor<4> {
+        let input = self.decode.select(seen.features); // [n, c, h, w]
         let kept = self.conv_cat.as_ref().map(|conv| (conv, input.clone()));
         let x = self.convs.iter().fold(input, |x, conv| conv.forward(x, ctx));
         let x = match kept {
@@ -94,7 +93,7 @@ impl FCNHead {
         self.decode.classify(&self.conv_seg, x, ctx)
     }
 
-    pub(super) fn decode(&self) -> &Decode {
+    fn decode(&self) -> &Decode {
         &self.decode
     }
 }

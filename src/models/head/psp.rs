@@ -1,40 +1,58 @@
 //! The pyramid pooling head of PSPNet (Zhao et al. 2017).
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
+use serde::Deserialize;
 
-use super::decode::{Decode, head_config};
-use crate::models::layer::{AdaptiveAvgPool, Conv2d, ConvModule, square};
-use crate::models::{Forward, ModelError};
+use super::{Decode, DecodeConfig, Head};
+use crate::config::Both;
+use crate::models::contract::{Feature, HeadSpec, RunHead, Seen};
+use crate::models::layer::{Conv2d, ConvModule, PyramidPooling, square};
+use crate::models::{Builder, Forward, ModelError};
 use crate::ops;
 
-head_config! {
-    /// The keys of `type: PSPHead`.
-    PSPHeadConfig {
-        /// Sides of the grids that the pyramid averages over.
-        #[serde(default = "default_pool_scales")]
-        #[serde(deserialize_with = "crate::config::positive")]
-        pool_scales: Vec<usize>,
-    }
+/// The keys of `type: PSPHead`.
+pub type PSPHeadConfig = Both<DecodeConfig, PSPKeys>;
+
+/// Its own keys.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct PSPKeys {
+    /// Sides of the grids that the pyramid averages over.
+    #[serde(default = "default_pool_scales")]
+    #[serde(deserialize_with = "crate::config::positive")]
+    pub pool_scales: Vec<usize>,
 }
 
 fn default_pool_scales() -> Vec<usize> {
     vec![1, 2, 3, 6]
 }
 
-impl PSPHeadConfig {
-    pub(super) fn init(&self, channels: &[usize], index: u64, device: &Device) -> Result<PSPHead, ModelError> {
-        if self.pool_scales.is_empty() || self.pool_scales.contains(&0) {
-            let problem = format!("expected positive sides of grids, got {:?}", self.pool_scales);
-            return Err(ModelError::config("pool_scales", problem));
+impl HeadSpec for PSPHeadConfig {
+    fn shared(&self) -> &DecodeConfig {
+        &self.shared
+    }
+
+    fn shared_mut(&mut self) -> &mut DecodeConfig {
+        &mut self.shared
+    }
+
+    fn check(&self, _: &[Feature]) -> Result<(), ModelError> {
+        self.shared.one_map()?;
+        if self.pool_scales.is_empty() {
+            return Err(ModelError::config("pool_scales", "expected positive sides of grids, got []"));
         }
-        let (conv_seg, decode) = self.decode().init(channels, index, device)?;
-        let (input, module) = (self.decode().input_channels(), self.decode().conv_module());
-        let level = |&size: &usize| (AdaptiveAvgPool { size }, module.init([input, self.channels], 1, square(1, 0, 1), device));
-        let psp_modules: Vec<_> = self.pool_scales.iter().map(level).collect();
-        let joined = input + self.pool_scales.len() * self.channels;
-        let bottleneck = module.init([joined, self.channels], 3, square(1, 1, 1), device);
-        Ok(PSPHead { conv_seg, psp_modules, bottleneck, decode })
+        Ok(())
+    }
+
+    fn build(&self, inputs: &[Feature], builder: &Builder) -> Result<Head, ModelError> {
+        let (conv_seg, decode) = self.shared.build(inputs, builder)?;
+        let (input, channels) = (self.shared.input_channels(), self.shared.channels);
+        let module = self.shared.conv_module();
+        let psp_modules = PyramidPooling::new(&self.pool_scales, [input, channels], &module, builder);
+        let joined = input + self.pool_scales.len() * channels;
+        let bottleneck = module.init([joined, channels], 3, square(1, 1, 1), builder);
+        Ok(PSPHead { conv_seg, psp_modules, bottleneck, decode }.into())
     }
 }
 
@@ -42,26 +60,21 @@ impl PSPHeadConfig {
 #[derive(Module, Debug)]
 pub struct PSPHead {
     conv_seg: Conv2d,
-    psp_modules: Vec<(AdaptiveAvgPool, ConvModule)>,
+    psp_modules: PyramidPooling,
     bottleneck: ConvModule,
     #[module(skip)]
     decode: Decode,
 }
 
-impl PSPHead {
-    pub(super) fn forward(&self, features: &[Tensor<4>], ctx: &Forward) -> Tensor<4> {
-        let x = self.decode.select(features); // [n, c, h, w]
-        let [.., height, width] = x.dims();
-        let mut joined = vec![x.clone()];
-        for (pool, conv) in &self.psp_modules {
-            let pooled = conv.forward(pool.forward(x.clone()), ctx);
-            joined.push(self.decode.resize(pooled, [height, width]));
-        }
+impl RunHead for PSPHead {
+    fn forward(&self, seen: Seen, ctx: &Forward) -> Tensor<4> {
+        let x = self.decode.select(seen.features); // [n, c, h, w]
+        let joined = self.psp_modules.forward(x, self.decode.align_corners(), ctx);
         let x = self.bottleneck.forward(ops::concat(joined), ctx);
         self.decode.classify(&self.conv_seg, x, ctx)
     }
 
-    pub(super) fn decode(&self) -> &Decode {
+    fn decode(&self) -> &Decode {
         &self.decode
     }
 }

@@ -1,38 +1,11 @@
-//! mmcv's `ConvModule`: convolution, norm, activation.
+//! mmcv's `ConvModule`: convolution, norm, activation; and its depthwise separable kind.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
-use serde::Deserialize;
+use burn::tensor::Tensor;
 
-use super::{BatchNorm, Conv2d, NormConfig};
-use crate::models::Forward;
+use super::{Act, ActConfig, Conv2d, Kernel, Norm, NormConfig, square};
+use crate::models::{Builder, Forward};
 use crate::ops::{self, Activation};
-
-/// `act_cfg`.
-#[derive(Debug, Clone, Deserialize, PartialEq)]
-pub enum ActConfig {
-    ReLU(ReLUConfig),
-}
-
-impl Default for ActConfig {
-    fn default() -> Self {
-        Self::ReLU(ReLUConfig::default())
-    }
-}
-
-/// The keys of `type: ReLU`.
-#[derive(Debug, Clone, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, default)]
-pub struct ReLUConfig {
-    /// Written over its input; the result is the same either way, and here it always is where nothing else reads it.
-    pub inplace: bool,
-}
-
-impl Default for ReLUConfig {
-    fn default() -> Self {
-        Self { inplace: true }
-    }
-}
 
 /// What the convolutions of a head have in common.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,37 +16,65 @@ pub struct ConvModuleConfig {
 
 impl ConvModuleConfig {
     /// Convolution from `input` to `output` channels; it has a bias if no norm follows.
-    pub fn init(&self, channels: [usize; 2], kernel: usize, conv: ops::Conv, device: &Device) -> ConvModule {
-        let convolution = Conv2d::new(channels, kernel, conv, device);
-        let (convolution, bn) = match &self.norm_cfg {
-            Some(norm) => (convolution, Some(norm.init(channels[1], device))),
-            None => (convolution.with_bias(device), None),
+    pub fn init(&self, channels: [usize; 2], kernel: impl Into<Kernel>, conv: ops::Conv, builder: &Builder) -> ConvModule {
+        let slope = self.act_cfg.as_ref().map_or(0.0, ActConfig::slope);
+        let convolution = Conv2d::kaiming(channels, kernel.into(), conv, slope, builder);
+        let (conv, bn) = match &self.norm_cfg {
+            Some(norm) => (convolution, Some(norm.init(channels[1], builder))),
+            None => (convolution.with_zero_bias(builder), None),
         };
-        let activation = match self.act_cfg {
-            Some(ActConfig::ReLU(_)) => Activation::ReLU,
-            None => Activation::None,
-        };
-        ConvModule { conv: convolution, bn, activation }
+        ConvModule { conv, bn, activate: self.act_cfg.as_ref().map(|it| it.init(builder)) }
+    }
+
+    /// A convolution of each channel by itself, then one of 1×1 over all channels (mmcv's `DepthwiseSeparableConvModule`).
+    pub fn separable(
+        &self,
+        [input, output]: [usize; 2],
+        kernel: usize,
+        conv: ops::Conv,
+        builder: &Builder,
+    ) -> SeparableConvModule {
+        let depthwise = ops::Conv { groups: input, ..conv };
+        SeparableConvModule {
+            depthwise_conv: self.init([input, input], kernel, depthwise, builder),
+            pointwise_conv: self.init([input, output], 1, square(1, 0, 1), builder),
+        }
     }
 }
 
-/// Convolution, batch norm and ReLU, the latter two optional.
+/// Convolution, norm and activation, the latter two optional.
 #[derive(Module, Debug)]
 pub struct ConvModule {
     conv: Conv2d,
-    bn: Option<BatchNorm>,
-    #[module(skip)]
-    activation: Activation,
+    bn: Option<Norm>,
+    activate: Option<Act>,
 }
 
 impl ConvModule {
     /// `[n, in, h, w]` to `[n, out, h', w']`.
     pub fn forward(&self, x: Tensor<4>, ctx: &Forward) -> Tensor<4> {
         let x = self.conv.forward(x);
-        match (&self.bn, self.activation) {
-            (Some(bn), activation) => bn.forward(x, activation, ctx),
-            (None, Activation::ReLU) => ops::relu(x),
-            (None, Activation::None) => x,
+        let Some(norm) = &self.bn else { return self.activate.iter().fold(x, |x, act| act.forward(x)) };
+        match &self.activate {
+            None => norm.forward(x, Activation::None, ctx),
+            Some(act) => match act.plain() {
+                Some(activation) => norm.forward(x, activation, ctx),
+                None => act.forward(norm.forward(x, Activation::None, ctx)),
+            },
         }
+    }
+}
+
+/// A depthwise separable convolution.
+#[derive(Module, Debug)]
+pub struct SeparableConvModule {
+    depthwise_conv: ConvModule,
+    pointwise_conv: ConvModule,
+}
+
+impl SeparableConvModule {
+    /// `[n, in, h, w]` to `[n, out, h', w']`.
+    pub fn forward(&self, x: Tensor<4>, ctx: &Forward) -> Tensor<4> {
+        self.pointwise_conv.forward(self.depthwise_conv.forward(x, ctx), ctx)
     }
 }

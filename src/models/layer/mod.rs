@@ -1,12 +1,23 @@
 //! The layers that backbones and heads share, named and nested as mmcv's.
 
+mod act;
 mod conv;
 mod conv_module;
+mod dropout;
+mod linear;
 mod norm;
+mod pyramid;
 mod unit;
 
+pub use act::{Act, ActConfig, InplaceConfig};
 pub(crate) use conv::square;
-pub use conv::{Conv2d, ConvConfig, PlainConvConfig};
-pub use conv_module::{ActConfig, ConvModule, ConvModuleConfig, ReLUConfig};
-pub use norm::{BatchNorm, BatchNormConfig, NormConfig};
+pub use conv::{Conv2d, ConvConfig, ConvTranspose2d, Kernel, PlainConvConfig};
+pub use conv_module::{ConvModule, ConvModuleConfig, SeparableConvModule};
+pub use dropout::{ChannelDropout, DropPath, Dropout};
+pub use linear::Linear;
+pub use norm::{
+    BatchNorm, BatchNormConfig, GroupNorm, GroupNormConfig, InstanceNorm, InstanceNormConfig, LayerNorm, LayerNormConfig, Norm,
+    NormConfig,
+};
+pub use pyramid::PyramidPooling;
 pub use unit::{AdaptiveAvgPool, AvgPool, ReLU};

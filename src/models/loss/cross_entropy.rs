@@ -3,7 +3,7 @@
 use burn::tensor::{Int, Tensor};
 use serde::Deserialize;
 
-use super::{Compared, LossReduction};
+use super::{Compared, Loss, LossReduction};
 use crate::models::ModelError;
 use crate::ops::{self, BinaryCrossEntropy, Constant, CrossEntropy, Reduction};
 
@@ -41,23 +41,6 @@ impl Default for CrossEntropyLossConfig {
 }
 
 impl CrossEntropyLossConfig {
-    pub(super) fn check(&self, out_channels: usize) -> Result<(), ModelError> {
-        if self.use_mask {
-            return Err(ModelError::config("use_mask", "is for instance masks; a segmentor takes use_sigmoid or neither"));
-        }
-        if !self.use_sigmoid && out_channels == 1 {
-            let problem = "a softmax over one output channel is always 1; set use_sigmoid: true, or out_channels: 2";
-            return Err(ModelError::config("use_sigmoid", problem));
-        }
-        match self.class_weight.as_ref().map(Constant::values) {
-            Some(weights) if weights.len() != out_channels => {
-                let problem = format!("expected {out_channels} weights, one for each output channel, got {}", weights.len());
-                Err(ModelError::config("class_weight", problem))
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn reduction(&self) -> Reduction {
         match (self.reduction, self.avg_non_ignore) {
             (LossReduction::Sum, _) => Reduction::Sum,
@@ -72,30 +55,6 @@ impl CrossEntropyLossConfig {
 
     fn binary_options(&self, ignore_index: i64) -> BinaryCrossEntropy {
         BinaryCrossEntropy { class_weight: self.class_weight.clone(), ignore_index, reduction: self.reduction() }
-    }
-
-    pub(super) fn forward(&self, compared: Compared, pixel_weight: Option<&Tensor<3>>) -> Tensor<1> {
-        let Compared { logits, labels, ignore_index } = compared;
-        let (logits, labels) = (logits.clone(), labels.clone());
-        let loss = match (self.use_sigmoid, pixel_weight) {
-            (false, None) => ops::cross_entropy(logits, labels, &self.options(ignore_index)),
-            (false, Some(weight)) => ops::cross_entropy_weighted(logits, labels, &self.options(ignore_index), weight.clone()),
-            (true, None) => ops::binary_cross_entropy(logits, labels, &self.binary_options(ignore_index)),
-            (true, Some(weight)) => self.binary_weighted(compared, weight),
-        };
-        loss * self.loss_weight
-    }
-
-    /// The softmax loss of logits that are resized to the labels' size first, and their accuracy in percent.
-    pub(crate) fn resized(
-        &self,
-        logits: Tensor<4>,
-        labels: &Tensor<3, Int>,
-        ignore_index: i64,
-        align_corners: bool,
-    ) -> (Tensor<1>, Tensor<1>) {
-        let (loss, accuracy) = ops::resized_cross_entropy(logits, labels.clone(), &self.options(ignore_index), align_corners);
-        (loss * self.loss_weight, accuracy)
     }
 
     fn binary_weighted(&self, compared: Compared, weight: &Tensor<3>) -> Tensor<1> {
@@ -116,9 +75,44 @@ impl CrossEntropyLossConfig {
             }
         }
     }
+}
 
-    /// The loss of each pixel `[n, h, w]`, which OHEM ranks by; summed over classes with `use_sigmoid`.
-    pub(super) fn per_pixel(&self, compared: Compared) -> Tensor<3> {
+impl Loss for CrossEntropyLossConfig {
+    fn loss_name(&self) -> &str {
+        &self.loss_name
+    }
+
+    fn verify(&self, out_channels: usize, _: bool) -> Result<(), ModelError> {
+        if self.use_mask {
+            return Err(ModelError::config("use_mask", "is for instance masks; a segmentor takes use_sigmoid or neither"));
+        }
+        if !self.use_sigmoid && out_channels == 1 {
+            let problem = "a softmax over one output channel is always 1; set use_sigmoid: true, or out_channels: 2";
+            return Err(ModelError::config("use_sigmoid", problem));
+        }
+        match self.class_weight.as_ref().map(Constant::values) {
+            Some(weights) if weights.len() != out_channels => {
+                let problem = format!("expected {out_channels} weights, one for each output channel, got {}", weights.len());
+                Err(ModelError::config("class_weight", problem))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn forward(&self, compared: Compared, pixel_weight: Option<&Tensor<3>>) -> Tensor<1> {
+        let Compared { logits, labels, ignore_index } = compared;
+        let (logits, labels) = (logits.clone(), labels.clone());
+        let loss = match (self.use_sigmoid, pixel_weight) {
+            (false, None) => ops::cross_entropy(logits, labels, &self.options(ignore_index)),
+            (false, Some(weight)) => ops::cross_entropy_weighted(logits, labels, &self.options(ignore_index), weight.clone()),
+            (true, None) => ops::binary_cross_entropy(logits, labels, &self.binary_options(ignore_index)),
+            (true, Some(weight)) => self.binary_weighted(compared, weight),
+        };
+        loss * self.loss_weight
+    }
+
+    /// Summed over classes with `use_sigmoid`.
+    fn per_pixel(&self, compared: Compared) -> Option<Tensor<3>> {
         let Compared { logits, labels, ignore_index } = compared;
         let (logits, labels) = (logits.clone(), labels.clone());
         let loss = if self.use_sigmoid {
@@ -127,6 +121,21 @@ impl CrossEntropyLossConfig {
         } else {
             ops::cross_entropy_per_pixel(logits, labels, &self.options(ignore_index))
         };
-        loss * self.loss_weight
+        Some(loss * self.loss_weight)
+    }
+
+    fn resized(
+        &self,
+        logits: &Tensor<4>,
+        labels: &Tensor<3, Int>,
+        ignore_index: i64,
+        align_corners: bool,
+    ) -> Option<(Tensor<1>, Tensor<1>)> {
+        if self.use_sigmoid {
+            return None;
+        }
+        let options = self.options(ignore_index);
+        let (loss, accuracy) = ops::resized_cross_entropy(logits.clone(), labels.clone(), &options, align_corners);
+        Some((loss * self.loss_weight, accuracy))
     }
 }

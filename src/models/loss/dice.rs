@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, activation};
 use serde::Deserialize;
 use tch::Kind;
 
-use super::{Compared, LossReduction};
+use super::{Compared, Loss, LossReduction};
 use crate::models::ModelError;
 use crate::ops;
 
@@ -44,13 +44,6 @@ impl Default for DiceLossConfig {
 }
 
 impl DiceLossConfig {
-    pub(super) fn check(&self, out_channels: usize) -> Result<(), ModelError> {
-        if out_channels == 1 && self.ignore_index == Some(0) {
-            return Err(ModelError::config("ignore_index", "leaves out the only output channel"));
-        }
-        Ok(())
-    }
-
     /// One-hot planes `[n, c, h, w]` of labels `[n, h, w]`; a label that is no class is in none.
     fn planes(logits: &Tensor<4>, labels: &tch::Tensor) -> tch::Tensor {
         let [_, classes, ..] = logits.dims();
@@ -62,8 +55,25 @@ impl DiceLossConfig {
         let values = tch::Tensor::arange(classes as i64, (Kind::Int64, labels.device())).view([1, -1, 1, 1]);
         labels.eq_tensor(&values).to_kind(Kind::Float)
     }
+}
 
-    pub(super) fn forward(&self, compared: Compared) -> Tensor<1> {
+impl Loss for DiceLossConfig {
+    fn loss_name(&self) -> &str {
+        &self.loss_name
+    }
+
+    fn verify(&self, out_channels: usize, sampled: bool) -> Result<(), ModelError> {
+        if sampled {
+            let problem = "DiceLoss is a ratio over whole images and cannot be combined with a sampler";
+            return Err(ModelError::config("", problem));
+        }
+        if out_channels == 1 && self.ignore_index == Some(0) {
+            return Err(ModelError::config("ignore_index", "leaves out the only output channel"));
+        }
+        Ok(())
+    }
+
+    fn forward(&self, compared: Compared, _: Option<&Tensor<3>>) -> Tensor<1> {
         let Compared { logits, labels, .. } = compared;
         let device = logits.device();
         let [n, classes, ..] = logits.dims();

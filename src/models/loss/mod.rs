@@ -1,30 +1,26 @@
-//! Losses of a head's logits, and the sampler that picks the pixels that count.
+//! Losses of a head's logits.
 
 mod class_weight;
 mod cross_entropy;
 mod dice;
-mod ohem;
+
+use std::fmt::Debug;
 
 use burn::tensor::{Int, Tensor};
 use serde::Deserialize;
 
 pub use cross_entropy::CrossEntropyLossConfig;
 pub use dice::DiceLossConfig;
-pub use ohem::OHEMPixelSamplerConfig;
 
 use super::ModelError;
+use super::contract::slot;
 
-/// `loss_decode`, or one of its list.
-#[derive(Debug, Clone, Deserialize, PartialEq)]
-pub enum LossConfig {
-    CrossEntropyLoss(CrossEntropyLossConfig),
-    DiceLoss(DiceLossConfig),
-}
-
-/// `sampler`.
-#[derive(Debug, Clone, Deserialize, PartialEq)]
-pub enum SamplerConfig {
-    OHEMPixelSampler(OHEMPixelSamplerConfig),
+slot! {
+    /// `loss_decode`, or one of its list.
+    LossConfig: Loss {
+        CrossEntropyLoss(CrossEntropyLossConfig),
+        DiceLoss(DiceLossConfig),
+    }
 }
 
 /// How the losses of elements become one number.
@@ -38,43 +34,48 @@ pub enum LossReduction {
 
 /// What a loss compares.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Compared<'a> {
+pub struct Compared<'a> {
     /// `[n, c, h, w]`
-    pub(crate) logits: &'a Tensor<4>,
+    pub logits: &'a Tensor<4>,
     /// `[n, h, w]`
-    pub(crate) labels: &'a Tensor<3, Int>,
-    pub(crate) ignore_index: i64,
+    pub labels: &'a Tensor<3, Int>,
+    pub ignore_index: i64,
 }
 
-impl LossConfig {
-    /// The name under which the loss is logged.
-    pub fn loss_name(&self) -> &str {
-        match self {
-            Self::CrossEntropyLoss(it) => &it.loss_name,
-            Self::DiceLoss(it) => &it.loss_name,
-        }
-    }
+/// A loss of a head's logits at the labels' size. Errors name keys below it.
+pub trait Loss: Debug {
+    /// The name under which it is logged.
+    fn loss_name(&self) -> &str;
 
-    /// Errors name keys below the loss.
-    pub(crate) fn check(&self, out_channels: usize, sampled: bool) -> Result<(), ModelError> {
+    /// Whether it can be had of so many channels of logits, and of a `sampler`'s choice of pixels.
+    fn verify(&self, out_channels: usize, sampled: bool) -> Result<(), ModelError>;
+
+    /// [`verify`](Self::verify), and that its name is a loss's: mmengine trains on what is called so.
+    fn check(&self, out_channels: usize, sampled: bool) -> Result<(), ModelError> {
         if !self.loss_name().contains("loss") {
             let problem = format!("`{}` would be logged but not trained on; name it `loss_…`", self.loss_name());
             return Err(ModelError::config("loss_name", problem));
         }
-        match self {
-            Self::CrossEntropyLoss(it) => it.check(out_channels),
-            Self::DiceLoss(_) if sampled => {
-                Err(ModelError::config("", "DiceLoss is a ratio over whole images and cannot be combined with a sampler"))
-            }
-            Self::DiceLoss(it) => it.check(out_channels),
-        }
+        self.verify(out_channels, sampled)
     }
 
     /// One number `[1]`; `pixel_weight` `[n, h, w]` is a sampler's choice.
-    pub(crate) fn forward(&self, compared: Compared, pixel_weight: Option<&Tensor<3>>) -> Tensor<1> {
-        match self {
-            Self::CrossEntropyLoss(it) => it.forward(compared, pixel_weight),
-            Self::DiceLoss(it) => it.forward(compared),
-        }
+    fn forward(&self, compared: Compared, pixel_weight: Option<&Tensor<3>>) -> Tensor<1>;
+
+    /// The loss of each pixel `[n, h, w]`, by which samplers rank; none where it is a number of whole images.
+    fn per_pixel(&self, _: Compared) -> Option<Tensor<3>> {
+        None
+    }
+
+    /// The loss of logits of any size and their accuracy in percent, where both come in one pass that never has the logits at the
+    /// labels' size.
+    fn resized(
+        &self,
+        _: &Tensor<4>,
+        _: &Tensor<3, Int>,
+        _ignore_index: i64,
+        _align_corners: bool,
+    ) -> Option<(Tensor<1>, Tensor<1>)> {
+        None
     }
 }

@@ -3,8 +3,9 @@
 use burn::tensor::{Int, Tensor};
 use serde::Deserialize;
 
-use super::{Forward, ModelError, Segmentor};
+use super::Segmentor;
 use crate::config::Pair;
+use crate::models::{Forward, ModelError};
 use crate::ops;
 
 /// `model.test_cfg`.

@@ -1,38 +1,13 @@
 //! Batch norm, over this rank's batch (`BN`) or all ranks' (`SyncBN`).
 
-use burn::module::{Module, Param, ParamId};
-use burn::tensor::{Device, Int, Tensor};
+use burn::module::{Module, Param};
+use burn::tensor::{Int, Tensor};
 use serde::Deserialize;
 
-use crate::models::Forward;
+use crate::models::init::Fill;
+use crate::models::{Builder, Forward};
 use crate::ops::{self, Activation};
-
-/// `norm_cfg`.
-#[derive(Debug, Clone, Deserialize, PartialEq)]
-pub enum NormConfig {
-    /// Statistics of this rank's batch.
-    BN(BatchNormConfig),
-    /// Statistics of all ranks' batches.
-    SyncBN(BatchNormConfig),
-}
-
-impl NormConfig {
-    /// Takes the statistics of all ranks' batches from now on.
-    pub(crate) fn synchronize(&mut self) {
-        if let Self::BN(config) = self {
-            *self = Self::SyncBN(config.clone());
-        }
-    }
-
-    /// A norm of `channels` channels.
-    pub fn init(&self, channels: usize, device: &Device) -> BatchNorm {
-        let (config, sync) = match self {
-            Self::BN(config) => (config, false),
-            Self::SyncBN(config) => (config, true),
-        };
-        config.init(channels, sync, device)
-    }
-}
+use crate::weights::Layer;
 
 /// The keys of `type: BN` and `type: SyncBN`.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
@@ -54,16 +29,15 @@ impl Default for BatchNormConfig {
 }
 
 impl BatchNormConfig {
-    fn init(&self, channels: usize, sync: bool, device: &Device) -> BatchNorm {
-        let trained = |value: Tensor<1>| Param::from_tensor(value).set_require_grad(self.requires_grad);
-        let buffer = |value: Tensor<1>| Param::initialized(ParamId::new(), value);
-        let counter = ops::from_tch(tch::Tensor::zeros([1], (tch::Kind::Int64, ops::place(device))), device);
+    pub(super) fn init(&self, channels: usize, sync: bool, builder: &Builder) -> BatchNorm {
+        let of = Layer::BatchNorm;
+        let trained = |value: f64| builder.parameter([channels], of, Fill::Constant(value)).set_require_grad(self.requires_grad);
         BatchNorm {
-            weight: trained(Tensor::ones([channels], device)),
-            bias: trained(Tensor::zeros([channels], device)),
-            running_mean: buffer(Tensor::zeros([channels], device)),
-            running_var: buffer(Tensor::ones([channels], device)),
-            num_batches_tracked: Param::initialized(ParamId::new(), counter),
+            weight: trained(1.0),
+            bias: trained(0.0),
+            running_mean: builder.buffer(Tensor::zeros([channels], builder.device()), of),
+            running_var: builder.buffer(Tensor::ones([channels], builder.device()), of),
+            num_batches_tracked: builder.counter(of),
             options: Options { momentum: self.momentum, eps: self.eps, sync, frozen: false },
         }
     }
@@ -92,22 +66,20 @@ struct Options {
 }
 
 impl BatchNorm {
-    /// The same norm, using its running statistics in training too (torch's `eval()`).
-    #[must_use]
-    pub fn freeze_statistics(mut self) -> Self {
+    pub(super) fn freeze_statistics(mut self) -> Self {
         self.options.frozen = true;
         self
     }
 
-    /// Normalises `[n, c, h, w]`, then applies `activation` in place.
-    pub fn forward(&self, x: Tensor<4>, activation: Activation, ctx: &Forward) -> Tensor<4> {
+    /// Normalises `[n, c, h, w]`, then applies `activation`, in place where that is possible.
+    pub(super) fn forward(&self, x: Tensor<4>, activation: Activation, ctx: &Forward) -> Tensor<4> {
         let Options { momentum, eps, sync, frozen } = self.options;
         let group = if sync { ctx.group } else { None };
         let mut training = ctx.training && !frozen;
         if let (Some(starved), true) = (ctx.probe, training) {
             let [n, _, height, width] = x.dims();
             if n * height * width == 1 && group.is_none_or(|it| it.world() == 1) {
-                starved.note(self.weight.id);
+                starved.note(&self.weight.val());
             }
             training = false;
         }

@@ -4,8 +4,9 @@ use burn::tensor::Tensor;
 use serde::Deserialize;
 use tch::Kind;
 
-use super::{Compared, LossConfig};
+use super::PixelSampler;
 use crate::models::ModelError;
+use crate::models::loss::{Compared, LossConfig};
 use crate::ops;
 
 /// The keys of `type: OHEMPixelSampler`.
@@ -25,18 +26,20 @@ impl Default for OHEMPixelSamplerConfig {
     }
 }
 
-impl OHEMPixelSamplerConfig {
-    pub(crate) fn check(&self) -> Result<(), ModelError> {
+impl PixelSampler for OHEMPixelSamplerConfig {
+    fn check(&self, out_channels: usize) -> Result<(), ModelError> {
         if self.min_kept < 2 {
             return Err(ModelError::config("min_kept", format!("expected at least 2, got {}", self.min_kept)));
+        }
+        if self.thresh.is_some() && out_channels == 1 {
+            let problem = "needs the probability of each class, which one output channel does not give; leave it out";
+            return Err(ModelError::config("thresh", problem));
         }
         Ok(())
     }
 
-    /// 1 for each pixel `[n, h, w]` that counts, else 0; not differentiable.
-    ///
     /// The threshold stays on the device; ignored pixels are sorted to the end and never counted.
-    pub(crate) fn sample(&self, compared: Compared, losses: &[LossConfig]) -> Tensor<3> {
+    fn sample(&self, compared: Compared, losses: &[LossConfig]) -> Tensor<3> {
         let Compared { logits, labels, ignore_index } = compared;
         let logits = logits.clone().without_autodiff();
         let target = ops::to_tch(labels).to_kind(Kind::Int64);
@@ -53,11 +56,11 @@ impl OHEMPixelSamplerConfig {
             }
             None => {
                 let compared = Compared { logits: &logits, ..compared };
-                let per_pixel = losses.iter().filter_map(|it| match it {
-                    LossConfig::CrossEntropyLoss(it) => Some(it.per_pixel(compared)),
-                    LossConfig::DiceLoss(_) => None,
-                });
-                let loss = per_pixel.reduce(|a, b| a + b).expect("a sampled head has a loss of pixels");
+                let loss = losses
+                    .iter()
+                    .filter_map(|it| it.per_pixel(compared))
+                    .reduce(|a, b| a + b)
+                    .expect("a sampled head has a loss of pixels");
                 let ranked = ops::to_tch(&loss).where_scalarother(&valid, f64::NEG_INFINITY).flatten(0, -1);
                 let hardest = ranked.topk(kept.min(ranked.numel() as i64), 0, true, false).1;
                 ranked.zeros_like().index_fill(0, &hardest, 1.0).view_as(&valid).to_kind(Kind::Bool)

@@ -1,0 +1,99 @@
+//! Where a model's parameters are made, each with what it begins as and the layer that it belongs to.
+//!
+//! Only a component knows what a parameter of its is: nothing is guessed from names or shapes, and a parameter that was made
+//! elsewhere is an error, not a convolution.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use burn::module::{Module, Param, ParamId};
+use burn::tensor::{Device, Int, Tensor};
+
+use super::init::Fill;
+use super::state;
+use crate::ops;
+use crate::weights::{Layer, Role, Weights};
+
+/// What a parameter or a buffer is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Made {
+    pub(super) role: Role,
+    pub(super) layer: Layer,
+    pub(super) depthwise: bool,
+    /// Its values before any rule of the config; buffers keep those that they were made with.
+    pub(super) fill: Option<Fill>,
+}
+
+/// All that a builder made, by the parameters' ids, which a module's copies share.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Registry(Arc<HashMap<ParamId, Made>>);
+
+impl Registry {
+    pub(super) fn get(&self, id: ParamId) -> Option<&Made> {
+        self.0.get(&id)
+    }
+
+    /// Every tensor of `module` and what each begins as.
+    pub(super) fn weights(&self, module: &impl Module) -> (Weights, Vec<Option<Fill>>) {
+        state::weights(module, self)
+    }
+}
+
+/// Makes parameters on a device.
+#[derive(Debug)]
+pub struct Builder {
+    device: Device,
+    made: RefCell<HashMap<ParamId, Made>>,
+}
+
+impl Builder {
+    pub fn new(device: &Device) -> Self {
+        Self { device: device.clone(), made: RefCell::default() }
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn note(&self, id: ParamId, made: Made) {
+        self.made.borrow_mut().insert(id, made);
+    }
+
+    /// A trained parameter; its values are drawn when the whole model is there.
+    pub fn parameter<const D: usize>(&self, shape: [usize; D], layer: Layer, fill: Fill) -> Param<Tensor<D>> {
+        let param = Param::from_tensor(Tensor::zeros(shape, &self.device));
+        let depthwise = layer == Layer::Conv2d && shape.get(1) == Some(&1);
+        self.note(param.id, Made { role: Role::Parameter, layer, depthwise, fill: Some(fill) });
+        param
+    }
+
+    /// The bias of a layer with this weight.
+    pub fn bias<const D: usize>(&self, weight: &Param<Tensor<D>>, length: usize, fill: Fill) -> Param<Tensor<1>> {
+        let param = Param::from_tensor(Tensor::zeros([length], &self.device));
+        let of = self.made.borrow().get(&weight.id).copied();
+        let of = of.unwrap_or(Made { role: Role::Parameter, layer: Layer::Own, depthwise: false, fill: None });
+        self.note(param.id, Made { fill: Some(fill), ..of });
+        param
+    }
+
+    /// A tensor that is saved with the model and never trained.
+    pub fn buffer<const D: usize>(&self, values: Tensor<D>, layer: Layer) -> Param<Tensor<D>> {
+        let param = Param::initialized(ParamId::new(), values);
+        self.note(param.id, Made { role: Role::Buffer, layer, depthwise: false, fill: None });
+        param
+    }
+
+    /// A count of 64 bits, `[1]` here and `[]` in a state dict.
+    pub fn counter(&self, layer: Layer) -> Param<Tensor<1, Int>> {
+        let zero = tch::Tensor::zeros([1], (tch::Kind::Int64, ops::place(&self.device)));
+        let param = Param::initialized(ParamId::new(), ops::from_tch(zero, &self.device));
+        self.note(param.id, Made { role: Role::Buffer, layer, depthwise: false, fill: None });
+        param
+    }
+
+    /// What was made.
+    pub(super) fn finish(self) -> Registry {
+        Registry(Arc::new(self.made.into_inner()))
+    }
+}

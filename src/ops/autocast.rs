@@ -1,0 +1,103 @@
+//! Mixed precision: in which type an operation computes, where a pass is one of half precision.
+//!
+//! One table, after torch's lists for autocast, applied where operations are dispatched: inputs are cast there, and gradients come
+//! back in the type of what they belong to. An operation never casts its own parameters.
+
+use std::cell::Cell;
+
+use tch::Kind;
+
+thread_local! {
+    /// The half-precision type of the pass that runs on this thread.
+    static HALF: Cell<Option<Kind>> = const { Cell::new(None) };
+}
+
+/// In which type an operation computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Precision {
+    /// In the half type of the pass: products, which the hardware is fast at and which add up in full precision.
+    Half,
+    /// In `f32`: what sums many numbers or takes exponentials.
+    Full,
+    /// In the widest of its inputs' types.
+    Widest,
+    /// As they come: elementwise operations, and those whose kernels take half-precision values with full-precision parameters.
+    AsGiven,
+}
+
+/// The table, by the names of operations.
+const TABLE: &[(&str, Precision)] = &[
+    ("conv2d", Precision::Half),
+    ("conv_transpose2d", Precision::Half),
+    ("linear", Precision::Half),
+    ("matmul", Precision::Half),
+    ("attention", Precision::Half),
+    ("layer_norm", Precision::Full),
+    ("group_norm", Precision::Full),
+    ("softmax", Precision::Full),
+    ("grid_sample", Precision::Full),
+    ("add_relu", Precision::Widest),
+];
+
+pub(super) fn precision(operation: &str) -> Precision {
+    TABLE.iter().find(|(name, _)| *name == operation).map_or(Precision::AsGiven, |(_, it)| *it)
+}
+
+/// The type that the floats of an operation are cast to, if any; `kinds` are those of its inputs.
+pub(super) fn target(operation: &str, kinds: &[Kind]) -> Option<Kind> {
+    let narrow = |kind: Kind| matches!(kind, Kind::Half | Kind::BFloat16);
+    let double = kinds.contains(&Kind::Double);
+    match precision(operation) {
+        Precision::AsGiven => None,
+        _ if double => None,
+        Precision::Half => HALF.get().or_else(|| mixed(kinds).then_some(kinds[0])),
+        Precision::Full => kinds.iter().any(|&it| narrow(it)).then_some(Kind::Float),
+        Precision::Widest => mixed(kinds).then_some(Kind::Float),
+    }
+}
+
+fn mixed(kinds: &[Kind]) -> bool {
+    kinds.iter().any(|it| *it != kinds[0])
+}
+
+/// The half-precision type in force on this thread.
+pub(super) fn current() -> Option<Kind> {
+    HALF.get()
+}
+
+/// Computes in half precision for as long as it lives, on this thread; `None` in full.
+#[derive(Debug)]
+pub struct Autocast(Option<Kind>);
+
+impl Autocast {
+    #[must_use]
+    pub fn new(half: Option<Kind>) -> Self {
+        Self(HALF.replace(half))
+    }
+}
+
+impl Drop for Autocast {
+    fn drop(&mut self) {
+        HALF.set(self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_says_what_is_cast_and_to_what() {
+        let both = [Kind::BFloat16, Kind::Float];
+        assert_eq!(target("conv2d", &both), Some(Kind::BFloat16), "a parameter follows the activation without a pass's type");
+        assert_eq!(target("conv2d", &[Kind::Float; 2]), None);
+        assert_eq!(target("batch_norm", &both), None);
+        let half = Autocast::new(Some(Kind::BFloat16));
+        assert_eq!(target("linear", &[Kind::Float; 3]), Some(Kind::BFloat16));
+        assert_eq!(target("layer_norm", &both), Some(Kind::Float));
+        assert_eq!(target("layer_norm", &[Kind::Double; 2]), None, "double stays double");
+        assert_eq!(target("add_relu", &both), Some(Kind::Float));
+        drop(half);
+        assert_eq!(current(), None);
+    }
+}
