@@ -11,7 +11,7 @@ use super::ModelError;
 use super::backbone::Backbone;
 use super::builder::Builder;
 use super::forward::{Forward, Scalars};
-use super::head::{Decode, DecodeConfig, Head};
+use super::head::{Decode, DecodeConfig, Head, InputTransform};
 use super::init::InitConfig;
 use super::layer::NormConfig;
 use super::neck::Neck;
@@ -91,6 +91,11 @@ pub trait HeadSpec: Debug {
     /// The settings of its norms, for `sync_bn`.
     fn norms(&mut self) -> Vec<&mut NormConfig> {
         self.shared_mut().norm_cfg.iter_mut().collect()
+    }
+
+    /// What becomes of several feature maps: heads that take them as they are say so themselves.
+    fn transform(&self) -> Option<InputTransform> {
+        self.shared().input_transform
     }
 
     /// Whether the head's own settings go together and fit the feature maps; those of every head are checked besides.

@@ -35,9 +35,10 @@ fn renamed(field: &str, next: Option<&Level>) -> Option<String> {
 }
 
 /// The name of a tensor at `path`. An enum's variant says which module stands in a place and is no level of the state dict; a
-/// field whose name is a word of Rust's is written `r#in`.
+/// field whose name is a word of Rust's is written `r#in`. What is inline is called as its owner's.
 fn state_name(path: &[Level]) -> String {
-    let levels = path.iter().enumerate().filter(|(_, (_, container))| !container.starts_with("Enum:"));
+    let inline = |at: usize| path.get(at + 1).is_some_and(|(_, container)| container == "Enum:Inline");
+    let levels = path.iter().enumerate().filter(|(at, (_, container))| !container.starts_with("Enum:") && !inline(*at));
     let names = levels.map(|(at, (field, _))| {
         let field = field.strip_prefix("r#").unwrap_or(field);
         renamed(field, path.get(at + 1)).unwrap_or_else(|| field.to_owned())
@@ -101,6 +102,9 @@ mod tests {
         }
         assert_eq!(name(&[("bn2", "Struct:Block"), ("Layer", "Enum:Norm"), ("bias", "Struct:LayerNorm")]), "ln2.bias");
         assert_eq!(name(&[("1", "Tuple"), ("Group", "Enum:Norm"), ("weight", "Struct:GroupNorm")]), "1.weight");
+        let inline =
+            [("pyramid", "Struct:Head"), ("Here", "Enum:Inline"), ("pool", "Struct:Pyramid"), ("weight", "Struct:Conv2d")];
+        assert_eq!(name(&inline), "pool.weight");
         assert_eq!(name(&[("r#in", "Struct:Own"), ("weight", "Struct:Linear")]), "in.weight");
     }
 }

@@ -139,9 +139,9 @@ impl DecodeConfig {
     }
 
     /// Which of the feature maps the head sees, after comparing channels.
-    pub(crate) fn select(&self, inputs: &[Feature]) -> Result<Vec<usize>, ModelError> {
+    pub(crate) fn select(&self, inputs: &[Feature], transform: Option<InputTransform>) -> Result<Vec<usize>, ModelError> {
         let count = inputs.len();
-        if self.input_transform.is_none() && (self.in_index.len() != 1 || self.in_channels.len() != 1) {
+        if transform.is_none() && (self.in_index.len() != 1 || self.in_channels.len() != 1) {
             let problem =
                 "several feature maps need `input_transform: resize_concat`, or `multiple_select` for heads that take them";
             return Err(ModelError::config("in_index", problem));
@@ -188,13 +188,18 @@ impl DecodeConfig {
 
     /// The last layer, and the rest of what heads share.
     pub(super) fn build(&self, inputs: &[Feature], builder: &Builder) -> Result<(Conv2d, Decode), ModelError> {
-        let conv_seg = Conv2d::new([self.channels, self.outputs()], 1, square(1, 0, 1), builder).with_bias(builder);
-        Ok((conv_seg, self.decode(inputs)?))
+        self.build_with(self.input_transform, inputs, builder)
     }
 
-    /// What heads share besides their last layer.
-    pub(super) fn decode(&self, inputs: &[Feature]) -> Result<Decode, ModelError> {
-        Ok(Decode { config: self.clone(), inputs: self.select(inputs)? })
+    /// The same for a head that has a transform of its own.
+    pub(super) fn build_with(
+        &self,
+        transform: Option<InputTransform>,
+        inputs: &[Feature],
+        builder: &Builder,
+    ) -> Result<(Conv2d, Decode), ModelError> {
+        let conv_seg = Conv2d::new([self.channels, self.outputs()], 1, square(1, 0, 1), builder).with_bias(builder);
+        Ok((conv_seg, Decode { config: self.clone(), inputs: self.select(inputs, transform)? }))
     }
 }
 

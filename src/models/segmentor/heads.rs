@@ -79,7 +79,7 @@ impl HeadsConfig {
 /// What every head is checked for, and its own. Errors name keys below the head.
 pub(super) fn check(head: &dyn HeadSpec, inputs: &[Feature]) -> Result<(), ModelError> {
     head.shared().verify()?;
-    head.shared().select(inputs)?;
+    head.shared().select(inputs, head.transform())?;
     head.check(inputs)
 }
 
