@@ -1,9 +1,11 @@
 //! Heads: from feature maps to logits, and to losses.
 
+mod aspp;
 mod decode;
 mod fcn;
 mod psp;
 
+pub use aspp::{ASPPHead, ASPPHeadConfig};
 pub use decode::{Decode, DecodeConfig, InIndex, InputTransform};
 pub use fcn::{FCNHead, FCNHeadConfig};
 pub use psp::{PSPHead, PSPHeadConfig};
@@ -13,6 +15,7 @@ use super::contract::{HeadSpec, RunHead, slot};
 slot! {
     /// `decode_head`, `auxiliary_head`.
     HeadConfig: HeadSpec => Head: RunHead {
+        ASPPHead(ASPPHeadConfig => ASPPHead),
         FCNHead(FCNHeadConfig => FCNHead),
         PSPHead(PSPHeadConfig => PSPHead),
     }
