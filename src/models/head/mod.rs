@@ -4,11 +4,13 @@ mod aspp;
 mod decode;
 mod fcn;
 mod psp;
+mod sep_aspp;
 
 pub use aspp::{ASPPHead, ASPPHeadConfig};
 pub use decode::{Decode, DecodeConfig, InIndex, InputTransform};
 pub use fcn::{FCNHead, FCNHeadConfig};
 pub use psp::{PSPHead, PSPHeadConfig};
+pub use sep_aspp::{DepthwiseSeparableASPPHead, DepthwiseSeparableASPPHeadConfig};
 
 use super::contract::{HeadSpec, RunHead, slot};
 
@@ -16,6 +18,7 @@ slot! {
     /// `decode_head`, `auxiliary_head`.
     HeadConfig: HeadSpec => Head: RunHead {
         ASPPHead(ASPPHeadConfig => ASPPHead),
+        DepthwiseSeparableASPPHead(DepthwiseSeparableASPPHeadConfig => DepthwiseSeparableASPPHead),
         FCNHead(FCNHeadConfig => FCNHead),
         PSPHead(PSPHeadConfig => PSPHead),
     }
