@@ -5,12 +5,14 @@ mod decode;
 mod fcn;
 mod psp;
 mod sep_aspp;
+mod uper;
 
 pub use aspp::{ASPPHead, ASPPHeadConfig};
 pub use decode::{Decode, DecodeConfig, InIndex, InputTransform};
 pub use fcn::{FCNHead, FCNHeadConfig};
 pub use psp::{PSPHead, PSPHeadConfig};
 pub use sep_aspp::{DepthwiseSeparableASPPHead, DepthwiseSeparableASPPHeadConfig};
+pub use uper::{UPerHead, UPerHeadConfig};
 
 use super::contract::{HeadSpec, RunHead, slot};
 
@@ -21,5 +23,6 @@ slot! {
         DepthwiseSeparableASPPHead(DepthwiseSeparableASPPHeadConfig => DepthwiseSeparableASPPHead),
         FCNHead(FCNHeadConfig => FCNHead),
         PSPHead(PSPHeadConfig => PSPHead),
+        UPerHead(UPerHeadConfig => UPerHead),
     }
 }
