@@ -1,8 +1,8 @@
-"""Writes the golden files beside it with mmsegmentation 1.2.2; run by hand, from the repository root, when a case is added:
+"""Writes golden files with mmsegmentation 1.2.2; run by hand, from the repository root, when a case is added:
 
-    "$(scripts/peer.sh)" integration-tests/golden/make.py
+    "$(scripts/peer.sh)" integration-tests/golden/make.py [NAME ...]
 
-Weights, images and labels are formulas of their names (see formulas.py), so a case is a few kB.
+A model is an entry of `models()` and its file in models/, which the test finds by itself. Weights, images and labels are formulas of their names (see formulas.py), so a case is a few kB.
 """
 
 import os
@@ -25,14 +25,13 @@ HEIGHT, WIDTH, CLASSES = 49, 65, 7
 
 def weights(model):
     """Fills a state dict in place, by what the name ends in and the shape."""
-    norms = {name for name, module in model.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
-            layer, leaf = name.rsplit(".", 1)
+            leaf = name.rsplit(".", 1)[-1]
             if leaf == "num_batches_tracked":
                 continue
             u = numbers(name, tensor.numel())
-            if tensor.dim() == 4:
+            if tensor.dim() > 1:
                 u = (2 * u - 1) * np.sqrt(6.0 / (tensor.numel() / tensor.shape[0]))
             elif leaf == "weight":
                 u = 0.6 + 0.8 * u
@@ -40,7 +39,6 @@ def weights(model):
                 u = 0.5 + u
             else:
                 u = 0.4 * u - 0.2
-            assert layer in norms or tensor.dim() == 4 or leaf == "bias"
             tensor.copy_(torch.from_numpy(u.astype(np.float32)).reshape(tensor.shape))
 
 
@@ -64,6 +62,67 @@ def small(head, kind, depth, **changes):
     model["data_preprocessor"] = dict(peer.PREPROCESSOR, size=[HEIGHT, WIDTH])
     model["test_cfg"] = dict(mode="slide", crop_size=[33, 41], stride=[21, 30])
     return model
+
+
+def changed(model, **changes):
+    """The head that decodes with other keys."""
+    model["decode_head"].update(changes)
+    return model
+
+
+def deeplabv3(kind, **changes):
+    model = changed(small("fcn", "ResNetV1c", 18), type=kind, dilations=[1, 2, 4], **changes)
+    for key in ["num_convs", "concat_input"]:
+        del model["decode_head"][key]
+    return model
+
+
+def upernet(depth, **changes):
+    model = small("psp", "ResNetV1c", depth)
+    wide = 8 * (4 if depth >= 50 else 1)
+    model["backbone"].update(dilations=[1, 1, 1, 1], strides=[1, 2, 2, 2], contract_dilation=False)
+    return changed(model, type="UPerHead", in_channels=[wide, wide * 2, wide * 4, wide * 8], in_index=[0, 1, 2, 3], **changes)
+
+
+def pyramid():
+    """A neck, and a head that joins its levels."""
+    model = small("fcn", "ResNetV1c", 18)
+    model["backbone"].update(dilations=[1, 1, 1, 1], strides=[1, 2, 2, 2])
+    model["neck"] = dict(type="FPN", in_channels=[8, 16, 32, 64], out_channels=12, num_outs=5)
+    model["decode_head"].update(in_channels=[12] * 5, in_index=[0, 1, 2, 3, 4], input_transform="resize_concat")
+    model["auxiliary_head"].update(in_channels=12, in_index=1)
+    return model
+
+
+def layers(norm, act):
+    """Heads with another norm and another activation."""
+    model = small("fcn", "ResNetV1c", 18)
+    for head in ["decode_head", "auxiliary_head"]:
+        model[head].update(norm_cfg=norm, act_cfg=act, channels=12)
+    return model
+
+
+def models():
+    return {
+        "pspnet_r18": lambda: small("psp", "ResNetV1c", 18),
+        "pspnet_r50_v1d": lambda: small("psp", "ResNetV1d", 50, align_corners=True),
+        "fcn_r18_dice_ohem": dice,
+        "deeplabv3_r18": lambda: deeplabv3("ASPPHead"),
+        "deeplabv3plus_r18": lambda: deeplabv3("DepthwiseSeparableASPPHead", c1_in_channels=8, c1_channels=6),
+        "deeplabv3plus_r18_no_c1": lambda: deeplabv3("DepthwiseSeparableASPPHead", c1_in_channels=0, c1_channels=0),
+        "upernet_r18": lambda: upernet(18),
+        "upernet_r18_aligned": lambda: upernet(18, align_corners=True, pool_scales=[1, 3]),
+        "fpn_fcn_r18": pyramid,
+        "fcn_r18_gn_gelu": lambda: layers(dict(type="GN", num_groups=3), dict(type="GELU")),
+        "fcn_r18_in_leaky": lambda: layers(dict(type="IN"), dict(type="LeakyReLU", negative_slope=0.2)),
+        "fcn_r18_in_affine_elu": lambda: layers(dict(type="IN", affine=True), dict(type="ELU", alpha=0.7)),
+        "fcn_r18_prelu": lambda: layers(dict(type="BN"), dict(type="PReLU", num_parameters=12)),
+        "fcn_r18_sigmoid": lambda: layers(dict(type="BN"), dict(type="Sigmoid")),
+        "fcn_r18_hswish": lambda: layers(dict(type="BN"), dict(type="HSwish")),
+        "fcn_r18_hsigmoid": lambda: layers(dict(type="BN"), dict(type="HSigmoid")),
+        "fcn_r18_silu": lambda: layers(dict(type="BN"), dict(type="SiLU")),
+        "fcn_r18_relu6_no_norm": lambda: layers(None, dict(type="ReLU6")),
+    }
 
 
 def dice():
@@ -145,7 +204,9 @@ def write(name, value):
     print(name, os.path.getsize(os.path.join(here, f"{name}.json")), flush=True)
 
 
-write("pspnet_r18", network(small("psp", "ResNetV1c", 18)))
-write("pspnet_r50_v1d", network(small("psp", "ResNetV1d", 50, align_corners=True)))
-write("fcn_r18_dice_ohem", network(dice()))
-write("schedules", schedules())
+asked = sys.argv[1:]
+for name, made in models().items():
+    if not asked or name in asked:
+        write(f"models/{name}", network(made()))
+if not asked or "schedules" in asked:
+    write("schedules", schedules())

@@ -9,6 +9,7 @@ mod ranks;
 mod schedules;
 mod training;
 mod transforms;
+mod zoo;
 
 #[path = "../harness.rs"]
 #[expect(dead_code, reason = "the other test binary uses more of it")]

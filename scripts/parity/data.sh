@@ -1,13 +1,13 @@
 #!/bin/sh
 # Makes the reference data of `make parity` under target/parity/data, with mmsegmentation itself. Parts that are there are kept.
-# Usage: scripts/parity/data.sh [PART ...]   (PART: models training metrics transforms schedules ranks; all by default)
+# Usage: scripts/parity/data.sh [PART ...]   (PART: models zoo training metrics transforms schedules ranks; all by default)
 set -eu
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 python=$("$root/scripts/peer.sh")
 data=$root/target/parity/data
 mkdir -p "$data"
-[ $# -gt 0 ] || set -- models training metrics transforms schedules ranks
+[ $# -gt 0 ] || set -- models zoo training metrics transforms schedules ranks
 for part in "$@"; do
     script=$root/scripts/parity/$part.py
     made=$(cat "$root/scripts/parity/peer.py" "$script" | sha256sum | cut -d' ' -f1)
