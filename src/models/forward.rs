@@ -140,3 +140,43 @@ impl Losses {
         Self { total, items: scalars.0.into_iter().map(untracked).collect() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::module::Param;
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[derive(Module, Debug)]
+    struct Scale {
+        by: Param<Tensor<1>>,
+    }
+
+    /// Two random layers around a parameter.
+    fn dropped(part: &Scale, [x]: [Tensor<2>; 1], ctx: &Forward) -> Tensor<2> {
+        let x = ops::dropout(x * part.by.val().reshape([1, 8]), 0.5, ctx.next_seed());
+        ops::drop_path(x, 0.5, ctx.next_seed())
+    }
+
+    #[test]
+    fn a_recomputed_part_drops_what_it_dropped_and_later_layers_draw_on() {
+        let device = Device::libtorch().autodiff();
+        let run = |recompute: bool, seed: u64| {
+            let part = Scale { by: Param::from_tensor(Tensor::ones([8], &device) * 2.0) };
+            let x = Tensor::<2>::ones([6, 8], &device).require_grad();
+            let ctx = Forward::training(seed, None);
+            ctx.next_seed();
+            let y = if recompute { ctx.recomputed(&part, [x.clone()], dropped) } else { dropped(&part, [x.clone()], &ctx) };
+            let next = ctx.next_seed();
+            let values = ops::to_tch(&y).copy();
+            let mut grads = y.sum().backward();
+            let of = |found: Option<ops::Handle>| found.expect("a gradient").copy();
+            (values, of(ops::gradient(&x, &mut grads)), of(ops::gradient(&part.by.val(), &mut grads)), next)
+        };
+        let (kept, again) = (run(false, 7), run(true, 7));
+        assert!(kept.0 == again.0 && kept.1 == again.1 && kept.2 == again.2 && kept.3 == again.3);
+        let other = run(true, 8);
+        assert!(kept.0 != other.0 && kept.3 != other.3);
+    }
+}

@@ -162,6 +162,40 @@ mod tests {
     }
 
     #[test]
+    fn a_view_that_is_read_after_its_tensor_was_consumed_shows_what_it_showed() {
+        let threes = || Tensor::<2>::ones([2, 3], &Device::libtorch()) * 3.0;
+        let all = |view: &tch::Tensor, value: f64| assert!(view.eq(value).all().int64_value(&[]) == 1, "{view}");
+        let x = threes();
+        let view = to_tch(&x);
+        let doubled = (x * 2.0).reshape([6]) + 1.0;
+        all(&view, 3.0);
+        all(&to_tch(&doubled), 7.0);
+        // A handle of libtorch's that Burn has never seen.
+        let own = to_tch(&threes()).copy();
+        let seen: Tensor<2> = from_tch(own.shallow_clone(), &Device::libtorch());
+        let _ = seen.clone().reshape([3, 2]) * 2.0;
+        let _ = seen.slice([0..1, 0..3]) + 5.0;
+        all(&own, 3.0);
+        let row: Tensor<1> = from_tch(own.select(0, 1), &Device::libtorch());
+        let _ = row.exp();
+        all(&own, 3.0);
+        // What only one of the two sides knows may be written over, and is.
+        let alone: Tensor<2> = from_tch(own.copy(), &Device::libtorch());
+        let place = to_tch(&alone).data_ptr();
+        assert_eq!(to_tch(&(alone * 2.0)).data_ptr(), place);
+    }
+
+    #[test]
+    fn a_tensor_that_leaves_the_count_is_nobody_elses() {
+        let x = Tensor::<1>::ones([3], &Device::libtorch());
+        let mut copied = to_tch(&x).into_tensor();
+        let _ = copied.fill_(7.0);
+        assert_eq!(x.clone().sum().into_scalar::<f32>(), 3.0);
+        let place = to_tch(&x).data_ptr();
+        assert_eq!(Handle::of(x).into_tensor().data_ptr(), place);
+    }
+
+    #[test]
     fn the_gradient_shares_storage_and_can_be_taken_once() {
         let device = Device::libtorch().autodiff();
         let x = Tensor::<1>::ones([3], &device).require_grad();

@@ -128,3 +128,61 @@ impl Function<1> for Seed {
         [Some(self.0.clone())]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::reference::{constant, flat, values};
+    use super::super::{Activation, activate};
+    use super::*;
+
+    #[derive(Module, Debug)]
+    struct Shift {
+        by: Param<Tensor<1>>,
+    }
+
+    fn shift(device: &Device) -> Shift {
+        Shift { by: Param::from_tensor(constant(&[0.5, -1.0, 2.0], [3], device)) }
+    }
+
+    /// Begins with Burn's own elementwise operations, which write over what they alone own.
+    fn begins_elementwise(part: &Shift, [x]: [Tensor<3>; 1]) -> Tensor<3> {
+        ((x * 2.0 + part.by.val().reshape([1, 1, 3])) * 3.0).exp() * 0.1
+    }
+
+    /// The output, the gradient of the input and that of the parameter.
+    fn run(recompute: bool) -> [Vec<f64>; 3] {
+        let device = Device::libtorch().autodiff();
+        let leaf = constant(&values(12, 1), [2, 2, 3], &device).require_grad();
+        let part = shift(&device);
+        // An operation of this crate's, which keeps its output for its own backward.
+        let x = activate(leaf.clone() * 0.1, Activation::Sigmoid);
+        let y = if recompute { recomputed(&part, [x], begins_elementwise) } else { begins_elementwise(&part, [x]) };
+        let value = flat(&y);
+        let mut grads = (y * constant(&values(12, 2), [2, 2, 3], &device)).sum().backward();
+        let mut of = |found: Option<Handle>| Vec::try_from(found.expect("a gradient").contiguous().view(-1)).expect("flat");
+        let input = of(gradient(&leaf, &mut grads));
+        [value, input, of(gradient(&part.by.val(), &mut grads))]
+    }
+
+    #[test]
+    fn a_part_that_begins_elementwise_has_the_gradients_of_one_that_is_kept() {
+        let (kept, again) = (run(false), run(true));
+        for (kept, again) in kept.iter().zip(&again) {
+            super::super::reference::assert_close("recomputed", again, kept, 1e-12);
+        }
+    }
+
+    #[test]
+    fn several_inputs_get_gradients_if_they_want_them() {
+        let device = Device::libtorch().autodiff();
+        let part = shift(&device);
+        let wanted = constant(&values(6, 1), [2, 3], &device).require_grad();
+        let other = constant(&values(6, 2), [2, 3], &device);
+        let product = |part: &Shift, [a, b]: [Tensor<2>; 2]| a * b + part.by.val().reshape([1, 3]);
+        let y: Tensor<2> = recomputed(&part, [wanted.clone(), other.clone()], product);
+        let mut grads = y.sum().backward();
+        let found = gradient(&wanted, &mut grads).expect("a gradient");
+        assert_eq!(Vec::<f64>::try_from(found.view(-1)).expect("flat"), flat(&other));
+        assert!(gradient(&other, &mut grads).is_none());
+    }
+}
