@@ -51,7 +51,7 @@ pub(super) fn grid(from: [i64; 2], to: [i64; 2], options: (Kind, Device)) -> Res
 
 /// Whether the channels of a pixel of `x` `[n, c, h, w]` lie side by side, and only so.
 pub(super) fn is_channels_last(x: &Tensor) -> bool {
-    x.permute([0, 2, 3, 1]).is_contiguous() && !x.is_contiguous()
+    x.dim() == 4 && x.permute([0, 2, 3, 1]).is_contiguous() && !x.is_contiguous()
 }
 
 #[cfg(test)]

@@ -34,26 +34,27 @@ impl Default for BatchNorm<'_> {
     }
 }
 
-/// Normalises `x` `[n, c, h, w]` per channel, then scales by `weight` `[c]` and shifts by `bias` `[c]`.
+/// Normalises `x` `[n, c, …]` per channel, then scales by `weight` `[c]` and shifts by `bias` `[c]`.
 ///
 /// When training, `running_mean` and `running_var` `[c]` change in place (the variance without bias, as in PyTorch).
 /// Both modes are differentiable in `x`, `weight` and `bias`.
-pub fn batch_norm(
-    x: Tensor<4>,
+pub fn batch_norm<const D: usize>(
+    x: Tensor<D>,
     weight: Tensor<1>,
     bias: Tensor<1>,
     running_mean: &Tensor<1>,
     running_var: &Tensor<1>,
     options: BatchNorm,
-) -> Tensor<4> {
-    let [n, channels, height, width] = x.dims();
+) -> Tensor<D> {
+    let (shape, channels) = (x.dims(), x.dims()[1]);
+    let each = shape.iter().product::<usize>() / channels.max(1);
     let sizes = [weight.dims(), bias.dims(), running_mean.dims(), running_var.dims()];
     assert!(
         sizes == [[channels]; 4],
         "batch_norm: the input has {channels} channels, but weight, bias, running mean and variance have {sizes:?}"
     );
-    if options.training && n * height * width == 1 && options.group.is_none_or(|it| it.world() == 1) {
-        let shape = x.dims().map(|it| it as i64).to_vec();
+    if options.training && each == 1 && options.group.is_none_or(|it| it.world() == 1) {
+        let shape = shape.map(|it| it as i64).to_vec();
         refuse("batch_norm", &[shape], "training needs more than one value per channel; use a larger batch or image");
     }
     // What needs its own input computes after the norm.
@@ -237,6 +238,25 @@ mod tests {
     }
 
     #[test]
+    fn lines_and_lists_are_normalised_as_maps_are() {
+        for shape in [[6, 3, 5], [30, 3, 1]] {
+            check(
+                &[values(90, 1), values(3, 2), values(3, 3)],
+                |x| {
+                    let (mean, var) = running(&Device::libtorch());
+                    let options = BatchNorm { training: true, ..BatchNorm::default() };
+                    batch_norm(x[0].clone().reshape(shape), x[1].clone(), x[2].clone(), &mean, &var, options)
+                },
+                |x| {
+                    let input = x[0].clone().reshape([shape[0], shape[1], shape[2], 1]);
+                    let (mean, var) = moments(input.clone());
+                    normalized(input, x[1].clone(), x[2].clone(), mean, var, 1e-5).reshape(shape)
+                },
+            );
+        }
+    }
+
+    #[test]
     fn training_and_evaluation_match_the_reference_and_finite_differences() {
         for activation in [Activation::None, Activation::ReLU, Activation::Sigmoid, Activation::SiLU] {
             for training in [true, false] {
@@ -322,7 +342,7 @@ mod tests {
         let device = Device::libtorch();
         let (one, zero) = (Tensor::ones([3], &device), Tensor::zeros([3], &device));
         let options = BatchNorm { training: true, ..BatchNorm::default() };
-        let x = Tensor::zeros([1, 3, 1, 1], &device);
+        let x = Tensor::<4>::zeros([1, 3, 1, 1], &device);
         let error = refused(|| batch_norm(x, one.clone(), zero.clone(), &zero, &one, options));
         assert!(error.starts_with("batch_norm of [1, 3, 1, 1]: training needs more than one value per channel"), "{error}");
     }

@@ -19,6 +19,7 @@
 //! which operation computes in which type is one table (`autocast`). Losses compute in `f32`. Gradients have their input's type.
 
 mod activation;
+mod attention;
 mod autocast;
 mod axis;
 mod batch_norm;
@@ -35,6 +36,7 @@ mod label_map;
 mod linear;
 mod memory_format;
 mod pool;
+mod rearrange;
 mod recompute;
 mod relu;
 mod resize;
@@ -47,6 +49,7 @@ pub mod update;
 mod reference;
 
 pub use activation::{Activation, activate, prelu};
+pub use attention::{attention, softmax};
 pub use autocast::Autocast;
 pub use batch_norm::{BatchNorm, batch_norm};
 pub use binary_cross_entropy::{BinaryCrossEntropy, binary_cross_entropy, binary_cross_entropy_per_element};
@@ -60,10 +63,11 @@ pub use grad_tap::{Leaf, LeafId, Tap, backward_with, leaf};
 pub use label_map::{LabelStrips, accuracy, label_map, resized_label_map};
 pub use linear::{linear, matmul};
 pub use memory_format::MemoryFormat;
-pub use pool::{adaptive_avg_pool2d, avg_pool2d, max_pool2d};
+pub use pool::{adaptive_avg_pool2d, avg_pool2d, max_pool2d, max_pool2d_with};
+pub use rearrange::{gather, grid_sample, pad2d, roll, topk, unfold};
 pub use recompute::recomputed;
 pub use relu::{add_relu, relu};
-pub use resize::{resize_bilinear, resize_nearest};
+pub use resize::{resize_bicubic, resize_bilinear, resize_nearest};
 pub use resized_cross_entropy::resized_cross_entropy;
 pub use sample_norm::{group_norm, layer_norm};
 

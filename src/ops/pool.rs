@@ -22,8 +22,13 @@ fn check_window(operation: &str, kernel: [usize; 2], stride: [usize; 2], padding
 
 /// The maximum of every window of `x` `[n, c, h, w]`; sizes are (height, width), output sizes are rounded down.
 pub fn max_pool2d(x: Tensor<4>, kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Tensor<4> {
+    max_pool2d_with(x, kernel, stride, padding, false)
+}
+
+/// [`max_pool2d`] whose output sizes are rounded up, with `ceil_mode`.
+pub fn max_pool2d_with(x: Tensor<4>, kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2], ceil_mode: bool) -> Tensor<4> {
     check_window("max_pool2d", kernel, stride, padding);
-    apply([x.into()], MaxPool { kernel: int(kernel), stride: int(stride), padding: int(padding) })
+    apply([x.into()], MaxPool { kernel: int(kernel), stride: int(stride), padding: int(padding), ceil_mode })
 }
 
 /// The mean of every window of `x` `[n, c, h, w]`; sizes are (height, width). `ceil_mode` rounds output sizes up,
@@ -51,6 +56,7 @@ struct MaxPool {
     kernel: [i64; 2],
     stride: [i64; 2],
     padding: [i64; 2],
+    ceil_mode: bool,
 }
 
 impl Function<1> for MaxPool {
@@ -60,14 +66,14 @@ impl Function<1> for MaxPool {
     type Saved = [Handle; 2];
 
     fn forward(&self, [x]: [Handle; 1], _: [bool; 1]) -> (Handle, Self::Saved) {
-        let pooled = x.f_max_pool2d_with_indices(self.kernel, self.stride, self.padding, [1, 1], false);
+        let pooled = x.f_max_pool2d_with_indices(self.kernel, self.stride, self.padding, [1, 1], self.ceil_mode);
         let (y, indices) = computed("max_pool2d", [&x], pooled);
         (Handle::new(y), [x, Handle::new(indices)])
     }
 
     fn backward(&self, [x, indices]: Self::Saved, grad: Handle, _: [bool; 1]) -> [Option<Handle>; 1] {
-        let Self { kernel, stride, padding } = *self;
-        let grad = x.f_max_pool2d_with_indices_backward(&grad, kernel, stride, padding, [1, 1], false, &indices);
+        let Self { kernel, stride, padding, ceil_mode } = *self;
+        let grad = x.f_max_pool2d_with_indices_backward(&grad, kernel, stride, padding, [1, 1], ceil_mode, &indices);
         [Some(Handle::new(computed("max_pool2d backward", [&x], grad)))]
     }
 }
@@ -187,6 +193,14 @@ mod tests {
                 |x| max_pool2d(x[0].clone().reshape(SHAPE), kernel, stride, padding),
                 |x| {
                     let options = MaxPoolOptions::new(kernel).with_stride(stride).with_padding(padding);
+                    module::max_pool2d(x[0].clone().reshape(SHAPE), options)
+                },
+            );
+            check(
+                &[values(140, 1)],
+                |x| max_pool2d_with(x[0].clone().reshape(SHAPE), kernel, stride, padding, true),
+                |x| {
+                    let options = MaxPoolOptions::new(kernel).with_stride(stride).with_padding(padding).with_ceil_mode(true);
                     module::max_pool2d(x[0].clone().reshape(SHAPE), options)
                 },
             );

@@ -159,7 +159,7 @@ mod tests {
         let y = if recompute { recomputed(&part, [x], begins_elementwise) } else { begins_elementwise(&part, [x]) };
         let value = flat(&y);
         let mut grads = (y * constant(&values(12, 2), [2, 2, 3], &device)).sum().backward();
-        let mut of = |found: Option<Handle>| Vec::try_from(found.expect("a gradient").contiguous().view(-1)).expect("flat");
+        let of = |found: Option<Handle>| Vec::try_from(found.expect("a gradient").contiguous().view(-1)).expect("flat");
         let input = of(gradient(&leaf, &mut grads));
         [value, input, of(gradient(&part.by.val(), &mut grads))]
     }

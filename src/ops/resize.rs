@@ -31,6 +31,39 @@ pub fn resize_nearest(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
     if [height, width] == size { x } else { apply([x.into()], Nearest { size: size.map(|it| it as i64) }) }
 }
 
+/// Resizes `x` `[n, c, h, w]` to `size` (height, width) by cubic convolution (Keys 1981, with torch's -0.75).
+pub fn resize_bicubic(x: Tensor<4>, size: [usize; 2], align_corners: bool) -> Tensor<4> {
+    let [_, _, height, width] = x.dims();
+    if size.iter().chain(&[height, width]).any(|&side| side == 0) {
+        let shape = x.dims().map(|it| it as i64).to_vec();
+        refuse("resize_bicubic", &[shape], &format!("there is nothing between it and {}x{} pixels", size[0], size[1]));
+    }
+    if [height, width] == size { x } else { apply([x.into()], Bicubic { size: size.map(|it| it as i64), align_corners }) }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bicubic {
+    size: [i64; 2],
+    align_corners: bool,
+}
+
+impl Function<1> for Bicubic {
+    const NAME: &'static str = "resize_bicubic";
+
+    /// The input's shape.
+    type Saved = Vec<i64>;
+
+    fn forward(&self, [x]: [Handle; 1], _: [bool; 1]) -> (Handle, Vec<i64>) {
+        let y = x.f_upsample_bicubic2d(self.size, self.align_corners, None, None);
+        (Handle::new(computed("resize_bicubic", [&x], y)), x.size())
+    }
+
+    fn backward(&self, shape: Vec<i64>, grad: Handle, _: [bool; 1]) -> [Option<Handle>; 1] {
+        let found = tch::Tensor::f_upsample_bicubic2d_backward(&grad, self.size, shape, self.align_corners, None, None);
+        [Some(Handle::new(computed("resize_bicubic backward", [&grad], found)))]
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Nearest {
     size: [i64; 2],
@@ -93,7 +126,7 @@ impl Resize {
 mod tests {
     use burn::tensor::Tensor;
 
-    use super::super::reference::{check, resized, values};
+    use super::super::reference::{check, constant, resized, values};
     use super::*;
 
     #[test]
@@ -119,6 +152,47 @@ mod tests {
                     let (rows, columns) = (pick(3, size[0]), pick(4, size[1]));
                     let index = |places: Vec<i32>| Tensor::<1, burn::tensor::Int>::from_ints(places.as_slice(), &device);
                     x[0].clone().reshape([1, 2, 3, 4]).select(2, index(rows)).select(3, index(columns))
+                },
+            );
+        }
+    }
+
+    /// The matrix `[to, from]` of cubic convolution along one axis.
+    fn cubic(from: usize, to: usize, align_corners: bool) -> Vec<f64> {
+        let kernel = |distance: f64| {
+            let (a, d) = (-0.75, distance.abs());
+            match d {
+                _ if d <= 1.0 => ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0,
+                _ if d < 2.0 => a * (((d - 5.0) * d + 8.0) * d - 4.0),
+                _ => 0.0,
+            }
+        };
+        let mut matrix = vec![0.0; from * to];
+        for row in 0..to {
+            let at = if align_corners {
+                row as f64 * (from - 1) as f64 / (to - 1).max(1) as f64
+            } else {
+                (row as f64 + 0.5) * from as f64 / to as f64 - 0.5
+            };
+            for tap in -1..=2 {
+                let place = at.floor() as i64 + tap;
+                let clamped = place.clamp(0, from as i64 - 1) as usize;
+                matrix[row * from + clamped] += kernel(at - place as f64);
+            }
+        }
+        matrix
+    }
+
+    #[test]
+    fn cubic_resizing_matches_a_product_of_matrices() {
+        for (size, align_corners) in [([9, 4], false), ([3, 13], true), ([5, 10], false)] {
+            check(
+                &[values(2 * 35, 1)],
+                |x| resize_bicubic(x[0].clone().reshape([1, 2, 5, 7]), size, align_corners),
+                |x| {
+                    let device = x[0].device();
+                    let matrix = |from, to| constant(&cubic(from, to, align_corners), [1, 1, to, from], &device);
+                    matrix(5, size[0]).matmul(x[0].clone().reshape([1, 2, 5, 7])).matmul(matrix(7, size[1]).transpose())
                 },
             );
         }

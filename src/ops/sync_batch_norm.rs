@@ -131,7 +131,9 @@ impl Function<3> for SyncNorm {
             // dx = scale * (dy - mean(dy) - x̂ * mean(dy * x̂)), where x̂ = (x - mean) * invstd: a line in dy and x.
             let slope = -(&scale * invstd * &means[1]);
             let offset = -(&scale * &means[0]) - &slope * mean.to_kind(Kind::Double);
-            let shaped = |it: Tensor| it.to_kind(mean.kind()).view([1, -1, 1, 1]);
+            let mut shape = vec![1; x.dim()];
+            shape[1] = -1;
+            let shaped = |it: Tensor| it.to_kind(mean.kind()).view(&shape[..]);
             let (scale, slope, offset) = (shaped(scale), shaped(slope), shaped(offset));
             let mut dx = input_grad.unwrap_or_else(|| &*grad * scale);
             let _ = dx.addcmul_(&x, &slope);
