@@ -5,6 +5,7 @@ use segslurm_native::NativeError;
 use segslurm_native::call::{Arg, call, call1};
 
 use super::border::Handle;
+use super::count;
 use super::error::computed;
 use super::function::{Function, apply};
 
@@ -191,6 +192,10 @@ impl Attention {
 impl Function<3> for Attention {
     const NAME: &'static str = "attention";
 
+    fn multiply_adds(&self, [query, key, value]: [&[i64]; 3], _: &[i64]) -> u64 {
+        count::values(query) * (key[2] * (query[3] + value[3]) / query[3].max(1)).unsigned_abs()
+    }
+
     type Saved = Saved;
 
     fn forward(&self, inputs: [Handle; 3], _: [bool; 3]) -> (Handle, Saved) {
@@ -205,6 +210,10 @@ impl Function<3> for Attention {
 
 impl Function<4> for Attention {
     const NAME: &'static str = "attention";
+
+    fn multiply_adds(&self, [query, key, value, _]: [&[i64]; 4], _: &[i64]) -> u64 {
+        count::values(query) * (key[2] * (query[3] + value[3]) / query[3].max(1)).unsigned_abs()
+    }
 
     type Saved = Saved;
 

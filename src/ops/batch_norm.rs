@@ -9,6 +9,7 @@ use segslurm_native::call::{Arg, call};
 use super::activation::{Activation, activate};
 use super::axis::is_channels_last;
 use super::border::Handle;
+use super::count;
 use super::error::{computed, refuse};
 use super::function::{Function, apply};
 use super::memory_format::MemoryFormat;
@@ -189,6 +190,10 @@ impl Norm {
 
 impl Function<3> for Norm {
     const NAME: &'static str = "batch_norm";
+
+    fn multiply_adds(&self, _: [&[i64]; 3], output: &[i64]) -> u64 {
+        2 * count::values(output)
+    }
 
     type Saved = Saved;
 

@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 use segslurm_native::call::{Arg, call, call1};
 
 use super::border::Handle;
+use super::count;
 use super::error::{computed, refuse};
 use super::function::{Function, apply};
 
@@ -154,11 +155,20 @@ fn int(pair: [usize; 2]) -> [i64; 2] {
     pair.map(|it| it as i64)
 }
 
+/// Images times pixels.
+fn places(shape: &[i64]) -> u64 {
+    count::values(&[shape[0], shape[2], shape[3]])
+}
+
 /// The two operations, with and without a bias.
 macro_rules! functions {
-    ($($type:ident: $name:literal, $run:expr, $grads:expr;)*) => {$(
+    ($($type:ident: $name:literal, $run:expr, $grads:expr, $cost:expr;)*) => {$(
         impl Function<2> for $type {
             const NAME: &'static str = $name;
+
+            fn multiply_adds(&self, [x, weight]: [&[i64]; 2], output: &[i64]) -> u64 {
+                $cost(x, weight, output)
+            }
 
             type Saved = Saved;
 
@@ -174,6 +184,10 @@ macro_rules! functions {
 
         impl Function<3> for $type {
             const NAME: &'static str = $name;
+
+            fn multiply_adds(&self, [x, weight, _]: [&[i64]; 3], output: &[i64]) -> u64 {
+                $cost(x, weight, output)
+            }
 
             type Saved = Saved;
 
@@ -191,13 +205,15 @@ macro_rules! functions {
 functions! {
     Convolve: "conv2d",
         |it: &Self, x, weight, bias| it.run(x, weight, bias),
-        |it: &Self, saved: &Saved, grad, mask| grads(saved, grad, mask, it.0, None, saved.weight.size()[0]);
+        |it: &Self, saved: &Saved, grad, mask| grads(saved, grad, mask, it.0, None, saved.weight.size()[0]),
+        |_: &[i64], weight: &[i64], output: &[i64]| places(output) * count::values(weight);
     Transposed: "conv_transpose2d",
         |it: &Self, x, weight, bias| it.run(x, weight, bias),
         |it: &Self, saved: &Saved, grad, mask| {
             let out = saved.weight.size()[1] * it.conv.groups as i64;
             grads(saved, grad, mask, it.conv, Some(it.output_padding), out)
-        };
+        },
+        |x: &[i64], weight: &[i64], _: &[i64]| places(x) * count::values(weight);
 }
 
 #[cfg(test)]

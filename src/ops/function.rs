@@ -22,7 +22,7 @@ use burn_tch::TchTensor;
 
 use super::autocast;
 use super::border::Handle;
-use super::grad_tap;
+use super::{count, grad_tap};
 
 /// A differentiable operation of `N` float tensors. Everything that needs no gradient (labels, options, running
 /// statistics) is a field of the implementing type.
@@ -37,6 +37,11 @@ pub(crate) trait Function<const N: usize>: Clone + Debug + Send + 'static {
 
     /// Computes the output, and what its backward will need. `tracked` says which inputs want a gradient.
     fn forward(&self, inputs: [Handle; N], tracked: [bool; N]) -> (Handle, Self::Saved);
+
+    /// The multiplications that it takes, by the shapes of inputs and output.
+    fn multiply_adds(&self, _: [&[i64]; N], _: &[i64]) -> u64 {
+        0
+    }
 
     /// The gradients of the tracked inputs, from the output's.
     fn backward(&self, saved: Self::Saved, grad: Handle, tracked: [bool; N]) -> [Option<Handle>; N];
@@ -93,7 +98,7 @@ pub(super) fn apply<const N: usize, const D: usize>(inputs: [Input; N], function
     let kind = match autodiff {
         DispatchAutodiffContext::Disabled => {
             let (inputs, _) = cast::<_, N>(&function, inputs.map(Input::value));
-            let (output, _) = function.forward(inputs, [false; N]);
+            let output = counted(&function, inputs, [false; N]).0;
             DispatchTensorKind::LibTorch(BackendTensor::Float(output.into_primitive()))
         }
         DispatchAutodiffContext::Enabled(strategy) => {
@@ -113,12 +118,22 @@ fn record<C: CheckpointStrategy, F: Function<N>, const N: usize>(inputs: [Tracke
     let nodes = inputs.each_ref().map(Tracked::node);
     let values = inputs.map(|it| Handle::from_primitive(it.into_primitive()));
     let (values, kinds) = cast(&function, values);
-    let (output, saved) = function.forward(values, tracked);
+    let (output, saved) = counted(&function, values, tracked);
     let output = output.into_primitive();
     match Recorded::<F>(PhantomData).prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(preparation) => preparation.finish((function, saved, kinds), output),
         OpsKind::UnTracked(preparation) => preparation.finish(output),
     }
+}
+
+fn counted<F: Function<N>, const N: usize>(function: &F, inputs: [Handle; N], tracked: [bool; N]) -> (Handle, F::Saved) {
+    if !count::on() {
+        return function.forward(inputs, tracked);
+    }
+    let shapes = inputs.each_ref().map(|it| it.size());
+    let found = function.forward(inputs, tracked);
+    count::add(function.multiply_adds(shapes.each_ref().map(Vec::as_slice), &found.0.size()));
+    found
 }
 
 /// The inputs in the type that mixed precision has for the operation, and the types that they came in, where that is another.

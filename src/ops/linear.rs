@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::border::Handle;
+use super::count;
 use super::error::computed;
 use super::function::{Function, apply};
 
@@ -49,6 +50,10 @@ impl Linear {
 impl Function<2> for Linear {
     const NAME: &'static str = "linear";
 
+    fn multiply_adds(&self, [_, weight]: [&[i64]; 2], output: &[i64]) -> u64 {
+        count::values(output) * weight[1].unsigned_abs()
+    }
+
     type Saved = Saved;
 
     fn forward(&self, [x, weight]: [Handle; 2], _: [bool; 2]) -> (Handle, Saved) {
@@ -64,6 +69,10 @@ impl Function<2> for Linear {
 
 impl Function<3> for Linear {
     const NAME: &'static str = "linear";
+
+    fn multiply_adds(&self, [_, weight, _]: [&[i64]; 3], output: &[i64]) -> u64 {
+        count::values(output) * weight[1].unsigned_abs()
+    }
 
     type Saved = Saved;
 
@@ -87,6 +96,10 @@ fn unbroadcast(grad: tch::Tensor, shape: &[i64]) -> tch::Tensor {
 
 impl Function<2> for Matmul {
     const NAME: &'static str = "matmul";
+
+    fn multiply_adds(&self, [a, _]: [&[i64]; 2], output: &[i64]) -> u64 {
+        count::values(output) * a.last().map_or(0, |it| it.unsigned_abs())
+    }
 
     type Saved = [Handle; 2];
 

@@ -27,6 +27,7 @@ mod binary_cross_entropy;
 mod border;
 mod constant;
 mod convolution;
+mod count;
 mod cross_entropy;
 mod dropout;
 mod error;
@@ -56,6 +57,7 @@ pub use binary_cross_entropy::{BinaryCrossEntropy, binary_cross_entropy, binary_
 pub use border::{Handle, device, from_tch, gradient, place, to_tch};
 pub use constant::Constant;
 pub use convolution::{Conv, conv_transpose2d, conv2d};
+pub use count::multiply_adds;
 pub use cross_entropy::{CrossEntropy, Reduction, cross_entropy, cross_entropy_per_pixel, cross_entropy_weighted};
 pub use dropout::{drop_path, dropout, dropout2d};
 pub use error::OperationError;

@@ -5,6 +5,7 @@ use tch::TchError;
 
 use super::axis::{grid, is_channels_last};
 use super::border::Handle;
+use super::count;
 use super::error::computed;
 use super::function::{Function, apply};
 
@@ -162,6 +163,10 @@ impl AdaptiveAvgPool {
 
 impl Function<1> for AdaptiveAvgPool {
     const NAME: &'static str = "adaptive_avg_pool2d";
+
+    fn multiply_adds(&self, [x]: [&[i64]; 1], _: &[i64]) -> u64 {
+        count::values(x)
+    }
 
     type Saved = Handle;
 

@@ -6,6 +6,7 @@ use segslurm_native::call::{Arg, call, call1};
 use tch::Kind;
 
 use super::border::{Handle, from_tch, to_tch};
+use super::count;
 use super::error::computed;
 use super::function::{Function, apply};
 
@@ -168,6 +169,10 @@ impl GridSample {
 
 impl Function<2> for GridSample {
     const NAME: &'static str = "grid_sample";
+
+    fn multiply_adds(&self, _: [&[i64]; 2], output: &[i64]) -> u64 {
+        4 * count::values(output)
+    }
 
     type Saved = [Handle; 2];
 

@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 
 use super::axis::{bilinear, is_channels_last};
 use super::border::Handle;
+use super::count;
 use super::error::{computed, refuse};
 use super::function::{Function, apply};
 
@@ -72,6 +73,10 @@ struct Nearest {
 impl Function<1> for Nearest {
     const NAME: &'static str = "resize_nearest";
 
+    fn multiply_adds(&self, _: [&[i64]; 1], output: &[i64]) -> u64 {
+        count::values(output)
+    }
+
     /// The input's shape.
     type Saved = Vec<i64>;
 
@@ -94,6 +99,10 @@ struct Resize {
 
 impl Function<1> for Resize {
     const NAME: &'static str = "resize_bilinear";
+
+    fn multiply_adds(&self, _: [&[i64]; 1], output: &[i64]) -> u64 {
+        4 * count::values(output)
+    }
 
     /// The input's shape.
     type Saved = Vec<i64>;

@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 use segslurm_native::call::{Arg, call};
 
 use super::border::Handle;
+use super::count;
 use super::error::computed;
 use super::function::{Function, apply};
 
@@ -44,6 +45,10 @@ struct LayerNorm {
 
 impl Function<3> for LayerNorm {
     const NAME: &'static str = "layer_norm";
+
+    fn multiply_adds(&self, _: [&[i64]; 3], output: &[i64]) -> u64 {
+        5 * count::values(output)
+    }
 
     type Saved = Saved;
 
@@ -90,6 +95,10 @@ fn sizes(x: &tch::Tensor) -> [i64; 3] {
 
 impl Function<3> for GroupNorm {
     const NAME: &'static str = "group_norm";
+
+    fn multiply_adds(&self, _: [&[i64]; 3], output: &[i64]) -> u64 {
+        5 * count::values(output)
+    }
 
     type Saved = Saved;
 
