@@ -7,6 +7,8 @@ mod documented;
 mod environment;
 mod hooks;
 mod loops;
+#[cfg(test)]
+mod mutations;
 mod old_style;
 mod visualizer;
 

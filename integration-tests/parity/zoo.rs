@@ -32,6 +32,14 @@ fn compare(figures: &mut Figures, name: &str) {
 
     let segmentor = model.init(&cpu(), 0).expect("builds");
     load(&segmentor, &state);
+    let complexity = peer::json(&file("complexity.json"));
+    let parts = segmentor.outline(peer::pair(&complexity["size"]).into());
+    let tested = || parts.iter().filter(|it| it.in_tests);
+    let count = tested().map(|it| it.multiply_adds).sum::<u64>() as f64;
+    let parameters: usize = tested().map(|it| it.parameters).sum();
+    assert_eq!(parameters, peer::size(&complexity["parameters"]), "{name}: parameters");
+    let expected = peer::number(&complexity["multiply_adds"]);
+    figures.at_most(&format!("{name}: multiply-adds"), (count - expected).abs() / expected, 1e-3);
     let segmentor = segmentor.valid();
     let pictures: [Raster<3>; 2] = [0, 1].map(|it| peer::raster(&tensors[&format!("image.{it}")]));
     let labels: [Raster<1>; 2] = [0, 1].map(|it| peer::raster(&tensors[&format!("label.{it}")]));

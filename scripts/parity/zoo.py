@@ -8,6 +8,7 @@ import os
 import mmseg
 import numpy as np
 import torch
+from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config
 
 import peer
@@ -48,6 +49,15 @@ def section(path):
     return model
 
 
+def complexity(config):
+    """What mmseg's tools/analysis_tools/get_flops.py finds, for an image of this size."""
+    model = peer.build(config).eval()
+    if hasattr(model, "auxiliary_head"):
+        model.auxiliary_head = None
+    found = get_model_complexity_info(model, input_shape=(3, *SIZE), show_table=False, show_arch=False)
+    return dict(size=list(SIZE), multiply_adds=int(found["flops"]), parameters=int(found["params"]))
+
+
 def run(number, name, path):
     os.makedirs(name)
     config = section(path)
@@ -75,6 +85,7 @@ def run(number, name, path):
     peer.write_json(f"{name}/losses.json", {key: float(value) for key, value in log.items()})
     peer.write_tensors(f"{name}/buffers.safetensors", dict(model.named_buffers()))
     peer.write_tensors(f"{name}/gradients.safetensors", {n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    peer.write_json(f"{name}/complexity.json", complexity(config))
     print(name, {key: round(float(value), 4) for key, value in log.items()}, flush=True)
 
 

@@ -13,6 +13,7 @@ mod job;
 mod launch_args;
 mod machines;
 mod old_options;
+mod outline;
 mod slurm_args;
 mod slurm_test;
 mod slurm_train;

@@ -6,17 +6,20 @@
 
 use std::fmt::Write as _;
 
-use super::{CustomHook, EmaType, EvaluatorConfig, Experiment, Rule};
+use super::{CustomHook, EmaType, EvaluatorConfig, Experiment, Rule, TrainLoopConfig};
 use crate::config::{Node, nearest};
 use crate::data::dataset::Source;
 use crate::data::{Transform, transform};
 use crate::exit::{Exit, Failure};
 use crate::metrics::{Counts, IoUMetricConfig};
+use crate::optim::{Horizon, Schedule};
 
 /// Refuses an experiment whose sections do not go together.
 pub(super) fn check(experiment: &Experiment) -> Result<(), Failure> {
     let sources = sources(experiment);
     let mut problems = heads(experiment);
+    problems.extend(model(experiment, &problems));
+    problems.extend(learning(experiment));
     problems.extend(classes(experiment, &sources));
     problems.extend(ignored(experiment, &sources));
     problems.extend(pipelines(experiment, &sources));
@@ -122,13 +125,43 @@ fn heads(experiment: &Experiment) -> Vec<String> {
                 "model.{key}.num_classes is 1, which leaves nothing to tell apart: to find one thing before a background write \
                  num_classes: 2, out_channels: 1 and the names of both in metainfo.classes"
             ));
-        } else if let Err(error) = head.verify() {
-            problems.push(error.within(key).to_string());
         }
         if own != classes {
             problems.push(format!(
                 "model.{key}.num_classes is {own}, but model.{first}.num_classes is {classes}: heads tell the same classes apart"
             ));
+        }
+    }
+    problems
+}
+
+/// The model's parts and how they go together; not of a head again that has been refused already.
+fn model(experiment: &Experiment, known: &[String]) -> Vec<String> {
+    let told: Vec<String> = experiment.model.problems().iter().map(ToString::to_string).collect();
+    let head = |text: &str| known.iter().any(|it| it.split(".num_classes is 1,").next().is_some_and(|key| text.starts_with(key)));
+    told.into_iter().filter(|it| !head(it)).collect()
+}
+
+/// The optimizer, and the schedule against how long the training is.
+fn learning(experiment: &Experiment) -> Vec<String> {
+    let mut problems = Vec::new();
+    if let Some(wrapper) = &experiment.optim_wrapper {
+        problems.extend(wrapper.validate().err().map(|it| it.to_string()));
+    }
+    if let Some(loops) = &experiment.train_cfg {
+        // How long an epoch is, only the data know: what is wrong whatever that is, is told here.
+        let errors = [7, 100, 5000].map(|epoch_length| {
+            let horizon = match loops {
+                TrainLoopConfig::IterBasedTrainLoop(it) => Horizon { max_iters: it.max_iters, epoch_length, max_epochs: None },
+                TrainLoopConfig::EpochBasedTrainLoop(it) => {
+                    let max_iters = it.max_epochs.saturating_mul(epoch_length);
+                    Horizon { max_iters, epoch_length, max_epochs: Some(it.max_epochs) }
+                }
+            };
+            Schedule::new(&experiment.param_scheduler, &[0.01], horizon).err()
+        });
+        if let [Some(error), Some(_), Some(_)] = errors {
+            problems.push(error.to_string());
         }
     }
     problems

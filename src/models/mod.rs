@@ -29,6 +29,6 @@ pub use init::{Fill, InitConfig};
 pub use preprocess::{Pixels, SegDataPreProcessor, SegDataPreProcessorConfig};
 pub use pretrained::PretrainedSource;
 pub use segmentor::{
-    CascadeConfig, EncoderDecoderConfig, FlipDirection, Geometry, HeadsConfig, InferenceConfig, PreprocessorConfig, Segmentation,
-    Segmentor, SegmentorConfig, SegmentorSpec, TrainConfig,
+    CascadeConfig, EncoderDecoderConfig, FlipDirection, Geometry, HeadsConfig, InferenceConfig, Part, PreprocessorConfig,
+    Segmentation, Segmentor, SegmentorConfig, SegmentorSpec, TrainConfig,
 };

@@ -10,7 +10,7 @@ use super::sgd::SgdConfig;
 
 /// An `optim_wrapper` whose parts contradict each other.
 #[derive(Debug, thiserror::Error)]
-#[error("optim_wrapper: {0}")]
+#[error("optim_wrapper.{0}")]
 pub struct OptimError(pub String);
 
 /// `optim_wrapper`.

@@ -67,11 +67,13 @@ pub struct TrainConfig {
 }
 
 impl SegmentorSpec for EncoderDecoderConfig {
-    fn check(&self) -> Result<(), ModelError> {
+    fn problems(&self) -> Vec<ModelError> {
+        let mut problems = self.problems_of_parts();
         if let HeadsConfig::Many(_) = self.decode_head {
-            return Err(ModelError::config("decode_head", "a list of heads is a cascade: write `type: CascadeEncoderDecoder`"));
+            let problem = "a list of heads is a cascade: write `type: CascadeEncoderDecoder`";
+            problems.push(ModelError::config("decode_head", problem));
         }
-        self.check_parts().map(drop)
+        problems
     }
 
     fn init(&self, device: &Device, seed: u64) -> Result<Segmentor, ModelError> {
@@ -104,15 +106,17 @@ impl SegmentorSpec for EncoderDecoderConfig {
 }
 
 impl SegmentorSpec for CascadeConfig {
-    fn check(&self) -> Result<(), ModelError> {
+    fn problems(&self) -> Vec<ModelError> {
+        let mut problems = self.shared.problems_of_parts();
         match &self.shared.decode_head {
-            HeadsConfig::One(_) => Err(ModelError::config("decode_head", "a cascade has a list of heads")),
+            HeadsConfig::One(_) => problems.push(ModelError::config("decode_head", "a cascade has a list of heads")),
             HeadsConfig::Many(heads) if heads.len() != self.num_stages => {
                 let problem = format!("is {}, and decode_head has {} heads", self.num_stages, heads.len());
-                Err(ModelError::config("num_stages", problem))
+                problems.push(ModelError::config("num_stages", problem));
             }
-            HeadsConfig::Many(_) => self.shared.check_parts().map(drop),
+            HeadsConfig::Many(_) => {}
         }
+        problems
     }
 
     fn init(&self, device: &Device, seed: u64) -> Result<Segmentor, ModelError> {
@@ -144,15 +148,18 @@ impl EncoderDecoderConfig {
         self.decode_head.named("decode_head").chain(auxiliary)
     }
 
-    /// The feature maps that the heads see, if everything fits.
-    fn check_parts(&self) -> Result<Vec<Feature>, ModelError> {
-        self.pretrained_source()?;
-        self.inference()?;
-        let features = self.features()?;
+    /// What is wrong with each part; where there are no feature maps for it, heads are looked at by themselves.
+    fn problems_of_parts(&self) -> Vec<ModelError> {
+        let features = self.features();
+        let mut problems: Vec<ModelError> = self.pretrained_source().err().into_iter().collect();
+        problems.extend(self.inference().err());
+        problems.extend(self.preprocessor().err());
         for (key, head) in self.all_heads() {
-            heads::check(&**head, &features).map_err(|it| it.within(&key))?;
+            let checked = heads::check(&**head, features.as_deref().ok());
+            problems.extend(checked.err().map(|it| it.within(&key)));
         }
-        Ok(features)
+        problems.extend(features.err());
+        problems
     }
 
     fn features(&self) -> Result<Vec<Feature>, ModelError> {
@@ -241,10 +248,10 @@ struct Settings {
 /// A whole model, ready to train and to test.
 #[derive(Module, Debug)]
 pub struct Segmentor {
-    backbone: Backbone,
-    neck: Option<Neck>,
-    decode_head: Heads,
-    auxiliary_head: Option<Heads>,
+    pub(super) backbone: Backbone,
+    pub(super) neck: Option<Neck>,
+    pub(super) decode_head: Heads,
+    pub(super) auxiliary_head: Option<Heads>,
     #[module(skip)]
     settings: Settings,
 }

@@ -76,9 +76,10 @@ impl HeadsConfig {
     }
 }
 
-/// What every head is checked for, and its own. Errors name keys below the head.
-pub(super) fn check(head: &dyn HeadSpec, inputs: &[Feature]) -> Result<(), ModelError> {
+/// What every head is checked for, and its own, where the feature maps are known. Errors name keys below the head.
+pub(super) fn check(head: &dyn HeadSpec, inputs: Option<&[Feature]>) -> Result<(), ModelError> {
     head.shared().verify()?;
+    let Some(inputs) = inputs else { return Ok(()) };
     head.shared().select(inputs, head.transform())?;
     head.check(inputs)
 }
@@ -96,6 +97,15 @@ impl Heads {
             Self::One(head) => std::slice::from_ref(head),
             Self::Many(heads) => heads,
         }
+    }
+
+    /// Each head with its place in the config: the key `name` itself for one, with a number for a list.
+    pub(super) fn keyed<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (String, &'a Head)> {
+        let key = move |index: usize| match self {
+            Self::One(_) => name.to_owned(),
+            Self::Many(_) => format!("{name}.{index}"),
+        };
+        self.list().iter().enumerate().map(move |(index, head)| (key(index), head))
     }
 
     /// Each head with the prefix of its losses: `decode`, or `decode_0` in a list.

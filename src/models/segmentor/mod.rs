@@ -3,6 +3,7 @@
 mod encoder_decoder;
 mod heads;
 mod inference;
+mod outline;
 
 use burn::tensor::Device;
 use serde::Deserialize;
@@ -10,6 +11,7 @@ use serde::Deserialize;
 pub use encoder_decoder::{CascadeConfig, EncoderDecoderConfig, Segmentor, TrainConfig};
 pub use heads::HeadsConfig;
 pub use inference::{FlipDirection, Geometry, InferenceConfig, Segmentation};
+pub use outline::Part;
 
 use super::ModelError;
 use super::contract::slot;
@@ -32,8 +34,13 @@ pub enum PreprocessorConfig {
 
 /// The config of a whole model. Errors name keys below `model`.
 pub trait SegmentorSpec: std::fmt::Debug {
-    /// Whether its parts go together, without making anything.
-    fn check(&self) -> Result<(), ModelError>;
+    /// What is wrong with its parts and with how they go together, all of it; nothing is made for it.
+    fn problems(&self) -> Vec<ModelError>;
+
+    /// The first of them.
+    fn check(&self) -> Result<(), ModelError> {
+        self.problems().into_iter().next().map_or(Ok(()), Err)
+    }
 
     /// Builds the model on `device` (an autodiff device to train it) and draws its weights from `seed`. Weights that
     /// [`Segmentor::pretrained`] names are still to be read.
