@@ -3,9 +3,15 @@
 use std::path::Path;
 
 use segslurm::checkpoint::Checkpoint;
+use segslurm::config;
+use segslurm::data::{Image, LabelMap};
+use segslurm::dist::Group;
+use segslurm::ops::MemoryFormat;
+use segslurm::runner::Learner;
 use tch::Kind;
 
 use crate::harness::{self, ends_in, exact, steps, text};
+use crate::learning;
 use crate::ranks::dist_train;
 
 /// Scaled by this, every gradient overflows; and the scale stays.
@@ -80,5 +86,68 @@ fn a_resume_goes_on_with_the_loss_scale() {
     for work_dir in [&straight, &resumed] {
         let run = Checkpoint::read(&work_dir.join("iter_4.safetensors")).expect("reads").meta.run;
         assert_eq!(run["scaler"]["scale"].as_f64(), Some(4096.0));
+    }
+}
+
+/// Losses of the first step in full and in half precision.
+fn first_losses(name: &str, model: &serde_json::Value) -> [f64; 2] {
+    let size = (65, 49);
+    let images = [0, 1].map(|it| Image { height: size.0, width: size.1, data: pixels(size, 3, it) });
+    let labels = [0, 1].map(|_| LabelMap {
+        height: size.0,
+        width: size.1,
+        data: (0..size.0 * size.1).map(|it| u8::from(it % 5 == 0)).collect(),
+    });
+    let batch = learning::batch(images.into(), labels.into());
+    ["OptimWrapper", "AmpOptimWrapper"].map(|wrapper| {
+        let text = format!("{{type: {wrapper}, optimizer: {{type: SGD, lr: 0.01}}}}");
+        let model = config::parse_str(&model.to_string()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let wrapper = config::parse_str(&text).expect("an optimizer");
+        let device = learning::cpu().autodiff();
+        let learner = Learner::new(&model, &wrapper, &device, &Group::alone(), 3, 1, MemoryFormat::Contiguous);
+        let mut learner = learner.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        let losses = learner.step(&batch, 0, &[0.01; 2]).unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        assert!(learner.weights.parameters().all(|it| it.tensor.kind() == Kind::Float), "{name}: weights stay in full precision");
+        losses[0].1
+    })
+}
+
+fn pixels((height, width): (usize, usize), channels: usize, seed: usize) -> Vec<u8> {
+    (0..height * width * channels).map(|it| ((it * 7919 + seed * 104_729) >> 3) as u8).collect()
+}
+
+/// Every kind of model once: the golden ones, and those of `configs/` but for the number of their classes.
+#[test]
+fn every_model_takes_a_step_in_half_precision() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = |folder: &str| -> Vec<_> {
+        let mut files: Vec<_> = std::fs::read_dir(root.join(folder)).expect(folder).flatten().map(|it| it.path()).collect();
+        files.sort();
+        files
+    };
+    let mut models: Vec<(String, serde_json::Value)> = Vec::new();
+    for file in files("integration-tests/golden/models") {
+        let text = std::fs::read_to_string(&file).expect("a golden file");
+        let golden: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        models.push((file.display().to_string(), golden["model"].clone()));
+    }
+    for file in ["configs/demo", "configs/fcn", "configs/pspnet"].iter().flat_map(|it| files(it)) {
+        let config = config::load(&file, &["model.pretrained=null".to_owned()]).expect("a config");
+        let mut whole: serde_json::Value = serde_json::from_str(&config.to_json()).expect("JSON");
+        let mut model = whole["model"].take();
+        model["data_preprocessor"]["size"] = serde_json::json!([65, 49]);
+        for key in ["decode_head", "auxiliary_head"] {
+            model[key]["num_classes"] = 7.into();
+            model[key]["dropout_ratio"] = 0.into();
+        }
+        model["test_cfg"] = serde_json::json!({"mode": "whole"});
+        if !models.iter().any(|(_, it)| *it == model) {
+            models.push((file.display().to_string(), model));
+        }
+    }
+    assert!(models.len() > 22, "{} models", models.len());
+    for (name, model) in &models {
+        let [full, half] = first_losses(name, model);
+        assert!(half.is_finite() && (half - full).abs() < 0.05 * full, "{name}: {half} in half precision, {full} in full");
     }
 }

@@ -81,3 +81,68 @@ fn the_check_sees_a_use() {
         [(1, "models"), (3, "slurm")]
     );
 }
+
+/// Modules that may name libtorch's tensors: where they meet Burn's, where files become tensors, and those that change weights and
+/// send them, which know no Burn.
+const NAMES_TCH: [&str; 7] = ["ops", "checkpoint", "optim", "ddp", "dist", "runner", "worker"];
+
+/// A module's own text, without its tests and comments.
+fn own_text(text: &str) -> String {
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    code.lines().filter(|it| !it.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+fn names_tch(text: &str) -> bool {
+    let starts = |(at, _): (usize, &str)| !text[..at].ends_with(|it: char| it.is_alphanumeric() || it == '_');
+    text.match_indices("tch::").any(starts)
+}
+
+#[test]
+fn libtorchs_tensors_are_named_where_they_may_be() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&root, &mut files);
+    let wrong: Vec<_> = files
+        .iter()
+        .filter(|file| {
+            let relative = file.strip_prefix(&root).expect("below src");
+            let module = relative.components().next().expect("a name").as_os_str().to_string_lossy();
+            let tests = relative.ends_with("tests.rs");
+            !tests && !NAMES_TCH.contains(&module.trim_end_matches(".rs"))
+        })
+        .filter(|file| names_tch(&own_text(&fs::read_to_string(file).expect("a source file"))))
+        .collect();
+    assert!(wrong.is_empty(), "these name tch: {wrong:?}");
+    assert!(names_tch("let x = tch::Tensor::new();") && !names_tch("use batch::Layout;"));
+}
+
+/// The types that a slot's lines name: configs and modules.
+fn slot_types(face: &str) -> Vec<String> {
+    let inside = face.split_once("slot! {").map(|(_, rest)| rest).unwrap_or_default();
+    let lines = inside.lines().map(str::trim).filter(|it| it.ends_with("),"));
+    let types = lines.flat_map(|line| {
+        let (_, types) = line.trim_end_matches("),").split_once('(').expect("a variant's types");
+        types.split(" => ").map(|it| it.trim().to_owned()).collect::<Vec<_>>()
+    });
+    types.collect()
+}
+
+#[test]
+fn a_component_names_no_other_component_of_its_slot() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/models");
+    let mut wrong = Vec::new();
+    for slot in ["backbone", "neck", "head", "loss", "sampler"] {
+        let types = slot_types(&fs::read_to_string(models.join(slot).join("mod.rs")).expect("a slot"));
+        assert!(!types.is_empty(), "the slot {slot} has no line");
+        let mut files = Vec::new();
+        rust_files(&models.join(slot), &mut files);
+        for file in files.iter().filter(|it| !it.ends_with("mod.rs")) {
+            let text = own_text(&fs::read_to_string(file).expect("a source file"));
+            let defined = |name: &str| ["struct", "type"].iter().any(|it| text.contains(&format!("pub {it} {name}")));
+            let words: Vec<&str> = text.split(|it: char| !it.is_alphanumeric() && it != '_').collect();
+            let others = types.iter().filter(|it| !defined(it) && words.contains(&it.as_str()));
+            wrong.extend(others.map(|it| format!("{} names {it}", file.display())));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

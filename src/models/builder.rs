@@ -86,8 +86,7 @@ impl Builder {
 
     /// A count of 64 bits, `[1]` here and `[]` in a state dict.
     pub fn counter(&self, layer: Layer) -> Param<Tensor<1, Int>> {
-        let zero = tch::Tensor::zeros([1], (tch::Kind::Int64, ops::place(&self.device)));
-        let param = Param::initialized(ParamId::new(), ops::from_tch(zero, &self.device));
+        let param = Param::initialized(ParamId::new(), ops::counter(&self.device));
         self.note(param.id, Made { role: Role::Buffer, layer, depthwise: false, fill: None });
         param
     }

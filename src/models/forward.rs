@@ -30,12 +30,12 @@ pub struct Starved(Arc<Mutex<Vec<usize>>>);
 
 impl Starved {
     pub(crate) fn note(&self, weight: &Tensor<1>) {
-        let place = ops::to_tch(weight).data_ptr() as usize;
+        let place = ops::to_tch(weight).address();
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(place);
     }
 
-    pub(crate) fn has(&self, weight: &tch::Tensor) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&(weight.data_ptr() as usize))
+    pub(crate) fn has(&self, weight: &ops::Handle) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&weight.address())
     }
 }
 

@@ -1,16 +1,12 @@
 //! mmseg's `SegDataPreProcessor`: images as bytes become normalised, padded batches on the device.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use burn::tensor::{Device, Int, Tensor};
-use segslurm_native::NativeError;
-use segslurm_native::device::{CopyStream, Upload};
 use serde::Deserialize;
-use tch::Kind;
 
 use super::ModelError;
 use crate::config::NotOffered;
-use crate::ops::{self, Constant, MemoryFormat};
+pub use crate::ops::Pixels;
+use crate::ops::{Constant, Layout, MemoryFormat, Uploads};
 
 /// The keys of `type: SegDataPreProcessor`.
 #[derive(Debug, Clone, Default, Deserialize, PartialEq)]
@@ -54,14 +50,6 @@ pub struct TestPaddingConfig {
     pub size_divisor: Option<usize>,
 }
 
-/// Bytes that somebody else owns: an image `[height, width, 3]` or a label map `[height, width]`.
-#[derive(Debug, Clone, Copy)]
-pub struct Pixels<'a> {
-    pub height: usize,
-    pub width: usize,
-    pub data: &'a [u8],
-}
-
 impl SegDataPreProcessorConfig {
     /// Errors name keys below `data_preprocessor`.
     pub fn init(&self) -> Result<SegDataPreProcessor, ModelError> {
@@ -88,8 +76,14 @@ impl SegDataPreProcessorConfig {
         let testing = Padding::new(test.size, test.size_divisor).map_err(|it| it.within("test_cfg"))?;
         let constant = |values: &Vec<f64>| Constant::from(values.iter().map(|&it| it as f32).collect::<Vec<_>>());
         let statistics = self.mean.as_ref().zip(self.std.as_ref()).map(|(mean, std)| [constant(mean), constant(std)]);
-        let (config, format, copies) = (self.clone(), MemoryFormat::default(), Arc::default());
-        Ok(SegDataPreProcessor { config, training, testing, statistics, format, copies })
+        let layout = Layout {
+            swap: self.bgr_to_rgb || self.rgb_to_bgr,
+            statistics,
+            pad: self.pad_val,
+            pad_label: self.seg_pad_val.unwrap_or(255),
+            format: MemoryFormat::default(),
+        };
+        Ok(SegDataPreProcessor { training, testing, layout, uploads: Uploads::default() })
     }
 }
 
@@ -141,20 +135,16 @@ impl Padding {
 /// Turns bytes into batches.
 #[derive(Debug, Clone)]
 pub struct SegDataPreProcessor {
-    config: SegDataPreProcessorConfig,
     training: Padding,
     testing: Padding,
-    /// Mean and standard deviation of the channels.
-    statistics: Option<[Constant; 2]>,
-    format: MemoryFormat,
-    /// The queue in which bytes go to the device that was fed last.
-    copies: Arc<Mutex<Option<Arc<CopyStream>>>>,
+    layout: Layout,
+    uploads: Uploads,
 }
 
 impl SegDataPreProcessor {
     /// How images are to lie in memory from now on.
     pub fn set_memory_format(&mut self, format: MemoryFormat) {
-        self.format = format;
+        self.layout.format = format;
     }
 
     /// Height and width of a training batch of `images`.
@@ -182,71 +172,15 @@ impl SegDataPreProcessor {
             )));
         }
         let (pixels, classes) = (bytes(images, 3)?, bytes(labels, 1)?);
-        let all = self.upload(&[pixels.as_slice(), classes.as_slice()].concat(), device)?;
-        let split = pixels.iter().map(|it| it.len() as i64).sum();
-        let (pixels, classes) = (all.narrow(0, 0, split), all.narrow(0, split, all.size()[0] - split));
-        Ok((self.images(&pixels, images, size, device), self.labels(&classes, labels, size, device)))
+        let sent = self.uploads.send(&[pixels, classes], device).map_err(ModelError::Input)?;
+        Ok((sent.images(0, images, size, &self.layout), sent.labels(1, labels, size, &self.layout)))
     }
 
     /// A test batch: images `[n, 3, h, w]`, padded at the bottom and the right as `test_cfg` says.
     pub fn testing(&self, images: &[Pixels], device: &Device) -> Result<Tensor<4>, ModelError> {
         let size = self.testing.target(images)?;
-        let pixels = self.upload(&bytes(images, 3)?, device)?;
-        Ok(self.images(&pixels, images, size, device))
-    }
-
-    /// All `parts`, one after the other, on the device.
-    fn upload(&self, parts: &[&[u8]], device: &Device) -> Result<tch::Tensor, ModelError> {
-        let place = ops::place(device);
-        let failed = |error: NativeError| ModelError::Input(format!("a batch cannot be copied to {place:?}: {error}"));
-        let copies = {
-            let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
-            match copies.as_ref().filter(|it| it.device() == place) {
-                Some(it) => Arc::clone(it),
-                None => Arc::clone(copies.insert(Arc::new(CopyStream::new(place).map_err(failed)?))),
-            }
-        };
-        copies.upload(parts).and_then(Upload::ready).map_err(failed)
-    }
-
-    fn images(&self, bytes: &tch::Tensor, images: &[Pixels], [height, width]: [usize; 2], device: &Device) -> Tensor<4> {
-        let size = [images.len(), 3, height, width].map(|it| it as i64);
-        let batch = self.format.empty(size, (Kind::Float, bytes.device()));
-        let swap = self.config.bgr_to_rgb || self.config.rgb_to_bgr;
-        let runs = runs(images, 3);
-        for run in &runs {
-            let (from, mut into) = (run.of(bytes, &[3]), run.within(&batch));
-            match self.format {
-                // One pass a channel: bytes to floats at their place.
-                MemoryFormat::Contiguous => {
-                    for channel in 0..3 {
-                        let source = if swap { 2 - channel } else { channel };
-                        into.select(1, channel).copy_(&from.select(3, source));
-                    }
-                }
-                MemoryFormat::ChannelsLast => {
-                    let from = if swap { from.flip([3]) } else { from };
-                    into.copy_(&from.permute([0, 3, 1, 2]));
-                }
-            }
-        }
-        if let Some(statistics) = &self.statistics {
-            let [mean, std] = statistics.each_ref().map(|it| it.on(bytes.device()).view([1, 3, 1, 1]));
-            let mut batch = batch.shallow_clone();
-            let _ = batch.g_sub_(&mean).g_div_(&std);
-        }
-        runs.iter().for_each(|run| run.pad(&batch, self.config.pad_val));
-        ops::from_tch(batch, device)
-    }
-
-    fn labels(&self, bytes: &tch::Tensor, labels: &[Pixels], [height, width]: [usize; 2], device: &Device) -> Tensor<3, Int> {
-        let size = [labels.len(), height, width].map(|it| it as i64);
-        let batch = tch::Tensor::empty(size, (Kind::Int64, bytes.device()));
-        for run in runs(labels, 1) {
-            run.within(&batch).copy_(&run.of(bytes, &[]));
-            run.pad(&batch, f64::from(self.config.seg_pad_val.unwrap_or(255)));
-        }
-        ops::from_tch(batch, device)
+        let sent = self.uploads.send(&[bytes(images, 3)?], device).map_err(ModelError::Input)?;
+        Ok(sent.images(0, images, size, &self.layout))
     }
 }
 
@@ -263,57 +197,10 @@ fn bytes<'a>(all: &[Pixels<'a>], channels: usize) -> Result<Vec<&'a [u8]>, Model
     all.iter().map(checked).collect()
 }
 
-/// Images of one size that follow each other in a batch: what one operation can treat.
-struct Run {
-    /// Of the first image in the batch, and of its first byte.
-    start: i64,
-    offset: i64,
-    /// Images, height and width.
-    size: [i64; 3],
-    bytes: i64,
-}
-
-/// All images as one run where they have one size, else each as its own.
-fn runs(images: &[Pixels], channels: usize) -> Vec<Run> {
-    let alike = images.windows(2).all(|pair| (pair[0].height, pair[0].width) == (pair[1].height, pair[1].width));
-    let (mut start, mut offset) = (0, 0);
-    let next = |group: &[Pixels]| {
-        let size = [group.len(), group[0].height, group[0].width].map(|it| it as i64);
-        let run = Run { start, offset, size, bytes: size.iter().product::<i64>() * channels as i64 };
-        (start, offset) = (start + size[0], offset + run.bytes);
-        run
-    };
-    images.chunks(if alike { images.len().max(1) } else { 1 }).map(next).collect()
-}
-
-impl Run {
-    /// These images among the bytes of all, `[n, height, width, …channels]`.
-    fn of(&self, bytes: &tch::Tensor, channels: &[i64]) -> tch::Tensor {
-        bytes.narrow(0, self.offset, self.bytes).view([&self.size, channels].concat().as_slice())
-    }
-
-    /// Their place in `batch` `[n, …, height, width]`, without padding.
-    fn within(&self, batch: &tch::Tensor) -> tch::Tensor {
-        let [count, height, width] = self.size;
-        batch.narrow(0, self.start, count).narrow(-2, 0, height).narrow(-1, 0, width)
-    }
-
-    /// Fills what `batch` has below and right of them.
-    fn pad(&self, batch: &tch::Tensor, value: f64) {
-        let [count, height, width] = self.size;
-        let part = batch.narrow(0, self.start, count);
-        for (axis, from) in [(-2, height), (-1, width)] {
-            let rest = part.size()[(part.dim() as i64 + axis) as usize] - from;
-            if rest > 0 {
-                let _ = part.narrow(axis, from, rest).fill_(value);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops;
 
     /// An image whose bytes count up from `first`.
     fn counting(first: u8, height: usize, width: usize, channels: usize) -> Vec<u8> {

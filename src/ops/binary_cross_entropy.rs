@@ -55,6 +55,31 @@ pub fn binary_cross_entropy_per_element(logits: Tensor<4>, target: Tensor<3, Int
     apply([logits.into()], PerElement { target, class_weight, ignore_index: options.ignore_index })
 }
 
+/// [`binary_cross_entropy`] with a factor for each pixel, `pixel_weight` `[n, h, w]` (as OHEM's selection gives it), which the
+/// denominator does not count.
+pub fn binary_cross_entropy_weighted(
+    logits: Tensor<4>,
+    target: Tensor<3, Int>,
+    options: &BinaryCrossEntropy,
+    pixel_weight: Tensor<3>,
+) -> Tensor<1> {
+    let ([_, channels, ..], device) = (logits.dims(), logits.device());
+    let per_element = binary_cross_entropy_per_element(logits, target.clone(), options);
+    let per_element = per_element * pixel_weight.unsqueeze_dim::<4>(1);
+    let count = per_element.shape().num_elements();
+    let sum = per_element.sum();
+    match options.reduction {
+        Reduction::Sum => sum,
+        Reduction::Mean => sum / count as f64,
+        Reduction::MeanNonIgnored => {
+            let labels = to_tch(&target);
+            let valid = valid(&labels, options.ignore_index).sum(Kind::Float);
+            let count = (valid * channels as f64 + f64::from(f32::EPSILON)).view([1]);
+            sum / from_tch::<1, burn::tensor::Float>(count, &device)
+        }
+    }
+}
+
 fn valid(target: &tch::Tensor, ignore_index: i64) -> tch::Tensor {
     target.ge(0).logical_and(&target.not_equal(ignore_index))
 }

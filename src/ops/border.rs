@@ -4,6 +4,7 @@
 //! so a storage that both sides know may cross here alone, and only as a [`Handle`], which is.
 
 use std::ops::{Deref, DerefMut};
+use std::path::Path;
 use std::sync::Arc;
 
 use burn::backend::{BackendTensor, DispatchTensorKind, LibTorch};
@@ -59,6 +60,35 @@ impl Handle {
     /// The same values in another shape; a view where that is possible.
     pub fn reshaped(&self, shape: &[i64]) -> Self {
         self.derive(self.reshape(shape))
+    }
+
+    /// Height, width and whatever else there is, as sizes.
+    pub fn shape(&self) -> Vec<usize> {
+        self.size().into_iter().map(|it| it as usize).collect()
+    }
+
+    /// Writes one value everywhere.
+    pub fn fill_with(&mut self, value: f64) {
+        let _ = self.fill_(value);
+    }
+
+    /// Writes these values, row by row.
+    pub fn write(&mut self, values: &[f32]) {
+        let size = self.size();
+        self.copy_(&tch::Tensor::from_slice(values).view(&size[..]));
+    }
+
+    /// Where its first value is, for comparing.
+    pub fn address(&self) -> usize {
+        self.data_ptr() as usize
+    }
+
+    /// The values as bytes, on the host; for tensors of bytes.
+    pub fn bytes(&self) -> Vec<u8> {
+        let line = self.to_device(tch::Device::Cpu).contiguous().flatten(0, -1);
+        let mut bytes = vec![0; line.numel()];
+        line.copy_data_u8(&mut bytes, line.numel());
+        bytes
     }
 
     /// Whether writing over it goes unnoticed: it is the last handle to a storage without repeated elements.
@@ -133,6 +163,24 @@ pub fn gradient<const D: usize>(x: &Tensor<D>, grads: &mut Gradients) -> Option<
 /// Where libtorch puts what Burn puts on `device`.
 pub fn place(device: &Device) -> tch::Device {
     to_tch(&Tensor::<1>::zeros([1], device)).device()
+}
+
+/// A zero `[1]` of 64 bits.
+pub fn counter(device: &Device) -> Tensor<1, burn::tensor::Int> {
+    from_tch(tch::Tensor::zeros([1], (tch::Kind::Int64, place(device))), device)
+}
+
+/// The shape and the values of an array in NumPy's format.
+pub fn read_npy(path: &Path) -> Result<(Vec<usize>, Vec<f32>), String> {
+    let array = tch::Tensor::read_npy(path).map_err(|error| error.to_string())?;
+    let values =
+        Vec::try_from(array.to_kind(tch::Kind::Float).flatten(0, -1)).map_err(|error: tch::TchError| error.to_string())?;
+    Ok((array.size().into_iter().map(|it| it as usize).collect(), values))
+}
+
+/// libtorch's threads for one operation.
+pub fn threads() -> usize {
+    usize::try_from(tch::get_num_threads()).unwrap_or(1)
 }
 
 /// The CUDA device of that index, or the CPU.

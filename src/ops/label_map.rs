@@ -53,11 +53,11 @@ impl LabelStrips {
     }
 
     /// Takes the next rows of logits, `[1, c, rows, w]`.
-    pub fn push(&mut self, rows: &tch::Tensor) {
+    pub fn push(&mut self, rows: &Tensor<4>) {
+        let rows = to_tch(rows);
         let count = rows.size()[2];
         if self.from == self.size {
-            let rows: Tensor<4> = from_tch(rows.shallow_clone(), &Device::libtorch());
-            self.parts.push(to_tch(&label_map(&rows)).into_tensor());
+            self.parts.push(to_tch(&label_map(&rows.into_burn(&Device::libtorch()))).into_tensor());
             self.taken += count as usize;
             return;
         }
@@ -80,6 +80,12 @@ impl LabelStrips {
         let labels = tch::Tensor::cat(&self.parts, 1);
         from_tch(labels, &Device::libtorch())
     }
+}
+
+/// 1 where the sigmoid of `logits` `[n, 1, h, w]` exceeds `threshold`, else 0: `[n, h, w]` stored as bytes. No gradient.
+pub fn foreground(logits: &Tensor<4>, threshold: f64) -> Tensor<3, Int> {
+    let labels = to_tch(logits).sigmoid().gt(threshold).to_kind(Kind::Uint8).squeeze_dim(1);
+    from_tch(labels, &logits.device())
 }
 
 /// The share of pixels, in percent `[1]`, whose label in `target` `[n, h, w]` has the largest of `logits` `[n, c, h, w]`,
@@ -162,7 +168,7 @@ mod tests {
                     let mut strips = LabelStrips::new([11, 7], size, align_corners);
                     let mut start = 0;
                     for height in heights {
-                        strips.push(&logits.narrow(2, start, height));
+                        strips.push(&from_tch(logits.narrow(2, start, height), &Device::libtorch()));
                         start += height;
                     }
                     let found = strips.finish();

@@ -22,6 +22,7 @@ mod activation;
 mod attention;
 mod autocast;
 mod axis;
+mod batch;
 mod batch_norm;
 mod binary_cross_entropy;
 mod border;
@@ -33,6 +34,7 @@ mod dropout;
 mod error;
 mod function;
 mod grad_tap;
+mod hard_pixels;
 mod label_map;
 mod linear;
 mod memory_format;
@@ -45,6 +47,7 @@ mod resized_cross_entropy;
 mod sample_norm;
 mod sync_batch_norm;
 pub mod update;
+mod windows;
 
 #[cfg(test)]
 mod reference;
@@ -52,9 +55,12 @@ mod reference;
 pub use activation::{Activation, activate, prelu};
 pub use attention::{attention, softmax};
 pub use autocast::Autocast;
+pub use batch::{Layout, Pixels, Sent, Uploads};
 pub use batch_norm::{BatchNorm, batch_norm};
-pub use binary_cross_entropy::{BinaryCrossEntropy, binary_cross_entropy, binary_cross_entropy_per_element};
-pub use border::{Handle, device, from_tch, gradient, place, to_tch};
+pub use binary_cross_entropy::{
+    BinaryCrossEntropy, binary_cross_entropy, binary_cross_entropy_per_element, binary_cross_entropy_weighted,
+};
+pub use border::{Handle, counter, device, from_tch, gradient, place, read_npy, threads, to_tch};
 pub use constant::Constant;
 pub use convolution::{Conv, conv_transpose2d, conv2d};
 pub use count::multiply_adds;
@@ -62,7 +68,8 @@ pub use cross_entropy::{CrossEntropy, Reduction, cross_entropy, cross_entropy_pe
 pub use dropout::{drop_path, dropout, dropout2d};
 pub use error::OperationError;
 pub use grad_tap::{Leaf, LeafId, Tap, backward_with, leaf};
-pub use label_map::{LabelStrips, accuracy, label_map, resized_label_map};
+pub use hard_pixels::{class_planes, largest, least_probable};
+pub use label_map::{LabelStrips, accuracy, foreground, label_map, resized_label_map};
 pub use linear::{linear, matmul};
 pub use memory_format::MemoryFormat;
 pub use pool::{adaptive_avg_pool2d, avg_pool2d, max_pool2d, max_pool2d_with};
@@ -72,6 +79,7 @@ pub use relu::{add_relu, relu};
 pub use resize::{resize_bicubic, resize_bilinear, resize_nearest};
 pub use resized_cross_entropy::resized_cross_entropy;
 pub use sample_norm::{group_norm, layer_norm};
+pub use windows::{WindowSums, is_full_precision_on_cpu, window};
 
 use burn::tensor::Tensor;
 

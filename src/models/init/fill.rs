@@ -4,6 +4,7 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
 
 use super::Distribution;
+use crate::ops::{self, Handle};
 use crate::weights::Weight;
 
 /// What one tensor is filled with.
@@ -37,9 +38,9 @@ impl Fill {
 }
 
 /// Inputs and outputs that a weight `[out, in, kh, kw]` joins.
-pub(super) fn fans(weight: &tch::Tensor) -> (f64, f64) {
-    let size = weight.size();
-    let window = size.iter().skip(2).product::<i64>() as f64;
+pub(super) fn fans(weight: &Handle) -> (f64, f64) {
+    let size = weight.shape();
+    let window = size.iter().skip(2).product::<usize>() as f64;
     let [output, input] = [size[0], size.get(1).copied().unwrap_or(1)];
     (input as f64 * window, output as f64 * window)
 }
@@ -48,7 +49,7 @@ pub(super) fn fans(weight: &tch::Tensor) -> (f64, f64) {
 pub(super) fn write(tensor: &Weight, fill: Fill, seed: u64) {
     let mut target = tensor.tensor.clone();
     if let Fill::Constant(value) = fill {
-        let _ = target.fill_(value);
+        target.fill_with(value);
         return;
     }
     let mut random = Pcg64::seed_from_u64(seed ^ fingerprint(&tensor.name));
@@ -64,15 +65,14 @@ pub(super) fn write(tensor: &Weight, fill: Fill, seed: u64) {
             .map(|it| it as f32)
             .collect(),
     };
-    let size = target.size();
-    target.copy_(&tch::Tensor::from_slice(&values).view(&size[..]).to_kind(tch::Kind::Float));
+    target.write(&values);
 }
 
 /// `count` of [`normals`], each changed by `scale`: on all of libtorch's threads, the same numbers for any number of them.
 fn all_normals(random: &Pcg64, count: usize, scale: impl Fn(f64) -> f32 + Sync) -> Vec<f32> {
     /// Fewer are not worth a thread.
     const WORTH: usize = 1 << 15;
-    let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).clamp(1, count.div_ceil(WORTH).max(1));
+    let threads = ops::threads().clamp(1, count.div_ceil(WORTH).max(1));
     let part = count.div_ceil(threads).next_multiple_of(2).max(2);
     let mut values = vec![0.0; count];
     std::thread::scope(|scope| {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
-use crate::ops::Constant;
+use crate::ops::{self, Constant};
 
 /// Reads a list of numbers, or the path of a file with one: `.npy`, `.json`, `.yaml`. The file is read with the config, so that a
 /// wrong one is told before anything is built or queued.
@@ -44,14 +44,11 @@ fn from_file(path: &Path) -> Result<Vec<f32>, String> {
     match path.extension().and_then(|it| it.to_str()) {
         Some("npy") => {
             std::fs::metadata(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
-            let array = tch::Tensor::read_npy(path).map_err(|error| wrong(&error))?;
-            if array.dim() != 1 {
-                return Err(format!(
-                    "{shown} holds an array of the shape {:?}; expected one number for each class",
-                    array.size()
-                ));
+            let (shape, values) = ops::read_npy(path).map_err(|error| wrong(&error))?;
+            if shape.len() != 1 {
+                return Err(format!("{shown} holds an array of the shape {shape:?}; expected one number for each class"));
             }
-            Vec::try_from(array.to_kind(tch::Kind::Float)).map_err(|error| wrong(&error))
+            Ok(values)
         }
         Some("json") => serde_json::from_str(&text()?).map_err(|error| wrong(&error)),
         Some("yaml" | "yml") => serde_yaml::from_str(&text()?).map_err(|error| wrong(&error)),

@@ -56,25 +56,6 @@ impl CrossEntropyLossConfig {
     fn binary_options(&self, ignore_index: i64) -> BinaryCrossEntropy {
         BinaryCrossEntropy { class_weight: self.class_weight.clone(), ignore_index, reduction: self.reduction() }
     }
-
-    fn binary_weighted(&self, compared: Compared, weight: &Tensor<3>) -> Tensor<1> {
-        let Compared { logits, labels, ignore_index } = compared;
-        let options = self.binary_options(ignore_index);
-        let [_, channels, ..] = logits.dims();
-        let per_element = ops::binary_cross_entropy_per_element(logits.clone(), labels.clone(), &options);
-        let per_element = per_element * weight.clone().unsqueeze_dim::<4>(1);
-        let (sum, count) = (per_element.clone().sum(), per_element.shape().num_elements());
-        match options.reduction {
-            Reduction::Sum => sum,
-            Reduction::Mean => sum / count as f64,
-            Reduction::MeanNonIgnored => {
-                let labels = ops::to_tch(labels);
-                let valid = labels.not_equal(ignore_index).logical_and(&labels.ge(0)).sum(tch::Kind::Float);
-                let count = (valid * channels as f64 + f64::from(f32::EPSILON)).view([1]);
-                sum / ops::from_tch::<1, burn::tensor::Float>(count, &logits.device())
-            }
-        }
-    }
 }
 
 impl Loss for CrossEntropyLossConfig {
@@ -106,7 +87,9 @@ impl Loss for CrossEntropyLossConfig {
             (false, None) => ops::cross_entropy(logits, labels, &self.options(ignore_index)),
             (false, Some(weight)) => ops::cross_entropy_weighted(logits, labels, &self.options(ignore_index), weight.clone()),
             (true, None) => ops::binary_cross_entropy(logits, labels, &self.binary_options(ignore_index)),
-            (true, Some(weight)) => self.binary_weighted(compared, weight),
+            (true, Some(weight)) => {
+                ops::binary_cross_entropy_weighted(logits, labels, &self.binary_options(ignore_index), weight.clone())
+            }
         };
         loss * self.loss_weight
     }

@@ -2,7 +2,6 @@
 
 use burn::tensor::{Tensor, activation};
 use serde::Deserialize;
-use tch::Kind;
 
 use super::{Compared, Loss, LossReduction};
 use crate::models::ModelError;
@@ -43,20 +42,6 @@ impl Default for DiceLossConfig {
     }
 }
 
-impl DiceLossConfig {
-    /// One-hot planes `[n, c, h, w]` of labels `[n, h, w]`; a label that is no class is in none.
-    fn planes(logits: &Tensor<4>, labels: &tch::Tensor) -> tch::Tensor {
-        let [_, classes, ..] = logits.dims();
-        let labels = labels.unsqueeze(1);
-        if classes == 1 {
-            // One channel is the foreground's: mmseg's expansion would score the background.
-            return labels.eq(1).to_kind(Kind::Float);
-        }
-        let values = tch::Tensor::arange(classes as i64, (Kind::Int64, labels.device())).view([1, -1, 1, 1]);
-        labels.eq_tensor(&values).to_kind(Kind::Float)
-    }
-}
-
 impl Loss for DiceLossConfig {
     fn loss_name(&self) -> &str {
         &self.loss_name
@@ -75,9 +60,9 @@ impl Loss for DiceLossConfig {
 
     fn forward(&self, compared: Compared, _: Option<&Tensor<3>>) -> Tensor<1> {
         let Compared { logits, labels, .. } = compared;
-        let device = logits.device();
         let [n, classes, ..] = logits.dims();
-        let mut planes = Self::planes(logits, &ops::to_tch(labels));
+        // One channel is the foreground's: mmseg's expansion would score the background.
+        let mut planes = ops::class_planes(labels, classes, &logits.device());
         let mut predicted = logits.clone();
         if self.activate {
             predicted = match (self.use_sigmoid, classes) {
@@ -87,13 +72,10 @@ impl Loss for DiceLossConfig {
             };
         }
         if let Some(ignored) = self.ignore_index.and_then(|it| usize::try_from(it).ok()).filter(|&it| it < classes) {
-            let classes = tch::Tensor::arange(classes as i64 - 1, (Kind::Int64, planes.device()));
-            let kept = &classes + classes.ge(ignored as i64).to_kind(Kind::Int64);
-            planes = planes.index_select(1, &kept);
-            predicted = predicted.select(1, ops::from_tch::<1, burn::tensor::Int>(kept, &device));
+            (planes, predicted) = (without(planes, ignored), without(predicted, ignored));
         }
         let predicted = predicted.reshape([n as i32, -1]);
-        let target: Tensor<2> = ops::from_tch(planes.reshape([n as i64, -1]), &device);
+        let target = planes.reshape([n as i32, -1]);
         let total = |x: Tensor<2>| x.sum_dim(1);
         let overlap = total(predicted.clone() * target.clone()) * 2.0;
         let similarity = if self.naive_dice {
@@ -107,5 +89,16 @@ impl Loss for DiceLossConfig {
             LossReduction::Sum => loss.sum(),
         };
         loss * self.loss_weight
+    }
+}
+
+/// `x` `[n, c, h, w]` with all channels but one.
+fn without(x: Tensor<4>, channel: usize) -> Tensor<4> {
+    let [n, channels, height, width] = x.dims();
+    let part = |from: usize, to: usize| x.clone().slice([0..n, from..to, 0..height, 0..width]);
+    match channel {
+        0 => part(1, channels),
+        _ if channel + 1 == channels => part(0, channel),
+        _ => ops::concat(vec![part(0, channel), part(channel + 1, channels)]),
     }
 }

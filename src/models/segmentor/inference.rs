@@ -147,39 +147,23 @@ impl Segmentor {
         }
         let mut strips = Vec::new();
         self.strips(images, &windows, ctx, |strip| strips.push(strip));
-        ops::from_tch(tch::Tensor::cat(&strips, 2), &images.device())
+        Tensor::cat(strips, 2)
     }
 
     /// Hands the logits of `images` to `take` in strips `[n, c, rows, w]` from the top, each as soon as no window is left that
     /// reaches into it. Only as many rows of sums are there at a time as a window is high: for all of a large picture's classes
     /// and pixels no memory may be large enough.
-    fn strips(&self, images: &Tensor<4>, windows: &Windows, ctx: &Forward, mut take: impl FnMut(tch::Tensor)) {
+    fn strips(&self, images: &Tensor<4>, windows: &Windows, ctx: &Forward, mut take: impl FnMut(Tensor<4>)) {
         let Windows { size: [rows, columns], tops, lefts } = windows;
-        let (rows, columns) = (*rows as i64, *columns as i64);
-        let [n, _, height, width] = images.dims().map(|it| it as i64);
-        let device = images.device();
-        let source = ops::to_tch(images);
-        let options = (source.kind(), source.device());
-        let empty = || {
-            let sum = tch::Tensor::zeros([n, self.out_channels() as i64, rows, width], options);
-            (sum, tch::Tensor::zeros([1, 1, rows, width], options))
-        };
-        let (mut sum, mut count) = empty();
+        let [n, _, height, width] = images.dims();
+        let mut sums = ops::WindowSums::new([n, self.out_channels(), *rows, width], &images.device());
         for (index, &top) in tops.iter().enumerate() {
             for &left in lefts {
-                let window = source.narrow(2, top as i64, rows).narrow(3, left as i64, columns).contiguous();
-                let logits = ops::to_tch(&self.encode_decode(ops::from_tch(window, &device), ctx));
-                let _ = sum.narrow(3, left as i64, columns).g_add_(&logits);
-                let _ = count.narrow(3, left as i64, columns).g_add_scalar_(1.0);
+                let window = ops::window(images, [top, left], [*rows, *columns]);
+                sums.add(left, &self.encode_decode(window, ctx));
             }
-            let next = tops.get(index + 1).map_or(height, |it| *it as i64);
-            let finished = next - top as i64;
-            take(sum.narrow(2, 0, finished) / count.narrow(2, 0, finished));
-            let (left_sum, left_count) = (sum, count);
-            (sum, count) = empty();
-            let kept = rows - finished;
-            sum.narrow(2, 0, kept).copy_(&left_sum.narrow(2, finished, kept));
-            count.narrow(2, 0, kept).copy_(&left_count.narrow(2, finished, kept));
+            let next = tops.get(index + 1).copied().unwrap_or(height);
+            take(sums.finish(next - top));
         }
     }
 
@@ -200,9 +184,7 @@ impl Segmentor {
             && geometry.iter().all(|it| it.flip.is_none())
         {
             let windows = Windows::new(&images, stride, crop);
-            let values = ops::to_tch(&images);
-            let on_cpu = values.device() == tch::Device::Cpu && values.kind() == tch::Kind::Float;
-            let free = on_cpu || geometry.iter().all(|it| it.img_shape == it.ori_shape);
+            let free = ops::is_full_precision_on_cpu(&images) || geometry.iter().all(|it| it.img_shape == it.ori_shape);
             let [n, _, height, width] = images.dims();
             if !windows.is_one() && (free || n * self.out_channels() * height * width > LARGE) {
                 return self.label_maps_by_strips(&images, &windows, geometry, ctx);
@@ -231,13 +213,13 @@ impl Segmentor {
         let mut maps: Vec<_> = geometry.iter().map(new).collect();
         let mut taken = 0;
         self.strips(images, windows, ctx, |strip| {
-            let rows = strip.size()[2] as usize;
+            let [_, channels, rows, _] = strip.dims();
             for (index, (map, it)) in maps.iter_mut().zip(geometry).enumerate() {
                 let [height, width] = kept(it);
                 // Below it and on its right there is padding.
                 let rows = rows.min(height.saturating_sub(taken));
                 if rows > 0 {
-                    map.push(&strip.narrow(0, index as i64, 1).narrow(2, 0, rows as i64).narrow(3, 0, width as i64));
+                    map.push(&strip.clone().slice([index..index + 1, 0..channels, 0..rows, 0..width]));
                 }
             }
             taken += rows;
@@ -264,8 +246,7 @@ impl Segmentor {
         if channels > 1 {
             return segmentation(&ops::label_map(logits));
         }
-        let labels = ops::to_tch(logits).sigmoid().gt(self.threshold()).to_kind(tch::Kind::Uint8).squeeze_dim(1);
-        segmentation(&ops::from_tch(labels, &logits.device()))
+        segmentation(&ops::foreground(logits, self.threshold()))
     }
 
     /// The label map of every image of a batch, each at its `ori_shape`.
@@ -279,8 +260,6 @@ impl Segmentor {
 /// Labels `[1, h, w]` stored as bytes, on the host.
 fn segmentation(labels: &Tensor<3, Int>) -> Segmentation {
     let [_, height, width] = labels.dims();
-    let labels = ops::to_tch(labels).to_device(tch::Device::Cpu).contiguous().flatten(0, -1);
-    let mut data = vec![0; height * width];
-    labels.copy_data_u8(&mut data, height * width);
+    let data = ops::to_tch(labels).bytes();
     Segmentation { height, width, data }
 }
