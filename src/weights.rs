@@ -144,7 +144,7 @@ impl IntoIterator for Weights {
     type IntoIter = std::vec::IntoIter<Weight>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.to_vec().into_iter()
+        self.iter().cloned().collect::<Vec<_>>().into_iter()
     }
 }
 

@@ -36,11 +36,11 @@ fn total(name: &str, parts: &[Part], counts: impl Fn(&Part) -> bool) -> [String;
 fn trained_size(experiment: &Experiment) -> [usize; 2] {
     let own = experiment.model.data_preprocessor().and_then(|it| it.size);
     let sources = experiment.train_dataloader.iter().flat_map(|it| it.dataset.sources(""));
-    let crops = sources.flat_map(|it| it.pipeline().to_vec()).filter_map(|it| match it {
+    let mut crops = sources.flat_map(|it| it.pipeline().to_vec()).filter_map(|it| match it {
         Transform::RandomCrop(crop) => Some(crop.crop_size.0),
         _ => None,
     });
-    own.or_else(|| crops.last()).unwrap_or(USUAL)
+    own.or_else(|| crops.next_back()).unwrap_or(USUAL)
 }
 
 fn row(part: &Part) -> [String; 5] {

@@ -210,7 +210,7 @@ mod tests {
             Activation::Tanh => burn_activation::tanh(x),
             Activation::GELU { tanh: false } => x.clone() * ((x * 0.5f64.sqrt()).erf() + 1.0) * 0.5,
             Activation::GELU { tanh: true } => {
-                let inner = (x.clone() + x.clone().powi_scalar(3) * 0.044715) * (2.0 / std::f64::consts::PI).sqrt();
+                let inner = (x.clone() + x.clone().powi_scalar(3) * 0.044_715) * (2.0 / std::f64::consts::PI).sqrt();
                 x * (inner.tanh() + 1.0) * 0.5
             }
             Activation::SiLU => x.clone() * burn_activation::sigmoid(x),

@@ -3,6 +3,7 @@
 //! Burn writes over a tensor that it consumes when it counts one owner of its storage. libtorch's handles are not in that count,
 //! so a storage that both sides know may cross here alone, and only as a [`Handle`], which is.
 
+use std::ffi::c_void;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::sync::Arc;
@@ -21,10 +22,16 @@ pub struct Handle(TchTensor);
 thread_local! {
     /// Part of every storage whose owners are not all known. One owner of it is never given back, so it never has a last one.
     static SHARED: StorageRef = {
-        let shared: StorageRef = Arc::new(std::ptr::null_mut());
+        let shared = counted(std::ptr::null_mut());
         std::mem::forget(Arc::clone(&shared));
         shared
     };
+}
+
+/// A place as burn-tch counts its owners.
+#[expect(clippy::arc_with_non_send_sync, reason = "burn-tch's own type, which it sends between threads")]
+fn counted(place: *mut c_void) -> StorageRef {
+    Arc::new(place)
 }
 
 impl Handle {
@@ -34,7 +41,7 @@ impl Handle {
         if aten::is_exclusive(&tensor) {
             return Self(TchTensor::new(tensor));
         }
-        let storage = Storage::View { buffer_ref: SHARED.with(Arc::clone), view_ref: Arc::new(tensor.data_ptr()) };
+        let storage = Storage::View { buffer_ref: SHARED.with(Arc::clone), view_ref: counted(tensor.data_ptr()) };
         Self(TchTensor { tensor, storage })
     }
 
@@ -58,6 +65,7 @@ impl Handle {
     }
 
     /// The same values in another shape; a view where that is possible.
+    #[must_use]
     pub fn reshaped(&self, shape: &[i64]) -> Self {
         self.derive(self.reshape(shape))
     }

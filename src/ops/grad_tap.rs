@@ -32,8 +32,11 @@ thread_local! {
 #[derive(Clone)]
 pub struct Leaf {
     id: LeafId,
-    take: Arc<dyn Fn(&mut Gradients) -> Option<Handle> + Send + Sync>,
+    take: Arc<Take>,
 }
+
+/// Takes a gradient out of all.
+type Take = dyn Fn(&mut Gradients) -> Option<Handle> + Send + Sync;
 
 impl Leaf {
     /// The leaf that `x` is, if training gives it a gradient.

@@ -105,7 +105,7 @@ impl Function<1> for Known {
 
     fn backward(&self, (): (), grad: Handle, _: [bool; 1]) -> [Option<Handle>; 1] {
         let scaled = |slope: &Handle| {
-            let scaled = computed("cross_entropy backward", [&slope], slope.f_mul(&grad));
+            let scaled = computed("cross_entropy backward", [slope], slope.f_mul(&grad));
             Handle::new(scaled.to_kind(self.kind))
         };
         [self.slope.as_ref().map(scaled)]

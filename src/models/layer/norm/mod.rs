@@ -43,7 +43,7 @@ impl NormConfig {
     /// Whether a norm of feature maps with so many channels can be made of it. Errors name keys below `norm_cfg`.
     pub fn check(&self, channels: usize) -> Result<(), ModelError> {
         match self {
-            Self::GN(it) if channels % it.num_groups != 0 => {
+            Self::GN(it) if !channels.is_multiple_of(it.num_groups) => {
                 let problem = format!("{} groups do not divide {channels} channels", it.num_groups);
                 Err(ModelError::config("norm_cfg.num_groups", problem))
             }
