@@ -71,8 +71,7 @@ impl Builder {
     /// The bias of a layer with this weight.
     pub fn bias<const D: usize>(&self, weight: &Param<Tensor<D>>, length: usize, fill: Fill) -> Param<Tensor<1>> {
         let param = Param::from_tensor(Tensor::zeros([length], &self.device));
-        let of = self.made.borrow().get(&weight.id).copied();
-        let of = of.unwrap_or(Made { role: Role::Parameter, layer: Layer::Own, depthwise: false, fill: None });
+        let of = self.made.borrow().get(&weight.id).copied().expect("the weight was made by this builder");
         self.note(param.id, Made { fill: Some(fill), ..of });
         param
     }

@@ -81,16 +81,16 @@ pub trait RunNeck {
     fn forward(&self, features: Vec<Tensor<4>>, ctx: &Forward) -> Vec<Tensor<4>>;
 }
 
-/// The config of a head.
-pub trait HeadSpec: Debug {
+/// The config of a head, the keys that every head has among its own ([`Both`](crate::config::Both)).
+pub trait HeadSpec: Debug + AsRef<DecodeConfig> + AsMut<DecodeConfig> {
     /// The keys that every head has.
-    fn shared(&self) -> &DecodeConfig;
-
-    fn shared_mut(&mut self) -> &mut DecodeConfig;
+    fn shared(&self) -> &DecodeConfig {
+        self.as_ref()
+    }
 
     /// The settings of its norms, for `sync_bn`.
     fn norms(&mut self) -> Vec<&mut NormConfig> {
-        self.shared_mut().norm_cfg.iter_mut().collect()
+        self.as_mut().norm_cfg.iter_mut().collect()
     }
 
     /// What becomes of several feature maps: heads that take them as they are say so themselves.

@@ -28,14 +28,6 @@ fn default_dilations() -> Vec<usize> {
 }
 
 impl HeadSpec for ASPPHeadConfig {
-    fn shared(&self) -> &DecodeConfig {
-        &self.shared
-    }
-
-    fn shared_mut(&mut self) -> &mut DecodeConfig {
-        &mut self.shared
-    }
-
     fn check(&self, _: &[Feature]) -> Result<(), ModelError> {
         self.shared.one_map()
     }

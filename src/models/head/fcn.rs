@@ -32,14 +32,6 @@ pub struct FCNKeys {
 }
 
 impl HeadSpec for FCNHeadConfig {
-    fn shared(&self) -> &DecodeConfig {
-        &self.shared
-    }
-
-    fn shared_mut(&mut self) -> &mut DecodeConfig {
-        &mut self.shared
-    }
-
     fn check(&self, _: &[Feature]) -> Result<(), ModelError> {
         self.shared.one_map()?;
         if self.kernel_size.is_multiple_of(2) {

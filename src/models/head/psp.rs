@@ -29,14 +29,6 @@ fn default_pool_scales() -> Vec<usize> {
 }
 
 impl HeadSpec for PSPHeadConfig {
-    fn shared(&self) -> &DecodeConfig {
-        &self.shared
-    }
-
-    fn shared_mut(&mut self) -> &mut DecodeConfig {
-        &mut self.shared
-    }
-
     fn check(&self, _: &[Feature]) -> Result<(), ModelError> {
         self.shared.one_map()?;
         if self.pool_scales.is_empty() {

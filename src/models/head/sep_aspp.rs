@@ -33,14 +33,6 @@ fn default_dilations() -> Vec<usize> {
 }
 
 impl HeadSpec for DepthwiseSeparableASPPHeadConfig {
-    fn shared(&self) -> &DecodeConfig {
-        &self.shared
-    }
-
-    fn shared_mut(&mut self) -> &mut DecodeConfig {
-        &mut self.shared
-    }
-
     fn check(&self, inputs: &[Feature]) -> Result<(), ModelError> {
         self.shared.one_map()?;
         let first = inputs.first().map_or(0, |it| it.channels);

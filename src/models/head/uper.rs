@@ -29,14 +29,6 @@ fn default_pool_scales() -> Vec<usize> {
 }
 
 impl HeadSpec for UPerHeadConfig {
-    fn shared(&self) -> &DecodeConfig {
-        &self.shared
-    }
-
-    fn shared_mut(&mut self) -> &mut DecodeConfig {
-        &mut self.shared
-    }
-
     fn transform(&self) -> Option<InputTransform> {
         Some(InputTransform::MultipleSelect)
     }
