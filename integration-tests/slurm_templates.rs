@@ -162,6 +162,26 @@ fn bad_input_is_one_line_and_nothing_is_submitted() {
 }
 
 #[test]
+fn a_training_that_will_hardly_fit_on_a_gpu_of_the_site_is_told_of_before_it_waits() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let sbatch = ("sbatch", "cat >/dev/null; echo 'Submitted batch job 42'");
+    let said = |memory: &str, command: &str, last: &[&str]| {
+        let site = folder.path().join("small.yaml");
+        fs::write(&site, format!("gpu: {{memory: {memory}}}\n")).expect("writes");
+        let mut order = login_node(folder.path(), &[ANSWERS, PARTITIONS, ("srun", ""), sbatch]);
+        order.args([command, "dev", "x", CONFIG, "--site"]).arg(site).args(last);
+        let output = ends_in(order.arg("--work-dir").arg(folder.path().join("work")), 0);
+        text(&output.stderr) + &text(&output.stdout)
+    };
+    let warning = "a GPU here has 1.0 GiB: it will hardly fit";
+    for (command, last) in [("train", &["--batch"][..]), ("slurm_train", &["--submit"])] {
+        let told = said("1G", command, last);
+        assert!(told.contains(warning), "{command} {last:?}: {told}");
+    }
+    assert!(!said("80G", "train", &["--batch"]).contains("hardly fit"));
+}
+
+#[test]
 fn job_ids_are_found_between_banners() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let submit = |answer: &str| {

@@ -7,12 +7,13 @@ use std::process::{Command, exit};
 const OLDEST: (u32, u32) = (2, 9);
 const NEWEST: (u32, u32) = (2, 11);
 
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     "cpp/collective.cpp",
     "cpp/cuda.cpp",
     "cpp/device.cpp",
     "cpp/dispatch.cpp",
     "cpp/label_map.cpp",
+    "cpp/memory.cpp",
     "cpp/pixel_loss.cpp",
     "cpp/pixel_loss_cuda.cpp",
     "cpp/profile.cpp",

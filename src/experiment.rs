@@ -288,6 +288,17 @@ impl Experiment {
         agreement::check_test(self, out)
     }
 
+    /// Height and width of images in training: the preprocessor's, else the crop's, else what mmseg's configs crop to most often.
+    pub fn trained_size(&self) -> [usize; 2] {
+        let own = self.model.data_preprocessor().and_then(|it| it.size);
+        let sources = self.train_dataloader.iter().flat_map(|it| it.dataset.sources(""));
+        let mut crops = sources.flat_map(|it| it.pipeline().to_vec()).filter_map(|it| match it {
+            Transform::RandomCrop(crop) => Some(crop.crop_size.0),
+            _ => None,
+        });
+        own.or_else(|| crops.next_back()).unwrap_or([512, 512])
+    }
+
     /// The hook that logs; one that is null has an interval without an end.
     pub fn logger(&self) -> LoggerHook {
         match &self.default_hooks.logger {

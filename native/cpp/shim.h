@@ -90,6 +90,11 @@ int segslurm_cuda_count(int* count);
 int segslurm_cuda_card(int index, uint8_t** name, size_t* size, uint64_t* memory, int* major, int* minor);
 int segslurm_cuda_select(int index);
 
+// memory.cpp
+int segslurm_count_memory(int count);
+int segslurm_memory(int64_t* now);
+int segslurm_memory_course(int64_t* course, size_t capacity, size_t* count);
+
 // profile.cpp
 int segslurm_profile_begin();
 int segslurm_profile_end(int64_t* kernels, int64_t* nanoseconds, uint8_t** table, size_t* size);

@@ -145,6 +145,10 @@ unsafe extern "C" {
     ) -> c_int;
     pub(crate) fn segslurm_cuda_select(index: c_int) -> c_int;
 
+    pub(crate) fn segslurm_count_memory(count: c_int) -> c_int;
+    pub(crate) fn segslurm_memory(now: *mut i64) -> c_int;
+    pub(crate) fn segslurm_memory_course(course: *mut i64, capacity: usize, count: *mut usize) -> c_int;
+
     pub(crate) fn segslurm_profile_begin() -> c_int;
     pub(crate) fn segslurm_profile_end(kernels: *mut i64, nanoseconds: *mut i64, table: *mut *mut u8, size: *mut usize) -> c_int;
 

@@ -6,6 +6,7 @@ use super::args::ConfigArgs;
 use super::outline;
 use crate::exit::Exit;
 use crate::experiment::Experiment;
+use crate::runner::Footprint;
 use crate::terminal;
 
 /// Print the merged config
@@ -22,6 +23,9 @@ pub(crate) struct Args {
     /// Height and width of the image that --check is about; the size that the model is trained with, unless given
     #[arg(long, num_args = 1..=2, value_names = ["HEIGHT", "WIDTH"], requires = "check", value_parser = clap::value_parser!(u32).range(1..=65536))]
     shape: Vec<u32>,
+    /// Also print about how much memory a training step takes, found by steps on small images
+    #[arg(long, requires = "check")]
+    memory: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -37,6 +41,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         experiment.remarks.iter().for_each(|it| terminal::note(format!("segslurm: {it}")));
         let shape = args.shape.first().map(|&height| [height, *args.shape.last().unwrap_or(&height)].map(|it| it as usize));
         terminal::print(outline::table(&experiment, shape)?)?;
+        if args.memory {
+            terminal::print(format!("\n{}", Footprint::of(&experiment, shape)?))?;
+        }
         return Ok(Exit::Done);
     }
     let text = match args.format {

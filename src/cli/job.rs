@@ -17,6 +17,7 @@ use crate::experiment::Experiment;
 use crate::launch::local::{Local, Machines};
 use crate::launch::slurm::Foreground;
 use crate::rundir::{RunDir, stamp_now, write_atomically};
+use crate::runner::Footprint;
 use crate::shipped;
 use crate::slurm::client::{self, Reach, SlurmError};
 use crate::slurm::job::{JobSpec, Kind};
@@ -181,6 +182,7 @@ impl Order<'_> {
             terminal::note(format!("segslurm: {note}"));
         }
         plan.usable()?;
+        plan.hardly_fits(order.kind).iter().for_each(|it| terminal::note(format!("segslurm: {it}")));
         plan.log_folder()?;
         if submit.batch {
             return plan.submit(&script);
@@ -234,7 +236,10 @@ impl Order<'_> {
         plan.usable()?;
         match plan.without_slurm() {
             Some(without) => Err(Failure::new(Exit::Unavailable, format!("cannot submit: {without}")).into()),
-            None => plan.submit(&text),
+            None => {
+                plan.hardly_fits(order.kind).iter().for_each(|it| terminal::note(format!("segslurm: {it}")));
+                plan.submit(&text)
+            }
         }
     }
 
@@ -269,6 +274,7 @@ impl Order<'_> {
         for note in &plan.spec.notes {
             let _ = writeln!(text, "{note}");
         }
+        plan.hardly_fits(self.kind).iter().for_each(|it| text += &format!("{it}\n"));
         plan.log_folder()?;
         match plan.without_slurm() {
             Some(without) if submit.no_fallback => {
@@ -309,6 +315,15 @@ impl Plan {
         let Some(why) = &self.never else { return Ok(()) };
         let message = format!("the job asks for {} GPUs, but its ranks could use none: {why}", self.spec.shape.ranks);
         Err(Failure::new(Exit::Unavailable, message))
+    }
+
+    /// What to say of a training that a GPU of this site has hardly enough memory for, as far as the profile knows.
+    fn hardly_fits(&self, kind: Kind) -> Option<String> {
+        let memory = self.site.as_ref()?.gpu.memory.filter(|_| kind == Kind::Train && self.spec.shape.gpus_per_node > 0)?;
+        match Footprint::of(&self.experiment, None) {
+            Ok(footprint) => footprint.misfit(memory.0),
+            Err(error) => Some(format!("how much memory a training step takes was not found: {error:#}")),
+        }
     }
 
     /// Why there is no Slurm here, if there is none.

@@ -2,16 +2,12 @@
 
 use burn::tensor::Device;
 
-use crate::data::Transform;
 use crate::experiment::Experiment;
 use crate::models::Part;
 
-/// What mmseg's configs crop to most often, for those that say nothing.
-const USUAL: [usize; 2] = [512, 512];
-
 /// The table for images of `shape` (height, width), or of the size that the model is trained with.
 pub(super) fn table(experiment: &Experiment, shape: Option<[usize; 2]>) -> anyhow::Result<String> {
-    let size = shape.unwrap_or_else(|| trained_size(experiment));
+    let size = shape.unwrap_or_else(|| experiment.trained_size());
     let segmentor = experiment.model.init(&Device::libtorch().autodiff(), 0)?;
     let parts = segmentor.outline(size);
     let mut rows = vec![["part", "gives", "parameters", "trained", "multiply-adds"].map(str::to_owned)];
@@ -30,17 +26,6 @@ fn total(name: &str, parts: &[Part], counts: impl Fn(&Part) -> bool) -> [String;
     let cost: u64 = counted().map(|it| it.multiply_adds).sum();
     let [parameters, trained, cost] = [parameters as f64, trained as f64, cost as f64].map(number);
     [name.to_owned(), String::new(), parameters, trained, cost]
-}
-
-/// The size of images in training: the preprocessor's, else the crop's.
-fn trained_size(experiment: &Experiment) -> [usize; 2] {
-    let own = experiment.model.data_preprocessor().and_then(|it| it.size);
-    let sources = experiment.train_dataloader.iter().flat_map(|it| it.dataset.sources(""));
-    let mut crops = sources.flat_map(|it| it.pipeline().to_vec()).filter_map(|it| match it {
-        Transform::RandomCrop(crop) => Some(crop.crop_size.0),
-        _ => None,
-    });
-    own.or_else(|| crops.next_back()).unwrap_or(USUAL)
 }
 
 fn row(part: &Part) -> [String; 5] {

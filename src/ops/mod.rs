@@ -79,6 +79,7 @@ pub use relu::{add_relu, relu};
 pub use resize::{resize_bicubic, resize_bilinear, resize_nearest};
 pub use resized_cross_entropy::resized_cross_entropy;
 pub use sample_norm::{group_norm, layer_norm};
+pub use segslurm_native::memory::Counted as CountedMemory;
 pub use windows::{WindowSums, is_full_precision_on_cpu, window};
 
 use burn::tensor::Tensor;

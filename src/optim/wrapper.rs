@@ -130,6 +130,15 @@ impl OptimWrapperConfig {
         }
     }
 
+    /// The same where there is no GPU: float16 is bfloat16, which takes as much memory.
+    #[must_use]
+    pub fn for_cpu(mut self) -> Self {
+        if let Self::AmpOptimWrapper(it) = &mut self {
+            it.dtype = it.dtype.map(|_| AmpDtype::Bfloat16);
+        }
+        self
+    }
+
     /// Checks what no single key can: settings that contradict each other.
     pub fn validate(&self) -> Result<(), OptimError> {
         let fail = |text: String| Err(OptimError(text));

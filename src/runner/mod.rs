@@ -4,6 +4,7 @@
 
 mod build;
 mod evaluate;
+mod footprint;
 mod interrupt;
 mod journal;
 mod keeping;
@@ -24,6 +25,7 @@ mod train;
 mod weights;
 
 pub use build::{Setting, Training};
+pub use footprint::Footprint;
 pub use interrupt::{Interrupt, ignores_hangups};
 pub use learner::Learner;
 pub use memory_format::decide as decide_memory_format;

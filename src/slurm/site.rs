@@ -53,6 +53,30 @@ pub struct GpuRequest {
     /// The kind of GPU, as in `--gres=gpu:a100:8`.
     #[serde(rename = "type")]
     pub kind: Option<String>,
+    /// How much memory one has, `80G`: a training that will hardly fit is told of before it waits.
+    pub memory: Option<Bytes>,
+}
+
+/// An amount of memory as Slurm writes it, with K, M, G or T for powers of 1024.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Bytes(pub u64);
+
+impl TryFrom<String> for Bytes {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let wrong = || format!("{} is no amount of memory: expected a number with K, M, G or T, such as 80G", quoted(&text));
+        let shift = match text.bytes().last().map(|it| it.to_ascii_uppercase()) {
+            Some(b'K') => 10,
+            Some(b'M') => 20,
+            Some(b'G') => 30,
+            Some(b'T') => 40,
+            _ => return Err(wrong()),
+        };
+        let number: u64 = text[..text.len() - 1].trim().parse().map_err(|_| wrong())?;
+        number.checked_mul(1 << shift).map(Self).ok_or_else(wrong)
+    }
 }
 
 /// One profile. Every key is optional; those that have a flag mean what the flag means.
@@ -222,7 +246,7 @@ pub fn port_range(text: &str) -> Result<(u16, u16), String> {
 mod tests {
     use super::*;
 
-    const PROFILE: &str = "clusters: [big]\ngpu: {dialect: gpus-per-node, type: a100}\naccount: vision\ntime: 1-00:00:00\n\
+    const PROFILE: &str = "clusters: [big]\ngpu: {dialect: gpus-per-node, type: a100, memory: 80G}\naccount: vision\ntime: 1-00:00:00\n\
                            setup: [module load cuda]\nrequeue: false\nports: 20000-20999\ntemplate: {train: mine.j2}\n";
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -238,7 +262,10 @@ mod tests {
         let folder = folder(&[("one.yaml", PROFILE), ("example.yaml", "nonsense: ["), ("two.yaml", "# nothing\n")]);
         let folders = [PathBuf::from("/does/not/exist"), folder.path().to_owned()];
         let site = Site::named("one", &folders).expect("there");
-        assert_eq!(site.gpu, GpuRequest { dialect: Dialect::GpusPerNode, kind: Some("a100".to_owned()) });
+        assert_eq!(
+            site.gpu,
+            GpuRequest { dialect: Dialect::GpusPerNode, kind: Some("a100".to_owned()), memory: Some(Bytes(80 << 30)) }
+        );
         assert_eq!(site.option("account"), Some("vision".to_owned()));
         assert_eq!((site.option("requeue"), site.option("no-requeue")), (None, Some(String::new())));
         assert_eq!(site.template.train, Some(folder.path().join("mine.j2")));
@@ -254,6 +281,8 @@ mod tests {
         let error = parse("account: a\npartion: dev\n");
         assert!(error.contains("x.yaml: unknown field `partion`") && error.contains("line 2"), "{error}");
         assert!(parse("gpu: {dialect: gress}").contains("unknown variant `gress`"));
+        assert!(parse("gpu: {memory: 80}").contains("expected a number with K, M, G or T"));
+        assert!(parse("gpu: {memory: 99999999999T}").contains("is no amount of memory"));
         assert!(parse("ports: 5-1").contains("expected FIRST-LAST"));
         let folder = folder(&[("one.yaml", "")]);
         let error = Site::named("other", &[folder.path().to_owned()]).expect_err("unknown").to_string();
