@@ -5,5 +5,5 @@ set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
-cargo build --release --bin segslurm --example bench
+cargo build --release --workspace --bin segslurm --bin bench
 exec python3 scripts/bench/compare.py "$@"

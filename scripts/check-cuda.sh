@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 LIBTORCH=$(scripts/libtorch.sh cuda)
 export LIBTORCH CARGO_TARGET_DIR=target/cuda
-cargo build --release --bin segslurm --example bench
+cargo build --release --workspace --bin segslurm --bin bench
 cargo test --release --package segslurm-native --no-run
 segslurm=target/cuda/release/segslurm
 

@@ -3,7 +3,8 @@
 # the program, and PSPNet-R50 at 512x1024 beside mmsegmentation's model. Every part runs, whatever became of those before it; the
 # exit code is 1 if one failed.
 #
-# What is checked is the kit of `make gpu-kit` where there is one (then PyTorch's own libraries are used), else a build made here.
+# What is checked is the kit of `make gpu-kit`, in whose folder or beside which this is started (then PyTorch's own libraries are
+# used), else a build made here.
 # Parts by name: scripts/gpu-check.sh operations runs memory speed; OUT names a folder for the full figures.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
@@ -12,6 +13,7 @@ nvidia-smi -L >/dev/null 2>&1 || { echo "no GPU here: nvidia-smi -L finds none; 
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 
 kit=target/gpu-kit
+[ -x segslurm ] && kit=.
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 out=${OUT:-$work/out}
@@ -28,8 +30,8 @@ if [ -x "$kit/segslurm" ]; then
 else
     LIBTORCH=$(scripts/libtorch.sh cuda) || exit
     export LIBTORCH
-    CARGO_TARGET_DIR=target/cuda cargo build --release --bin segslurm --example bench || exit
-    segslurm=$PWD/target/cuda/release/segslurm bench=$PWD/target/cuda/release/examples/bench
+    CARGO_TARGET_DIR=target/cuda cargo build --release --workspace --bin segslurm --bin bench || exit
+    segslurm=$PWD/target/cuda/release/segslurm bench=$PWD/target/cuda/release/bench
 fi
 
 failed=()

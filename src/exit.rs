@@ -1,6 +1,10 @@
 //! Exit codes: what a script around segslurm can rely on. They follow BSD's sysexits where one fits.
 
+use std::error::Error;
+use std::fmt::Display;
 use std::process::ExitCode;
+
+use segslurm_native::{NativeError, words};
 
 /// Why the process ended. [`Exit::code`] is the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +85,12 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// An error message together with the exit code that it ends in.
+/// An error that knows which code a program ends in for it. An error type without one cannot leave segslurm: it does not compile.
+pub trait Exits: Error + 'static {
+    fn exit(&self) -> Exit;
+}
+
+/// What a program ends in: an error's words, with its causes, and the exit code.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
@@ -90,15 +99,64 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Where memory ran out it is that, whatever was being done.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into() }
+        let message = message.into();
+        let exit = match exit {
+            Exit::Software | Exit::Data if words::lacks_memory(&message) => Exit::OutOfMemory,
+            exit => exit,
+        };
+        Self { exit, message }
+    }
+
+    /// Something that cannot be, unless segslurm itself is wrong.
+    pub fn fault(message: impl Display) -> Self {
+        let message = format!("a fault of segslurm's own: {message}; please report it with the command line");
+        Self { exit: Exit::Software, message }
+    }
+
+    /// The same, with what was being done in front.
+    #[must_use]
+    pub fn within(self, what: impl Display) -> Self {
+        Self::new(self.exit, format!("{what}: {}", self.message))
+    }
+}
+
+impl<E: Exits> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::new(error.exit(), told(&error))
+    }
+}
+
+/// Says of a result what was being done.
+pub trait Within<T> {
+    fn within(self, what: impl Display) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<Failure>> Within<T> for Result<T, E> {
+    fn within(self, what: impl Display) -> Result<T, Failure> {
+        self.map_err(|error| error.into().within(what))
+    }
+}
+
+/// libtorch refused something that nobody asked of it.
+impl Exits for NativeError {
+    fn exit(&self) -> Exit {
+        Exit::Software
+    }
+}
+
+/// As [`NativeError`].
+impl Exits for tch::TchError {
+    fn exit(&self) -> Exit {
+        Exit::Software
     }
 }
 
 /// An error and its causes on one line, each said once: many an error's own words hold its cause's already.
-pub fn told(error: &anyhow::Error) -> String {
+fn told(error: &(dyn Error + 'static)) -> String {
     let mut told = String::new();
-    for cause in error.chain().map(ToString::to_string) {
+    for cause in std::iter::successors(Some(error), |&it| it.source()).map(ToString::to_string) {
         if !told.contains(&cause) {
             told = if told.is_empty() { cause } else { format!("{told}: {cause}") };
         }
@@ -118,12 +176,32 @@ mod tests {
         source: io::Error,
     }
 
+    impl Exits for Unreadable {
+        fn exit(&self) -> Exit {
+            Exit::Data
+        }
+    }
+
+    fn unreadable() -> Unreadable {
+        Unreadable { source: io::Error::from_raw_os_error(2) }
+    }
+
     #[test]
     fn a_cause_is_told_once() {
-        let error = anyhow::Error::from(Unreadable { source: io::Error::from_raw_os_error(2) });
-        assert_eq!(told(&error), "cannot read a.txt: No such file or directory (os error 2); is it there?");
-        let outer = error.context("the third image");
-        assert_eq!(told(&outer), "the third image: cannot read a.txt: No such file or directory (os error 2); is it there?");
+        let failure = Failure::from(unreadable());
+        assert_eq!(failure.message, "cannot read a.txt: No such file or directory (os error 2); is it there?");
+        let outer = Err::<(), _>(unreadable()).within("the third image").expect_err("it is one");
+        assert_eq!(outer.message, format!("the third image: {}", failure.message));
+        assert_eq!(outer.exit, Exit::Data);
+    }
+
+    #[test]
+    fn a_lack_of_memory_has_a_code_of_its_own_whatever_was_being_done() {
+        let lack = "CUDA out of memory. Tried to allocate 2 GiB";
+        assert_eq!(Failure::new(Exit::Data, format!("a batch cannot be copied to Cuda(0): {lack}")).exit, Exit::OutOfMemory);
+        assert_eq!(Failure::from(NativeError(lack.to_owned())).within("the optimizer's step").exit, Exit::OutOfMemory);
+        // What another rank said of itself is not this one's reason.
+        assert_eq!(Failure::new(Exit::Unavailable, format!("rank 1 failed: {lack}")).exit, Exit::Unavailable);
     }
 
     #[test]

@@ -204,12 +204,9 @@ impl Experiment {
             ConfigError::Partly { faults, rest } => {
                 let rest = completion::complete(&rest).ok().and_then(|it| it.read::<Self>(&USUAL_NAMES).err());
                 let more = rest.into_iter().flat_map(|it| it.errors).filter(|it| !it.is_lack());
-                Failure::new(Exit::Config, ConfigError::all(std::iter::once(*faults).chain(more).collect()).to_string())
+                ConfigError::all(std::iter::once(*faults).chain(more).collect()).into()
             }
-            ConfigError::Read { ref source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                Failure::new(Exit::NoInput, error.to_string())
-            }
-            _ => Failure::new(Exit::Config, error.to_string()),
+            error => error.into(),
         })
     }
 
@@ -251,7 +248,7 @@ impl Experiment {
                 if errors.is_empty() {
                     return Ok(vec!["this is a piece of a config: it has no model".to_owned()]);
                 }
-                Err(Failure::new(Exit::Config, ConfigError::all(errors).to_string()))
+                Err(ConfigError::all(errors).into())
             }
         }
     }

@@ -22,7 +22,7 @@ use rand::{RngCore, SeedableRng};
 use serde::{Deserialize, Serialize};
 use time::macros::format_description;
 
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Exits};
 use crate::rundir;
 use crate::slurm::client;
 use crate::slurm::env::Job;
@@ -90,10 +90,9 @@ pub enum LockError {
     Write { path: PathBuf, source: io::Error },
 }
 
-impl From<LockError> for Failure {
-    fn from(error: LockError) -> Self {
-        let exit = if matches!(error, LockError::Write { .. }) { Exit::CannotWrite } else { Exit::Unavailable };
-        Self::new(exit, error.to_string())
+impl Exits for LockError {
+    fn exit(&self) -> Exit {
+        if matches!(self, Self::Write { .. }) { Exit::CannotWrite } else { Exit::Unavailable }
     }
 }
 

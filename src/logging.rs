@@ -21,7 +21,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::exit::{Exit, Failure, told};
+use crate::exit::{Exit, Failure};
 use crate::rundir;
 
 /// `log_level`: from which level on lines are logged. Python's names, as configs of mmengine have them, its numbers, and
@@ -154,8 +154,8 @@ impl Console {
     }
 
     /// Writes the error that ends this process into the log file; the terminal gets it from whoever ends the process.
-    pub fn keep(&self, error: &anyhow::Error) {
-        let line = line_start("ERROR").map(|start| format!("{start}{}\n", told(error))).unwrap_or_default();
+    pub fn keep(&self, failure: &Failure) {
+        let line = line_start("ERROR").map(|start| format!("{start}{failure}\n")).unwrap_or_default();
         if let Ok(mut file) = self.file.lock()
             && let Some(file) = file.as_mut()
         {

@@ -10,7 +10,7 @@ use segslurm_native::device::allow_tf32;
 use crate::checkpoint::{Places, Source};
 use crate::config::Config;
 use crate::dist::{self, Accelerator, Group, Launched, Launcher};
-use crate::exit::{Exit, Failure, told};
+use crate::exit::{Exit, Failure};
 use crate::experiment::Experiment;
 use crate::lock::{Holder, Lock};
 use crate::logging::Console;
@@ -35,9 +35,9 @@ pub struct Task {
 pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Trains as one rank.
-pub fn train(task: &Task, variables: Variables) -> anyhow::Result<Exit> {
-    dist::tether(variables).map_err(Failure::from)?;
-    let interrupt = Interrupt::listen()?;
+pub fn train(task: &Task, variables: Variables) -> Result<Exit, Failure> {
+    dist::tether(variables)?;
+    let interrupt = Interrupt::listen().map_err(|error| Failure::fault(format!("cannot listen to signals: {error}")))?;
     let config = Experiment::load_config(&task.config, &task.overrides)?;
     let setting = prepare(task, &config, variables, Purpose::Train)?;
     let (group, console) = (setting.group.clone(), setting.console.clone());
@@ -50,8 +50,8 @@ pub fn train(task: &Task, variables: Variables) -> anyhow::Result<Exit> {
 }
 
 /// Tests a checkpoint as one rank. Returns where this start's files are, on the rank that writes for all.
-pub fn test(task: &Task, options: &TestOptions, variables: Variables) -> anyhow::Result<Option<RunDir>> {
-    dist::tether(variables).map_err(Failure::from)?;
+pub fn test(task: &Task, options: &TestOptions, variables: Variables) -> Result<Option<RunDir>, Failure> {
+    dist::tether(variables)?;
     let config = Experiment::load_config(&task.config, &task.overrides)?;
     // Found before anything is built or made: a wrong path is the most common mistake.
     Source::parse(&options.checkpoint, &Places::of(variables))?.local()?;
@@ -63,19 +63,19 @@ pub fn test(task: &Task, options: &TestOptions, variables: Variables) -> anyhow:
 }
 
 /// Tells the other ranks how this one ended, so that none waits for it, and the log file.
-fn leave<T>(group: &Group, console: &Console, result: anyhow::Result<T>) -> anyhow::Result<T> {
+fn leave<T>(group: &Group, console: &Console, result: Result<T, Failure>) -> Result<T, Failure> {
     match &result {
-        Ok(_) => group.finish().map_err(Failure::from)?,
+        Ok(_) => group.finish()?,
         Err(error) => {
             console.keep(error);
-            group.fail(&told(error));
+            group.fail(&error.message);
         }
     }
     result
 }
 
 /// The config of a task as a type; what is odd in it is noted on standard error.
-pub fn typed(task: &Task) -> anyhow::Result<Experiment> {
+pub fn typed(task: &Task) -> Result<Experiment, Failure> {
     let experiment = Experiment::from_config(&Experiment::load_config(&task.config, &task.overrides)?)?;
     experiment.remarks.iter().for_each(|it| terminal::note(format!("segslurm: {it}")));
     Ok(experiment)
@@ -90,12 +90,11 @@ enum Purpose {
 }
 
 /// The config as a type, the group of ranks, the device, the work dir and the log.
-fn prepare(task: &Task, config: &Config, variables: Variables, purpose: Purpose) -> anyhow::Result<Setting> {
+fn prepare(task: &Task, config: &Config, variables: Variables, purpose: Purpose) -> Result<Setting, Failure> {
     let experiment = Experiment::from_config(config)?;
     let dist_config = &experiment.env_cfg.dist_cfg;
-    let accelerator = Accelerator::find(variables, task.launcher).map_err(Failure::from)?;
-    let launched =
-        Launched::read(task.launcher, variables, task.local_rank, dist_config, accelerator.gpus).map_err(Failure::from)?;
+    let accelerator = Accelerator::find(variables, task.launcher)?;
+    let launched = Launched::read(task.launcher, variables, task.local_rank, dist_config, accelerator.gpus)?;
     let console = Console::start(experiment.log_level, variables("SEGSLURM_LOG").as_deref(), launched.rank == 0)?;
     if launched.rank == 0 {
         experiment.remarks.iter().for_each(|it| tracing::warn!("{it}"));
@@ -104,9 +103,9 @@ fn prepare(task: &Task, config: &Config, variables: Variables, purpose: Purpose)
         warn_of_a_step(variables);
     }
     let interface = variables("GLOO_SOCKET_IFNAME");
-    let group = dist::join(&launched, dist_config, interface.as_deref(), &accelerator).map_err(Failure::from)?;
+    let group = dist::join(&launched, dist_config, interface.as_deref(), &accelerator)?;
     let settled = settle(task, config, experiment, console, &group, (accelerator, launched.gpu_index()), variables, purpose);
-    settled.inspect_err(|error| group.fail(&told(error)))
+    settled.inspect_err(|error| group.fail(&error.message))
 }
 
 /// Without `--launcher` every task of a step is a run of its own. That is rarely meant.
@@ -133,7 +132,7 @@ fn by_rank_0<T>(group: &Group, work: impl FnOnce() -> Result<(T, String), Failur
         Some(Err(failure)) => format!("{} {}", failure.exit.code(), failure.message),
         None => String::new(),
     };
-    let told = group.broadcast_text(&told).map_err(Failure::from)?;
+    let told = group.broadcast_text(&told)?;
     let (code, text) = told.split_once(' ').unwrap_or(("70", &told));
     match code.parse().ok().and_then(Exit::from_code).unwrap_or(Exit::Software) {
         Exit::Done => Ok((done.and_then(Result::ok).map(|it| it.0), text.to_owned())),
@@ -169,7 +168,7 @@ fn settle(
     (accelerator, gpu): (Accelerator, Option<usize>),
     variables: Variables,
     purpose: Purpose,
-) -> anyhow::Result<Setting> {
+) -> Result<Setting, Failure> {
     let device = ops::device(gpu);
     if let Some(gpu) = gpu {
         cuda::select(gpu)?;
@@ -180,7 +179,7 @@ fn settle(
         ("libtorch", dist::libtorch_version().to_owned()),
         ("config", config_text.clone()),
     ];
-    group.agree(&facts).map_err(Failure::from)?;
+    group.agree(&facts)?;
 
     let work_dir = RunDir::choose(task.work_dir.as_deref(), experiment.work_dir.as_deref(), &task.config);
     let place = Place::derive(variables, StepDaemon::of_this_process().as_ref()).ok();
@@ -210,7 +209,7 @@ fn settle(
         Some(seed) => seed,
         None => {
             let drawn = rand::rngs::StdRng::from_os_rng().next_u64() >> 32;
-            group.broadcast_text(&drawn.to_string()).map_err(Failure::from)?.parse().unwrap_or(drawn)
+            group.broadcast_text(&drawn.to_string())?.parse().unwrap_or(drawn)
         }
     };
     if group.is_main() {
@@ -251,7 +250,7 @@ fn keep_config(text: &str, rundir: &RunDir, config: &Path) -> Result<(), Failure
 }
 
 /// What this run runs on: the first lines of its log. A collective.
-fn describe(group: &Group, accelerator: &Accelerator, gpu: Option<usize>, seed: u64, rundir: &RunDir) -> anyhow::Result<()> {
+fn describe(group: &Group, accelerator: &Accelerator, gpu: Option<usize>, seed: u64, rundir: &RunDir) -> Result<(), Failure> {
     tracing::info!("segslurm {} on {}", env!("CARGO_PKG_VERSION"), dist::libtorch());
     let hosts: Vec<&str> = (0..group.world()).map(|rank| group.host(rank)).collect();
     if group.world() > 1 {
@@ -263,7 +262,7 @@ fn describe(group: &Group, accelerator: &Accelerator, gpu: Option<usize>, seed: 
         Some(gpu) => format!("cuda:{gpu}, {}", dist::card(gpu)?),
         None => "the CPU".to_owned(),
     };
-    let devices = group.all_gather_text(&own).map_err(Failure::from)?;
+    let devices = group.all_gather_text(&own)?;
     for line in by_device(&hosts, &devices) {
         tracing::info!("{line}");
     }

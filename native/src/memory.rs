@@ -44,21 +44,21 @@ impl Counted {
 
     /// What `work` returned, and the bytes that were taken after each of its allocations.
     pub fn course_of<T>(&self, work: impl FnOnce() -> T) -> Result<(T, Vec<u64>), NativeError> {
-        self.course()?;
+        course()?;
         let result = work();
-        Ok((result, self.course()?))
+        Ok((result, course()?))
     }
+}
 
-    /// The course since the last call.
-    fn course(&self) -> Result<Vec<u64>, NativeError> {
-        let mut count = 0;
-        // SAFETY: with no capacity nothing but the count is written, unless there is nothing to write.
-        check(unsafe { ffi::segslurm_memory_course(null_mut(), 0, &raw mut count) })?;
-        let mut course = vec![0; count];
-        // SAFETY: `course` has as many places as are said to be there, and this thread allocates no tensor in between.
-        check(unsafe { ffi::segslurm_memory_course(course.as_mut_ptr(), course.len(), &raw mut count) })?;
-        Ok(course.into_iter().map(i64::unsigned_abs).collect())
-    }
+/// What this thread's counter has seen since the last call.
+fn course() -> Result<Vec<u64>, NativeError> {
+    let mut count = 0;
+    // SAFETY: with no capacity nothing but the count is written, unless there is nothing to write.
+    check(unsafe { ffi::segslurm_memory_course(null_mut(), 0, &raw mut count) })?;
+    let mut course = vec![0; count];
+    // SAFETY: `course` has as many places as are said to be there, and this thread allocates no tensor in between.
+    check(unsafe { ffi::segslurm_memory_course(course.as_mut_ptr(), course.len(), &raw mut count) })?;
+    Ok(course.into_iter().map(i64::unsigned_abs).collect())
 }
 
 impl Drop for Counted {

@@ -22,7 +22,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BENCH = ROOT / "scripts" / "bench"
 DATA = ROOT / "target" / "bench"
-OURS = ROOT / "target" / "release" / "examples" / "bench"
+OURS = ROOT / "target" / "release" / "bench"
 SEGSLURM = ROOT / "target" / "release" / "segslurm"
 
 ENVIRONMENT = dict(os.environ, CUDA_VISIBLE_DEVICES="-1", PYTHONWARNINGS="ignore")

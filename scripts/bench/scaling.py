@@ -31,7 +31,7 @@ NETWORKS = [
 
 def schedule(*arguments, **environment):
     """Forward and backward pass in seconds, and (seconds, bytes) for every gradient."""
-    bench = ROOT / "target" / "release" / "examples" / "bench"
+    bench = ROOT / "target" / "release" / "bench"
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", **environment}
     found = [json.loads(subprocess.run([bench, "gradients", *arguments], check=True, capture_output=True, text=True, env=environment).stdout) for _ in range(3)]
     return sorted(found, key=lambda it: it["backward"])[1]

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::load::Reshaped;
 use crate::excerpt::line;
+use crate::exit::{Exit, Exits};
 
 /// Why a checkpoint could not be read, written or used.
 #[derive(Debug, Error)]
@@ -44,6 +45,17 @@ impl CheckpointError {
 
     pub(super) fn write(path: &Path, source: io::Error) -> Self {
         Self::Write { path: path.to_owned(), source }
+    }
+}
+
+impl Exits for CheckpointError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Open { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NoInput,
+            Self::Missing { .. } => Exit::NoInput,
+            Self::Write { .. } => Exit::CannotWrite,
+            _ => Exit::Data,
+        }
     }
 }
 

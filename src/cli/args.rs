@@ -8,6 +8,7 @@ use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::config::Config;
+use crate::exit::Failure;
 use crate::experiment::Experiment;
 
 /// A config file and changes to it.
@@ -36,7 +37,7 @@ pub(super) fn path() -> impl TypedValueParser<Value = PathBuf> {
 
 impl ConfigArgs {
     /// Loads the config with its changes; a failure carries the exit code.
-    pub(crate) fn load(&self) -> anyhow::Result<Config> {
-        Ok(Experiment::load_config(&self.config, &self.cfg_options)?)
+    pub(crate) fn load(&self) -> Result<Config, Failure> {
+        Experiment::load_config(&self.config, &self.cfg_options)
     }
 }

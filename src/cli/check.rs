@@ -27,13 +27,13 @@ pub(super) fn check(
     checkpoint: Option<&Path>,
     look: Look,
     variables: Variables,
-) -> anyhow::Result<Checked> {
+) -> Result<Checked, Failure> {
     let parts = match kind {
         Kind::Train => [("train_dataloader", &experiment.train_dataloader), ("val_dataloader", &experiment.val_dataloader)],
         Kind::Test => [("test_dataloader", &experiment.test_dataloader), ("", &None)],
     };
     if let (Kind::Train, Some(missing)) = (kind, experiment.lacks_for_training()) {
-        return Err(Failure::new(Exit::Config, format!("the config has no {missing}, which a training needs")).into());
+        return Err(Failure::new(Exit::Config, format!("the config has no {missing}, which a training needs")));
     }
     let (mut lines, mut faults) = (Vec::new(), Survey::default());
     for (key, loader) in parts.into_iter().filter_map(|(key, loader)| Some((key, loader.as_ref()?))) {
@@ -67,7 +67,7 @@ fn weights(kind: Kind, experiment: &Experiment, checkpoint: Option<&Path>) -> Ve
 }
 
 /// Builds the model on the CPU, where most contradictions in its shapes show.
-fn model(experiment: &Experiment) -> anyhow::Result<String> {
+fn model(experiment: &Experiment) -> Result<String, Failure> {
     let segmentor = experiment.model.init(&Device::libtorch(), 0)?;
     experiment.model.preprocessor()?;
     let parameters: usize = segmentor.weights().parameters().map(|it| it.tensor.numel()).sum();
@@ -85,7 +85,7 @@ pub(super) fn report(
     checked: &Checked,
     experiment: &Experiment,
     work_dir: &Path,
-) -> anyhow::Result<Exit> {
+) -> Result<Exit, Failure> {
     let mut text = String::new();
     for line in &checked.lines {
         let _ = writeln!(text, "{line}");

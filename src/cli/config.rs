@@ -4,7 +4,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 
 use super::args::ConfigArgs;
 use super::outline;
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use crate::experiment::Experiment;
 use crate::runner::Footprint;
 use crate::terminal;
@@ -34,7 +34,7 @@ enum Format {
     Json,
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     let config = args.config.load()?;
     if args.check {
         let experiment = Experiment::from_config(&config)?;

@@ -23,7 +23,7 @@ pub(crate) struct Args {
     out: PathBuf,
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     let Args { checkpoint: path, out } = args;
     let extension = out.extension().map(|it| it.to_string_lossy().to_lowercase());
     let write = match extension.as_deref() {
@@ -31,14 +31,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         Some("safetensors") => Checkpoint::write,
         _ => {
             let message = format!("{}: its name ends in neither .pth nor .safetensors, which say what to write", out.display());
-            return Err(Failure::new(Exit::Usage, message).into());
+            return Err(Failure::new(Exit::Usage, message));
         }
     };
     if let (Ok(from), Ok(to)) = (path.canonicalize(), out.canonicalize())
         && from == to
     {
         let message = format!("{} would be replaced by its own weights, without the training's state", out.display());
-        return Err(Failure::new(Exit::Usage, message + "; name another file").into());
+        return Err(Failure::new(Exit::Usage, message + "; name another file"));
     }
     let checkpoint = Checkpoint::read(path)?.into_weights();
     write(&checkpoint, out)?;

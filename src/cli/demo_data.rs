@@ -1,15 +1,15 @@
 //! `segslurm demo-data`: a small dataset to try everything with, drawn on the spot.
 
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{LabelMap, Raster, scene};
-use crate::exit::{Exit, Failure, told};
+use crate::exit::{Exit, Failure, Within};
 use crate::terminal;
 
 /// Draw a small segmentation dataset: textured shapes, six classes, in ADE20K's folders.
@@ -52,7 +52,7 @@ struct Description {
 
 const MADE_BY: &str = "segslurm demo-data, version 1";
 
-pub(crate) fn run(args: &Args) -> Result<Exit> {
+pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     let validation = (args.images / 5).max(1);
     let description = Description {
         made_by: MADE_BY.into(),
@@ -70,25 +70,24 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
         terminal::print(format!("the demo dataset is there already: {place}\n"))?;
         return Ok(Exit::Done);
     }
-    write(&args.dir, &description)
-        .map_err(|error| Failure::new(Exit::CannotWrite, format!("failed to make the demo dataset: {}", told(&error))))?;
+    write(&args.dir, &description).within("the demo dataset was not made")?;
     terminal::print(format!("made the demo dataset: {place}\n"))?;
     Ok(Exit::Done)
 }
 
 /// The description of what is in `dir`, if there is anything. Files that are not ours are an error.
-fn found(dir: &Path) -> Result<Option<Description>> {
+fn found(dir: &Path) -> Result<Option<Description>, Failure> {
     if !dir.exists() {
         return Ok(None);
     }
     let refuse = |reason: &str| {
         let message = format!("{} {reason}; give another folder, or remove this one", dir.display());
-        Err(Failure::new(Exit::CannotWrite, message).into())
+        Err(Failure::new(Exit::CannotWrite, message))
     };
     if !dir.is_dir() {
         return refuse("is not a folder");
     }
-    if fs::read_dir(dir).with_context(|| format!("failed to list {}", dir.display()))?.next().is_none() {
+    if fs::read_dir(dir).map_err(failed("list", dir))?.next().is_none() {
         return Ok(None);
     }
     let text = fs::read_to_string(dir.join(DESCRIPTION)).unwrap_or_default();
@@ -98,15 +97,19 @@ fn found(dir: &Path) -> Result<Option<Description>> {
     }
 }
 
+fn failed<E: Display>(to_do: &str, path: &Path) -> impl FnOnce(E) -> Failure {
+    move |error| Failure::new(Exit::CannotWrite, format!("failed to {to_do} {}: {error}", path.display()))
+}
+
 /// Draws everything beside `dir`, then puts it there, so that an interrupted call leaves no half of a dataset.
-fn write(dir: &Path, description: &Description) -> Result<()> {
-    let name = dir.file_name().context("the folder needs a name")?.to_string_lossy();
+fn write(dir: &Path, description: &Description) -> Result<(), Failure> {
+    let name = dir.file_name().ok_or_else(|| Failure::new(Exit::Usage, "the folder needs a name"))?.to_string_lossy();
     let partial = dir.with_file_name(format!(".{name}.partial-{}", std::process::id()));
     let outcome = fill(&partial, description).and_then(|()| {
         if dir.exists() {
-            fs::remove_dir_all(dir).with_context(|| format!("failed to remove {}", dir.display()))?;
+            fs::remove_dir_all(dir).map_err(failed("remove", dir))?;
         }
-        fs::rename(&partial, dir).with_context(|| format!("failed to create {}", dir.display()))
+        fs::rename(&partial, dir).map_err(failed("create", dir))
     });
     if outcome.is_err() {
         // The error that is on its way says more than a second one would.
@@ -115,13 +118,13 @@ fn write(dir: &Path, description: &Description) -> Result<()> {
     outcome
 }
 
-fn fill(dir: &Path, description: &Description) -> Result<()> {
+fn fill(dir: &Path, description: &Description) -> Result<(), Failure> {
     let mut number = 0;
     for (split, count) in [("training", description.training), ("validation", description.validation)] {
         let images = dir.join("images").join(split);
         let annotations = dir.join("annotations").join(split);
         for folder in [&images, &annotations] {
-            fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
+            fs::create_dir_all(folder).map_err(failed("create", folder))?;
         }
         for index in 1..=count {
             let (image, label) = scene::draw(description.seed, number, description.height, description.width);
@@ -132,31 +135,30 @@ fn fill(dir: &Path, description: &Description) -> Result<()> {
         }
     }
     let path = dir.join(DESCRIPTION);
-    let text = serde_json::to_string_pretty(description)? + "\n";
-    fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))
+    let text = serde_json::to_string_pretty(description).map_err(Failure::fault)? + "\n";
+    fs::write(&path, text).map_err(failed("write", &path))
 }
 
-fn write_jpeg(path: &Path, image: &Raster<3>) -> Result<()> {
-    let mut encoder = Encoder::new_file(path, 92).with_context(|| format!("failed to write {}", path.display()))?;
+fn write_jpeg(path: &Path, image: &Raster<3>) -> Result<(), Failure> {
+    let mut encoder = Encoder::new_file(path, 92).map_err(failed("write", path))?;
     encoder.set_sampling_factor(SamplingFactor::F_2_2);
-    let (width, height) = (u16::try_from(image.width)?, u16::try_from(image.height)?);
-    encoder.encode(&image.data, width, height, ColorType::Rgb).with_context(|| format!("failed to write {}", path.display()))
+    let (width, height) = (image.width as u16, image.height as u16);
+    encoder.encode(&image.data, width, height, ColorType::Rgb).map_err(failed("write", path))
 }
 
-fn write_png(path: &Path, label: &LabelMap) -> Result<()> {
-    let failed = || format!("failed to write {}", path.display());
-    let file = BufWriter::new(File::create(path).with_context(failed)?);
-    let mut encoder = png::Encoder::new(file, u32::try_from(label.width)?, u32::try_from(label.height)?);
+fn write_png(path: &Path, label: &LabelMap) -> Result<(), Failure> {
+    let file = BufWriter::new(File::create(path).map_err(failed("write", path))?);
+    let mut encoder = png::Encoder::new(file, label.width as u32, label.height as u32);
     encoder.set_color(png::ColorType::Grayscale);
-    let mut writer = encoder.write_header().with_context(failed)?;
-    writer.write_image_data(&label.data).with_context(failed)?;
-    writer.finish().with_context(failed)
+    let mut writer = encoder.write_header().map_err(failed("write", path))?;
+    writer.write_image_data(&label.data).map_err(failed("write", path))?;
+    writer.finish().map_err(failed("write", path))
 }
 
-fn parse_size(text: &str) -> Result<(usize, usize)> {
+fn parse_size(text: &str) -> Result<(usize, usize), String> {
     let sides = text.split_once('x').and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
     match sides {
         Some((width, height)) if (16..=8192).contains(&width) && (16..=8192).contains(&height) => Ok((width, height)),
-        _ => bail!("expected WIDTHxHEIGHT in pixels, 16 to 8192 each, such as 160x128"),
+        _ => Err("expected WIDTHxHEIGHT in pixels, 16 to 8192 each, such as 160x128".to_owned()),
     }
 }

@@ -7,7 +7,7 @@ use clap::{Args as ClapArgs, Parser};
 use super::machines::{ENVIRONMENT, Ranks};
 use super::slurm_args::CheckArgs;
 use super::test::Testing;
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use crate::worker::Variables;
 
 /// Test on several GPUs: CONFIG, CHECKPOINT, the number of GPUs, and options of `segslurm test`
@@ -35,7 +35,7 @@ struct Rank {
     check: CheckArgs,
 }
 
-pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &Args, variables: Variables) -> Result<Exit, Failure> {
     let mut line = vec!["test".into(), args.config.clone().into_os_string(), args.checkpoint.clone().into_os_string()];
     line.extend(args.ranks.options.iter().cloned());
     match Rank::try_parse_from(&line) {

@@ -7,7 +7,7 @@ use clap::{Args as ClapArgs, Parser};
 use super::machines::{ENVIRONMENT, Ranks};
 use super::slurm_args::CheckArgs;
 use super::train::Training;
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use crate::worker::Variables;
 
 /// Train on several GPUs: CONFIG, the number of GPUs, and options of `segslurm train`
@@ -32,7 +32,7 @@ struct Rank {
     check: CheckArgs,
 }
 
-pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &Args, variables: Variables) -> Result<Exit, Failure> {
     let mut line = vec!["train".into(), args.config.clone().into_os_string()];
     line.extend(args.ranks.options.iter().cloned());
     match Rank::try_parse_from(&line) {

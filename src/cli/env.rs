@@ -29,7 +29,7 @@ enum Format {
     Json,
 }
 
-pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &Args, variables: Variables) -> Result<Exit, Failure> {
     let report = Report::of(variables, StepDaemon::of_this_process().as_ref());
     let text = match args.format {
         Format::Text => report.text(),
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
     terminal::print(text)?;
     match &report.errors[..] {
         [] => Ok(Exit::Done),
-        errors => Err(Failure::new(Exit::Usage, errors.join("; ")).into()),
+        errors => Err(Failure::new(Exit::Usage, errors.join("; "))),
     }
 }
 

@@ -5,8 +5,6 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-
 use super::check::check;
 use super::slurm_args::{SlurmArgs, SubmitArgs};
 use crate::checkpoint::{Checkpoint, CheckpointError, Places, Source};
@@ -19,10 +17,10 @@ use crate::launch::slurm::Foreground;
 use crate::rundir::{RunDir, stamp_now, write_atomically};
 use crate::runner::Footprint;
 use crate::shipped;
-use crate::slurm::client::{self, Reach, SlurmError};
+use crate::slurm::client::{self, Reach};
 use crate::slurm::job::{JobSpec, Kind};
-use crate::slurm::script::{RankCommand, ScriptError, Template};
-use crate::slurm::site::{self, Site, SiteError};
+use crate::slurm::script::{RankCommand, Template};
+use crate::slurm::site::{self, Site};
 use crate::terminal;
 use crate::worker::{Task, Variables};
 
@@ -54,8 +52,8 @@ struct Plan {
     never: Option<String>,
 }
 
-fn usage(message: impl Into<String>) -> anyhow::Error {
-    Failure::new(Exit::Usage, message).into()
+fn usage(message: impl Into<String>) -> Failure {
+    Failure::new(Exit::Usage, message)
 }
 
 /// A checkpoint's file on this machine. One that is still to be fetched is fetched by the job.
@@ -63,50 +61,24 @@ fn local(named: &Path, variables: Variables) -> Result<Option<PathBuf>, Checkpoi
     Source::parse(named, &Places::of(variables))?.local()
 }
 
-fn slurm_failure(error: SlurmError) -> Failure {
-    let exit = match &error {
-        SlurmError::Refused { said, .. } if said.contains("ontact") => Exit::Unavailable,
-        SlurmError::Refused { .. } => Exit::Refused,
-        SlurmError::Start { .. } | SlurmError::Missing { .. } | SlurmError::Silent { .. } | SlurmError::NoNode(_) => {
-            Exit::Unavailable
-        }
-        SlurmError::NoJobId { .. } => Exit::Software,
-    };
-    Failure::new(exit, error.to_string())
-}
-
-fn script_failure(error: ScriptError) -> Failure {
-    let exit = match &error {
-        ScriptError::Read { .. } => Exit::NoInput,
-        ScriptError::Template { .. } => Exit::Config,
-        ScriptError::Text { .. } => Exit::Usage,
-    };
-    Failure::new(exit, error.to_string())
-}
-
-fn site_failure(error: SiteError) -> Failure {
-    let exit = if matches!(error, SiteError::Wrong { .. }) { Exit::Config } else { Exit::NoInput };
-    Failure::new(exit, error.to_string())
-}
-
 impl Order<'_> {
-    fn plan(self, variables: Variables) -> anyhow::Result<(Self, Plan)> {
+    fn plan(self, variables: Variables) -> Result<(Self, Plan), Failure> {
         let folders: Vec<PathBuf> =
             dirs::config_dir().map(|it| it.join("segslurm/sites")).into_iter().chain(["slurm/sites".into()]).collect();
         let folders = [folders, shipped::folders("slurm/sites")].concat();
         let named = self.slurm.site.clone().or_else(|| variables("SEGSLURM_SITE").filter(|it| !it.is_empty()));
         let reach = client::reach();
         let site = match named {
-            Some(name) => Some(Site::named(&name, &folders).map_err(site_failure)?),
+            Some(name) => Some(Site::named(&name, &folders)?),
             None if reach == Reach::Answers && site::any(&folders) => {
                 let cluster = client::cluster_name();
-                cluster.map(|it| Site::of_cluster(&it, &folders).map_err(site_failure)).transpose()?.flatten()
+                cluster.map(|it| Site::of_cluster(&it, &folders)).transpose()?.flatten()
             }
             None => None,
         };
         let flags = self.slurm.flags();
         let spec = JobSpec::resolve(self.kind, self.partition, self.name, &flags, variables, site.as_ref());
-        let spec = spec.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+        let spec = spec?;
         if self.task.launcher != Launcher::None || self.task.local_rank.is_some() {
             return Err(usage("--launcher and --local_rank are for the ranks, which the job starts: leave them away"));
         }
@@ -126,17 +98,18 @@ impl Order<'_> {
         let checkpoint = self.checkpoint.iter().map(|it| local(it, variables)).collect::<Result<Vec<_>, _>>()?;
         let checkpoints = checkpoint.into_iter().flatten().collect();
         let work_dir = RunDir::choose(self.task.work_dir.as_deref(), experiment.work_dir.as_deref(), &self.task.config);
-        let directory = std::env::current_dir().context("the current folder is gone")?;
+        let directory = std::env::current_dir()
+            .map_err(|error| Failure::new(Exit::NoInput, format!("the current folder is gone: {error}")))?;
         let text = |path: &Path| {
             let refuse = || usage(format!("{} is not UTF-8: a script cannot hold it", path.display()));
             path.to_str().map(str::to_owned).ok_or_else(refuse)
         };
-        let gpus_here = Accelerator::find(variables, Launcher::None).map_err(Failure::from)?.gpus;
+        let gpus_here = Accelerator::find(variables, Launcher::None)?.gpus;
         let own = site.as_ref().is_none_or(|it| it.program.is_none());
-        let never = dist::never_uses_gpus(variables).map_err(Failure::from)?.filter(|_| own && spec.shape.gpus_per_node > 0);
+        let never = dist::never_uses_gpus(variables)?.filter(|_| own && spec.shape.gpus_per_node > 0);
         let program = match site.as_ref().and_then(|it| it.program.clone()) {
             Some(program) => program,
-            None => std::env::current_exe().context("this program's own path is not known")?,
+            None => std::env::current_exe().map_err(|error| Failure::fault(format!("its own path is not known: {error}")))?,
         };
         let arguments = self.arguments.iter().map(|it| text(Path::new(it))).collect::<Result<_, _>>()?;
         let command = RankCommand {
@@ -156,19 +129,19 @@ impl Order<'_> {
             Kind::Test => it.template.test.clone(),
         });
         match self.slurm.template.clone().or(by_site) {
-            Some(path) => Template::load(path).map_err(script_failure),
+            Some(path) => Ok(Template::load(path)?),
             None => Ok(Template::batch(self.kind)),
         }
     }
 
     /// Runs the job: in the foreground, with `--batch` in the queue, without a Slurm here.
-    pub(super) fn run(self, submit: &SubmitArgs, variables: Variables) -> anyhow::Result<Exit> {
+    pub(super) fn run(self, submit: &SubmitArgs, variables: Variables) -> Result<Exit, Failure> {
         let (order, mut plan) = self.plan(variables)?;
         // A training that goes on may have left behind what it began with.
         if let Some(named) = plan.experiment.load_from.as_ref().filter(|_| !plan.experiment.resume) {
             plan.checkpoints.extend(local(named, variables)?);
         }
-        let script = plan.command.render(&plan.spec, &order.template(&plan)?).map_err(script_failure)?;
+        let script = plan.command.render(&plan.spec, &order.template(&plan)?)?;
         if plan.spec.array && !submit.batch {
             return Err(usage("--array makes several jobs at once: give --batch as well"));
         }
@@ -194,7 +167,7 @@ impl Order<'_> {
         let partition = plan.spec.partition.as_deref().unwrap_or("Slurm's default");
         terminal::note(format!("segslurm: {} on partition {partition}", plan.spec.shape.describe()));
         let line = plan.command.srun(&plan.spec);
-        Ok(Foreground { line, exports: plan.spec.exports.clone(), saves: order.kind == Kind::Train }.execute()?)
+        Foreground { line, exports: plan.spec.exports.clone(), saves: order.kind == Kind::Train }.execute()
     }
 
     /// Prints or submits the script alone.
@@ -204,10 +177,10 @@ impl Order<'_> {
         srun: bool,
         submit: bool,
         variables: Variables,
-    ) -> anyhow::Result<Exit> {
+    ) -> Result<Exit, Failure> {
         let (order, plan) = self.plan(variables)?;
         let template = if srun && order.slurm.template.is_none() { Template::srun() } else { order.template(&plan)? };
-        let text = plan.command.render(&plan.spec, &template).map_err(script_failure)?;
+        let text = plan.command.render(&plan.spec, &template)?;
         for note in &plan.spec.notes {
             terminal::note(format!("segslurm: {note}"));
         }
@@ -220,7 +193,7 @@ impl Order<'_> {
                         "{} is there and says something else, which may be your own: name another file, or add --force",
                         path.display()
                     );
-                    return Err(Failure::new(Exit::CannotWrite, message).into());
+                    return Err(Failure::new(Exit::CannotWrite, message));
                 }
                 let refuse = |error| Failure::new(Exit::CannotWrite, format!("cannot write {}: {error}", path.display()));
                 write_atomically(path, text.as_bytes()).map_err(refuse)?;
@@ -235,7 +208,7 @@ impl Order<'_> {
         }
         plan.usable()?;
         match plan.without_slurm() {
-            Some(without) => Err(Failure::new(Exit::Unavailable, format!("cannot submit: {without}")).into()),
+            Some(without) => Err(Failure::new(Exit::Unavailable, format!("cannot submit: {without}"))),
             None => {
                 plan.hardly_fits(order.kind).iter().for_each(|it| terminal::note(format!("segslurm: {it}")));
                 plan.submit(&text)
@@ -244,20 +217,20 @@ impl Order<'_> {
     }
 
     /// Runs the ranks on this machine, where there is no Slurm.
-    fn here(&self, plan: &Plan, submit: &SubmitArgs, without: &str) -> anyhow::Result<Exit> {
+    fn here(&self, plan: &Plan, submit: &SubmitArgs, without: &str) -> Result<Exit, Failure> {
         if submit.no_fallback {
             let message = format!("{without}; without --no-fallback the same command runs here");
-            return Err(Failure::new(Exit::Unavailable, message).into());
+            return Err(Failure::new(Exit::Unavailable, message));
         }
         let ranks = plan.ranks_here(submit);
         terminal::note(format!("segslurm: {without}: running here, {}", plan.describe_here(self.kind, ranks)));
         let output = RunDir::output(&plan.work_dir, &stamp_now());
         let port = plan.port_here();
         let local = Local { arguments: self.arguments.clone(), ranks, machines: Machines::default(), port, output };
-        Ok(local.execute()?)
+        local.execute()
     }
 
-    fn dry_run(&self, plan: &Plan, submit: &SubmitArgs, script: &str, look: Look, variables: Variables) -> anyhow::Result<Exit> {
+    fn dry_run(&self, plan: &Plan, submit: &SubmitArgs, script: &str, look: Look, variables: Variables) -> Result<Exit, Failure> {
         let checked = check(self.kind, &plan.experiment, self.checkpoint.as_deref(), look, variables)?;
         for path in &plan.checkpoints {
             Checkpoint::read(path)?;
@@ -278,7 +251,7 @@ impl Order<'_> {
         plan.log_folder()?;
         match plan.without_slurm() {
             Some(without) if submit.no_fallback => {
-                return Err(Failure::new(Exit::Unavailable, without).into());
+                return Err(Failure::new(Exit::Unavailable, without));
             }
             Some(without) => {
                 let here = plan.describe_here(self.kind, plan.ranks_here(submit));
@@ -291,7 +264,7 @@ impl Order<'_> {
                 if submit.batch {
                     let _ = write!(text, "\n{script}");
                 } else {
-                    let line = plan.command.render(&plan.spec, &Template::srun()).map_err(script_failure)?;
+                    let line = plan.command.render(&plan.spec, &Template::srun())?;
                     let _ = write!(text, "\n{line}");
                 }
             }
@@ -322,7 +295,7 @@ impl Plan {
         let memory = self.site.as_ref()?.gpu.memory.filter(|_| kind == Kind::Train && self.spec.shape.gpus_per_node > 0)?;
         match Footprint::of(&self.experiment, None) {
             Ok(footprint) => footprint.misfit(memory.0),
-            Err(error) => Some(format!("how much memory a training step takes was not found: {error:#}")),
+            Err(error) => Some(format!("how much memory a training step takes was not found: {error}")),
         }
     }
 
@@ -338,16 +311,16 @@ impl Plan {
     /// Whether Slurm would take the job; its estimate of the start.
     fn accepted(&self, script: &str) -> Result<String, Failure> {
         if let Some(error) = client::misfit(&self.spec, &client::partitions()) {
-            return Err(slurm_failure(error));
+            return Err(error.into());
         }
-        client::test_only(&self.spec, script).map_err(slurm_failure)
+        Ok(client::test_only(&self.spec, script)?)
     }
 
-    fn submit(&self, script: &str) -> anyhow::Result<Exit> {
+    fn submit(&self, script: &str) -> Result<Exit, Failure> {
         if let Some(error) = client::misfit(&self.spec, &client::partitions()) {
-            return Err(slurm_failure(error).into());
+            return Err(error.into());
         }
-        let job = client::submit(&self.spec, script).map_err(slurm_failure)?;
+        let job = client::submit(&self.spec, script)?;
         let on = job.cluster.map(|it| format!(" on cluster {it}")).unwrap_or_default();
         let log = self.command.log(&self.spec).replace("%j", &job.id.to_string()).replace("%A", &job.id.to_string());
         let log = log.replace("%%", "%");

@@ -37,10 +37,10 @@ pub(super) struct Ranks {
 
 impl Ranks {
     /// Starts this machine's ranks on `arguments` and waits for them. `task` is what each will make of them.
-    pub(super) fn start(&self, arguments: Vec<OsString>, task: &Task, variables: Variables) -> anyhow::Result<Exit> {
+    pub(super) fn start(&self, arguments: Vec<OsString>, task: &Task, variables: Variables) -> Result<Exit, Failure> {
         if task.launcher != Launcher::None || task.local_rank.is_some() {
             let message = "--launcher and --local_rank are for the ranks, which this command starts: leave them away";
-            return Err(Failure::new(Exit::Usage, message).into());
+            return Err(Failure::new(Exit::Usage, message));
         }
         // Read here first: a mistake in the config is told once, before anything is started.
         let config = Experiment::load_config(&task.config, &task.overrides)?;
@@ -49,7 +49,7 @@ impl Ranks {
         let port = port(variables, experiment.env_cfg.dist_cfg.port, machines.count)?;
         let work_dir = RunDir::choose(task.work_dir.as_deref(), experiment.work_dir.as_deref(), &task.config);
         let output = RunDir::output(&work_dir, &stamp_now());
-        Ok(Local { arguments, ranks: self.gpus.get(), machines, port, output }.execute()?)
+        Local { arguments, ranks: self.gpus.get(), machines, port, output }.execute()
     }
 }
 

@@ -27,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::exit::{Exit, told};
+use crate::exit::Exit;
 use crate::terminal;
 
 /// Train and test semantic-segmentation models, on this machine or on a Slurm cluster.
@@ -106,13 +106,13 @@ pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match failure::caught(work) {
         Ok(exit) => exit.into(),
-        Err(error) if failure::exit(&error) == Exit::Usage && old_options::hint(&args).is_some() => {
+        Err(failure) if failure.exit == Exit::Usage && old_options::hint(&args).is_some() => {
             terminal::note(format!("error: {}", old_options::hint(&args).unwrap_or_default()));
             Exit::Usage.into()
         }
-        Err(error) => {
-            terminal::note(format!("error: {}", told(&error)));
-            failure::exit(&error).into()
+        Err(failure) => {
+            terminal::note(format!("error: {failure}"));
+            failure.exit.into()
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use burn::tensor::Device;
 
+use crate::exit::Failure;
 use crate::experiment::Experiment;
 use crate::models::Part;
 
 /// The table for images of `shape` (height, width), or of the size that the model is trained with.
-pub(super) fn table(experiment: &Experiment, shape: Option<[usize; 2]>) -> anyhow::Result<String> {
+pub(super) fn table(experiment: &Experiment, shape: Option<[usize; 2]>) -> Result<String, Failure> {
     let size = shape.unwrap_or_else(|| experiment.trained_size());
     let segmentor = experiment.model.init(&Device::libtorch().autodiff(), 0)?;
     let parts = segmentor.outline(size);

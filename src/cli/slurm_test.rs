@@ -4,7 +4,7 @@ use clap::Args as ClapArgs;
 
 use super::slurm_train::ScriptArgs;
 use super::test::Testing;
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use crate::worker::Variables;
 
 /// Print the batch script of a test: PARTITION JOB_NAME CONFIG CHECKPOINT, and options of `segslurm test`
@@ -20,7 +20,7 @@ pub(crate) struct Args {
 
 const FORM: &str = "PARTITION JOB_NAME CONFIG CHECKPOINT [WORK_DIR]";
 
-pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &Args, variables: Variables) -> Result<Exit, Failure> {
     let ScriptArgs { output, force, srun, submit } = &args.script;
     args.testing.order(FORM)?.script(output.as_deref().map(|it| (it, *force)), *srun, *submit, variables)
 }

@@ -6,7 +6,7 @@ use clap::Args as ClapArgs;
 
 use super::args::path;
 use super::train::Training;
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use crate::worker::Variables;
 
 /// What to do with a script.
@@ -42,7 +42,7 @@ pub(crate) struct Args {
 
 const FORM: &str = "PARTITION JOB_NAME CONFIG [WORK_DIR]";
 
-pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &Args, variables: Variables) -> Result<Exit, Failure> {
     let ScriptArgs { output, force, srun, submit } = &args.script;
     args.training.order(FORM)?.script(output.as_deref().map(|it| (it, *force)), *srun, *submit, variables)
 }

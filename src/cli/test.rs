@@ -61,7 +61,7 @@ pub(crate) struct Testing {
     show: bool,
 
     /// Seconds between two pictures that are shown
-    #[arg(long, value_name = "S", default_value_t = 2.0)]
+    #[arg(long, value_name = "S", default_value_t = 2.0, value_parser = seconds)]
     wait_time: f64,
 
     /// Test-time augmentation, with the config's tta_pipeline
@@ -117,7 +117,7 @@ impl Testing {
     }
 
     /// What can be known of it before it runs.
-    pub(super) fn check(&self, files: Files, variables: Variables) -> anyhow::Result<Exit> {
+    pub(super) fn check(&self, files: Files, variables: Variables) -> Result<Exit, Failure> {
         let (task, checkpoint) = self.here()?;
         let experiment = worker::typed(&task)?;
         experiment.check_test(self.out.is_some())?;
@@ -127,7 +127,12 @@ impl Testing {
     }
 }
 
-pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
+fn seconds(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|&it| Duration::try_from_secs_f64(it).is_ok());
+    number.ok_or_else(|| "expected seconds, such as 0.5".to_owned())
+}
+
+pub(crate) fn run(args: &Args, variables: Variables) -> Result<Exit, Failure> {
     let Args { testing: args, submit } = args;
     if args.positionals.len() != 2 {
         return args.order(FORMS)?.run(submit, variables);
@@ -144,7 +149,9 @@ pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
     // Rank 0's desktop, if any.
     if let Some(rundir) = rundir.filter(|_| args.show) {
         let folder = rundir.show_dir(show_dir.as_deref().unwrap_or(Path::new("")));
-        viewer::show(&folder, Duration::try_from_secs_f64(args.wait_time)?, variables)?;
+        let wait = Duration::try_from_secs_f64(args.wait_time).map_err(Failure::fault)?;
+        viewer::show(&folder, wait, variables)
+            .map_err(|error| Failure::new(Exit::NoInput, format!("cannot read the pictures in {}: {error}", folder.display())))?;
     }
     Ok(Exit::Done)
 }

@@ -72,7 +72,7 @@ impl Training {
     }
 
     /// What can be known of it before it runs.
-    pub(super) fn check(&self, files: Files, variables: Variables) -> anyhow::Result<Exit> {
+    pub(super) fn check(&self, files: Files, variables: Variables) -> Result<Exit, Failure> {
         let task = self.here()?;
         let experiment = worker::typed(&task)?;
         experiment.check_training()?;
@@ -114,7 +114,7 @@ impl Training {
     }
 }
 
-pub(crate) fn run(args: &Args, variables: Variables) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &Args, variables: Variables) -> Result<Exit, Failure> {
     if args.training.positionals.len() == 1 {
         args.training.slurm.refuse(&SubmitArgs { check: CheckArgs::default(), ..args.submit.clone() })?;
         args.training.launch.notice_launcher(variables)?;

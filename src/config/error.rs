@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::Config;
 use super::node::Origin;
 use crate::excerpt::line;
+use crate::exit::{Exit, Exits};
 
 /// Why a config could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,15 @@ pub enum ConfigError {
     /// An argument of `--cfg-options` is not `key=value`, or its value does not parse.
     #[error("--cfg-options {}: {}", line(.argument), line(.message))]
     Override { argument: String, message: String },
+}
+
+impl Exits for ConfigError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NoInput,
+            _ => Exit::Config,
+        }
+    }
 }
 
 /// So many faults are told of one config.

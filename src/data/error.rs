@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use segslurm_native::words;
 
 use crate::excerpt;
-use crate::exit::Exit;
+use crate::exit::{Exit, Exits};
 
 /// An error of a dataset, a file of it, a transform or the loader.
 #[derive(Debug, thiserror::Error)]
@@ -175,9 +175,10 @@ impl DataError {
             _ => false,
         }
     }
+}
 
-    /// The exit code of a program that ends with this error.
-    pub fn exit(&self) -> Exit {
+impl Exits for DataError {
+    fn exit(&self) -> Exit {
         match self {
             Self::Missing { .. } | Self::Absent(_) => Exit::NoInput,
             Self::Dataset { .. } | Self::Transform { .. } | Self::Loader(_) => Exit::Config,

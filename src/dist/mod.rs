@@ -22,7 +22,7 @@ pub use segslurm_native::collective::libtorch_version;
 pub use segslurm_native::cuda::libtorch_folder;
 pub use tether::tether;
 
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Exits};
 
 /// Reads what another process might send, as the rendezvous and the lifeline read it; for `make fuzz`.
 #[doc(hidden)]
@@ -60,19 +60,12 @@ pub enum DistError {
     Collective(String),
 }
 
-impl DistError {
-    /// The exit code of a process that ends in it.
-    pub fn exit(&self) -> Exit {
+impl Exits for DistError {
+    fn exit(&self) -> Exit {
         match self {
             Self::Launcher(_) => Exit::Usage,
             Self::Disagreement(_) => Exit::Config,
             Self::Accelerator(_) | Self::Rendezvous(_) | Self::Collective(_) => Exit::Unavailable,
         }
-    }
-}
-
-impl From<DistError> for Failure {
-    fn from(error: DistError) -> Self {
-        Self::new(error.exit(), error.to_string())
     }
 }

@@ -177,7 +177,7 @@ impl Local {
         if self.machines.own > 0 {
             return Ok((None, wanted, from));
         }
-        let listener = dist::listen(wanted, &from).map_err(Failure::from)?;
+        let listener = dist::listen(wanted, &from)?;
         let port = listener.local_addr().map_err(|error| Failure::new(Exit::Unavailable, format!("no port: {error}")))?.port();
         Ok((Some(listener), port, from))
     }

@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::exit::{Exit, Exits};
+
 /// Why a model could not be built or fed.
 #[derive(Debug, Error)]
 pub enum ModelError {
@@ -24,6 +26,15 @@ impl ModelError {
             Self::Config { key, problem } if key.is_empty() => Self::Config { key: outer.to_owned(), problem },
             Self::Config { key, problem } => Self::Config { key: format!("{outer}.{key}"), problem },
             other @ Self::Input(_) => other,
+        }
+    }
+}
+
+impl Exits for ModelError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Config { .. } => Exit::Config,
+            Self::Input(_) => Exit::Data,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::fmt::{self, Display};
 
 use segslurm_native::words;
 
-use crate::exit::Exit;
+use crate::exit::{Exit, Exits};
 
 /// An operation that libtorch did not carry out, or whose inputs no result exists for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,9 +40,11 @@ impl OperationError {
     pub fn lacks_memory(&self) -> bool {
         words::lacks_memory(&self.said)
     }
+}
 
-    /// The exit code of a program that ends with this error: that of a lack of memory, or of input whose shapes do not fit.
-    pub fn exit(&self) -> Exit {
+impl Exits for OperationError {
+    /// That of a lack of memory, or of input whose shapes do not fit.
+    fn exit(&self) -> Exit {
         if self.lacks_memory() { Exit::OutOfMemory } else { Exit::Data }
     }
 }

@@ -8,6 +8,8 @@ mod config;
 mod curve;
 mod plateau;
 
+use crate::exit::{Exit, Exits};
+
 pub use config::ParamSchedulerConfig;
 use curve::Curve;
 pub use plateau::Observation;
@@ -19,6 +21,12 @@ pub struct ScheduleError {
     /// Which entry of the list.
     pub index: usize,
     pub message: String,
+}
+
+impl Exits for ScheduleError {
+    fn exit(&self) -> Exit {
+        Exit::Config
+    }
 }
 
 /// How long the training is, in the units that schedulers count in.

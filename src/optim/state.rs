@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tch::Tensor;
 
+use crate::exit::{Exit, Exits};
 use crate::weights::{PerWeight, WeightId};
 
 /// Why a state does not fit this optimizer.
@@ -24,6 +25,12 @@ pub enum StateError {
 
 fn of(parameter: &str) -> String {
     if parameter.is_empty() { String::new() } else { format!(" of `{parameter}`") }
+}
+
+impl Exits for StateError {
+    fn exit(&self) -> Exit {
+        Exit::Data
+    }
 }
 
 impl StateError {

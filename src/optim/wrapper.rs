@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Deserializer};
 
+use crate::exit::{Exit, Exits};
+
 use super::adamw::AdamConfig;
 use super::amp::{Amp, AmpDtype, LossScale};
 use super::clip::ClipGradConfig;
@@ -12,6 +14,12 @@ use super::sgd::SgdConfig;
 #[derive(Debug, thiserror::Error)]
 #[error("optim_wrapper.{0}")]
 pub struct OptimError(pub String);
+
+impl Exits for OptimError {
+    fn exit(&self) -> Exit {
+        Exit::Config
+    }
+}
 
 /// `optim_wrapper`.
 #[derive(Debug, Clone, Deserialize, PartialEq)]

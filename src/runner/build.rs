@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use burn::tensor::Device;
 
 use super::evaluate::{Evaluation, Leaves, Pass};
@@ -25,7 +24,7 @@ use super::weights;
 use crate::checkpoint::{Beginning, Fit, Naming, Places, RunId};
 use crate::data::{Dataset, Loader, LoaderOptions, Position};
 use crate::dist::{Group, Traffic};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, Within};
 use crate::experiment::{EmaHook, EmaType, EvaluatorConfig, Experiment};
 use crate::lock::Lock;
 use crate::logging::Console;
@@ -102,7 +101,7 @@ pub struct Training {
 
 impl Training {
     /// Builds every part, on the checkpoint that this start begins with.
-    pub fn new(setting: Setting, interrupt: Interrupt) -> anyhow::Result<Self> {
+    pub fn new(setting: Setting, interrupt: Interrupt) -> Result<Self, Failure> {
         let experiment = setting.experiment.clone();
         experiment.check_training()?;
         let group = setting.group.clone();
@@ -134,7 +133,7 @@ impl Training {
             {
                 if begin > end {
                     let message = format!("custom_hooks: EMAHook.{key} is {begin}, and this training ends at {end}");
-                    return Err(Failure::new(Exit::Config, message).into());
+                    return Err(Failure::new(Exit::Config, message));
                 }
             }
         }
@@ -155,9 +154,8 @@ impl Training {
         }
         match &start.checkpoint {
             Some((path, checkpoint)) if start.with_state => {
-                weights::load(&learner.weights, &weights::to_train(checkpoint, averages), path, Fit::Exact).context(
-                    "a training goes on with weights of its own shapes; load_from, without --resume, begins a new one",
-                )?;
+                weights::load(&learner.weights, &weights::to_train(checkpoint, averages), path, Fit::Exact)
+                    .within("a training goes on with weights of its own shapes; load_from, without --resume, begins a new one")?;
                 if let Some(evaluation) = &evaluation {
                     evaluation.refuse_other_classes(&checkpoint.meta.dataset_meta.classes, path)?;
                 }
@@ -293,7 +291,7 @@ impl Training {
     }
 
     /// Takes a finished step into the log. Called after the iteration was counted.
-    pub fn log(&mut self, losses: &[(String, f64)], rates: &[f64], time: Duration, data_time: Duration) -> anyhow::Result<()> {
+    pub fn log(&mut self, losses: &[(String, f64)], rates: &[f64], time: Duration, data_time: Duration) -> Result<(), Failure> {
         let rate = |rate: Option<&f64>| rate.copied().unwrap_or(0.0);
         let traffic = self.group.traffic();
         let since = std::mem::replace(&mut self.traffic, traffic);
@@ -328,7 +326,7 @@ impl Training {
     }
 
     /// Validates the weights as they are, and keeps the best checkpoint.
-    pub fn validate(&mut self) -> anyhow::Result<Outcome> {
+    pub fn validate(&mut self) -> Result<Outcome, Failure> {
         let Some(evaluation) = &self.evaluation else { return Ok(Outcome::Finished) };
         let Learner { segmentor, preprocessor, .. } = &self.learner;
         let watch = self.journal.watch(self.progress.iteration, evaluation.dataset.len());
@@ -354,13 +352,13 @@ impl Training {
     }
 }
 
-fn validation(experiment: &Experiment, rundir: &RunDir, survey: &mut Survey<'_>) -> anyhow::Result<Option<Evaluation>> {
+fn validation(experiment: &Experiment, rundir: &RunDir, survey: &mut Survey<'_>) -> Result<Option<Evaluation>, Failure> {
     let evaluators = Some(&experiment.val_evaluator).filter(|it| !it.is_empty());
     let (Some(loader), Some(_), Some(evaluators)) = (&experiment.val_dataloader, &experiment.val_cfg, evaluators) else {
         let parts = [experiment.val_dataloader.is_some(), experiment.val_cfg.is_some(), evaluators.is_some()];
         if parts.contains(&true) {
             let message = "val_dataloader, val_cfg and val_evaluator belong together: set all of them or none";
-            return Err(Failure::new(Exit::Config, message).into());
+            return Err(Failure::new(Exit::Config, message));
         }
         return Ok(None);
     };

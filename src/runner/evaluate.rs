@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{Device, Tensor};
 use crossbeam_channel::bounded;
@@ -90,7 +89,7 @@ impl Evaluation {
         mut leaves: Leaves,
         experiment: &Experiment,
         survey: &mut Survey<'_>,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, Failure> {
         let name = if pass == Pass::Test { "test" } else { "val" };
         let key = format!("{name}_dataloader.dataset");
         let asked = if leaves.out_dir.is_some() { "--out".to_owned() } else { format!("{name}_evaluator.output_dir") };
@@ -106,7 +105,7 @@ impl Evaluation {
             let message = format!(
                 "{key} has no labels to measure by: {why}; for a set without labels give --out DIR or --show-dir DIR, which need none"
             );
-            return Err(Failure::new(Exit::Config, message).into());
+            return Err(Failure::new(Exit::Config, message));
         }
         let measured = unlabelled_for.is_none() && !format_only;
         if !measured {
@@ -132,7 +131,7 @@ impl Evaluation {
                 "{asked} and --show-dir are one folder, {}: label maps and painted pictures of one name would overwrite each other; name two",
                 one.display()
             );
-            return Err(Failure::new(Exit::CannotWrite, message).into());
+            return Err(Failure::new(Exit::CannotWrite, message));
         }
         survey.look(&key, &dataset)?;
         Ok(Self { dataset: Arc::new(dataset), loader, metrics, leaves, measured, outputs })
@@ -176,7 +175,7 @@ impl Evaluation {
         group: &Group,
         interrupt: &Interrupt,
         watch: Watch,
-    ) -> anyhow::Result<Option<Evaluated>> {
+    ) -> Result<Option<Evaluated>, Failure> {
         use burn::module::Module as _;
         let model = segmentor.valid();
         let device = device.clone();
@@ -190,9 +189,9 @@ impl Evaluation {
         let mut waited = 0.0;
         let mut stopped = false;
         let mut images = 0_usize;
-        let counts = std::thread::scope(|scope| -> anyhow::Result<Counts> {
+        let counts = std::thread::scope(|scope| -> Result<Counts, Failure> {
             let (sender, receiver) = bounded::<Predicted>(4);
-            let scribe = scope.spawn(move || -> anyhow::Result<Counts> {
+            let scribe = scope.spawn(move || -> Result<Counts, Failure> {
                 let mut counts = Counts::new(self.dataset.metainfo().classes.len());
                 for (index, predicted) in receiver.into_iter().enumerate() {
                     self.take_in(&predicted, index, iteration, &mut counts)?;
@@ -235,7 +234,7 @@ impl Evaluation {
         if let Some(bar) = bar {
             bar.finish_and_clear();
         }
-        if group.any(stopped).map_err(Failure::from)? {
+        if group.any(stopped)? {
             return Ok(None);
         }
         let counts = summed(&counts, group)?;
@@ -257,14 +256,14 @@ impl Evaluation {
         index: usize,
         iteration: Option<u64>,
         counts: &mut Counts,
-    ) -> anyhow::Result<()> {
+    ) -> Result<(), Failure> {
         let meta = &sample.meta;
         if meta.padding {
             return Ok(());
         }
         if self.measured {
             let Some(truth) = &sample.label else {
-                return Err(Failure::new(Exit::Config, "the test pipeline loads no labels: it needs LoadAnnotations").into());
+                return Err(Failure::new(Exit::Config, "the test pipeline loads no labels: it needs LoadAnnotations"));
             };
             if (truth.height, truth.width) != (labels.height, labels.width) {
                 return Err(Failure::new(
@@ -277,8 +276,7 @@ impl Evaluation {
                         labels.height,
                         labels.width
                     ),
-                )
-                .into());
+                ));
             }
             counts.add(&labels.data, &truth.data, self.dataset.ignore_index());
         }
@@ -300,7 +298,7 @@ impl Evaluation {
     }
 
     /// The labels' overlay on the left, where there are labels, and the prediction's on the right.
-    fn paint(&self, folder: &Path, sample: &Sample, labels: &Segmentation, iteration: Option<u64>) -> anyhow::Result<()> {
+    fn paint(&self, folder: &Path, sample: &Sample, labels: &Segmentation, iteration: Option<u64>) -> Result<(), Failure> {
         let image = crate::data::read_image(&sample.meta.img_path)?;
         let palette = &self.dataset.metainfo().palette;
         let mut picture = visualization::overlay(&image.data, &labels.data, palette, self.leaves.alpha);
@@ -374,13 +372,13 @@ fn make(folder: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(folder).map_err(refuse)
 }
 
-fn write_png(folder: &Path, name: &Path, pixels: &[u8], [width, height]: [usize; 2], colours: usize) -> anyhow::Result<()> {
+fn write_png(folder: &Path, name: &Path, pixels: &[u8], [width, height]: [usize; 2], colours: usize) -> Result<(), Failure> {
     let path = folder.join(name);
     if name.components().count() > 1 {
         path.parent().map_or(Ok(()), make)?;
     }
-    let bytes =
-        visualization::png(pixels, width, height, colours).with_context(|| format!("cannot encode {}", path.display()))?;
+    let bytes = visualization::png(pixels, width, height, colours)
+        .map_err(|error| Failure::new(Exit::CannotWrite, format!("cannot encode {}: {error}", path.display())))?;
     write_atomically(&path, &bytes)
         .map_err(|error| Failure::new(Exit::CannotWrite, format!("cannot write {}: {error}", path.display())))?;
     Ok(())
@@ -393,7 +391,7 @@ fn predict(
     preprocessor: &SegDataPreProcessor,
     device: &Device,
     batch: Batch,
-) -> anyhow::Result<Vec<Predicted>> {
+) -> Result<Vec<Predicted>, Failure> {
     let mut predicted = Vec::new();
     let augmented = batch.samples.windows(2).any(|pair| pair[0].meta.sample_idx == pair[1].meta.sample_idx);
     if augmented {
@@ -419,8 +417,9 @@ fn predict(
                     })
                 })?);
             }
-            let sample = view.into_iter().next().context("an entry without a view")?;
-            let mean = sum.context("an entry without a view")?;
+            let lacks_view = || Failure::fault("an entry without a view");
+            let sample = view.into_iter().next().ok_or_else(lacks_view)?;
+            let mean = sum.ok_or_else(lacks_view)?;
             // One channel is classified by its logit; of several the largest wins, whatever their scale.
             let mean = if binary { (mean.clone() / (-mean + 1.0)).log() } else { mean };
             let labels = model.classify(&mean);
@@ -439,7 +438,7 @@ fn prepared(
     preprocessor: &SegDataPreProcessor,
     device: &Device,
     samples: &[Sample],
-) -> anyhow::Result<(Tensor<4>, Vec<Geometry>)> {
+) -> Result<(Tensor<4>, Vec<Geometry>), Failure> {
     let pixels: Vec<_> =
         samples.iter().map(|it| Pixels { height: it.image.height, width: it.image.width, data: &it.image.data }).collect();
     let images = preprocessor.testing(&pixels, device)?.without_autodiff();
@@ -457,9 +456,9 @@ fn geometry(sample: &Sample) -> Geometry {
 }
 
 /// Counts of all ranks together.
-fn summed(counts: &Counts, group: &Group) -> anyhow::Result<Counts> {
+fn summed(counts: &Counts, group: &Group) -> Result<Counts, Failure> {
     let list: Vec<f64> = counts.to_list().iter().map(|&it| it as f64).collect();
-    let sums = group.sums(&list).map_err(Failure::from)?;
+    let sums = group.sums(&list)?;
     Ok(Counts::from_list(&sums.iter().map(|&it| it as i64).collect::<Vec<_>>()))
 }
 

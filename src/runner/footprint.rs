@@ -7,12 +7,12 @@
 
 use std::fmt;
 
-use anyhow::Context;
 use burn::tensor::Device;
 
 use super::learner::Learner;
 use crate::data::{Batch, Image, LabelMap, Meta, Sample};
 use crate::dist::Group;
+use crate::exit::{Exit, Failure};
 use crate::experiment::Experiment;
 use crate::models::SegDataPreProcessorConfig;
 use crate::ops::{CountedMemory, MemoryFormat};
@@ -55,7 +55,7 @@ pub struct Footprint {
 
 impl Footprint {
     /// That of a step on `batch` images of `size` (height, width), of the model and optimizer of `experiment`.
-    pub fn estimate(experiment: &Experiment, batch: usize, size: [usize; 2]) -> anyhow::Result<Self> {
+    pub fn estimate(experiment: &Experiment, batch: usize, size: [usize; 2]) -> Result<Self, Failure> {
         let mut steps = Steps::new(experiment)?;
         // The first step makes the optimizer's state.
         steps.course(IMAGES, [UNIT, UNIT])?;
@@ -71,7 +71,7 @@ impl Footprint {
     }
 
     /// That of a step as `experiment` trains, or of one on images of another size.
-    pub fn of(experiment: &Experiment, size: Option<[usize; 2]>) -> anyhow::Result<Self> {
+    pub fn of(experiment: &Experiment, size: Option<[usize; 2]>) -> Result<Self, Failure> {
         let batch = experiment.train_dataloader.as_ref().map_or(1, |it| it.batch_size);
         Self::estimate(experiment, batch, size.unwrap_or_else(|| experiment.trained_size()))
     }
@@ -124,9 +124,12 @@ struct Steps {
 }
 
 impl Steps {
-    fn new(experiment: &Experiment) -> anyhow::Result<Self> {
+    fn new(experiment: &Experiment) -> Result<Self, Failure> {
         let memory = CountedMemory::begin()?;
-        let wrapper = experiment.optim_wrapper.clone().context("the config has no optim_wrapper, which a training needs")?;
+        let wrapper = experiment
+            .optim_wrapper
+            .clone()
+            .ok_or_else(|| Failure::new(Exit::Config, "the config has no optim_wrapper, which a training needs"))?;
         let (device, group) = (Device::libtorch().autodiff(), Group::alone());
         let (wrapper, format) = (wrapper.for_cpu(), MemoryFormat::Contiguous);
         let learner = Learner::new(&experiment.model, &wrapper, &device, &group, 0, u64::MAX, format)?;
@@ -136,7 +139,7 @@ impl Steps {
     }
 
     /// The largest moment of a step on `batch` images of `size`: measured where that is small, else carried on from small ones.
-    fn trend(&mut self, batch: usize, size: [usize; 2]) -> anyhow::Result<u64> {
+    fn trend(&mut self, batch: usize, size: [usize; 2]) -> Result<u64, Failure> {
         let shorter = size[0].min(size[1]);
         let sides = |units: usize| size.map(|it| ((it * units) as f64 / shorter as f64).round() as usize * UNIT);
         let pixels = |[height, width]: [usize; 2]| height * width;
@@ -160,7 +163,7 @@ impl Steps {
     }
 
     /// What is held after each allocation of a step on `count` images of a size, in bytes.
-    fn course(&mut self, count: usize, [height, width]: [usize; 2]) -> anyhow::Result<Vec<u64>> {
+    fn course(&mut self, count: usize, [height, width]: [usize; 2]) -> Result<Vec<u64>, Failure> {
         let batch = Batch { samples: (0..count).map(|_| grey(height, width)).collect() };
         let rates = self.learner.optimizer.initial_rates();
         let (stepped, course) = self.memory.course_of(|| self.learner.step(&batch, self.taken, &rates))?;

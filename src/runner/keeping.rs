@@ -23,7 +23,7 @@ impl Training {
     }
 
     /// Keeps the weights as the best ones where these metrics say so. What is not a number is never the best.
-    pub(super) fn keep_best(&mut self, metrics: &Metrics) -> anyhow::Result<()> {
+    pub(super) fn keep_best(&mut self, metrics: &Metrics) -> Result<(), Failure> {
         let hook = self.setting.experiment.checkpoint_hook();
         for (place, name) in chosen(&hook, metrics).into_iter().enumerate() {
             let value = metrics.summary.get(&name).copied().ok_or_else(|| unknown_metric(SAVE_BEST, &name, metrics))?;
@@ -37,7 +37,7 @@ impl Training {
         Ok(())
     }
 
-    fn keep_as_best(&mut self, name: &str, value: f64) -> anyhow::Result<()> {
+    fn keep_as_best(&mut self, name: &str, value: f64) -> Result<(), Failure> {
         let stem = format!("best_{}_{}", safe(name), self.plan.checkpoint_name(self.progress.iteration));
         let mut file = format!("{stem}.safetensors");
         if !self.group.is_main() {
@@ -97,7 +97,7 @@ impl Training {
     /// Writes the numbered checkpoint of this iteration. Rank 0 writes, the others go on.
     ///
     /// It is whole before `last_checkpoint` names it, and named before an older one goes: wherever this ends, what is named is there.
-    pub fn save(&self) -> anyhow::Result<PathBuf> {
+    pub fn save(&self) -> Result<PathBuf, Failure> {
         let folder = self.setting.checkpoints();
         let path = folder.join(format!("{}.safetensors", self.plan.checkpoint_name(self.progress.iteration)));
         if self.group.is_main() {
@@ -121,7 +121,7 @@ impl Training {
     }
 
     /// The training is done: what `published_keys` asks for, beside the last and the best checkpoints.
-    pub fn finish(&mut self) -> anyhow::Result<Outcome> {
+    pub fn finish(&mut self) -> Result<Outcome, Failure> {
         if let Some(reason) = self.stopped.take() {
             tracing::info!("the training ends early, after iteration {}: {reason}", self.progress.iteration);
             let kept = self.plan.checkpoint_due(self.progress.iteration);
@@ -143,7 +143,7 @@ impl Training {
     }
 
     /// Somebody asked to stop: saves, and says how to go on.
-    pub fn leave(&mut self) -> anyhow::Result<Outcome> {
+    pub fn leave(&mut self) -> Result<Outcome, Failure> {
         let path = self.save()?;
         // Beside --resume, a load_from on the command line is that file and not this one.
         let without = if self.setting.asked.file { ", without load_from," } else { "" };
@@ -159,7 +159,7 @@ impl Training {
 
 /// Writes a checkpoint's weights, and its classes where its `meta` is asked for, as a `.pth` with the beginning of its SHA-256 in its name, as those have that are put on the
 /// web: `torch.hub` checks it.
-fn publish(path: &Path, with_meta: bool) -> anyhow::Result<()> {
+fn publish(path: &Path, with_meta: bool) -> Result<(), Failure> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let cannot = |error: std::io::Error| Failure::new(Exit::CannotWrite, format!("cannot publish {}: {error}", path.display()));

@@ -3,7 +3,6 @@
 //! With several ranks the gradients that reach the optimizer are averages, the same bits on every rank: what clipping and
 //! mixed precision's overflow check decide from them, all ranks decide alike.
 
-use anyhow::{Context, bail};
 use burn::tensor::{Device, Tensor};
 use segslurm_native::device::CopyStream;
 use segslurm_native::memory::keep_freed_pages;
@@ -12,7 +11,7 @@ use super::mishap;
 use crate::data::{Batch, LabelMap, Sample};
 use crate::ddp::{self, Ddp, WrapperConfig};
 use crate::dist::Group;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, Within};
 use crate::models::{Forward, Pixels, SegDataPreProcessor, Segmentor, SegmentorConfig};
 use crate::ops::{self, Autocast, Handle, MemoryFormat};
 use crate::optim::{Accumulation, AmpDtype, GradScaler, OptimWrapperConfig, Optimizer, accumulate};
@@ -54,7 +53,7 @@ impl Learner {
         seed: u64,
         max_iterations: u64,
         format: MemoryFormat,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, Failure> {
         let segmentor = format.arrange(model.init(device, seed)?);
         let weights = segmentor.weights();
         let place = ops::place(device);
@@ -62,7 +61,7 @@ impl Learner {
         let half = amp.as_ref().map(|it| it.dtype(place));
         if half == Some(AmpDtype::Float16) && !place.is_cuda() {
             let message = "optim_wrapper.dtype is float16, which needs CUDA; on the CPU leave it out or write bfloat16";
-            bail!(Failure::new(Exit::Config, message));
+            return Err(Failure::new(Exit::Config, message));
         }
         let optimizer = Optimizer::new(optim_wrapper, &weights)?;
         if place == tch::Device::Cpu {
@@ -90,28 +89,28 @@ impl Learner {
 
     /// Makes one model of all ranks': they are checked to be the same, then filled with rank 0's weights, and from then on
     /// gradients are averaged. All ranks come here together, once their weights are loaded; one rank alone has nothing to do.
-    pub fn join_ranks(&mut self, wrapper: &WrapperConfig) -> anyhow::Result<()> {
+    pub fn join_ranks(&mut self, wrapper: &WrapperConfig) -> Result<(), Failure> {
         if self.group.world() == 1 {
             return Ok(());
         }
-        self.group.agree(&[("the model's tensors", ddp::describe(&self.weights))]).map_err(Failure::from)?;
-        ddp::broadcast(&self.group, &self.weights).map_err(Failure::from)?;
-        self.ddp = Some(Ddp::new(&self.group, &self.weights, wrapper.options()).map_err(Failure::from)?);
+        self.group.agree(&[("the model's tensors", ddp::describe(&self.weights))])?;
+        ddp::broadcast(&self.group, &self.weights)?;
+        self.ddp = Some(Ddp::new(&self.group, &self.weights, wrapper.options())?);
         Ok(())
     }
 
     /// Trains on one batch; `iteration` counts the steps before it. Returns the losses by name, `loss` first, as means over
     /// the ranks.
-    pub fn step(&mut self, batch: &Batch, iteration: u64, rates: &[f64]) -> anyhow::Result<Vec<(String, f64)>> {
+    pub fn step(&mut self, batch: &Batch, iteration: u64, rates: &[f64]) -> Result<Vec<(String, f64)>, Failure> {
         mishap::of_batch(&batch.samples, mishap::TRAINING, || self.learn(batch, iteration, rates))
     }
 
-    fn learn(&mut self, batch: &Batch, iteration: u64, rates: &[f64]) -> anyhow::Result<Vec<(String, f64)>> {
+    fn learn(&mut self, batch: &Batch, iteration: u64, rates: &[f64]) -> Result<Vec<(String, f64)>, Failure> {
         let images: Vec<_> = batch.samples.iter().map(|it| pixels(it.image.height, it.image.width, &it.image.data)).collect();
         let mut labels = Vec::with_capacity(images.len());
         for sample in &batch.samples {
             let Some(label) = &sample.label else {
-                bail!(Failure::new(Exit::Config, "the train pipeline loads no labels: it needs LoadAnnotations"));
+                return Err(Failure::new(Exit::Config, "the train pipeline loads no labels: it needs LoadAnnotations"));
             };
             self.refuse_unknown(sample, label)?;
             labels.push(pixels(label.height, label.width, &label.data));
@@ -136,8 +135,8 @@ impl Learner {
         // One exchange between ranks and one copy to the host for all of them, while the backward pass goes on. The copy waits
         // for the forward pass alone, so the device still has the backward to compute when the host knows the losses.
         let values = tch::Tensor::stack(&values.iter().map(|it| it.reshape([])).collect::<Vec<_>>(), 0);
-        let values = self.group.all_gather_async(&values.to_kind(tch::Kind::Double)).map_err(Failure::from)?;
-        let values = values.read_back(&self.copies).map_err(Failure::from)?;
+        let values = self.group.all_gather_async(&values.to_kind(tch::Kind::Double))?;
+        let values = values.read_back(&self.copies)?;
 
         let divisor = self.accumulation.divisor(iteration as usize);
         let total = if divisor > 1 { losses.total / divisor as f64 } else { losses.total };
@@ -146,20 +145,20 @@ impl Learner {
             None => total,
         };
         let grads = self.backward(&total, self.accumulation.steps(iteration as usize))?;
-        let values = Vec::<Vec<f64>>::try_from(values.wait().map_err(Failure::from)?)?;
+        let values = Vec::<Vec<f64>>::try_from(values.wait()?)?;
         self.refuse_infinite(&names, &values, iteration, batch)?;
         if let Some(grads) = grads {
-            self.optimizer.step(&grads, rates, self.scaler.as_mut()).context("the optimizer's step failed")?;
+            self.optimizer.step(&grads, rates, self.scaler.as_mut()).within("the optimizer's step failed")?;
         }
         let mean = |place: usize| values.iter().map(|it| it[place]).sum::<f64>() / values.len() as f64;
         Ok(names.into_iter().enumerate().map(|(place, (name, _))| (name, mean(place))).collect())
     }
 
     /// The backward pass; with `last` the gradients for the update that follows. Between updates nothing is sent.
-    fn backward(&mut self, total: &Tensor<1>, last: bool) -> anyhow::Result<Option<PerWeight<Handle>>> {
+    fn backward(&mut self, total: &Tensor<1>, last: bool) -> Result<Option<PerWeight<Handle>>, Failure> {
         if let Some(ddp) = &self.ddp {
-            ddp.backward(total, last).map_err(Failure::from)?;
-            return Ok(if last { Some(ddp.finish().map_err(Failure::from)?) } else { None });
+            ddp.backward(total, last)?;
+            return Ok(if last { Some(ddp.finish()?) } else { None });
         }
         accumulate(&mut self.pending, self.weights.gradients(total.backward()))?;
         Ok(last.then(|| std::mem::replace(&mut self.pending, PerWeight::new(&self.weights))))
@@ -168,7 +167,7 @@ impl Learner {
     /// A label that a head has no class for. The loader has checked what it read, by the dataset's rules; this is about what came
     /// after (padding) and what the heads think of it. On a GPU such a label would end in an assertion of a kernel's, after which
     /// nothing works any more and nobody knows which file it was.
-    fn refuse_unknown(&self, sample: &Sample, label: &LabelMap) -> anyhow::Result<()> {
+    fn refuse_unknown(&self, sample: &Sample, label: &LabelMap) -> Result<(), Failure> {
         for (classes, ignored) in self.segmentor.labels() {
             // What is no byte is no label's value; nor is one of a class, 0, ignored then.
             // Of 256 classes every byte is one.
@@ -179,7 +178,7 @@ impl Learner {
             if label.data.iter().fold(false, |found, value| found | unknown(value)) {
                 let at = label.data.iter().position(unknown).unwrap_or_default();
                 let file = sample.meta.seg_map_path.as_deref().unwrap_or(&sample.meta.img_path);
-                bail!(Failure::new(
+                return Err(Failure::new(
                     Exit::Data,
                     format!(
                         "label map {} has label {} at row {}, column {} as it left the train pipeline: expected 0 to {} ({classes} \
@@ -190,7 +189,7 @@ impl Learner {
                         at / label.width,
                         at % label.width,
                         classes.saturating_sub(1),
-                    )
+                    ),
                 ));
             }
         }
@@ -204,27 +203,27 @@ impl Learner {
         values: &[Vec<f64>],
         iteration: u64,
         batch: &Batch,
-    ) -> anyhow::Result<()> {
+    ) -> Result<(), Failure> {
         let finite = |values: &[f64]| names.iter().zip(values).all(|((_, trained), it)| !trained || it.is_finite());
         let bad: Vec<usize> = (0..values.len()).filter(|&rank| !finite(&values[rank])).collect();
         if bad.is_empty() {
             return Ok(());
         }
         let files: Vec<_> = batch.samples.iter().map(|it| it.meta.img_path.display().to_string()).collect();
-        let files = self.group.all_gather_text(&files.join(", ")).map_err(Failure::from)?;
+        let files = self.group.all_gather_text(&files.join(", "))?;
         let told = bad.iter().map(|&rank| {
             let losses: Vec<_> = names.iter().zip(&values[rank]).map(|((name, _), value)| format!("{name} {value}")).collect();
             let who = if values.len() > 1 { format!("on {}: ", self.group.name(rank)) } else { String::new() };
             format!("{who}{}; the batch was {}", losses.join(", "), files[rank])
         });
-        bail!(Failure::new(
+        Err(Failure::new(
             Exit::Data,
             format!(
                 "the loss is not finite at iteration {}: {}; lower the learning rate, clip gradients (optim_wrapper.clip_grad), \
                  or look at these files",
                 iteration + 1,
                 told.collect::<Vec<_>>().join("; "),
-            )
+            ),
         ))
     }
 }

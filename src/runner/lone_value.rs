@@ -10,7 +10,7 @@ use crate::exit::{Exit, Failure};
 use crate::models::Pixels;
 
 /// Refuses a training that would come to a batch of which some norm sees a single value per channel.
-pub(super) fn refuse(learner: &Learner, loader: &DataloaderConfig, dataset: &Dataset, plan: &Plan) -> anyhow::Result<()> {
+pub(super) fn refuse(learner: &Learner, loader: &DataloaderConfig, dataset: &Dataset, plan: &Plan) -> Result<(), Failure> {
     let group = &learner.group;
     let sampler = Sampler::new(&loader.sampler, dataset.len(), group.rank(), group.world(), 0);
     let Some(which) = lone_batch(sampler.len(), loader, plan.max_iterations) else { return Ok(()) };
@@ -28,7 +28,7 @@ pub(super) fn refuse(learner: &Learner, loader: &DataloaderConfig, dataset: &Dat
          several ranks; norms that are not trained (model.backbone.norm_eval, frozen_stages) take such a batch",
         which.described
     );
-    Err(Failure::new(Exit::Config, message).into())
+    Err(Failure::new(Exit::Config, message))
 }
 
 /// A batch of one image.

@@ -3,6 +3,7 @@
 use burn::tensor::Device;
 
 use crate::dist;
+use crate::exit::Failure;
 use crate::experiment::{EnvConfig, MemoryFormatChoice};
 use crate::ops::{self, MemoryFormat};
 
@@ -12,7 +13,7 @@ const ON_THE_CPU: MemoryFormat = MemoryFormat::Contiguous;
 const TENSOR_CORES: (i32, i32) = (7, 0);
 
 /// That of the config, else the device's. Ranks with cards of different generations may differ: only speed depends on it.
-pub fn decide(env: &EnvConfig, device: &Device) -> anyhow::Result<MemoryFormat> {
+pub fn decide(env: &EnvConfig, device: &Device) -> Result<MemoryFormat, Failure> {
     match env.memory_format {
         MemoryFormatChoice::Contiguous => return Ok(MemoryFormat::Contiguous),
         MemoryFormatChoice::ChannelsLast => return Ok(MemoryFormat::ChannelsLast),

@@ -3,10 +3,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use segslurm_native::words;
-
 use crate::data::Sample;
-use crate::exit::{Exit, Failure, told};
+use crate::exit::{Exit, Exits, Failure};
 use crate::ops::OperationError;
 
 /// What to change when memory runs out in training.
@@ -22,15 +20,13 @@ const NAMED: usize = 4;
 
 /// Computes something of `samples`. Where that fails for lack of memory, or because libtorch refuses their shapes, the error names
 /// them, and `remedies` what to change.
-pub(super) fn of_batch<T>(samples: &[Sample], remedies: &str, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+pub(super) fn of_batch<T>(samples: &[Sample], remedies: &str, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Err(error)) if error.downcast_ref::<Failure>().is_none() && words::lacks_memory(&told(&error)) => {
-            Err(out_of_memory(&told(&error), samples, remedies).into())
-        }
+        Ok(Err(failure)) if failure.exit == Exit::OutOfMemory => Err(out_of_memory(&failure.message, samples, remedies)),
         Ok(result) => result,
         Err(payload) => match OperationError::of_panic(&*payload) {
-            Some(error) if error.lacks_memory() => Err(out_of_memory(&error.to_string(), samples, remedies).into()),
-            Some(error) => Err(Failure::new(error.exit(), format!("{error}; this was {}", described(samples))).into()),
+            Some(error) if error.lacks_memory() => Err(out_of_memory(&error.to_string(), samples, remedies)),
+            Some(error) => Err(Failure::new(error.exit(), format!("{error}; this was {}", described(samples)))),
             None => resume_unwind(payload),
         },
     }

@@ -16,7 +16,7 @@ use crate::metrics::Window;
 use crate::optim::{Optimizer, OptimizerConfig, ScalerState, Schedule};
 
 /// Gives a checkpoint of mmengine's the trained weights that lie beside their averages in its file.
-pub(super) fn take_averages(path: &Path, checkpoint: &mut Checkpoint) -> anyhow::Result<()> {
+pub(super) fn take_averages(path: &Path, checkpoint: &mut Checkpoint) -> Result<(), Failure> {
     if checkpoint.meta.run.is_empty()
         && let Some(theirs) = mmengine::read(path)?
     {
@@ -34,7 +34,7 @@ pub(super) fn take_over(
     schedule: &mut Schedule,
     plan: &Plan,
     setting: &Setting,
-) -> anyhow::Result<()> {
+) -> Result<(), Failure> {
     if !checkpoint.meta.run.is_empty() {
         return Ok(());
     }
@@ -118,7 +118,7 @@ fn numbered(
     optimizer: &mmengine::Optimizer,
     ours: &Optimizer,
     path: &Path,
-) -> anyhow::Result<BTreeMap<usize, String>> {
+) -> Result<BTreeMap<usize, String>, Failure> {
     let counted: usize = optimizer.groups.iter().map(|it| it.params.len()).sum();
     let all = &theirs.parameters;
     let trained: Vec<&String> = all.iter().filter(|name| ours.weights().trained().any(|(_, it)| it.name == **name)).collect();
@@ -131,7 +131,7 @@ fn numbered(
             all.len(),
             names.len()
         );
-        return Err(Failure::new(Exit::Data, message).into());
+        return Err(Failure::new(Exit::Data, message));
     }
     let numbers = optimizer.groups.iter().flat_map(|it| &it.params);
     let mut sorted: Vec<usize> = numbers.copied().collect();

@@ -9,7 +9,6 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use super::build::Setting;
@@ -17,7 +16,7 @@ use super::weights;
 use crate::checkpoint::{
     Beginning, Checkpoint, CurrentRun, Found, Naming, Places, RunId, Source, Survey, last_checkpoint, mmengine, record_newest,
 };
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, Within};
 
 /// What a start was asked for besides its config.
 #[derive(Debug, Clone, Default)]
@@ -54,16 +53,16 @@ struct Decision {
 
 impl Start {
     /// Decides where this start begins, reads the checkpoint, and notes in the work dir which run it is.
-    pub(super) fn find(setting: &Setting) -> anyhow::Result<Self> {
+    pub(super) fn find(setting: &Setting) -> Result<Self, Failure> {
         let group = &setting.group;
         let (decision, read, beginning) = if group.is_main() {
             let place = Place::of(setting)?;
             let (decision, read) = place.decide()?;
             let beginning = place.note(&decision)?;
-            group.broadcast_text(&serde_json::to_string(&decision)?).map_err(Failure::from)?;
+            group.broadcast_text(&serde_json::to_string(&decision).map_err(Failure::fault)?)?;
             (decision, read, Some(beginning))
         } else {
-            (serde_json::from_str(&group.broadcast_text("").map_err(Failure::from)?)?, None, None)
+            (serde_json::from_str(&group.broadcast_text("")?).map_err(Failure::fault)?, None, None)
         };
         let Decision { run, path, with_state } = decision;
         let checkpoint = match (path, read) {
@@ -74,7 +73,7 @@ impl Start {
                 let checkpoint = match read {
                     Some(checkpoint) => checkpoint,
                     None if group.is_main() => Checkpoint::read(&path)?,
-                    None => Checkpoint::read(&path).context(all)?,
+                    None => Checkpoint::read(&path).within(all)?,
                 };
                 tracing::info!("{} {}", if with_state { "resuming from" } else { "loading weights from" }, path.display());
                 Some((path, checkpoint))
@@ -102,7 +101,7 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    fn of(setting: &'a Setting) -> anyhow::Result<Self> {
+    fn of(setting: &'a Setting) -> Result<Self, Failure> {
         let work_dir = setting.rundir.work_dir();
         let current = CurrentRun::load(work_dir).unwrap_or_else(|error| {
             let file = work_dir.join("current_run");
@@ -122,7 +121,7 @@ impl<'a> Place<'a> {
     }
 
     /// The decision, and the checkpoint where deciding took reading it.
-    fn decide(&self) -> anyhow::Result<(Decision, Option<Checkpoint>)> {
+    fn decide(&self) -> Result<(Decision, Option<Checkpoint>), Failure> {
         let survey = Survey::of(self.folder, self.work_dir, &self.naming)?;
         if self.started_before(&survey) {
             return self.go_on(survey);
@@ -166,7 +165,7 @@ impl<'a> Place<'a> {
     }
 
     /// Goes on with the run of the work dir.
-    fn go_on(&self, survey: Survey) -> anyhow::Result<(Decision, Option<Checkpoint>)> {
+    fn go_on(&self, survey: Survey) -> Result<(Decision, Option<Checkpoint>), Failure> {
         let new_run = self.new_run(&survey);
         let folder = self.folder.display();
         let latest = survey.entries.last().cloned();
@@ -209,7 +208,7 @@ impl<'a> Place<'a> {
                      on with; leave resume out to begin a run from these weights",
                     file.display()
                 );
-                return Err(Failure::new(Exit::Data, message).into());
+                return Err(Failure::new(Exit::Data, message));
             }
             tracing::info!("no checkpoint in {folder} yet: going on from load_from, {}", file.display());
             return Ok((Decision { run: new_run, path: Some(file.to_owned()), with_state }, Some(checkpoint)));
@@ -242,17 +241,17 @@ impl<'a> Place<'a> {
 
     /// mmengine's latest checkpoint, where mmengine was the last to write one here. A run of ours that has none yet knows by its own
     /// notes where it began.
-    fn of_mmengine(&self, survey: &Survey) -> anyhow::Result<Option<Found>> {
+    fn of_mmengine(&self, survey: &Survey) -> Result<Option<Found>, Failure> {
         let pending = self.current.as_ref().is_some_and(|it| survey.newest_entry(&it.id).is_none());
         Ok(if pending { None } else { mmengine::newest(self.work_dir)? })
     }
 
     /// Goes on from a file that the command line names. It is the same run only where that file is its newest: a run that goes back
     /// would meet its own later checkpoints.
-    fn go_on_from(&self, file: &Path, survey: &Survey) -> anyhow::Result<(Decision, Option<Checkpoint>)> {
+    fn go_on_from(&self, file: &Path, survey: &Survey) -> Result<(Decision, Option<Checkpoint>), Failure> {
         let (local, checkpoint) = self.read(file)?;
         if checkpoint.meta.is_weights_alone() && mmengine::read(&local)?.is_none() {
-            return Err(self.weights_alone(file, survey).into());
+            return Err(self.weights_alone(file, survey));
         }
         let run = &checkpoint.meta.run_id;
         let newest = survey.newest_entry(run).filter(|_| !run.is_unknown());
@@ -266,7 +265,7 @@ impl<'a> Place<'a> {
     }
 
     /// A checkpoint that was named, and its file on this machine.
-    fn read(&self, file: &Path) -> anyhow::Result<(PathBuf, Checkpoint)> {
+    fn read(&self, file: &Path) -> Result<(PathBuf, Checkpoint), Failure> {
         let local = Source::parse(file, self.places)?.fetched()?;
         let checkpoint = Checkpoint::read(&local)?;
         Ok((local, checkpoint))

@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
-
 use super::build::Setting;
 use super::evaluate::{Evaluation, Leaves, Pass, Watch};
 use super::interrupt::Interrupt;
@@ -12,7 +10,7 @@ use super::memory_format;
 use super::survey::Survey;
 use super::weights;
 use crate::checkpoint::{Checkpoint, Fit};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, Within};
 use crate::experiment::EvaluatorConfig;
 use crate::rundir::write_atomically;
 
@@ -29,14 +27,14 @@ pub struct TestOptions {
 }
 
 /// Tests a checkpoint and writes the metrics into the work dir.
-pub fn test(setting: &Setting, options: &TestOptions) -> anyhow::Result<()> {
+pub fn test(setting: &Setting, options: &TestOptions) -> Result<(), Failure> {
     let experiment = &setting.experiment;
     let mut loader = experiment
         .test_dataloader
         .clone()
         .ok_or_else(|| Failure::new(Exit::Config, "the config has no test_dataloader, so there is nothing to test on"))?;
     if experiment.test_evaluator.is_empty() {
-        return Err(Failure::new(Exit::Config, "the config has no test_evaluator").into());
+        return Err(Failure::new(Exit::Config, "the config has no test_evaluator"));
     }
     let metrics = experiment.test_evaluator.iter().map(|EvaluatorConfig::IoUMetric(metric)| metric.clone()).collect();
     if options.tta {
@@ -71,7 +69,7 @@ pub fn test(setting: &Setting, options: &TestOptions) -> anyhow::Result<()> {
     let path = weights::obtain(&options.checkpoint, setting)?;
     let checkpoint = Checkpoint::read(&path)?;
     weights::load(&segmentor.weights(), &checkpoint.model, &path, Fit::Exact)
-        .context("a test needs every weight: give the config that the checkpoint was trained with, or its num_classes")?;
+        .within("a test needs every weight: give the config that the checkpoint was trained with, or its num_classes")?;
     tracing::info!("loaded {}", path.display());
     evaluation.refuse_other_classes(&checkpoint.meta.dataset_meta.classes, &path)?;
 
@@ -83,7 +81,7 @@ pub fn test(setting: &Setting, options: &TestOptions) -> anyhow::Result<()> {
     let interrupt = Interrupt::never();
     let evaluated = evaluation
         .run(&segmentor, &preprocessor, &setting.device, &setting.group, &interrupt, watch)?
-        .context("a test that nobody stopped has a result")?;
+        .ok_or_else(|| Failure::fault("a test that nobody stopped has no result"))?;
     if !setting.group.is_main() {
         return Ok(());
     }

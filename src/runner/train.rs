@@ -2,19 +2,18 @@
 
 use std::time::Instant;
 
-use anyhow::Context;
-
 use super::build::Training;
 use super::outcome::Outcome;
+use crate::exit::Failure;
 
 /// Trains until the plan is done or somebody asks to stop.
-pub fn train(run: &mut Training) -> anyhow::Result<Outcome> {
+pub fn train(run: &mut Training) -> Result<Outcome, Failure> {
     if run.progress.validation_due && run.validate()? == Outcome::Interrupted {
         return run.leave();
     }
     while run.goes_on() {
         let started = Instant::now();
-        let batch = run.batches.next().context("the data loader ended before the training")??;
+        let batch = run.batches.next().ok_or_else(|| Failure::fault("the data loader ended before the training"))??;
         let data_time = started.elapsed();
         let interrupted = run.interrupt.agree(&run.group)?;
 

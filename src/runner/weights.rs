@@ -2,18 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-
 use super::build::Setting;
 use crate::checkpoint::{self, Checkpoint, Fit, Report, Source, StateDict, listed};
 use crate::dist::Group;
-use crate::exit::Failure;
+use crate::exit::{Failure, Within};
 use crate::models::PretrainedSource;
 use crate::weights::Weights;
 
 /// The file of a checkpoint on this machine. All ranks come here together: what a path means, rank 0 says, and what comes from
 /// the network, one rank of each machine fetches.
-pub(super) fn obtain(named: &Path, setting: &Setting) -> anyhow::Result<PathBuf> {
+pub(super) fn obtain(named: &Path, setting: &Setting) -> Result<PathBuf, Failure> {
     let Setting { group, places, .. } = setting;
     let source = Source::parse(named, places)?;
     if source.is_remote() {
@@ -26,12 +24,12 @@ pub(super) fn obtain(named: &Path, setting: &Setting) -> anyhow::Result<PathBuf>
         return Ok(source.fetched()?);
     }
     let path = if group.is_main() { source.fetched()?.to_string_lossy().into_owned() } else { String::new() };
-    Ok(group.broadcast_text(&path).map_err(Failure::from)?.into())
+    Ok(group.broadcast_text(&path)?.into())
 }
 
-fn together(group: &Group) -> anyhow::Result<()> {
+fn together(group: &Group) -> Result<(), Failure> {
     if group.world() > 1 {
-        group.barrier().map_err(Failure::from)?;
+        group.barrier()?;
     }
     Ok(())
 }
@@ -43,7 +41,7 @@ pub(super) fn begin(
     pretrained: Option<&PretrainedSource>,
     given: Option<(&Path, &StateDict)>,
     setting: &Setting,
-) -> anyhow::Result<()> {
+) -> Result<(), Failure> {
     let Some((path, state)) = given else { return load_pretrained(weights, pretrained, setting) };
     let lacking = pretrained
         .is_some_and(|source| weights.iter().any(|it| it.name.starts_with(&source.target) && !state.contains_key(&it.name)));
@@ -69,14 +67,14 @@ pub(super) fn to_train(checkpoint: &Checkpoint, averages: bool) -> StateDict {
 }
 
 /// Copies a checkpoint's tensors into the model and tells what does not meet.
-pub(super) fn load(weights: &Weights, state: &StateDict, path: &Path, fit: Fit) -> anyhow::Result<()> {
+pub(super) fn load(weights: &Weights, state: &StateDict, path: &Path, fit: Fit) -> Result<(), Failure> {
     let report = copy(weights, state, path, fit)?;
     tell(path, &report.missing, &report.unexpected, &report);
     Ok(())
 }
 
-fn copy(weights: &Weights, state: &StateDict, path: &Path, fit: Fit) -> anyhow::Result<Report> {
-    checkpoint::load_into(weights, state, fit).with_context(|| path.display().to_string())
+fn copy(weights: &Weights, state: &StateDict, path: &Path, fit: Fit) -> Result<Report, Failure> {
+    checkpoint::load_into(weights, state, fit).within(path.display())
 }
 
 fn tell(path: &Path, missing: &[String], unexpected: &[String], report: &Report) {
@@ -96,9 +94,9 @@ fn tell(path: &Path, missing: &[String], unexpected: &[String], report: &Report)
 }
 
 /// The backbone's pretrained weights, where the config names some.
-fn load_pretrained(weights: &Weights, source: Option<&PretrainedSource>, setting: &Setting) -> anyhow::Result<()> {
+fn load_pretrained(weights: &Weights, source: Option<&PretrainedSource>, setting: &Setting) -> Result<(), Failure> {
     let Some(source) = source else { return Ok(()) };
-    let path = obtain(Path::new(&source.checkpoint), setting).context("pretrained weights")?;
+    let path = obtain(Path::new(&source.checkpoint), setting).within("pretrained weights")?;
     let checkpoint = Checkpoint::read(&path)?;
     let prefix = source.prefix.as_deref().unwrap_or_default();
     let renamed =

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::excerpt::{line, quoted};
+use crate::exit::{Exit, Exits};
 
 use super::job::{JobSpec, SBATCH_VARIABLES};
 use super::state::{JobState, Meaning};
@@ -37,12 +38,27 @@ pub enum SlurmError {
     Start { program: String, reason: String },
     #[error("{program} gave no answer within {} s", .after.as_secs())]
     Silent { program: String, after: Duration },
+    /// The controller was lost in the middle.
+    #[error("Slurm did not take the job: {}; try again once `scontrol ping` answers", line(.0))]
+    NoContact(String),
     #[error("Slurm refuses the job: {}; {}", line(.said), line(.fix))]
     Refused { said: String, fix: String },
     #[error("scontrol knows no node {}", line(.0))]
     NoNode(String),
     #[error("sbatch took the job, but printed no job id that can be read: {}; look for the job with `squeue --me`", quoted(.said))]
     NoJobId { said: String },
+}
+
+impl Exits for SlurmError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Refused { .. } => Exit::Refused,
+            Self::Start { .. } | Self::Missing { .. } | Self::Silent { .. } | Self::NoNode(_) | Self::NoContact(_) => {
+                Exit::Unavailable
+            }
+            Self::NoJobId { .. } => Exit::Software,
+        }
+    }
 }
 
 /// A job that sbatch took.
@@ -317,7 +333,7 @@ pub fn refused(spec: &JobSpec, said: &str) -> SlurmError {
         .iter()
         .fold(line, |line, prefix| line.strip_prefix(prefix).unwrap_or(line));
     let text = said.to_ascii_lowercase();
-    let fixes: [(&str, String); 15] = [
+    let fixes: [(&str, String); 14] = [
         ("partition name", format!("`sinfo` lists the partitions; PARTITION is {:?}", spec.partition.as_deref().unwrap_or("-"))),
         (
             "node configuration is not available",
@@ -341,8 +357,10 @@ pub fn refused(spec: &JobSpec, said: &str) -> SlurmError {
         ("node count", "lower GPUS or raise GPUS_PER_NODE: the partition allows fewer nodes".to_owned()),
         ("memory", "lower --mem (`sinfo -o '%P %m'` shows what nodes have)".to_owned()),
         ("unrecognized option", "sbatch does not know this option: look at --slurm, SBATCH_ARGS and the site profile".to_owned()),
-        ("contact", "the controller does not answer: try again later".to_owned()),
     ];
+    if text.contains("contact") {
+        return SlurmError::NoContact(line.to_owned());
+    }
     let fix = fixes.into_iter().find(|(key, _)| text.contains(key)).map(|(_, fix)| fix);
     let fix = fix.unwrap_or_else(|| "`segslurm train … --dry-run` shows everything that was asked for".to_owned());
     SlurmError::Refused { said: line.to_owned(), fix }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::excerpt::{line, quoted};
+use crate::exit::{Exit, Exits};
 
 use super::env::Variables;
 use super::hostlist;
@@ -59,6 +60,12 @@ pub struct Setting {
 pub struct JobError {
     pub place: String,
     pub what: String,
+}
+
+impl Exits for JobError {
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
 }
 
 impl JobError {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use minijinja::{Environment, UndefinedBehavior, context};
 use serde::Serialize;
 
+use crate::exit::{Exit, Exits};
+
 use super::job::{JobSpec, Kind};
 
 /// A template that cannot be read or rendered, or a value that no shell could take.
@@ -16,6 +18,16 @@ pub enum ScriptError {
     Template { name: String, line: usize, message: String },
     #[error("{what} {text:?} cannot stand in a script: it has a line break or a backslash")]
     Text { what: &'static str, text: String },
+}
+
+impl Exits for ScriptError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Read { .. } => Exit::NoInput,
+            Self::Template { .. } => Exit::Config,
+            Self::Text { .. } => Exit::Usage,
+        }
+    }
 }
 
 /// A template's text and where it is from.

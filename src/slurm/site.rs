@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::excerpt::{line, quoted};
+use crate::exit::{Exit, Exits};
 
 /// Why a profile cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,12 @@ pub enum SiteError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{}: {}", .path.display(), line(.message))]
     Wrong { path: PathBuf, message: String },
+}
+
+impl Exits for SiteError {
+    fn exit(&self) -> Exit {
+        if matches!(self, Self::Wrong { .. }) { Exit::Config } else { Exit::NoInput }
+    }
 }
 
 fn list(folders: &[PathBuf]) -> String {

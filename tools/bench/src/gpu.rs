@@ -232,13 +232,13 @@ pub(crate) fn check() -> anyhow::Result<()> {
     for (name, format, limit, changes) in TRAININGS {
         let what = format!("PSPNet-R18, losses of {STEPS} steps: {name}");
         findings.check(&what, limit, || {
-            let losses = |device: &Device, changes: &[&str]| {
+            let losses = |device: &Device, changes: &[&str]| -> anyhow::Result<Vec<f64>> {
                 // What dropout drops differs from device to device.
                 let still = ["model.decode_head.dropout_ratio=0", "model.auxiliary_head.dropout_ratio=0"];
                 let mut learner =
                     model::learner_with("pspnet_r18", Group::alone(), device, &[&still[..], changes].concat(), format)?;
                 let step = |iteration| learner.step(&batch, iteration, &[0.001]).map(|losses| losses[0].1);
-                (0..STEPS).map(step).collect::<anyhow::Result<Vec<_>>>()
+                Ok((0..STEPS).map(step).collect::<Result<Vec<_>, _>>()?)
             };
             // Half precision is held against single.
             let exact: Vec<&str> =

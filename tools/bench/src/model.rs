@@ -42,13 +42,14 @@ pub(crate) fn learner_with(
     changes: &[&str],
     format: MemoryFormat,
 ) -> anyhow::Result<Learner> {
-    // A binary that was carried to another machine lies in a checkout there.
-    let root = [Path::new("."), Path::new(env!("CARGO_MANIFEST_DIR"))].into_iter().find(|it| it.join("examples/bench").is_dir());
-    let path = root.context("start it in the project's root")?.join(format!("examples/bench/{model}.yaml"));
+    // A binary that was carried to another machine has its configs below the folder that it is started in.
+    let folders = [Path::new("tools/bench"), Path::new(env!("CARGO_MANIFEST_DIR"))];
+    let mut paths = folders.into_iter().map(|it| it.join(format!("{model}.yaml")));
+    let path = paths.find(|it| it.exists()).context("start it in the project's root")?;
     let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
     let experiment = Experiment::from_config(&config::load(&path, &changes)?)?;
     let optim_wrapper = experiment.optim_wrapper.as_ref().context("the config has no optim_wrapper")?;
-    Learner::new(&experiment.model, optim_wrapper, device, &group, 1, 80_000, format)
+    Ok(Learner::new(&experiment.model, optim_wrapper, device, &group, 1, 80_000, format)?)
 }
 
 /// Bytes that training images could have, and labels of every class. `images` in place of the model's own number.
