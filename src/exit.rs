@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use segslurm_native::{NativeError, words};
+use segslurm_native::words;
 
 /// Why the process ended. [`Exit::code`] is the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,20 +139,6 @@ impl<T, E: Into<Failure>> Within<T> for Result<T, E> {
     }
 }
 
-/// libtorch refused something that nobody asked of it.
-impl Exits for NativeError {
-    fn exit(&self) -> Exit {
-        Exit::Software
-    }
-}
-
-/// As [`NativeError`].
-impl Exits for tch::TchError {
-    fn exit(&self) -> Exit {
-        Exit::Software
-    }
-}
-
 /// An error and its causes on one line, each said once: many an error's own words hold its cause's already.
 fn told(error: &(dyn Error + 'static)) -> String {
     let mut told = String::new();
@@ -199,7 +185,8 @@ mod tests {
     fn a_lack_of_memory_has_a_code_of_its_own_whatever_was_being_done() {
         let lack = "CUDA out of memory. Tried to allocate 2 GiB";
         assert_eq!(Failure::new(Exit::Data, format!("a batch cannot be copied to Cuda(0): {lack}")).exit, Exit::OutOfMemory);
-        assert_eq!(Failure::from(NativeError(lack.to_owned())).within("the optimizer's step").exit, Exit::OutOfMemory);
+        let failed = Failure::new(Exit::Software, "the update failed");
+        assert_eq!(failed.within(lack).exit, Exit::OutOfMemory);
         // What another rank said of itself is not this one's reason.
         assert_eq!(Failure::new(Exit::Unavailable, format!("rank 1 failed: {lack}")).exit, Exit::Unavailable);
     }

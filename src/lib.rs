@@ -51,10 +51,15 @@ pub mod worker;
 // Floor 9: the command line.
 pub mod cli;
 
+// Floor 10: the door for components of one's own.
+pub mod program;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+pub use program::Program;
+
 /// Runs the program on its command line and returns the process's exit code.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    cli::run(args)
+    Program::new().run(args)
 }

@@ -20,6 +20,7 @@ use super::both::BOTH;
 use super::error::{ConfigError, nearest, suggest};
 use super::field::VALUE_OR_LIST;
 use super::node::{Map, Node, Origin, Value};
+use super::own;
 use super::references::Variables;
 use super::stand_in::Anything;
 
@@ -311,7 +312,7 @@ macro_rules! whole_numbers {
 const MOST_EXACT: f64 = 9_007_199_254_740_992.0;
 
 #[derive(Clone, Copy)]
-struct Deserializer<'a> {
+pub(super) struct Deserializer<'a> {
     node: &'a Node,
     path: &'a Path<'a>,
     /// The node is the payload of a variant: its `type` has been read.
@@ -436,6 +437,10 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_> {
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Fault> {
+        if name.starts_with(own::VARIANT) {
+            let of = self.node.as_map().and_then(|it| it.get(TYPE)).and_then(Node::as_str).unwrap_or_default();
+            return own::read(name, without_scope(of), self).and_then(|()| self.place(visitor.visit_unit()));
+        }
         match &self.node.value {
             Value::List(items) if name == VALUE_OR_LIST => self.visit_list(items, visitor),
             Value::Null if name == VALUE_OR_LIST => self.place(visitor.visit_unit()),
@@ -490,17 +495,19 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_> {
 
     fn deserialize_enum<V: Visitor<'de>>(
         self,
-        _: &'static str,
+        slot: &'static str,
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        let names = || variants.join(", ");
+        let names = || own::names(slot, variants).join(", ");
         let result = match &self.node.value {
             Value::Map(map) => match map.get(TYPE) {
                 None => Err(Fault::new(format!("the key `type` is missing (valid types: {})", names()))),
-                Some(name) => visitor.visit_enum(Choice { payload: self, name, path: &Path::Key(self.path, TYPE), variants }),
+                Some(name) => {
+                    visitor.visit_enum(Choice { payload: self, name, path: &Path::Key(self.path, TYPE), slot, variants })
+                }
             },
-            Value::String(_) => visitor.visit_enum(Choice { payload: self, name: self.node, path: self.path, variants }),
+            Value::String(_) => visitor.visit_enum(Choice { payload: self, name: self.node, path: self.path, slot, variants }),
             other => Err(Fault::new(format!("expected one of {}, found {}", names(), other.describe()))),
         };
         self.place(result)
@@ -684,6 +691,7 @@ struct Choice<'a> {
     payload: Deserializer<'a>,
     name: &'a Node,
     path: &'a Path<'a>,
+    slot: &'static str,
     variants: &'static [&'static str],
 }
 
@@ -703,25 +711,32 @@ impl<'de, 'a> de::EnumAccess<'de> for Choice<'a> {
     type Variant = Choice<'a>;
 
     fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), Fault> {
+        let valid = || own::names(self.slot, self.variants);
         let Some(name) = self.name.as_str() else {
-            let text =
-                format!("expected a name, found {} (valid types: {})", self.name.value.describe(), self.variants.join(", "));
+            let text = format!("expected a name, found {} (valid types: {})", self.name.value.describe(), valid().join(", "));
             return Err(Fault {
                 spoils: Some(self.payload.path.to_string()),
                 ..Fault::new(text).at(self.path, &self.name.origin)
             });
         };
         let own = without_scope(name);
-        let chosen = seed.deserialize(Key(own)).map_err(|_| {
+        let variant = match own {
+            // No name for a config to write.
+            own::VARIANT => "",
+            own if own::has(self.slot, own) => own::VARIANT,
+            own => own,
+        };
+        let chosen = seed.deserialize(Key(variant)).map_err(|_| {
+            let valid = valid();
             let kind = if self.payload.node.as_map().is_some() { ("type", "types") } else { ("value", "values") };
             let last = own.rsplit('.').next().unwrap_or(own);
             let text = match absent::note(last) {
-                Some(note) => format!("segslurm has no `{last}`{note} (valid {}: {})", kind.1, self.variants.join(", ")),
-                None if kind.0 == "type" && nearest(last, self.variants.iter().copied()).is_none() => {
-                    let (instead, valid) = (absent::instead(self.variants), self.variants.join(", "));
+                Some(note) => format!("segslurm has no `{last}`{note} (valid {}: {})", kind.1, valid.join(", ")),
+                None if kind.0 == "type" && nearest(last, valid.iter().copied()).is_none() => {
+                    let (instead, valid) = (absent::instead(&valid), valid.join(", "));
                     format!("unknown type `{name}`{instead} (valid types: {valid})")
                 }
-                None => format!("unknown {} `{name}`{}", kind.0, suggest(last, kind.1, self.variants)),
+                None => format!("unknown {} `{name}`{}", kind.0, suggest(last, kind.1, &valid)),
             };
             Fault { spoils: Some(self.payload.path.to_string()), ..Fault::new(text).at(self.path, &self.name.origin) }
         })?;

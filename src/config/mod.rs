@@ -15,6 +15,7 @@ mod node;
 #[cfg(test)]
 mod outline;
 mod overrides;
+mod own;
 mod places;
 mod predefined;
 mod python;
@@ -37,6 +38,7 @@ pub use field::{OneOrMany, Pair};
 pub use node::{Map, Node, Origin, Value};
 #[cfg(test)]
 pub(crate) use outline::outline;
+pub use own::{Own, Slot, register};
 pub use places::expand;
 use predefined::Environment;
 pub use range::{

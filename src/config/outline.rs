@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::own::VARIANT;
 use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Visitor};
 
@@ -180,6 +181,8 @@ impl<'de> de::Deserializer<'de> for Explorer<'_> {
         types: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Stuck> {
+        // What people bring themselves is in no document of ours; it stands last.
+        let types = types.strip_suffix(&[VARIANT]).unwrap_or(types);
         let mut chosen = 0;
         if !self.above.contains(&types) {
             self.state.found.borrow_mut().types.insert(self.path.clone(), types);

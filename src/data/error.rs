@@ -142,7 +142,8 @@ impl DataError {
         Self::Undecodable { what, path: path.to_owned(), reason }
     }
 
-    pub(super) fn transform(name: &'static str, reason: impl Into<String>) -> Self {
+    /// A setting of the transform `name` that cannot be.
+    pub fn transform(name: &'static str, reason: impl Into<String>) -> Self {
         Self::Transform { name, reason: reason.into() }
     }
 

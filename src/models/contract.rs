@@ -4,6 +4,7 @@
 //! module that runs ([`RunBackbone`] and its kin). It stands in its own file and in one line of its slot.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use burn::tensor::{Int, Tensor};
 
@@ -15,6 +16,7 @@ use super::head::{Decode, DecodeConfig, Head, InputTransform};
 use super::init::InitConfig;
 use super::layer::NormConfig;
 use super::neck::Neck;
+use crate::config::Both;
 use crate::ops;
 
 /// A feature map, before there is one.
@@ -34,7 +36,7 @@ pub struct Initial {
 }
 
 /// The config of a backbone. Errors name keys below it.
-pub trait BackboneSpec: Debug {
+pub trait BackboneSpec: Debug + Send + Sync + DuplicateBackbone {
     /// The feature maps that it makes of an image, without making anything.
     fn check(&self, image: Feature) -> Result<Vec<Feature>, ModelError>;
 
@@ -53,6 +55,17 @@ pub trait BackboneSpec: Debug {
 
     /// The settings of its norms, for `sync_bn`.
     fn norms(&mut self) -> Vec<&mut NormConfig>;
+}
+
+/// A config that can be had twice, whatever its type is; every `Clone` one can.
+pub trait DuplicateBackbone {
+    fn duplicate(&self) -> Arc<dyn BackboneSpec>;
+}
+
+impl<T: BackboneSpec + Clone + 'static> DuplicateBackbone for T {
+    fn duplicate(&self) -> Arc<dyn BackboneSpec> {
+        Arc::new(self.clone())
+    }
 }
 
 /// A backbone at work.
@@ -82,7 +95,7 @@ pub trait RunNeck {
 }
 
 /// The config of a head, the keys that every head has among its own ([`Both`](crate::config::Both)).
-pub trait HeadSpec: Debug + AsRef<DecodeConfig> + AsMut<DecodeConfig> {
+pub trait HeadSpec: Debug + Send + Sync + AsRef<DecodeConfig> + AsMut<DecodeConfig> + DuplicateHead {
     /// The keys that every head has.
     fn shared(&self) -> &DecodeConfig {
         self.as_ref()
@@ -105,6 +118,38 @@ pub trait HeadSpec: Debug + AsRef<DecodeConfig> + AsMut<DecodeConfig> {
 
     fn initial(&self) -> Initial {
         Initial { rules: vec![InitConfig::classifier("conv_seg")], zeros: None }
+    }
+}
+
+/// As [`DuplicateBackbone`].
+pub trait DuplicateHead {
+    fn duplicate(&self) -> Arc<dyn HeadSpec>;
+}
+
+impl<T: HeadSpec + Clone + 'static> DuplicateHead for T {
+    fn duplicate(&self) -> Arc<dyn HeadSpec> {
+        Arc::new(self.clone())
+    }
+}
+
+/// A head of one's own, seen from the keys that it has beside those of every head, `shared`; with these it is a [`HeadSpec`].
+pub trait HeadKeys: Debug + Clone + Send + Sync + 'static {
+    /// Whether the settings go together and fit the feature maps; those of every head are checked besides.
+    fn check(&self, shared: &DecodeConfig, inputs: &[Feature]) -> Result<(), ModelError> {
+        let _ = inputs;
+        shared.one_map()
+    }
+
+    fn build(&self, shared: &DecodeConfig, inputs: &[Feature], builder: &Builder) -> Result<Head, ModelError>;
+}
+
+impl<K: HeadKeys> HeadSpec for Both<DecodeConfig, K> {
+    fn check(&self, inputs: &[Feature]) -> Result<(), ModelError> {
+        self.own.check(&self.shared, inputs)
+    }
+
+    fn build(&self, inputs: &[Feature], builder: &Builder) -> Result<Head, ModelError> {
+        self.own.build(&self.shared, inputs, builder)
     }
 }
 
@@ -147,6 +192,40 @@ pub trait RunHead {
 /// }
 /// ```
 macro_rules! slot {
+    ($(#[$meta:meta])* $config:ident: $spec:ident, own => $module:ident: $run:ident {
+        $($(#[$variant_meta:meta])* $variant:ident($variant_config:ty => $variant_module:ident),)*
+    }) => {
+        $crate::models::contract::slot! {
+            $(#[$meta])* $config: $spec, own mut { $($(#[$variant_meta])* $variant($variant_config),)* }
+        }
+
+        $crate::models::contract::modules! { $module: $run, own { $($variant_module,)* } }
+    };
+    ($(#[$meta:meta])* $config:ident: $spec:ident, own mut {
+        $($(#[$variant_meta:meta])* $variant:ident($variant_config:ty),)*
+    }) => {
+        $crate::models::contract::slot! {
+            $(#[$meta])* $config: $spec, own { $($(#[$variant_meta])* $variant($variant_config),)* }
+        }
+
+        impl std::ops::DerefMut for $config {
+            fn deref_mut(&mut self) -> &mut Self::Target {
+                match self {
+                    $(Self::$variant(it) => it,)*
+                    Self::Own(it) => {
+                        if std::sync::Arc::get_mut(&mut it.0).is_none() {
+                            it.0 = it.0.duplicate();
+                        }
+                        std::sync::Arc::get_mut(&mut it.0).expect("a duplicate has one owner")
+                    }
+                }
+            }
+        }
+
+        impl $crate::config::Slot for dyn $spec {
+            const NAME: &'static str = concat!("segslurm::config::Own ", stringify!($config));
+        }
+    };
     ($(#[$meta:meta])* $config:ident: $spec:ident => $module:ident: $run:ident {
         $($(#[$variant_meta:meta])* $variant:ident($variant_config:ty => $variant_module:ident),)*
     }) => {
@@ -155,6 +234,26 @@ macro_rules! slot {
         }
 
         $crate::models::contract::modules! { $module: $run { $($variant_module,)* } }
+    };
+    ($(#[$meta:meta])* $config:ident: $spec:ident, own {
+        $($(#[$variant_meta:meta])* $variant:ident($variant_config:ty),)*
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, serde::Deserialize, PartialEq)]
+        pub enum $config {
+            $($(#[$variant_meta])* $variant($variant_config),)*
+            /// One of a user's own.
+            #[serde(rename = "segslurm::config::Own")]
+            Own($crate::config::Own<dyn $spec>),
+        }
+
+        impl std::ops::Deref for $config {
+            type Target = dyn $spec;
+
+            fn deref(&self) -> &Self::Target {
+                match self { $(Self::$variant(it) => it,)* Self::Own(it) => &**it }
+            }
+        }
     };
     ($(#[$meta:meta])* $config:ident: $spec:ident {
         $($(#[$variant_meta:meta])* $variant:ident($variant_config:ty),)*
@@ -184,6 +283,38 @@ pub(super) use slot;
 
 /// The modules of a slot. Several configs may make one kind of module, so it has a list of its own.
 macro_rules! modules {
+    ($(#[$meta:meta])* $module:ident: $run:ident, own { $($variant:ident,)* }) => {
+        $(#[$meta])*
+        #[derive(burn::module::Module, Debug)]
+        pub enum $module {
+            $($variant($variant),)*
+            /// One of a user's own.
+            Own($crate::models::OwnModule<dyn $run>),
+        }
+
+        impl $module {
+            /// A module of one's own.
+            pub fn own<M: burn::module::Module + $run + 'static>(module: M) -> Self {
+                Self::Own($crate::models::OwnModule::new(module, |it| it))
+            }
+        }
+
+        $(
+            impl From<$variant> for $module {
+                fn from(module: $variant) -> Self {
+                    Self::$variant(module)
+                }
+            }
+        )*
+
+        impl std::ops::Deref for $module {
+            type Target = dyn $run;
+
+            fn deref(&self) -> &Self::Target {
+                match self { $(Self::$variant(it) => it,)* Self::Own(it) => it.run() }
+            }
+        }
+    };
     ($(#[$meta:meta])* $module:ident: $run:ident { $($variant:ident,)* }) => {
         $(#[$meta])*
         #[derive(burn::module::Module, Debug)]

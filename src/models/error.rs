@@ -16,7 +16,8 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    pub(crate) fn config(key: impl Into<String>, problem: impl Into<String>) -> Self {
+    /// A fault at `key`, a path below the component that tells of it.
+    pub fn config(key: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Config { key: key.into(), problem: problem.into() }
     }
 

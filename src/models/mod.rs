@@ -14,6 +14,7 @@ mod init;
 pub mod layer;
 pub mod loss;
 pub mod neck;
+mod own;
 pub mod preprocess;
 mod pretrained;
 pub mod sampler;
@@ -26,6 +27,8 @@ pub use builder::Builder;
 pub use error::ModelError;
 pub use forward::{Forward, Losses, Scalar, Scalars};
 pub use init::{Fill, InitConfig};
+pub use loss::{Compared, Loss};
+pub use own::OwnModule;
 pub use preprocess::{Pixels, SegDataPreProcessor, SegDataPreProcessorConfig};
 pub use pretrained::PretrainedSource;
 pub use segmentor::{

@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::fmt::{self, Display};
 
-use segslurm_native::words;
+use segslurm_native::{NativeError, words};
 
 use crate::exit::{Exit, Exits};
 
@@ -46,6 +46,20 @@ impl Exits for OperationError {
     /// That of a lack of memory, or of input whose shapes do not fit.
     fn exit(&self) -> Exit {
         if self.lacks_memory() { Exit::OutOfMemory } else { Exit::Data }
+    }
+}
+
+/// libtorch refused something that nobody asked of it.
+impl Exits for NativeError {
+    fn exit(&self) -> Exit {
+        Exit::Software
+    }
+}
+
+/// As [`NativeError`].
+impl Exits for tch::TchError {
+    fn exit(&self) -> Exit {
+        Exit::Software
     }
 }
 

@@ -102,15 +102,23 @@ pub enum Indices {
     These(Vec<usize>),
 }
 
-/// What a dataset's `type` implies.
-pub(super) struct Kind {
-    pub(super) name: &'static str,
-    pub(super) img_suffix: &'static str,
-    pub(super) seg_map_suffix: &'static str,
-    pub(super) reduce_zero_label: bool,
-    pub(super) needs_ann_file: bool,
-    pub(super) classes: &'static [&'static str],
-    pub(super) palette: &'static [[u8; 3]],
+/// What a dataset's `type` implies, beside the keys of `BaseSegDataset`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// Its `type`.
+    pub name: &'static str,
+    /// What the names of images end in.
+    pub img_suffix: &'static str,
+    /// What stands in its place in the names of label maps.
+    pub seg_map_suffix: &'static str,
+    /// Whether 0 in a label file is no label, and classes are counted from 1.
+    pub reduce_zero_label: bool,
+    /// Whether `ann_file` has to name the entries.
+    pub needs_ann_file: bool,
+    /// In the order of their labels.
+    pub classes: &'static [&'static str],
+    /// A red, green, blue for each class.
+    pub palette: &'static [[u8; 3]],
 }
 
 pub(super) const BASE: Kind = Kind {

@@ -17,11 +17,12 @@ use std::path::PathBuf;
 use rand_pcg::Pcg64;
 use serde::Deserialize;
 
-pub use folder::{BaseSegDataset, DataPrefix, Folder, Indices, MetaInfoConfig};
+pub use folder::{BaseSegDataset, DataPrefix, Folder, Indices, Kind, MetaInfoConfig};
 pub use source::Source;
 pub use survey::{Look, Survey};
 
 use super::{DataError, Sample};
+use crate::config::{Own, Slot};
 
 /// The `dataset` section of a dataloader; the variant is its `type`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -32,6 +33,20 @@ pub enum DatasetConfig {
     PascalVOCDataset(BaseSegDataset),
     RepeatDataset(RepeatDataset),
     ConcatDataset(ConcatDataset),
+    /// One of a user's own kind.
+    #[serde(rename = "segslurm::config::Own")]
+    Own(Own<OwnDataset>),
+}
+
+/// A folder dataset of a user's own [`Kind`].
+#[derive(Debug, Clone)]
+pub struct OwnDataset {
+    pub kind: Kind,
+    pub config: BaseSegDataset,
+}
+
+impl Slot for OwnDataset {
+    const NAME: &'static str = "segslurm::config::Own DatasetConfig";
 }
 
 /// The same dataset several times over in one epoch.
@@ -82,6 +97,7 @@ impl DatasetConfig {
             Self::CityscapesDataset(config) => folder(config, &cityscapes::CITYSCAPES),
             Self::ADE20KDataset(config) => folder(config, &ade20k::ADE20K),
             Self::PascalVOCDataset(config) => folder(config, &voc::PASCAL_VOC),
+            Self::Own(own) => folder(&own.config, &own.kind),
             Self::RepeatDataset(RepeatDataset { dataset, times, .. }) => {
                 if *times == 0 {
                     return Err(DataError::Dataset { name: "RepeatDataset".into(), reason: "times has to be at least 1".into() });

@@ -1,6 +1,7 @@
 //! What a config says of a dataset's labels, known without one of its files: for checks before any queue or device.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::folder::{self, Kind};
 use super::{BaseSegDataset, ConcatDataset, DatasetConfig, RepeatDataset, ade20k, cityscapes, voc};
@@ -12,7 +13,7 @@ pub struct Source<'a> {
     /// Where it stands in the config.
     pub key: String,
     config: &'a BaseSegDataset,
-    kind: &'static Kind,
+    kind: &'a Kind,
 }
 
 impl DatasetConfig {
@@ -24,6 +25,7 @@ impl DatasetConfig {
             Self::CityscapesDataset(config) => one(config, &cityscapes::CITYSCAPES),
             Self::ADE20KDataset(config) => one(config, &ade20k::ADE20K),
             Self::PascalVOCDataset(config) => one(config, &voc::PASCAL_VOC),
+            Self::Own(own) => one(&own.config, &own.kind),
             Self::RepeatDataset(RepeatDataset { dataset, .. }) => dataset.sources(&format!("{key}.dataset")),
             Self::ConcatDataset(ConcatDataset { datasets, .. }) => {
                 let parts = datasets.iter().enumerate();
@@ -38,6 +40,7 @@ impl DatasetConfig {
             Self::BaseSegDataset(it) | Self::CityscapesDataset(it) | Self::ADE20KDataset(it) | Self::PascalVOCDataset(it) => {
                 vec![&mut it.pipeline]
             }
+            Self::Own(it) => vec![&mut Arc::make_mut(&mut it.0).config.pipeline],
             Self::RepeatDataset(it) => it.dataset.pipelines(),
             Self::ConcatDataset(it) => it.datasets.iter_mut().flat_map(Self::pipelines).collect(),
         }

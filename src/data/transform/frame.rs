@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::data::{DataError, Meta, Sample, View};
+use crate::data::{DataError, Image, LabelMap, Meta, Sample, View};
 
 /// An entry of a dataset, to be loaded.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +55,27 @@ impl<'a> Frame<'a> {
     /// The image, or the error of a transform that came before `LoadImageFromFile`.
     pub(super) fn image(&mut self, name: &'static str) -> Result<&mut View<3>, DataError> {
         self.image.as_mut().ok_or_else(|| DataError::transform(name, "needs an image: put LoadImageFromFile before it"))
+    }
+
+    /// What is known about the entry so far.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Changes the image's pixels, 8-bit blue, green, red; a transform of another size says it here. `name` is the transform that
+    /// asks, for the error where no image was loaded yet.
+    pub fn change_image(&mut self, name: &'static str, change: impl FnOnce(Image) -> Image) -> Result<(), DataError> {
+        let view = self.image(name)?;
+        *view = change(view.render()?).into();
+        Ok(())
+    }
+
+    /// Changes the label map, where the pipeline has loaded one.
+    pub fn change_label(&mut self, change: impl FnOnce(LabelMap) -> LabelMap) -> Result<(), DataError> {
+        if let Some(view) = &mut self.label {
+            *view = change(view.render()?).into();
+        }
+        Ok(())
     }
 
     /// Renders what is planned and hands the sample over.

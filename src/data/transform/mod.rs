@@ -13,6 +13,7 @@ mod photometric;
 mod resize;
 mod test_time_aug;
 
+use std::fmt::Debug;
 use std::path::Path;
 
 use rand_pcg::Pcg64;
@@ -30,6 +31,7 @@ pub use resize::{RandomChoiceResize, RandomResize, Resize, ResizeShortestEdge, R
 pub use test_time_aug::TestTimeAug;
 
 use super::{DataError, Sample, View};
+use crate::config::{Own, Slot};
 
 /// One step of a pipeline; the variant is the config's `type`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -47,6 +49,24 @@ pub enum Transform {
     Pad(Pad),
     PackSegInputs(PackSegInputs),
     TestTimeAug(TestTimeAug),
+    /// One of a user's own.
+    #[serde(rename = "segslurm::config::Own")]
+    Own(Own<dyn RunTransform>),
+}
+
+/// A transform of one's own: a config that is parsed, checked once, and applied to every frame.
+pub trait RunTransform: Debug + Send + Sync {
+    /// Refuses settings that could never work.
+    fn check(&self) -> Result<(), DataError> {
+        Ok(())
+    }
+
+    /// Changes a frame. All chance comes from `rng`, which is the entry's own: the same run has the same images.
+    fn apply(&self, frame: &mut Frame, rng: &mut Pcg64) -> Result<(), DataError>;
+}
+
+impl Slot for dyn RunTransform {
+    const NAME: &'static str = "segslurm::config::Own Transform";
 }
 
 impl Transform {
@@ -64,6 +84,7 @@ impl Transform {
             Self::PhotoMetricDistortion(it) => it.check(),
             Self::Pad(it) => it.check(),
             Self::TestTimeAug(it) => it.check(),
+            Self::Own(it) => it.check(),
             Self::LoadAnnotations(_) | Self::PackSegInputs(_) => Ok(()),
         }
     }
@@ -81,6 +102,7 @@ impl Transform {
             Self::RandomFlip(it) => it.apply(frame, rng),
             Self::PhotoMetricDistortion(it) => it.apply(frame, rng),
             Self::Pad(it) => it.apply(frame),
+            Self::Own(it) => it.apply(frame, rng),
             // Packing is what `Frame::pack` does at the pipeline's end; several views are `Pipeline::run`'s matter.
             Self::PackSegInputs(_) | Self::TestTimeAug(_) => Ok(()),
         }

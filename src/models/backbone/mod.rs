@@ -9,7 +9,7 @@ use super::contract::{BackboneSpec, RunBackbone, modules, slot};
 
 slot! {
     /// `backbone`.
-    BackboneConfig: BackboneSpec {
+    BackboneConfig: BackboneSpec, own mut {
         ResNet(ResNetConfig),
         /// ResNet with three 3×3 convolutions as its stem.
         ResNetV1c(ResNetV1cConfig),
@@ -20,7 +20,7 @@ slot! {
 
 modules! {
     /// A backbone, ready to run.
-    Backbone: RunBackbone {
+    Backbone: RunBackbone, own {
         ResNet,
     }
 }

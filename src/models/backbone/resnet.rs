@@ -118,7 +118,7 @@ pub struct ResNetV1cConfig(pub ResNetConfig);
 pub struct ResNetV1dConfig(pub ResNetConfig);
 
 /// The three kinds of ResNet, which have the same keys.
-trait Variant: std::fmt::Debug {
+trait Variant: std::fmt::Debug + Clone + Send + Sync + 'static {
     fn keys(&self) -> &ResNetConfig;
 
     fn keys_mut(&mut self) -> &mut ResNetConfig;

@@ -167,7 +167,7 @@ impl DecodeConfig {
     }
 
     /// An error for a head that sees one feature map, if the settings say that there are several of their own sizes.
-    pub(super) fn one_map(&self) -> Result<(), ModelError> {
+    pub fn one_map(&self) -> Result<(), ModelError> {
         match self.input_transform {
             Some(InputTransform::MultipleSelect) => {
                 let problem = "this head sees one feature map; expected resize_concat, or nothing for one map";
@@ -178,21 +178,21 @@ impl DecodeConfig {
     }
 
     /// Channels after `input_transform: resize_concat`.
-    pub(super) fn input_channels(&self) -> usize {
+    pub fn input_channels(&self) -> usize {
         self.in_channels.iter().sum()
     }
 
-    pub(super) fn conv_module(&self) -> ConvModuleConfig {
+    pub fn conv_module(&self) -> ConvModuleConfig {
         ConvModuleConfig { norm_cfg: self.norm_cfg.clone(), act_cfg: self.act_cfg.clone() }
     }
 
     /// The last layer, and the rest of what heads share.
-    pub(super) fn build(&self, inputs: &[Feature], builder: &Builder) -> Result<(Conv2d, Decode), ModelError> {
+    pub fn build(&self, inputs: &[Feature], builder: &Builder) -> Result<(Conv2d, Decode), ModelError> {
         self.build_with(self.input_transform, inputs, builder)
     }
 
     /// The same for a head that has a transform of its own.
-    pub(super) fn build_with(
+    pub fn build_with(
         &self,
         transform: Option<InputTransform>,
         inputs: &[Feature],

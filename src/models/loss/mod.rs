@@ -14,13 +14,18 @@ pub use dice::DiceLossConfig;
 
 use super::ModelError;
 use super::contract::slot;
+use crate::config::Slot;
 
 slot! {
     /// `loss_decode`, or one of its list.
-    LossConfig: Loss {
+    LossConfig: Loss, own {
         CrossEntropyLoss(CrossEntropyLossConfig),
         DiceLoss(DiceLossConfig),
     }
+}
+
+impl Slot for dyn Loss {
+    const NAME: &'static str = "segslurm::config::Own LossConfig";
 }
 
 /// How the losses of elements become one number.
@@ -43,7 +48,7 @@ pub struct Compared<'a> {
 }
 
 /// A loss of a head's logits at the labels' size. Errors name keys below it.
-pub trait Loss: Debug {
+pub trait Loss: Debug + Send + Sync {
     /// The name under which it is logged.
     fn loss_name(&self) -> &str;
 
