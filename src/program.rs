@@ -72,3 +72,139 @@ impl Program {
         cli::run(args)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::module::Module;
+    use burn::tensor::{Device, Distribution, Int, Tensor};
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::config::parse_str;
+    use crate::data::DatasetConfig;
+    use crate::models::backbone::Backbone;
+    use crate::models::contract::{Feature, RunBackbone};
+    use crate::models::layer::{Conv2d, NormConfig};
+    use crate::models::{Builder, Compared, Forward, InitConfig, ModelError, SegmentorConfig};
+    use crate::ops::{self, Conv};
+
+    /// One convolution of stride 4.
+    #[derive(Debug, Clone, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Patches {
+        channels: usize,
+        norm_cfg: NormConfig,
+    }
+
+    impl BackboneSpec for Patches {
+        fn check(&self, image: Feature) -> Result<Vec<Feature>, ModelError> {
+            Ok(vec![Feature { channels: self.channels, stride: image.stride * 4 }])
+        }
+
+        fn build(&self, image: Feature, builder: &Builder) -> Result<Backbone, ModelError> {
+            let conv = Conv { stride: [4; 2], ..Conv::default() };
+            let embed = Conv2d::new([image.channels, self.channels], 4, conv, builder).with_bias(builder);
+            Ok(Backbone::own(Embedding { embed }))
+        }
+
+        fn init_cfg(&self) -> Option<&[InitConfig]> {
+            None
+        }
+
+        fn norms(&mut self) -> Vec<&mut NormConfig> {
+            vec![&mut self.norm_cfg]
+        }
+    }
+
+    #[derive(Module, Debug)]
+    struct Embedding {
+        embed: Conv2d,
+    }
+
+    impl RunBackbone for Embedding {
+        fn forward(&self, x: Tensor<4>, _: &Forward) -> Vec<Tensor<4>> {
+            vec![self.embed.forward(x)]
+        }
+    }
+
+    /// How far logits are from zero.
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Quiet {
+        loss_weight: f64,
+    }
+
+    impl Loss for Quiet {
+        fn loss_name(&self) -> &'static str {
+            "loss_quiet"
+        }
+
+        fn verify(&self, _: usize, _: bool) -> Result<(), ModelError> {
+            Ok(())
+        }
+
+        fn forward(&self, compared: Compared, _: Option<&Tensor<3>>) -> Tensor<1> {
+            compared.logits.clone().abs().mean() * self.loss_weight
+        }
+    }
+
+    const MODEL: &str = "
+type: EncoderDecoder
+backbone: {type: Patches, channels: 8, norm_cfg: {type: BN}}
+decode_head:
+  type: FCNHead
+  in_channels: 8
+  in_index: 0
+  channels: 8
+  num_convs: 1
+  num_classes: 3
+  norm_cfg: {type: BN}
+  loss_decode: [{type: CrossEntropyLoss}, {type: Quiet, loss_weight: 0.5}]
+test_cfg: {mode: whole}
+";
+
+    #[test]
+    fn a_model_of_ones_own_parts_is_built_and_trained() {
+        let _ = Program::new().backbone::<Patches>("Patches").loss::<Quiet>("Quiet");
+        let config: SegmentorConfig = parse_str(MODEL).expect("a config");
+        let device = Device::libtorch().autodiff();
+        let model = config.init(&device, 0).expect("a model");
+        let weights = model.weights();
+        let names: Vec<_> = weights.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(names[..2], ["backbone.embed.weight", "backbone.embed.bias"]);
+        let bias = weights.iter().find(|it| it.name == "backbone.embed.bias").expect("one");
+        assert!(bias.tensor.abs().max().double_value(&[]) < 1.0 && bias.trained);
+
+        let images = Tensor::<4>::random([2, 3, 32, 32], Distribution::Default, &device);
+        let labels = Tensor::<3, Int>::zeros([2, 32, 32], &device);
+        let losses = model.loss(images, &labels, &Forward::training(1, None));
+        let told: Vec<_> = losses.items.iter().map(|it| it.name.as_str()).collect();
+        assert!(told.contains(&"decode.loss_quiet"), "{told:?}");
+        let total = ops::to_tch(&losses.total).double_value(&[0]);
+        let grads = weights.gradients(losses.total.backward());
+        assert!(total.is_finite() && grads.iter().count() == weights.parameters().count());
+    }
+
+    #[test]
+    fn sync_bn_reaches_the_norms_of_a_backbone_that_others_hold_too() {
+        let _ = Program::new().backbone::<Patches>("Patches").loss::<Quiet>("Quiet");
+        let mut config: SegmentorConfig = parse_str(MODEL).expect("a config");
+        let before = config.clone();
+        config.synchronize_norms();
+        let (of_others, own) = (format!("{before:?}"), format!("{config:?}"));
+        assert!(!of_others.contains("SyncBN") && own.matches("SyncBN").count() == 2, "{own}");
+    }
+
+    #[test]
+    fn a_dataset_of_ones_own_has_its_kinds_classes() {
+        let palette = &[[255, 0, 0], [0, 255, 0]];
+        let (classes, img_suffix, seg_map_suffix) = (&["weed", "crop"][..], ".tif", ".png");
+        let kind = Kind { name: "FieldDataset", img_suffix, seg_map_suffix, reduce_zero_label: false, needs_ann_file: false, classes, palette };
+        let _ = Program::new().dataset(kind);
+        let text = "{type: FieldDataset, data_root: nowhere, data_prefix: {img_path: a, seg_map_path: b}, pipeline: []}";
+        let mut config: DatasetConfig = parse_str(text).expect("a config");
+        assert_eq!(config.sources("d")[0].classes(), Some(vec!["weed".to_owned(), "crop".to_owned()]));
+        assert_eq!(config.pipelines().len(), 1);
+        assert!(config.init().expect_err("no folder").to_string().contains("nowhere/a"));
+    }
+}

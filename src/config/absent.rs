@@ -14,9 +14,9 @@ pub(super) fn note(name: &str) -> Option<String> {
 /// What to write in place of a class of one's own, which no name here is like.
 pub(super) fn instead(types: &[&str]) -> &'static str {
     if types.contains(&"BaseSegDataset") {
-        "; classes of your own are Python, which is not run: write `BaseSegDataset` with the class's metainfo, img_suffix and seg_map_suffix"
+        "; classes of your own in Python are not run: write `BaseSegDataset` with the class's metainfo, img_suffix and seg_map_suffix"
     } else {
-        "; classes of your own are Python, which is not run"
+        "; classes of your own in Python are not run; docs/models.md, \"Components of your own\", shows how to write them in Rust"
     }
 }
 
