@@ -199,7 +199,15 @@ test_cfg: {mode: whole}
     fn a_dataset_of_ones_own_has_its_kinds_classes() {
         let palette = &[[255, 0, 0], [0, 255, 0]];
         let (classes, img_suffix, seg_map_suffix) = (&["weed", "crop"][..], ".tif", ".png");
-        let kind = Kind { name: "FieldDataset", img_suffix, seg_map_suffix, reduce_zero_label: false, needs_ann_file: false, classes, palette };
+        let kind = Kind {
+            name: "FieldDataset",
+            img_suffix,
+            seg_map_suffix,
+            reduce_zero_label: false,
+            needs_ann_file: false,
+            classes,
+            palette,
+        };
         let _ = Program::new().dataset(kind);
         let text = "{type: FieldDataset, data_root: nowhere, data_prefix: {img_path: a, seg_map_path: b}, pipeline: []}";
         let mut config: DatasetConfig = parse_str(text).expect("a config");
