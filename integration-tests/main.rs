@@ -1,5 +1,7 @@
 //! One test binary: it starts the real program, as a user would. See `harness`.
 
+#![allow(clippy::disallowed_methods, reason = "it looks at the program from outside")]
+
 mod accelerators;
 mod amp;
 mod architecture;

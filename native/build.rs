@@ -1,5 +1,7 @@
 //! Compiles the C++ shim against the libtorch that torch-sys uses, after checking that it is one that was tested.
 
+#![allow(clippy::disallowed_methods, reason = "cargo speaks to build scripts by variables")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 

@@ -7,6 +7,8 @@
 //!
 //! In `cargo test` a short round with a fixed seed runs. Longer ones: `cargo test --test fuzz -- --minutes 10`.
 
+#![allow(clippy::disallowed_methods, reason = "it looks at the program from outside")]
+
 mod corpus;
 mod mutate;
 mod targets;

@@ -11,6 +11,7 @@ use crate::{NativeError, check, ffi};
 ///
 /// Of the whole process, for what its first thread allocates (glibc's heaps of other threads are not covered); glibc's
 /// defaults stay where it refuses. Settings of the user's (`MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_MAX_`) win.
+#[expect(clippy::disallowed_methods, reason = "glibc's own settings, which only the environment has")]
 pub fn keep_freed_pages() {
     const M_TRIM_THRESHOLD: c_int = -1;
     const M_MMAP_MAX: c_int = -4;

@@ -1,5 +1,7 @@
 //! Two processes over a real store and real Gloo. The test starts itself again, once per rank.
 
+#![allow(clippy::disallowed_methods, reason = "it looks at the program from outside")]
+
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::process::Command;

@@ -22,6 +22,7 @@ pub(crate) struct ConfigArgs {
 }
 
 /// The path of an option. In `--work-dir=~/runs` a shell leaves the `~` as it is, though everybody means the home folder.
+#[expect(clippy::disallowed_methods, reason = "the command line is read before anything is handed down")]
 pub(super) fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().try_map(|given: OsString| match given.as_bytes() {
         [b'~'] | [b'~', b'/', ..] => match std::env::var_os("HOME").filter(|it| !it.is_empty()) {

@@ -73,6 +73,7 @@ fn refused(error: &clap::Error, arguments: &[OsString]) -> Exit {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the reader of variables that everything is handed")]
 pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     let variables = |name: &str| std::env::var(name).ok();

@@ -60,6 +60,7 @@ pub struct Config {
 
 /// Loads a config file and applies `key=value` overrides to it. One that is not there is looked for among those that come with the
 /// program. The file may take values from this process's environment.
+#[expect(clippy::disallowed_methods, reason = "configs name variables of the environment")]
 pub fn load(path: &Path, overrides: &[String]) -> Result<Config, ConfigError> {
     load_in(path, overrides, &|name| std::env::var_os(name).map(|it| it.to_string_lossy().into_owned()))
 }

@@ -17,6 +17,7 @@ const DEFAULT_HOOKS: [&str; 7] =
     ["runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint", "visualization"];
 
 /// The config as the runner would see it.
+#[expect(clippy::disallowed_methods, reason = "configs name variables of the environment")]
 pub(super) fn complete(config: &Config) -> Result<Config, Failure> {
     let mut config = config.clone();
     let variable = |name: &str| std::env::var_os(name).map(|it| it.to_string_lossy().into_owned());

@@ -130,6 +130,7 @@ impl Local {
         Ok(parent.join(claimed))
     }
 
+    #[expect(clippy::disallowed_methods, reason = "here ranks are started, with this process's variables")]
     fn start(&self, ranks: &mut Ranks, output: &Path) -> Result<(), Failure> {
         let cannot = |error: io::Error| Failure::new(Exit::Software, format!("cannot start a rank: {error}"));
         let program = std::env::current_exe().map_err(cannot)?;

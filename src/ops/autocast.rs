@@ -25,7 +25,7 @@ pub(super) enum Precision {
     AsGiven,
 }
 
-/// The table, by the names of operations.
+/// The table, by the names of operations: all of them.
 const TABLE: &[(&str, Precision)] = &[
     ("conv2d", Precision::Half),
     ("conv_transpose2d", Precision::Half),
@@ -37,10 +37,32 @@ const TABLE: &[(&str, Precision)] = &[
     ("softmax", Precision::Full),
     ("grid_sample", Precision::Full),
     ("add_relu", Precision::Widest),
+    ("activation", Precision::AsGiven),
+    ("adaptive_avg_pool2d", Precision::AsGiven),
+    ("avg_pool2d", Precision::AsGiven),
+    ("batch_norm", Precision::AsGiven),
+    ("binary_cross_entropy", Precision::AsGiven),
+    ("cross_entropy", Precision::AsGiven),
+    ("dropout", Precision::AsGiven),
+    ("gather", Precision::AsGiven),
+    ("max_pool2d", Precision::AsGiven),
+    ("pad", Precision::AsGiven),
+    ("prelu", Precision::AsGiven),
+    ("recomputed", Precision::AsGiven),
+    ("relu", Precision::AsGiven),
+    ("resize_bicubic", Precision::AsGiven),
+    ("resize_bilinear", Precision::AsGiven),
+    ("resize_nearest", Precision::AsGiven),
+    ("resized_cross_entropy", Precision::AsGiven),
+    ("roll", Precision::AsGiven),
+    ("seed", Precision::AsGiven),
+    ("unfold", Precision::AsGiven),
 ];
 
 pub(super) fn precision(operation: &str) -> Precision {
-    TABLE.iter().find(|(name, _)| *name == operation).map_or(Precision::AsGiven, |(_, it)| *it)
+    let row = TABLE.iter().find(|(name, _)| *name == operation);
+    // No test of an operation passes without its row.
+    row.unwrap_or_else(|| panic!("the operation {operation} has no row in the table of mixed precision")).1
 }
 
 /// The type that the floats of an operation are cast to, if any; `kinds` are those of its inputs.

@@ -10,27 +10,24 @@ use super::evaluate::{Evaluation, Leaves, Pass};
 use super::interrupt::Interrupt;
 use super::journal::{Communication, Journal, Step};
 use super::keeping::{SAVE_BEST, chosen, unknown_metric};
-use super::learner::{Learner, dropout_seed};
-use super::lone_value;
-use super::memory_format;
-use super::mmengine;
+use super::learner::Learner;
 use super::outcome::Outcome;
 use super::progress::{Plan, Progress};
-use super::start::{Asked, Start};
-use super::state::{Best, RunState};
+use super::stages::{Data, Loaded, Planned, Resumed};
+use super::start::Asked;
+use super::state::Best;
 use super::stopping::Stopping;
 use super::survey::Survey;
-use super::weights;
-use crate::checkpoint::{Beginning, Fit, Naming, Places, RunId};
-use crate::data::{Dataset, Loader, LoaderOptions, Position};
+use crate::checkpoint::{Beginning, Naming, Places, RunId};
+use crate::data::{Dataset, Loader};
 use crate::dist::{Group, Traffic};
-use crate::exit::{Exit, Failure, Within};
+use crate::exit::{Exit, Failure};
 use crate::experiment::{EmaHook, EmaType, EvaluatorConfig, Experiment};
 use crate::lock::Lock;
 use crate::logging::Console;
-use crate::metrics::{Counts, Sink};
-use crate::optim::{Average, Averaging, GradScaler, Horizon, Schedule};
-use crate::rundir::{self, RunDir};
+use crate::metrics::Counts;
+use crate::optim::{Average, Averaging, GradScaler, Schedule};
+use crate::rundir::RunDir;
 use crate::weights::{Role, Weight};
 
 /// Where a run takes place: everything about it that is not in its config.
@@ -84,7 +81,7 @@ pub struct Training {
     pub(super) run: RunId,
     pub(super) beginning: Option<Beginning>,
     pub(super) setting: Setting,
-    evaluation: Option<Evaluation>,
+    pub(super) evaluation: Option<Evaluation>,
     pub(super) journal: Journal,
     pub(super) dataset: Arc<Dataset>,
     pub(super) best: Best,
@@ -94,185 +91,19 @@ pub struct Training {
     /// Why the training ends before its plan does.
     pub(super) stopped: Option<String>,
     /// What had been communicated before the step that is logged next.
-    traffic: Traffic,
+    pub(super) traffic: Traffic,
     /// Overflowed steps that were told already.
-    skipped: i64,
+    pub(super) skipped: i64,
 }
 
 impl Training {
-    /// Builds every part, on the checkpoint that this start begins with.
+    /// Builds every part, on the checkpoint that this start begins with. Each stage takes the one before it: what fails early costs
+    /// nothing, and nothing is written before all that can be seen was seen.
     pub fn new(setting: Setting, interrupt: Interrupt) -> Result<Self, Failure> {
-        let experiment = setting.experiment.clone();
-        experiment.check_training()?;
-        let group = setting.group.clone();
-        let missing = |what: &str| Failure::new(Exit::Config, format!("the config has no {what}, which a training needs"));
-        let loader = experiment.train_dataloader.as_ref().ok_or_else(|| missing("train_dataloader"))?;
-        let loop_config = experiment.train_cfg.as_ref().ok_or_else(|| missing("train_cfg"))?;
-        let optim_wrapper = experiment.optim_wrapper.as_ref().ok_or_else(|| missing("optim_wrapper"))?;
-
-        let num_classes = experiment.model.num_classes();
-        let dataset = Arc::new(loader.dataset.init()?.for_model(num_classes, experiment.model.ignore_index()));
-        let mut survey = Survey::new(&group);
-        survey.look("train_dataloader.dataset", &dataset)?;
-        let evaluation = validation(&experiment, &setting.rundir, &mut survey)?;
-        survey.end()?;
-        let mut stopping: Vec<Stopping> = experiment.early_stopping().into_iter().map(Stopping::new).collect();
-        refuse_unknown_metrics(&experiment, evaluation.as_ref())?;
-        let mut start = Start::find(&setting)?;
-
-        let averages = experiment.ema_hook().is_some();
-        let per_rank = dataset.len().div_ceil(group.world());
-        let epoch_length = if loader.drop_last { per_rank / loader.batch_size } else { per_rank.div_ceil(loader.batch_size) };
-        let epoch_length = epoch_length.max(1) as u64;
-        let plan = Plan::new(loop_config, &experiment.checkpoint_hook(), epoch_length, evaluation.is_some());
-        let max_epochs = plan.by_epoch.then(|| plan.max_iterations / epoch_length);
-        if let Some(hook) = experiment.ema_hook() {
-            let epochs = plan.max_iterations / epoch_length;
-            for (key, begin, end) in
-                [("begin_iter", hook.begin_iter, plan.max_iterations), ("begin_epoch", hook.begin_epoch, epochs.max(1))]
-            {
-                if begin > end {
-                    let message = format!("custom_hooks: EMAHook.{key} is {begin}, and this training ends at {end}");
-                    return Err(Failure::new(Exit::Config, message));
-                }
-            }
-        }
-        let horizon = Horizon { max_epochs, max_iters: plan.max_iterations, epoch_length };
-
-        let device = setting.device.clone().autodiff();
-        let format = memory_format::decide(&experiment.env_cfg, &setting.device)?;
-        let (seed, iterations) = (setting.seed, plan.max_iterations);
-        let mut learner = Learner::new(&experiment.model, optim_wrapper, &device, &group, seed, iterations, format)?;
-        if let Some(dtype) = learner.half {
-            let scaled = if learner.scaler.is_some() { "with" } else { "without" };
-            tracing::info!("mixed precision: {dtype}, {scaled} a loss scale");
-        }
-        if start.with_state
-            && let Some((path, checkpoint)) = &mut start.checkpoint
-        {
-            mmengine::take_averages(path, checkpoint)?;
-        }
-        match &start.checkpoint {
-            Some((path, checkpoint)) if start.with_state => {
-                weights::load(&learner.weights, &weights::to_train(checkpoint, averages), path, Fit::Exact)
-                    .within("a training goes on with weights of its own shapes; load_from, without --resume, begins a new one")?;
-                if let Some(evaluation) = &evaluation {
-                    evaluation.refuse_other_classes(&checkpoint.meta.dataset_meta.classes, path)?;
-                }
-            }
-            begin => {
-                let given = begin.as_ref().map(|(path, checkpoint)| (path.as_path(), &checkpoint.model));
-                weights::begin(&learner.weights, learner.segmentor.pretrained(), given, &setting)?;
-            }
-        }
-        let initial = scaled(learner.optimizer.initial_rates(), &experiment, loader.batch_size, &group);
-        let mut schedule = Schedule::new(&experiment.param_scheduler, &initial, horizon)?;
-
-        if start.with_state
-            && let Some((path, checkpoint)) = &mut start.checkpoint
-        {
-            mmengine::take_over(path, checkpoint, &learner, &mut schedule, &plan, &setting)?;
-        }
-        let state = match &start.checkpoint {
-            Some((path, checkpoint)) if start.with_state => {
-                // Its message, of a file without any, tells more than the optimizer's.
-                let state = RunState::from_map(&checkpoint.meta.run, path)?;
-                learner.optimizer.load_state(&checkpoint.optimizer)?;
-                if let (Some(scaler), Some(saved)) = (&mut learner.scaler, &state.scaler) {
-                    scaler.load_state(saved);
-                }
-                Some(state)
-            }
-            _ => None,
-        };
-        let progress = state.as_ref().map_or_else(Progress::default, |it| it.progress.clone());
-        let seed = state.as_ref().map_or(setting.seed, |it| it.seed);
-        if let Some(state) = &state {
-            tracing::info!("resumed at iteration {}, run {}, seed {}", state.progress.iteration, start.run, state.seed);
-            if state.world != group.world() {
-                tracing::warn!(
-                    "the checkpoint is of a run of {} ranks and this one has {}: it goes on exactly but for the order of images",
-                    state.world,
-                    group.world()
-                );
-            }
-        }
-        let endless = matches!(loader.sampler, crate::data::SamplerConfig::InfiniteSampler(_));
-        let position = if endless {
-            Position { epoch: 0, batch: progress.iteration }
-        } else {
-            Position { epoch: progress.iteration / epoch_length, batch: progress.iteration % epoch_length }
-        };
-        let options = LoaderOptions { rank: group.rank(), world: group.world(), seed, start: position, repeat: true };
-        let batches = Loader::new(Arc::clone(&dataset), loader, &options)?;
-
-        let sink = group.is_main().then(|| Sink::open(&experiment.visualizer().vis_backends, &setting.rundir.vis_data()));
-        let sink = sink.transpose().map_err(|error| {
-            Failure::new(Exit::CannotWrite, format!("cannot write scalars into {}: {error}", setting.rundir.vis_data().display()))
-        })?;
-        let mut journal = Journal::new(
-            plan.clone(),
-            experiment.logger(),
-            &experiment.log_processor,
-            sink,
-            setting.console.clone(),
-            progress.iteration,
-        );
-        let mut best = Best::new();
-        let mut stopped = None;
-        let mut average = average(&learner, experiment.ema_hook());
-        let skipped = state.as_ref().and_then(|it| it.scaler).map_or(0, |it| it.skipped);
-        if let Some(state) = state {
-            journal.restore(state.window);
-            best = state.best;
-            schedule.restore(state.observed);
-            stopping.iter_mut().zip(state.stopping).for_each(|(it, seen)| it.seen = seen);
-            stopped = stopping.iter().find_map(Stopping::spent);
-            if let (Some(average), Some((path, checkpoint))) = (&mut average, &start.checkpoint) {
-                if checkpoint.trained.is_empty() {
-                    tracing::warn!("{} has no averaged weights: the EMAHook's begin as a copy of its weights", path.display());
-                }
-                average.restore(|name| checkpoint.model.get(name), state.averaged.unwrap_or(0));
-            }
-        }
-        describe(&dataset, evaluation.as_ref(), &learner, &plan);
-        learner.seed = dropout_seed(seed, &group);
-        learner.join_ranks(&experiment.model_wrapper())?;
-        lone_value::refuse(&learner, loader, &dataset, &plan)?;
-        if group.is_main() {
-            let folders = [setting.rundir.work_dir(), setting.checkpoints()];
-            let distinct = if folders[0] == folders[1] { &folders[..1] } else { &folders[..] };
-            for folder in distinct {
-                match rundir::sweep(folder) {
-                    Ok(0) => {}
-                    Ok(count) => tracing::info!("removed {count} unfinished files that a killed run left"),
-                    Err(error) => tracing::warn!("cannot look for unfinished files of killed runs: {error}"),
-                }
-            }
-        }
-        let setting = Setting { seed, ..setting };
-        let traffic = group.traffic();
-        Ok(Self {
-            plan,
-            progress,
-            batches,
-            schedule,
-            learner,
-            interrupt,
-            group,
-            run: start.run,
-            beginning: start.beginning,
-            setting,
-            evaluation,
-            journal,
-            dataset,
-            best,
-            average,
-            stopping,
-            stopped,
-            traffic,
-            skipped,
-        })
+        let data = Data::look(&setting)?;
+        let planned = Planned::new(data, &setting)?;
+        let loaded = Loaded::new(planned, &setting)?;
+        Resumed::new(loaded, &setting)?.training(setting, interrupt)
     }
 
     /// Whether another step comes.
@@ -352,7 +183,11 @@ impl Training {
     }
 }
 
-fn validation(experiment: &Experiment, rundir: &RunDir, survey: &mut Survey<'_>) -> Result<Option<Evaluation>, Failure> {
+pub(super) fn validation(
+    experiment: &Experiment,
+    rundir: &RunDir,
+    survey: &mut Survey<'_>,
+) -> Result<Option<Evaluation>, Failure> {
     let evaluators = Some(&experiment.val_evaluator).filter(|it| !it.is_empty());
     let (Some(loader), Some(_), Some(evaluators)) = (&experiment.val_dataloader, &experiment.val_cfg, evaluators) else {
         let parts = [experiment.val_dataloader.is_some(), experiment.val_cfg.is_some(), evaluators.is_some()];
@@ -374,7 +209,7 @@ fn validation(experiment: &Experiment, rundir: &RunDir, survey: &mut Survey<'_>)
 }
 
 /// Names of metrics in hooks that no validation would give are found before the first step.
-fn refuse_unknown_metrics(experiment: &Experiment, evaluation: Option<&Evaluation>) -> Result<(), Failure> {
+pub(super) fn refuse_unknown_metrics(experiment: &Experiment, evaluation: Option<&Evaluation>) -> Result<(), Failure> {
     let watched = experiment.watched_metrics();
     let Some(evaluation) = evaluation.filter(|it| it.measured) else {
         return match watched.first() {
@@ -390,7 +225,7 @@ fn refuse_unknown_metrics(experiment: &Experiment, evaluation: Option<&Evaluatio
 }
 
 /// What is trained, and on what: the size of it all is where most mistakes show.
-fn describe(dataset: &Dataset, evaluation: Option<&Evaluation>, learner: &Learner, plan: &Plan) {
+pub(super) fn describe(dataset: &Dataset, evaluation: Option<&Evaluation>, learner: &Learner, plan: &Plan) {
     let validated = evaluation.map_or_else(|| "no validation".to_owned(), |it| format!("{} to validate", it.dataset.len()));
     tracing::info!("{} images to train, {validated}, {} classes", dataset.len(), dataset.metainfo().classes.len());
     let count = |it: &Weight| it.tensor.numel() as f64 / 1e6;
@@ -406,7 +241,7 @@ fn describe(dataset: &Dataset, evaluation: Option<&Evaluation>, learner: &Learne
 }
 
 /// Learning rates as `auto_scale_lr` has them: in proportion to the batch that all ranks have together.
-fn scaled(rates: Vec<f64>, experiment: &Experiment, batch_size: usize, group: &Group) -> Vec<f64> {
+pub(super) fn scaled(rates: Vec<f64>, experiment: &Experiment, batch_size: usize, group: &Group) -> Vec<f64> {
     let Some(base) = experiment.auto_scale_lr.base_batch_size.filter(|_| experiment.auto_scale_lr.enable) else { return rates };
     let batch = batch_size * group.world();
     let factor = batch as f64 / base as f64;
@@ -417,7 +252,7 @@ fn scaled(rates: Vec<f64>, experiment: &Experiment, batch_size: usize, group: &G
 }
 
 /// The averages that an EMAHook wants, as copies of the weights.
-fn average(learner: &Learner, hook: Option<&EmaHook>) -> Option<Average> {
+pub(super) fn average(learner: &Learner, hook: Option<&EmaHook>) -> Option<Average> {
     let hook = hook?;
     let momentum = hook.momentum.map_or(0.0002, |it| it.0);
     let averaging = match hook.ema_type {

@@ -16,6 +16,7 @@ mod mmengine;
 mod outcome;
 mod outputs;
 mod progress;
+mod stages;
 mod start;
 mod state;
 mod stopping;

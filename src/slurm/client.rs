@@ -87,6 +87,7 @@ struct Answer {
 }
 
 /// Whether `name` is on PATH.
+#[expect(clippy::disallowed_methods, reason = "the system's own search path")]
 fn installed(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|it| it.join(name).is_file())
@@ -94,6 +95,7 @@ fn installed(name: &str) -> bool {
 
 /// A program of Slurm's, without the variables of a job around us: a job that is submitted from inside another one must not
 /// take over its shape. Which cluster to talk to stays.
+#[expect(clippy::disallowed_methods, reason = "here programs of Slurm's are started, with this process's variables")]
 pub fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     let kept = ["SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_CONF_SERVER", "SLURM_TIME_FORMAT", "SLURM_BITSTR_LEN"];

@@ -186,6 +186,7 @@ const TASK_VARIABLES: [&str; 4] = ["SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEI
 
 impl Place {
     /// The place of this very process.
+    #[expect(clippy::disallowed_methods, reason = "it is about this process")]
     pub fn here() -> Result<Self, EnvError> {
         let var = |name: &str| std::env::var(name).ok();
         Self::derive(&var, StepDaemon::of_this_process().as_ref())

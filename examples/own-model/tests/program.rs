@@ -1,5 +1,7 @@
 //! The program as its users have it: everything that segslurm does, with the components of its own.
 
+#![allow(clippy::disallowed_methods, reason = "it looks at the program from outside")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -1,6 +1,8 @@
 //! Our side of `make bench`: one case a process, its figures one line of JSON at the end, as the peer's scripts in
 //! `scripts/bench/` print theirs. `scripts/bench/compare.py` runs both and makes the table.
 
+#![allow(clippy::disallowed_methods, reason = "it looks at the program from outside")]
+
 mod gpu;
 mod gradients;
 mod ground;
