@@ -10,7 +10,7 @@ use crate::cli;
 use crate::config::{Both, register};
 use crate::data::{BaseSegDataset, Kind, OwnDataset, RunTransform};
 use crate::models::Loss;
-use crate::models::contract::{BackboneSpec, HeadKeys, HeadSpec};
+use crate::models::contract::{BackboneSpec, HeadKeys, HeadSpec, NeckSpec};
 use crate::models::head::DecodeConfig;
 
 /// The program, and what it knows beside segslurm's own components. A `type:` that segslurm has too is then the registered one's.
@@ -60,6 +60,13 @@ impl Program {
         self
     }
 
+    /// A neck, `type: NAME`, whose other keys are `T`'s.
+    #[must_use]
+    pub fn neck<T: NeckSpec + DeserializeOwned + 'static>(self, name: &'static str) -> Self {
+        register::<T, dyn NeckSpec>(name, |it| Arc::new(it));
+        self
+    }
+
     /// A folder dataset whose classes and suffixes are known by its `type`; it has the keys of `BaseSegDataset`.
     #[must_use]
     pub fn dataset(self, kind: Kind) -> Self {
@@ -83,8 +90,9 @@ mod tests {
     use crate::config::parse_str;
     use crate::data::DatasetConfig;
     use crate::models::backbone::Backbone;
-    use crate::models::contract::{Feature, RunBackbone};
+    use crate::models::contract::{Feature, RunBackbone, RunNeck};
     use crate::models::layer::{Conv2d, NormConfig};
+    use crate::models::neck::Neck;
     use crate::models::{Builder, Compared, Forward, InitConfig, ModelError, SegmentorConfig};
     use crate::ops::{self, Conv};
 
@@ -127,6 +135,38 @@ mod tests {
         }
     }
 
+    /// Doubles what it is given.
+    #[derive(Debug, Clone, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Twice {}
+
+    impl NeckSpec for Twice {
+        fn check(&self, inputs: &[Feature]) -> Result<Vec<Feature>, ModelError> {
+            Ok(inputs.to_vec())
+        }
+
+        fn build(&self, _: &[Feature], _: &Builder) -> Result<Neck, ModelError> {
+            Ok(Neck::own(Doubling {}))
+        }
+
+        fn init_cfg(&self) -> Option<&[InitConfig]> {
+            None
+        }
+
+        fn norms(&mut self) -> Vec<&mut NormConfig> {
+            Vec::new()
+        }
+    }
+
+    #[derive(Module, Debug)]
+    struct Doubling {}
+
+    impl RunNeck for Doubling {
+        fn forward(&self, features: Vec<Tensor<4>>, _: &Forward) -> Vec<Tensor<4>> {
+            features.into_iter().map(|it| it * 2.0).collect()
+        }
+    }
+
     /// How far logits are from zero.
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -151,6 +191,7 @@ mod tests {
     const MODEL: &str = "
 type: EncoderDecoder
 backbone: {type: Patches, channels: 8, norm_cfg: {type: BN}}
+neck: {type: Twice}
 decode_head:
   type: FCNHead
   in_channels: 8
@@ -165,7 +206,7 @@ test_cfg: {mode: whole}
 
     #[test]
     fn a_model_of_ones_own_parts_is_built_and_trained() {
-        let _ = Program::new().backbone::<Patches>("Patches").loss::<Quiet>("Quiet");
+        let _ = Program::new().backbone::<Patches>("Patches").neck::<Twice>("Twice").loss::<Quiet>("Quiet");
         let config: SegmentorConfig = parse_str(MODEL).expect("a config");
         let device = Device::libtorch().autodiff();
         let model = config.init(&device, 0).expect("a model");
@@ -187,7 +228,7 @@ test_cfg: {mode: whole}
 
     #[test]
     fn sync_bn_reaches_the_norms_of_a_backbone_that_others_hold_too() {
-        let _ = Program::new().backbone::<Patches>("Patches").loss::<Quiet>("Quiet");
+        let _ = Program::new().backbone::<Patches>("Patches").neck::<Twice>("Twice").loss::<Quiet>("Quiet");
         let mut config: SegmentorConfig = parse_str(MODEL).expect("a config");
         let before = config.clone();
         config.synchronize_norms();

@@ -62,7 +62,7 @@ impl RunDir {
     /// Makes the folders of a start, which are nobody else's; an error says which folder cannot be written and why.
     pub fn create(work_dir: &Path, stamp: &str) -> Result<Self, Failure> {
         // A folder that is there may still refuse new files; the work dir itself takes the checkpoints.
-        writable(work_dir, "the work dir", "choose another with --work-dir or mend its permissions")?;
+        writable(work_dir, "the work dir", "choose another with --work-dir or change its permissions")?;
         let stamp = claim(work_dir, stamp).map_err(|error| unwritable(work_dir, &error))?;
         Self::join(work_dir, &stamp)
     }
@@ -123,7 +123,7 @@ pub fn checkpoints(work_dir: &Path, out_dir: Option<&Path>) -> PathBuf {
 
 fn unwritable(work_dir: &Path, error: &io::Error) -> Failure {
     let message = format!(
-        "cannot write the work dir {}: {error}; choose another with --work-dir or mend its permissions",
+        "cannot write the work dir {}: {error}; choose another with --work-dir or change its permissions",
         work_dir.display()
     );
     Failure::new(Exit::CannotWrite, message)

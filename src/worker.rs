@@ -143,12 +143,12 @@ fn by_rank_0<T>(group: &Group, work: impl FnOnce() -> Result<(T, String), Failur
 /// Holds the folders that a training writes checkpoints into, before anything is written there.
 fn hold(work_dir: &Path, experiment: &Experiment, job: Option<&Job>, variables: Variables) -> Result<Vec<Lock>, Failure> {
     let own = Holder::this_process(job, variables("SLURM_CLUSTER_NAME"));
-    let otherwise = "choose another with --work-dir or mend its permissions";
+    let otherwise = "choose another with --work-dir or change its permissions";
     writable(work_dir, "the work dir", otherwise)?;
     let mut locks = vec![Lock::take(work_dir, &own, "--work-dir")?];
     if let Some(out_dir) = &experiment.checkpoint_hook().out_dir {
         let folder = checkpoints(work_dir, Some(out_dir));
-        writable(&folder, "default_hooks.checkpoint.out_dir", "choose another folder or mend its permissions")?;
+        writable(&folder, "default_hooks.checkpoint.out_dir", "choose another folder or change its permissions")?;
         let whole = |path: &Path| std::fs::canonicalize(path).ok();
         if whole(&folder) != whole(work_dir) {
             locks.push(Lock::take(&folder, &own, "default_hooks.checkpoint.out_dir")?);

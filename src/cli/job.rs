@@ -80,7 +80,7 @@ impl Order<'_> {
         let spec = JobSpec::resolve(self.kind, self.partition, self.name, &flags, variables, site.as_ref());
         let spec = spec?;
         if self.task.launcher != Launcher::None || self.task.local_rank.is_some() {
-            return Err(usage("--launcher and --local_rank are for the ranks, which the job starts: leave them away"));
+            return Err(usage("--launcher and --local_rank are for the ranks, which the job starts: leave them out"));
         }
         // Read here first: a mistake in the config is told before anything waits in a queue.
         let config = Experiment::load_config(&self.task.config, &self.task.overrides)?;

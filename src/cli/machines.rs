@@ -39,7 +39,7 @@ impl Ranks {
     /// Starts this machine's ranks on `arguments` and waits for them. `task` is what each will make of them.
     pub(super) fn start(&self, arguments: Vec<OsString>, task: &Task, variables: Variables) -> Result<Exit, Failure> {
         if task.launcher != Launcher::None || task.local_rank.is_some() {
-            let message = "--launcher and --local_rank are for the ranks, which this command starts: leave them away";
+            let message = "--launcher and --local_rank are for the ranks, which this command starts: leave them out";
             return Err(Failure::new(Exit::Usage, message));
         }
         // Read here first: a mistake in the config is told once, before anything is started.

@@ -108,7 +108,7 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Variables {
     pub names: BTreeSet<String>,
-    /// Those of them that a file or the command line sets in vain: the values that referred to them have been replaced.
+    /// Those of them that a file or the command line sets without effect: the values that referred to them have been replaced.
     pub(super) stale: BTreeMap<String, Origin>,
 }
 
@@ -280,7 +280,7 @@ pub(super) fn target(node: &Node, whole: &Node) -> Result<Option<(Node, String)>
     }
 }
 
-/// Takes note that a name's value was copied: what has set it so far was not in vain, though nothing may refer to it any more.
+/// Takes note that a name's value was copied: what has set it so far had an effect, though nothing may refer to it any more.
 pub(super) fn take(name: &str, whole: &Node, uses: &mut Uses) {
     fn sources(node: &Node, files: &mut BTreeSet<String>) {
         files.insert(node.origin.source().to_owned());

@@ -49,7 +49,7 @@ pub struct MpConfig {
 pub struct Randomness {
     /// Seeds weights, sampling, augmentation and dropout; drawn anew for each run when absent.
     pub seed: Option<u64>,
-    /// On the CPU a seed gives the same run in any case; on GPUs it is asked in vain, and the log says so.
+    /// On the CPU a seed gives the same run in any case; on GPUs it cannot be had, and the log says so.
     pub deterministic: bool,
     /// Without effect: every rank draws its own images and dropout in any case.
     pub diff_rank_seed: bool,

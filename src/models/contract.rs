@@ -75,7 +75,7 @@ pub trait RunBackbone {
 }
 
 /// The config of a neck: from feature maps to feature maps.
-pub trait NeckSpec: Debug {
+pub trait NeckSpec: Debug + Send + Sync + DuplicateNeck {
     fn check(&self, inputs: &[Feature]) -> Result<Vec<Feature>, ModelError>;
 
     fn build(&self, inputs: &[Feature], builder: &Builder) -> Result<Neck, ModelError>;
@@ -87,6 +87,17 @@ pub trait NeckSpec: Debug {
     fn init_cfg(&self) -> Option<&[InitConfig]>;
 
     fn norms(&mut self) -> Vec<&mut NormConfig>;
+}
+
+/// As [`DuplicateBackbone`].
+pub trait DuplicateNeck {
+    fn duplicate(&self) -> Arc<dyn NeckSpec>;
+}
+
+impl<T: NeckSpec + Clone + 'static> DuplicateNeck for T {
+    fn duplicate(&self) -> Arc<dyn NeckSpec> {
+        Arc::new(self.clone())
+    }
 }
 
 /// A neck at work.
@@ -192,14 +203,14 @@ pub trait RunHead {
 /// }
 /// ```
 macro_rules! slot {
-    ($(#[$meta:meta])* $config:ident: $spec:ident, own => $module:ident: $run:ident {
+    ($(#[$meta:meta])* $config:ident: $spec:ident => $module:ident: $run:ident {
         $($(#[$variant_meta:meta])* $variant:ident($variant_config:ty => $variant_module:ident),)*
     }) => {
         $crate::models::contract::slot! {
             $(#[$meta])* $config: $spec, own mut { $($(#[$variant_meta])* $variant($variant_config),)* }
         }
 
-        $crate::models::contract::modules! { $module: $run, own { $($variant_module,)* } }
+        $crate::models::contract::modules! { $module: $run { $($variant_module,)* } }
     };
     ($(#[$meta:meta])* $config:ident: $spec:ident, own mut {
         $($(#[$variant_meta:meta])* $variant:ident($variant_config:ty),)*
@@ -225,15 +236,6 @@ macro_rules! slot {
         impl $crate::config::Slot for dyn $spec {
             const NAME: &'static str = concat!("segslurm::config::Own ", stringify!($config));
         }
-    };
-    ($(#[$meta:meta])* $config:ident: $spec:ident => $module:ident: $run:ident {
-        $($(#[$variant_meta:meta])* $variant:ident($variant_config:ty => $variant_module:ident),)*
-    }) => {
-        $crate::models::contract::slot! {
-            $(#[$meta])* $config: $spec { $($(#[$variant_meta])* $variant($variant_config),)* }
-        }
-
-        $crate::models::contract::modules! { $module: $run { $($variant_module,)* } }
     };
     ($(#[$meta:meta])* $config:ident: $spec:ident, own {
         $($(#[$variant_meta:meta])* $variant:ident($variant_config:ty),)*
@@ -283,7 +285,7 @@ pub(super) use slot;
 
 /// The modules of a slot. Several configs may make one kind of module, so it has a list of its own.
 macro_rules! modules {
-    ($(#[$meta:meta])* $module:ident: $run:ident, own { $($variant:ident,)* }) => {
+    ($(#[$meta:meta])* $module:ident: $run:ident { $($variant:ident,)* }) => {
         $(#[$meta])*
         #[derive(burn::module::Module, Debug)]
         pub enum $module {
@@ -312,29 +314,6 @@ macro_rules! modules {
 
             fn deref(&self) -> &Self::Target {
                 match self { $(Self::$variant(it) => it,)* Self::Own(it) => it.run() }
-            }
-        }
-    };
-    ($(#[$meta:meta])* $module:ident: $run:ident { $($variant:ident,)* }) => {
-        $(#[$meta])*
-        #[derive(burn::module::Module, Debug)]
-        pub enum $module {
-            $($variant($variant),)*
-        }
-
-        $(
-            impl From<$variant> for $module {
-                fn from(module: $variant) -> Self {
-                    Self::$variant(module)
-                }
-            }
-        )*
-
-        impl std::ops::Deref for $module {
-            type Target = dyn $run;
-
-            fn deref(&self) -> &Self::Target {
-                match self { $(Self::$variant(it) => it,)* }
             }
         }
     };

@@ -120,7 +120,7 @@ impl Evaluation {
         for (asked, folder) in [(asked.as_str(), &leaves.out_dir), ("--show-dir", &leaves.show_dir)] {
             if let Some(folder) = folder {
                 outputs.spare(asked, folder, &dataset, experiment)?;
-                writable(folder, &format!("the folder of {asked}"), "choose another folder or mend its permissions")?;
+                writable(folder, &format!("the folder of {asked}"), "choose another folder or change its permissions")?;
             }
         }
         let whole = |folder: &Option<PathBuf>| folder.as_ref().and_then(|it| std::fs::canonicalize(it).ok());

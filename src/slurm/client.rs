@@ -128,7 +128,7 @@ fn ask(
     let (mut stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let input = input.to_owned();
     std::thread::spawn(move || {
-        // A program that reads nothing closes its end; that is its affair.
+        // A program that reads nothing closes its end, which is no fault.
         stdin.take().map(|mut it| it.write_all(input.as_bytes()))
     });
     let streams = [reader(stdout), reader(stderr)];

@@ -662,7 +662,7 @@ fn signal(value: &str) -> Result<(), String> {
         return Err(expected());
     }
     if flags.contains('B') {
-        return Err("B: signals the batch shell alone, and the ranks would not save; leave it away".to_owned());
+        return Err("B: signals the batch shell alone, and the ranks would not save; leave it out".to_owned());
     }
     match name.trim_start_matches("SIG") {
         "USR1" | "TERM" | "INT" | "10" | "15" | "2" => Ok(()),

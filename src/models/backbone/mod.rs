@@ -20,7 +20,7 @@ slot! {
 
 modules! {
     /// A backbone, ready to run.
-    Backbone: RunBackbone, own {
+    Backbone: RunBackbone {
         ResNet,
     }
 }

@@ -18,7 +18,7 @@ use super::contract::{HeadSpec, RunHead, slot};
 
 slot! {
     /// `decode_head`, `auxiliary_head`.
-    HeadConfig: HeadSpec, own => Head: RunHead {
+    HeadConfig: HeadSpec => Head: RunHead {
         ASPPHead(ASPPHeadConfig => ASPPHead),
         DepthwiseSeparableASPPHead(DepthwiseSeparableASPPHeadConfig => DepthwiseSeparableASPPHead),
         FCNHead(FCNHeadConfig => FCNHead),
