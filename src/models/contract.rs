@@ -105,7 +105,7 @@ pub trait RunNeck {
     fn forward(&self, features: Vec<Tensor<4>>, ctx: &Forward) -> Vec<Tensor<4>>;
 }
 
-/// The config of a head, the keys that every head has among its own ([`Both`](crate::config::Both)).
+/// The config of a head, the keys that every head has among its own ([`Both`]).
 pub trait HeadSpec: Debug + Send + Sync + AsRef<DecodeConfig> + AsMut<DecodeConfig> + DuplicateHead {
     /// The keys that every head has.
     fn shared(&self) -> &DecodeConfig {
