@@ -30,8 +30,16 @@ struct Block {
   int64_t size;
 };
 
-std::mutex blocks_mutex;
-std::unordered_map<void*, Block> blocks;
+// Never destroyed: tensors are freed until the process has ended.
+struct Blocks {
+  std::mutex mutex;
+  std::unordered_map<void*, Block> by_address;
+
+  static Blocks& get() {
+    static Blocks& blocks = *new Blocks;
+    return blocks;
+  }
+};
 
 struct Counting final : c10::Allocator {
   c10::Allocator* inner = nullptr;
@@ -41,8 +49,9 @@ struct Counting final : c10::Allocator {
     void* place = data.get();
     if (!account || place == nullptr) return data;
     {
-      const std::lock_guard<std::mutex> lock(blocks_mutex);
-      blocks.emplace(place, Block{account, static_cast<int64_t>(size)});
+      Blocks& blocks = Blocks::get();
+      const std::lock_guard<std::mutex> lock(blocks.mutex);
+      blocks.by_address.insert_or_assign(place, Block{account, static_cast<int64_t>(size)});
     }
     account->course.push_back(account->taken += static_cast<int64_t>(size));
     const bool exchanged = data.compare_exchange_deleter(inner->raw_deleter(), raw_deleter());
@@ -55,17 +64,18 @@ struct Counting final : c10::Allocator {
   void copy_data(void* to, const void* from, std::size_t count) const override { default_copy_data(to, from, count); }
 
   static Counting& get() {
-    static Counting counting;
+    static Counting& counting = *new Counting;
     return counting;
   }
 
   // Of counted blocks and of others: a bare pointer does not tell.
   static void give_back(void* place) {
     {
-      const std::lock_guard<std::mutex> lock(blocks_mutex);
-      if (const auto found = blocks.find(place); found != blocks.end()) {
+      Blocks& blocks = Blocks::get();
+      const std::lock_guard<std::mutex> lock(blocks.mutex);
+      if (const auto found = blocks.by_address.find(place); found != blocks.by_address.end()) {
         found->second.account->taken -= found->second.size;
-        blocks.erase(found);
+        blocks.by_address.erase(found);
       }
     }
     get().inner->raw_deleter()(place);

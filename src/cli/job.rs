@@ -77,8 +77,7 @@ impl Order<'_> {
             None => None,
         };
         let flags = self.slurm.flags();
-        let spec = JobSpec::resolve(self.kind, self.partition, self.name, &flags, variables, site.as_ref());
-        let spec = spec?;
+        let spec = JobSpec::resolve(self.kind, self.partition, self.name, &flags, variables, site.as_ref())?;
         if self.task.launcher != Launcher::None || self.task.local_rank.is_some() {
             return Err(usage("--launcher and --local_rank are for the ranks, which the job starts: leave them out"));
         }

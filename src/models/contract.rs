@@ -152,6 +152,15 @@ pub trait HeadKeys: Debug + Clone + Send + Sync + 'static {
     }
 
     fn build(&self, shared: &DecodeConfig, inputs: &[Feature], builder: &Builder) -> Result<Head, ModelError>;
+
+    /// What becomes of several feature maps: heads that take them as they are say so here.
+    fn transform(&self, shared: &DecodeConfig) -> Option<InputTransform> {
+        shared.input_transform
+    }
+
+    fn initial(&self) -> Initial {
+        Initial { rules: vec![InitConfig::classifier("conv_seg")], zeros: None }
+    }
 }
 
 impl<K: HeadKeys> HeadSpec for Both<DecodeConfig, K> {
@@ -161,6 +170,14 @@ impl<K: HeadKeys> HeadSpec for Both<DecodeConfig, K> {
 
     fn build(&self, inputs: &[Feature], builder: &Builder) -> Result<Head, ModelError> {
         self.own.build(&self.shared, inputs, builder)
+    }
+
+    fn transform(&self) -> Option<InputTransform> {
+        self.own.transform(&self.shared)
+    }
+
+    fn initial(&self) -> Initial {
+        self.own.initial()
     }
 }
 
