@@ -11,9 +11,11 @@ pub mod excerpt;
 pub mod exit;
 pub mod shipped;
 pub mod text;
+pub mod variables;
 
 // Floor 1: languages. No tensors, no siblings.
 pub mod config;
+pub mod port;
 pub mod rundir;
 pub mod slurm;
 pub mod terminal;

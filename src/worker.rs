@@ -4,8 +4,6 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rand::{RngCore, SeedableRng};
-use segslurm_native::cuda;
-use segslurm_native::device::allow_tf32;
 
 use crate::checkpoint::{Places, Source};
 use crate::config::Config;
@@ -19,6 +17,7 @@ use crate::rundir::{RunDir, checkpoints, stamp_now, writable, write_atomically};
 use crate::runner::{self, Asked, Interrupt, Outcome, Setting, TestOptions, Training};
 use crate::slurm::env::{Context, Job, Place, StepDaemon};
 use crate::terminal;
+use crate::variables::Variables;
 
 /// What a rank was asked to do, and by whom it was started.
 #[derive(Debug, Clone)]
@@ -30,9 +29,6 @@ pub struct Task {
     pub launcher: Launcher,
     pub local_rank: Option<usize>,
 }
-
-/// Reads an environment variable; every module below gets this reader instead of the environment.
-pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Trains as one rank.
 pub fn train(task: &Task, variables: Variables) -> Result<Exit, Failure> {
@@ -171,7 +167,7 @@ fn settle(
 ) -> Result<Setting, Failure> {
     let device = ops::device(gpu);
     if let Some(gpu) = gpu {
-        cuda::select(gpu)?;
+        ops::select_gpu(gpu)?;
     }
     let config_text = config.to_yaml();
     let facts = [
@@ -216,9 +212,9 @@ fn settle(
         keep_config(&config_text, &rundir, &task.config)?;
     }
     describe(group, &accelerator, gpu, seed, &rundir)?;
-    tch::Cuda::cudnn_set_benchmark(experiment.env_cfg.cudnn_benchmark);
+    ops::set_cudnn_benchmark(experiment.env_cfg.cudnn_benchmark);
     if let Some(allow) = experiment.env_cfg.allow_tf32 {
-        allow_tf32(allow)?;
+        ops::allow_tf32(allow)?;
     }
     if experiment.randomness.deterministic && gpu.is_some() {
         tracing::warn!("randomness.deterministic: libtorch's GPU kernels are taken as they are, and some vary in the last bits");
@@ -279,7 +275,7 @@ fn describe(group: &Group, accelerator: &Accelerator, gpu: Option<usize>, seed: 
         "rank {} of {}, seed {seed}, {} threads, work dir {}",
         group.rank(),
         group.world(),
-        tch::get_num_threads(),
+        ops::threads(),
         rundir.work_dir().display()
     );
     Ok(())

@@ -13,7 +13,7 @@ use segslurm::dist::{DistConfig, Launched, Launcher, overheard};
 use segslurm::experiment::Experiment;
 use segslurm::slurm::env::StepDaemon;
 use segslurm::slurm::job::{Flags, JobSpec, Kind};
-use segslurm::slurm::port::Port;
+use segslurm::port::Port;
 use segslurm::slurm::script::{RankCommand, Template};
 use segslurm::slurm::site::Site;
 use segslurm::slurm::time::TimeLimit;
@@ -215,9 +215,8 @@ fn slurm_variables(case: &Case<'_>) -> Verdict {
     answer(Place::derive(&var, daemon.as_ref()), |place| {
         let sentence = place.to_string();
         answer(place.step(), |step| {
-            let port = answer(Port::choose(None, variables.get("MASTER_PORT").map(String::as_str), &step), |it| {
-                Ok(it.origin.to_string())
-            })?;
+            let chosen = Port::chosen(None, &var, &["MASTER_PORT"]);
+            let port = answer(chosen, |it| Ok(it.unwrap_or_else(|| step.port()).origin.to_string()))?;
             let address = answer(step.address(), |_| Ok("an address".into()))?;
             let device = answer(step.device(2), |it| Ok(format!("{it:?}")))?;
             let hosts = step.host_of_each().map_or(0, |it| it.len());

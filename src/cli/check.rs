@@ -11,7 +11,7 @@ use crate::exit::{Exit, Failure};
 use crate::experiment::Experiment;
 use crate::slurm::job::Kind;
 use crate::terminal;
-use crate::worker::Variables;
+use crate::variables::Variables;
 
 /// What a check looked at.
 pub(super) struct Checked {

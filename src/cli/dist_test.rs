@@ -8,7 +8,7 @@ use super::machines::{ENVIRONMENT, Ranks};
 use super::slurm_args::CheckArgs;
 use super::test::Testing;
 use crate::exit::{Exit, Failure};
-use crate::worker::Variables;
+use crate::variables::Variables;
 
 /// Test on several GPUs: CONFIG, CHECKPOINT, the number of GPUs, and options of `segslurm test`
 #[derive(Debug, ClapArgs)]

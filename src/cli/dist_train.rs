@@ -8,7 +8,7 @@ use super::machines::{ENVIRONMENT, Ranks};
 use super::slurm_args::CheckArgs;
 use super::train::Training;
 use crate::exit::{Exit, Failure};
-use crate::worker::Variables;
+use crate::variables::Variables;
 
 /// Train on several GPUs: CONFIG, the number of GPUs, and options of `segslurm train`
 #[derive(Debug, ClapArgs)]

@@ -10,10 +10,10 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::exit::{Exit, Failure};
 use crate::slurm::env::{Allocation, Job, StepDaemon};
-use crate::slurm::port::Port;
+use crate::port::Port;
 use crate::slurm::{Context, Place, Step};
 use crate::terminal;
-use crate::worker::Variables;
+use crate::variables::Variables;
 
 /// Show who this process is to Slurm: rank, world, nodes, meeting place, GPU, and from which variable each is known
 #[derive(Debug, ClapArgs)]
@@ -135,8 +135,9 @@ impl<'a> Report<'a> {
             Ok(address) => self.fact("address", json!(address), &[place]),
             Err(error) => self.refused("address", &layout, error.to_string()),
         }
-        match Port::choose(None, (self.variables)("MASTER_PORT").as_deref(), step) {
-            Ok(port) => {
+        match Port::chosen(None, self.variables, &["MASTER_PORT"]) {
+            Ok(chosen) => {
+                let port = chosen.unwrap_or_else(|| step.port());
                 self.fact("port", json!(port.number), &[]);
                 let from = format!("{}; env_cfg.dist_cfg.port goes before it", port.origin);
                 self.facts.last_mut().into_iter().for_each(|it| it.from.clone_from(&from));

@@ -14,6 +14,7 @@ use crate::exit::{Exit, Failure};
 use crate::experiment::Experiment;
 use crate::launch::local::{Local, Machines};
 use crate::launch::slurm::Foreground;
+use crate::port::Port;
 use crate::rundir::{RunDir, stamp_now, write_atomically};
 use crate::runner::Footprint;
 use crate::shipped;
@@ -22,7 +23,8 @@ use crate::slurm::job::{JobSpec, Kind};
 use crate::slurm::script::{RankCommand, Template};
 use crate::slurm::site::{self, Site};
 use crate::terminal;
-use crate::worker::{Task, Variables};
+use crate::variables::{self, Variables};
+use crate::worker::Task;
 
 /// What was asked for on the command line.
 pub(super) struct Order<'a> {
@@ -66,7 +68,7 @@ impl Order<'_> {
         let folders: Vec<PathBuf> =
             dirs::config_dir().map(|it| it.join("segslurm/sites")).into_iter().chain(["slurm/sites".into()]).collect();
         let folders = [folders, shipped::folders("slurm/sites")].concat();
-        let named = self.slurm.site.clone().or_else(|| variables("SEGSLURM_SITE").filter(|it| !it.is_empty()));
+        let named = self.slurm.site.clone().or_else(|| variables::text(variables, "SEGSLURM_SITE"));
         let reach = client::reach();
         let site = match named {
             Some(name) => Some(Site::named(&name, &folders)?),
@@ -85,7 +87,7 @@ impl Order<'_> {
         let config = Experiment::load_config(&self.task.config, &self.task.overrides)?;
         let experiment = Experiment::from_config(&config)?;
         experiment.remarks.iter().for_each(|it| terminal::note(format!("segslurm: {it}")));
-        if variables("PORT").is_some_and(|it| !it.is_empty()) && variables("MASTER_PORT").is_none_or(|it| it.is_empty()) {
+        if variables::text(variables, "PORT").is_some() && variables::text(variables, "MASTER_PORT").is_none() {
             terminal::note(
                 "segslurm: PORT is for dist_train; a job on Slurm takes MASTER_PORT, and without it a port of its own",
             );
@@ -224,7 +226,7 @@ impl Order<'_> {
         let ranks = plan.ranks_here(submit);
         terminal::note(format!("segslurm: {without}: running here, {}", plan.describe_here(self.kind, ranks)));
         let output = RunDir::output(&plan.work_dir, &stamp_now());
-        let port = plan.port_here();
+        let port = plan.port()?;
         let local = Local { arguments: self.arguments.clone(), ranks, machines: Machines::default(), port, output };
         local.execute()
     }
@@ -347,14 +349,10 @@ impl Plan {
         submit.nproc.map_or_else(|| if visible == 0 { 1 } else { asked.min(visible) }, std::num::NonZeroUsize::get)
     }
 
-    fn port_here(&self) -> Option<crate::launch::local::Port> {
-        let port = |number, from: &str| Some(crate::launch::local::Port { number, from: from.to_owned() });
-        let named = self.spec.exports.iter().find(|it| it.0 == "MASTER_PORT").and_then(|it| it.1.parse().ok());
-        match (self.experiment.env_cfg.dist_cfg.port, named) {
-            (Some(number), _) => port(number, "env_cfg.dist_cfg.port"),
-            (None, Some(number)) => port(number, "MASTER_PORT"),
-            (None, None) => None,
-        }
+    /// The port that was chosen for the ranks.
+    fn port(&self) -> Result<Option<Port>, Failure> {
+        let exported = |name: &str| self.spec.exports.iter().find(|it| it.0 == name).map(|it| it.1.clone());
+        Ok(Port::chosen(self.experiment.env_cfg.dist_cfg.port, &exported, &["MASTER_PORT"])?)
     }
 
     /// How many ranks run here, and what that changes.

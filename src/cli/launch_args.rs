@@ -8,7 +8,8 @@ use clap::{Args, ValueEnum};
 use super::args::path;
 use crate::dist::Launcher;
 use crate::exit::{Exit, Failure};
-use crate::worker::{Task, Variables};
+use crate::variables::Variables;
+use crate::worker::Task;
 
 /// Who started this process, as mmengine's `--launcher` has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -8,17 +8,20 @@ use clap::Args as ClapArgs;
 use crate::dist::Launcher;
 use crate::exit::{Exit, Failure};
 use crate::experiment::Experiment;
-use crate::launch::local::{Local, Machines, Port};
+use crate::launch::local::{Local, Machines};
+use crate::port::{self, Port};
 use crate::rundir::{RunDir, stamp_now};
-use crate::worker::{Task, Variables};
+use crate::terminal;
+use crate::variables::{Variables, number, text};
+use crate::worker::Task;
 
 /// For the commands' help.
 pub(super) const ENVIRONMENT: &str = "Environment:
   NNODES                machines of the run (1); each of them is given the same command
   NODE_RANK             this machine's place among them, from 0
   MASTER_ADDR           name or address of machine 0, needed with NNODES above 1
-  PORT                  where the ranks meet on machine 0; without it env_cfg.dist_cfg.port, else a free one (with NNODES
-                        above 1: 29500)
+  PORT                  where the ranks meet on machine 0, unless env_cfg.dist_cfg.port says it; without both MASTER_PORT, else
+                        a free one (with NNODES above 1: 29500)
   CUDA_VISIBLE_DEVICES  the GPUs to use; -1 for none
   SEGSLURM_DEVICE       cpu or cuda; GPUs that are given and cannot be used are an error unless it is cpu
   OMP_NUM_THREADS       threads of one rank on the CPU; without it the machine's cores are shared out
@@ -57,18 +60,13 @@ fn usage(message: String) -> Failure {
     Failure::new(Exit::Usage, message)
 }
 
-fn number<T: std::str::FromStr>(variables: Variables, name: &str) -> Result<Option<T>, Failure> {
-    let Some(text) = variables(name).filter(|it| !it.trim().is_empty()) else { return Ok(None) };
-    text.trim().parse().map(Some).map_err(|_| usage(format!("{name} is {text:?}: expected a whole number")))
-}
-
 fn machines(variables: Variables) -> Result<Machines, Failure> {
     let count = number(variables, "NNODES")?.unwrap_or(1);
     let own = number(variables, "NODE_RANK")?.unwrap_or(0);
     if own >= count {
         return Err(usage(format!("NODE_RANK is {own} and NNODES is {count}: machines are counted from 0 to NNODES - 1")));
     }
-    let address = match variables("MASTER_ADDR").filter(|it| !it.is_empty()) {
+    let address = match text(variables, "MASTER_ADDR") {
         Some(address) => address,
         None if count == 1 => return Ok(Machines::default()),
         None => {
@@ -79,18 +77,11 @@ fn machines(variables: Variables) -> Result<Machines, Failure> {
     Ok(Machines { count, own, address })
 }
 
+/// The port that was chosen, with a word where the config overrules a variable; several machines cannot agree on a free one.
 fn port(variables: Variables, config: Option<u16>, machines: usize) -> Result<Option<Port>, Failure> {
-    for name in ["PORT", "MASTER_PORT"] {
-        if let Some(number) = number(variables, name)? {
-            return Ok(Some(Port { number, from: name.to_owned() }));
-        }
-    }
-    let from = |number: u16, from: &str| Port { number, from: from.to_owned() };
-    Ok(match config {
-        Some(number) => Some(from(number, "env_cfg.dist_cfg.port")),
-        // Several machines cannot agree on a free one.
-        None => (machines > 1).then(|| from(29500, "the default")),
-    })
+    let chosen = Port::chosen(config, variables, &["PORT", "MASTER_PORT"])?;
+    chosen.and_then(|it| it.remark()).iter().for_each(|it| terminal::note(format!("segslurm: {it}")));
+    Ok(chosen.or((machines > 1).then_some(port::USUAL)))
 }
 
 #[cfg(test)]
@@ -111,17 +102,17 @@ mod tests {
         let error = with(&[("NODE_RANK", "1")], machines).expect_err("outside").message;
         assert!(error.contains("NODE_RANK is 1 and NNODES is 1"), "{error}");
         let error = with(&[("NNODES", "two")], machines).expect_err("no number").message;
-        assert_eq!(error, "NNODES is \"two\": expected a whole number");
+        assert_eq!(error, "NNODES=\"two\": expected a whole number");
     }
 
     #[test]
-    fn the_port_is_the_users_then_the_configs_then_free() {
+    fn the_port_is_the_configs_then_the_users_then_free() {
         let chosen = |variables: &[_], config, machines| {
-            with(variables, |it| port(it, config, machines)).expect("a number").map(|it| (it.number, it.from))
+            let port = with(variables, |it| port(it, config, machines)).expect("a number");
+            port.map(|it| (it.number, it.origin.to_string()))
         };
-        assert_eq!(chosen(&[("MASTER_PORT", "2"), ("PORT", "1")], Some(3), 1), Some((1, "PORT".to_owned())));
-        assert_eq!(chosen(&[("MASTER_PORT", "2")], Some(3), 1), Some((2, "MASTER_PORT".to_owned())));
-        assert_eq!(chosen(&[], Some(3), 1), Some((3, "env_cfg.dist_cfg.port".to_owned())));
+        assert_eq!(chosen(&[("PORT", "1")], Some(3), 1), Some((3, "env_cfg.dist_cfg.port".to_owned())));
+        assert_eq!(chosen(&[("MASTER_PORT", "2"), ("PORT", "1")], None, 1), Some((1, "PORT".to_owned())));
         assert_eq!(chosen(&[], None, 2), Some((29500, "the default".to_owned())));
         assert_eq!(chosen(&[("PORT", "")], None, 1), None);
     }

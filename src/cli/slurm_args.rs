@@ -1,107 +1,82 @@
 //! The options of every command that can run on Slurm.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::builder::TypedValueParser;
-use clap::{Args, ValueEnum};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 
 use super::args::path;
 use crate::data::dataset::Look;
 use crate::exit::{Exit, Failure};
 use crate::slurm::job::Flags;
-
-const ENVIRONMENT: &str = "Environment of a Slurm job (an option of the same name wins):
-  GPUS                  GPUs, and ranks (8 for training, 4 for a test); 0 for a job on the CPU
-  GPUS_PER_NODE         GPUs of one node (8, or GPUS if that is less)
-  CPUS_PER_TASK         CPUs of one rank (5)
-  SRUN_ARGS             more options for srun
-  SBATCH_ARGS           more options for sbatch
-  MASTER_PORT           where the ranks meet
-  SBATCH_*              sbatch's own variables, such as SBATCH_ACCOUNT
-  SEGSLURM_SITE         the site profile";
+use crate::slurm::options::{Kind, OPTIONS, Row};
 
 /// The end of a command's help: a process's variables, then a job's.
 pub(super) fn help_end(process: &str) -> String {
-    format!("{process}\n\n{ENVIRONMENT}")
+    let mut text = format!("{process}\n\nEnvironment of a Slurm job (an option of the same name wins):\n");
+    let own = |variable: &&str| !variable.starts_with("SBATCH_") || *variable == "SBATCH_ARGS";
+    for row in &OPTIONS {
+        let Some(variable) = row.variable.filter(|it| own(it)) else { continue };
+        let default = Some(row.default).filter(|it| !it.is_empty()).map(|it| format!(" [{it}]")).unwrap_or_default();
+        let _ = writeln!(text, "  {variable:<21} {}{default}", row.help);
+    }
+    text += "  SBATCH_*              sbatch's own variables, such as SBATCH_ACCOUNT\n";
+    text += "  SEGSLURM_SITE         the site profile";
+    text
 }
 
-/// The shape of a job. One option for each of mmseg's variables, and the usual ones of Slurm.
+/// The options of [`OPTIONS`] that were given, by their flags; a switch has an empty value.
+#[derive(Debug, Clone, Default)]
+struct Given(BTreeMap<&'static str, String>);
+
+impl Given {
+    fn argument(row: &Row) -> Arg {
+        let argument = Arg::new(row.flag).long(row.flag).help(row.described());
+        match row.kind {
+            Kind::Switch => argument.action(ArgAction::SetTrue),
+            Kind::Number(value) | Kind::Text(value) => argument.value_name(value).allow_hyphen_values(true),
+            Kind::SwitchOr(value) => argument.value_name(value).num_args(0..=1).require_equals(true).default_missing_value(""),
+        }
+    }
+}
+
+impl Args for Given {
+    fn augment_args(command: Command) -> Command {
+        command.args(OPTIONS.iter().map(Self::argument))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Given {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut given = Self::default();
+        given.update_from_arg_matches(matches)?;
+        Ok(given)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        for Row { flag, kind, .. } in &OPTIONS {
+            let value = match kind {
+                Kind::Switch => matches.get_flag(flag).then(String::new),
+                _ => matches.get_one::<String>(flag).cloned(),
+            };
+            self.0.extend(value.map(|it| (*flag, it)));
+        }
+        Ok(())
+    }
+}
+
+/// The shape of a job.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Slurm")]
 pub(crate) struct SlurmArgs {
-    /// GPUs, and ranks; 0 for a job on the CPU [GPUS, else 8 for training, 4 for a test]
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    gpus: Option<String>,
-    /// GPUs of one node [GPUS_PER_NODE, else 8, or GPUS if that is less]
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    gpus_per_node: Option<String>,
-    /// CPUs of one rank [CPUS_PER_TASK, else 5]
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    cpus_per_task: Option<String>,
-    /// Ranks of a job on the CPU, with GPUS=0 [1]
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    ntasks: Option<String>,
-    /// More options for srun, in one argument [SRUN_ARGS]
-    #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
-    srun_args: Option<String>,
-    /// More options for sbatch, in one argument [SBATCH_ARGS]
-    #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
-    sbatch_args: Option<String>,
-    /// The port where the ranks meet [MASTER_PORT, else one of the job's own]
-    #[arg(long, value_name = "PORT", allow_hyphen_values = true)]
-    master_port: Option<String>,
-    /// GPUs to use where the cluster does not manage them [CUDA_VISIBLE_DEVICES]
-    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
-    cuda_visible_devices: Option<String>,
-    /// Time limit: minutes, HH:MM:SS or D-HH:MM:SS
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    time: Option<String>,
-    #[arg(long, value_name = "NAME")]
-    qos: Option<String>,
-    #[arg(long, value_name = "NAME")]
-    account: Option<String>,
-    #[arg(long, value_name = "NAME")]
-    reservation: Option<String>,
-    /// Features that nodes must have
-    #[arg(long, value_name = "LIST")]
-    constraint: Option<String>,
-    /// Nodes to use, such as gpu[01-03]
-    #[arg(long, value_name = "HOSTS")]
-    nodelist: Option<String>,
-    /// Nodes to avoid
-    #[arg(long, value_name = "HOSTS")]
-    exclude: Option<String>,
-    /// Share nodes with no other job
-    #[arg(long, value_name = "WHOM", num_args = 0..=1, require_equals = true, default_missing_value = "")]
-    exclusive: Option<String>,
-    /// Memory of a node, such as 64G
-    #[arg(long, value_name = "SIZE")]
-    mem: Option<String>,
-    /// When to send mail: END, FAIL, …
-    #[arg(long, value_name = "EVENTS")]
-    mail_type: Option<String>,
-    #[arg(long, value_name = "ADDRESS")]
-    mail_user: Option<String>,
-    #[arg(long, value_name = "TEXT")]
-    comment: Option<String>,
-    /// Jobs to wait for, such as afterok:123
-    #[arg(long, value_name = "LIST")]
-    dependency: Option<String>,
-    /// Several jobs at once, such as 0-7; each has its own folder in the work dir
-    #[arg(long, value_name = "INDICES")]
-    array: Option<String>,
-    /// Put the job back into the queue when its time ends [for training]
-    #[arg(long)]
-    requeue: bool,
-    /// End for good when the time ends
-    #[arg(long)]
-    no_requeue: bool,
-    /// When the ranks are told to save [USR1@120, two minutes before the time limit]
-    #[arg(long, value_name = "SIGNAL@SECONDS")]
-    signal: Option<String>,
-    /// A container for the ranks, where the cluster has pyxis
-    #[arg(long, value_name = "IMAGE")]
-    container_image: Option<String>,
+    #[command(flatten)]
+    given: Given,
     /// Any other option of sbatch and srun
     #[arg(long, value_name = "KEY=VALUE")]
     slurm: Vec<String>,
@@ -156,39 +131,9 @@ pub(crate) struct SubmitArgs {
 }
 
 impl SlurmArgs {
-    /// Values by flag name.
+    /// What was said of the job.
     pub(super) fn flags(&self) -> Flags {
-        let switch = |it: bool| it.then(String::new);
-        let all = [
-            ("gpus", self.gpus.clone()),
-            ("gpus-per-node", self.gpus_per_node.clone()),
-            ("cpus-per-task", self.cpus_per_task.clone()),
-            ("ntasks", self.ntasks.clone()),
-            ("srun-args", self.srun_args.clone()),
-            ("sbatch-args", self.sbatch_args.clone()),
-            ("master-port", self.master_port.clone()),
-            ("cuda-visible-devices", self.cuda_visible_devices.clone()),
-            ("time", self.time.clone()),
-            ("qos", self.qos.clone()),
-            ("account", self.account.clone()),
-            ("reservation", self.reservation.clone()),
-            ("constraint", self.constraint.clone()),
-            ("nodelist", self.nodelist.clone()),
-            ("exclude", self.exclude.clone()),
-            ("exclusive", self.exclusive.clone()),
-            ("mem", self.mem.clone()),
-            ("mail-type", self.mail_type.clone()),
-            ("mail-user", self.mail_user.clone()),
-            ("comment", self.comment.clone()),
-            ("dependency", self.dependency.clone()),
-            ("array", self.array.clone()),
-            ("requeue", switch(self.requeue)),
-            ("no-requeue", switch(self.no_requeue)),
-            ("signal", self.signal.clone()),
-            ("container-image", self.container_image.clone()),
-        ];
-        let values = all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-        Flags { values, slurm: self.slurm.clone() }
+        Flags { values: self.given.0.clone(), slurm: self.slurm.clone() }
     }
 
     /// Without PARTITION and JOB_NAME no option of a job has a meaning: none is dropped in silence.

@@ -5,7 +5,7 @@ use clap::Args as ClapArgs;
 use super::slurm_train::ScriptArgs;
 use super::test::Testing;
 use crate::exit::{Exit, Failure};
-use crate::worker::Variables;
+use crate::variables::Variables;
 
 /// Print the batch script of a test: PARTITION JOB_NAME CONFIG CHECKPOINT, and options of `segslurm test`
 #[derive(Debug, ClapArgs)]

@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 use super::args::path;
 use super::train::Training;
 use crate::exit::{Exit, Failure};
-use crate::worker::Variables;
+use crate::variables::Variables;
 
 /// What to do with a script.
 #[derive(Debug, ClapArgs)]

@@ -16,7 +16,8 @@ use crate::launch::viewer;
 use crate::rundir::RunDir;
 use crate::runner::TestOptions;
 use crate::slurm::job::Kind;
-use crate::worker::{self, Task, Variables};
+use crate::variables::Variables;
+use crate::worker::{self, Task};
 
 /// Test a checkpoint: on this machine with CONFIG CHECKPOINT, on Slurm with PARTITION JOB_NAME CONFIG CHECKPOINT
 #[derive(Debug, ClapArgs)]

@@ -12,7 +12,8 @@ use super::slurm_args::{CheckArgs, Files, SlurmArgs, SubmitArgs, help_end};
 use crate::exit::{Exit, Failure};
 use crate::rundir::RunDir;
 use crate::slurm::job::Kind;
-use crate::worker::{self, Task, Variables};
+use crate::variables::Variables;
+use crate::worker::{self, Task};
 
 /// Train a model: on this machine with CONFIG, on Slurm with PARTITION JOB_NAME CONFIG
 #[derive(Debug, ClapArgs)]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::dist::{self, Accelerator, Launcher};
-use crate::worker::Variables;
+use crate::variables::Variables;
 
 /// The long form; `-V` gives its first line alone.
 pub(super) fn long(variables: Variables) -> String {

@@ -5,17 +5,14 @@
 //! gradients come; rank 0's order then becomes everybody's. Behind the gradients a bucket carries one number a parameter,
 //! saying whether it was used: so a parameter that a rank left out is told from one that all did, at no extra collective.
 
-use segslurm_native::device;
-use tch::{Kind, Tensor};
-
 use super::DdpOptions;
-use crate::dist::{DistError, Group, Pending, Reduce};
+use crate::dist::{DistError, Group, Pending};
 use crate::ops::Handle;
+use crate::ops::flat::{Flat, Lie, Share};
 use crate::weights::{PerWeight, Weight, WeightId, Weights};
 
 struct Bucket {
-    /// Gradients, then one number a member.
-    flat: Tensor,
+    flat: Flat,
     members: Vec<usize>,
     /// Members whose gradients are all there, in this backward pass.
     ready: usize,
@@ -25,15 +22,10 @@ struct Bucket {
 struct Slot {
     of: WeightId,
     name: String,
-    shape: Vec<i64>,
-    /// The parameter's, so that gradients, averages and weights lie alike and the optimizer copies nothing.
-    strides: Vec<i64>,
-    kind: Kind,
-    device: tch::Device,
-    numel: usize,
+    lie: Lie,
     bucket: usize,
     /// Its place in the bucket.
-    view: Tensor,
+    member: usize,
     /// Gradients that came since the last update.
     since_update: usize,
     /// Gradients that came in this backward pass.
@@ -57,7 +49,7 @@ pub(super) struct Buckets {
     last: bool,
     /// Buckets before this one have left.
     next: usize,
-    share: Tensor,
+    share: Share,
     error: Option<DistError>,
 }
 
@@ -67,33 +59,19 @@ impl std::fmt::Debug for Buckets {
     }
 }
 
-/// The strides of a tensor that fills its memory, channels last or not; else those of its contiguous copy.
-fn strides(tensor: &Tensor) -> Vec<i64> {
-    let filled = tensor.is_contiguous() || tensor.dim() == 4 && tensor.permute([0, 2, 3, 1]).is_contiguous();
-    if filled { tensor.stride() } else { tensor.contiguous().stride() }
-}
-
-fn refused(error: &tch::TchError) -> DistError {
-    DistError::Collective(format!("gradients: {error}"))
-}
-
 impl Buckets {
     pub(super) fn new(group: Group, weights: &Weights, options: DdpOptions) -> Self {
         let slot = |(of, it): (WeightId, &Weight)| Slot {
             of,
-            shape: it.tensor.size(),
-            strides: strides(&it.tensor),
-            kind: it.tensor.kind(),
-            device: it.tensor.device(),
-            numel: it.tensor.numel(),
             name: it.name.clone(),
+            lie: Lie::of(&it.tensor),
             bucket: 0,
-            view: Tensor::new(),
+            member: 0,
             since_update: 0,
             came: 0,
             expected: None,
         };
-        let share = Tensor::from(1.0 / group.world() as f64);
+        let share = Share::of(group.world());
         let slots: Vec<Slot> = weights.trained().map(slot).collect();
         let mut places = PerWeight::new(weights);
         slots.iter().enumerate().for_each(|(place, it)| places.set(it.of, Some(place)));
@@ -124,12 +102,9 @@ impl Buckets {
         let mut bytes = 0;
         for &place in order {
             let slot = &self.slots[place];
-            let size = slot.numel * slot.kind.elt_size_in_bytes();
+            let size = slot.lie.bytes();
             let limit = if self.buckets.is_empty() { self.options.first_bucket_bytes } else { self.options.bucket_bytes };
-            let other = members.first().is_some_and(|&first| {
-                let first = &self.slots[first];
-                (first.kind, first.device) != (slot.kind, slot.device)
-            });
+            let other = members.first().is_some_and(|&first| !self.slots[first].lie.joins(&slot.lie));
             if !members.is_empty() && (bytes + size > limit || other) {
                 self.close(std::mem::take(&mut members));
                 bytes = 0;
@@ -143,21 +118,16 @@ impl Buckets {
     }
 
     fn close(&mut self, members: Vec<usize>) {
-        let total: usize = members.iter().map(|&it| self.slots[it].numel).sum();
-        let first = &self.slots[members[0]];
-        let flat = Tensor::zeros([(total + members.len()) as i64], (first.kind, first.device));
-        let mut offset = 0;
-        for &member in &members {
+        let flat = Flat::new(members.iter().map(|&it| &self.slots[it].lie));
+        for (place, &member) in members.iter().enumerate() {
             let slot = &mut self.slots[member];
-            slot.bucket = self.buckets.len();
-            slot.view = flat.as_strided(slot.shape.as_slice(), slot.strides.as_slice(), offset);
-            offset += slot.numel as i64;
+            (slot.bucket, slot.member) = (self.buckets.len(), place);
         }
         self.buckets.push(Bucket { flat, members, ready: 0, pending: None });
     }
 
     pub(super) fn bytes(&self) -> Vec<usize> {
-        self.buckets.iter().map(|it| it.flat.numel() * it.flat.kind().elt_size_in_bytes()).collect()
+        self.buckets.iter().map(|it| it.flat.bytes()).collect()
     }
 
     /// Before a backward pass.
@@ -170,7 +140,7 @@ impl Buckets {
     }
 
     /// A gradient has been made; its share of the average goes into its bucket.
-    pub(super) fn add(&mut self, of: WeightId, grad: &Tensor) {
+    pub(super) fn add(&mut self, of: WeightId, grad: &Handle) {
         let Some(&place) = self.places.get(of) else { return };
         let slot = &mut self.slots[place];
         let bucket = &mut self.buckets[slot.bucket];
@@ -180,13 +150,8 @@ impl Buckets {
             self.error.get_or_insert(DistError::Collective(text));
             return;
         }
-        let stored = if slot.since_update == 0 {
-            grad.f_mul_out(&slot.view, &self.share).map(drop)
-        } else {
-            grad.f_mul(&self.share).and_then(|share| slot.view.f_add_(&share)).map(drop)
-        };
-        if let Err(error) = stored {
-            self.error.get_or_insert(refused(&error));
+        if let Err(error) = bucket.flat.store(slot.member, grad, &self.share, slot.since_update > 0) {
+            self.error.get_or_insert(error);
         }
         slot.since_update += 1;
         slot.came += 1;
@@ -208,24 +173,9 @@ impl Buckets {
     fn send(&mut self) {
         let bucket = &mut self.buckets[self.next];
         self.next += 1;
-        let used: Vec<f32> = bucket.members.iter().map(|&it| f32::from(u8::from(self.slots[it].since_update > 0))).collect();
-        let n = used.len() as i64;
-        let mut flags = bucket.flat.narrow(0, bucket.flat.size()[0] - n, n);
-        if used.iter().all(|&it| it > 0.0) {
-            let _ = flags.fill_(1.0);
-        } else {
-            match device::send(&Tensor::from_slice(&used), flags.device()) {
-                Ok(used) => flags.copy_(&used),
-                Err(error) => drop(self.error.get_or_insert(DistError::Collective(format!("gradients: {error}")))),
-            }
-            for &member in &bucket.members {
-                let slot = &mut self.slots[member];
-                if slot.since_update == 0 {
-                    let _ = slot.view.zero_();
-                }
-            }
-        }
-        match self.group.all_reduce_async(bucket.flat.shallow_clone(), Reduce::Sum) {
+        let used: Vec<bool> = bucket.members.iter().map(|&it| self.slots[it].since_update > 0).collect();
+        let sent = bucket.flat.mark(&used).and_then(|()| bucket.flat.reduce(&self.group));
+        match sent {
             Ok(pending) => bucket.pending = Some(pending),
             Err(error) => drop(self.error.get_or_insert(error)),
         }
@@ -246,19 +196,13 @@ impl Buckets {
         let mut averaged = PerWeight::new(&self.weights);
         for bucket in &mut self.buckets {
             let Some(pending) = bucket.pending.take() else { continue };
-            let flat = pending.wait()?;
+            drop(pending.wait()?);
             let all_here = bucket.members.iter().all(|&it| self.slots[it].since_update > 0);
-            let n = bucket.members.len();
             // Only a rank that left a parameter out has to look whether the others did.
-            let used = if all_here {
-                vec![1.0; n]
-            } else {
-                let flags = flat.narrow(0, flat.size()[0] - n as i64, n as i64).to_kind(Kind::Double);
-                Vec::<f64>::try_from(flags.to_device(tch::Device::Cpu)).map_err(|error| refused(&error))?
-            };
+            let used = if all_here { vec![1.0; bucket.members.len()] } else { bucket.flat.users()? };
             for (&member, used) in bucket.members.iter().zip(used) {
                 let slot = &self.slots[member];
-                averaged.set(slot.of, (used > 0.0).then(|| Handle::new(slot.view.shallow_clone())));
+                averaged.set(slot.of, (used > 0.0).then(|| bucket.flat.view(slot.member)));
             }
         }
         self.slots.iter_mut().for_each(|it| it.since_update = 0);

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use burn::tensor::Tensor;
 
 use crate::dist::{DistError, Group};
-use crate::ops::{self, Handle, LeafId};
+use crate::ops::{self, Handle, LeafId, flat};
 use crate::weights::{PerWeight, Weight, WeightId, Weights};
 use bucket::Buckets;
 pub use config::WrapperConfig;
@@ -57,14 +57,13 @@ impl Ddp {
     pub fn backward(&self, loss: &Tensor<1>, last: bool) -> Result<(), DistError> {
         self.buckets.borrow_mut().begin(last);
         let (leaves, buckets) = (self.leaves.clone(), Rc::clone(&self.buckets));
-        let tap = move |leaf: LeafId, grad: &tch::Tensor| match leaves.get(&leaf) {
+        let rest = ops::backward_with(loss, move |leaf, grad| match leaves.get(&leaf) {
             Some(&id) => {
                 buckets.borrow_mut().add(id, grad);
                 true
             }
             None => false,
-        };
-        let rest = ops::backward_with(loss, Rc::new(tap));
+        });
         // What Burn's own operations made is in the container.
         for (id, grad) in self.weights.gradients(rest) {
             self.buckets.borrow_mut().add(id, &grad);
@@ -90,25 +89,8 @@ pub fn broadcast(group: &Group, weights: &Weights) -> Result<(), DistError> {
     if group.world() == 1 {
         return Ok(());
     }
-    let all: Vec<&tch::Tensor> = weights.iter().map(|it| &*it.tensor).collect();
-    let mut rest = &all[..];
-    while let Some(first) = rest.first() {
-        let mut bytes = 0;
-        let fits = |it: &&&tch::Tensor| {
-            bytes += it.numel() * it.kind().elt_size_in_bytes();
-            it.kind() == first.kind() && (bytes <= AT_ONCE || std::ptr::eq(**it, *first))
-        };
-        let n = rest.iter().take_while(fits).count().max(1);
-        let (now, later) = rest.split_at(n);
-        let flat = tch::Tensor::cat(&now.iter().map(|it| it.detach().reshape([-1])).collect::<Vec<_>>(), 0);
-        group.broadcast(&flat, 0)?;
-        let sizes: Vec<i64> = now.iter().map(|it| it.numel() as i64).collect();
-        for (tensor, values) in now.iter().zip(flat.split_with_sizes(sizes, 0)) {
-            tensor.detach().copy_(&values.view(tensor.size().as_slice()));
-        }
-        rest = later;
-    }
-    Ok(())
+    let all: Vec<&Handle> = weights.iter().map(|it| &it.tensor).collect();
+    flat::broadcast(group, &all, AT_ONCE)
 }
 
 /// Names, shapes, strides and types as text, one a line: for [`Group::agree`].

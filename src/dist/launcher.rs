@@ -5,13 +5,10 @@
 
 use serde::Deserialize;
 
-use super::{DistConfig, DistError};
-use crate::excerpt::quoted;
+use super::{DistConfig, DistError, handoff};
 use crate::slurm::env::{Place, StepDaemon};
-use crate::slurm::port::Port;
-
-/// The port that torch, mmengine and most scripts meet at.
-const USUAL_PORT: u16 = 29500;
+use crate::variables;
+use crate::port::{self, Port};
 
 /// More ranks than any cluster starts: whoever makes a list of them can.
 const MOST_RANKS: usize = 1 << 20;
@@ -143,11 +140,12 @@ struct Variables<'a> {
 }
 
 impl Variables<'_> {
+    fn text(&self, name: &str) -> Option<String> {
+        variables::text(self.var, name)
+    }
+
     fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, DistError> {
-        let parse = |text: String| {
-            text.trim().parse().map_err(|_| DistError::Launcher(format!("{name} is {}: expected a whole number", quoted(&text))))
-        };
-        (self.var)(name).map(parse).transpose()
+        Ok(variables::number(self.var, name)?)
     }
 
     fn required<T: std::str::FromStr>(&self, name: &str, hint: &str) -> Result<T, DistError> {
@@ -172,43 +170,41 @@ impl Variables<'_> {
         }
     }
 
-    /// `MASTER_PORT`, else the config's, else the usual one.
-    fn port(&self) -> Result<(u16, String), DistError> {
-        Ok(match (self.number("MASTER_PORT")?, self.config.port) {
-            (Some(port), _) => (port, "MASTER_PORT".into()),
-            (None, Some(port)) => (port, "env_cfg.dist_cfg.port".into()),
-            (None, None) => (USUAL_PORT, "the default".into()),
-        })
+    /// The port that was chosen, with the config's as `config`.
+    fn port(&self, config: Option<u16>) -> Result<Option<Port>, DistError> {
+        Ok(Port::chosen(config, self.var, &["MASTER_PORT"])?)
     }
 
     fn pytorch(&self, flag: Option<usize>) -> Result<Launched, DistError> {
-        let hint = "was this started by torchrun or `segslurm dist_train`? for one process leave --launcher away";
+        let hint = "was this started by torchrun or `segslurm dist_train`? for one process leave --launcher out";
         let rank = self.required("RANK", hint)?;
         let world = Self::world(self.required("WORLD_SIZE", hint)?, "WORLD_SIZE")?;
         let local_rank = match (self.number("LOCAL_RANK")?, flag) {
             (Some(local), _) | (None, Some(local)) => local,
             (None, None) => return Err(DistError::Launcher(format!("LOCAL_RANK is not set: {hint}, or pass --local_rank"))),
         };
-        let address = (self.var)("MASTER_ADDR").ok_or_else(|| DistError::Launcher(format!("MASTER_ADDR is not set: {hint}")))?;
-        let (port, port_from) = self.port()?;
-        let attempt = (self.var)("TORCHELASTIC_RESTART_COUNT").unwrap_or_default();
+        let address = self.text("MASTER_ADDR").ok_or_else(|| DistError::Launcher(format!("MASTER_ADDR is not set: {hint}")))?;
+        // torchrun serves at its own port, whatever a config says.
+        let port = self.port(None)?.or(self.port(self.config.port)?).unwrap_or(port::USUAL);
+        let attempt = self.text("TORCHELASTIC_RESTART_COUNT").unwrap_or_default();
         let local_world = self.number("LOCAL_WORLD_SIZE")?.unwrap_or(world.max(1));
-        Ok(Launched {
+        let launched = Launched {
             rank,
             world,
             local_rank,
             local_world,
             address,
-            port,
-            port_from: (self.var)("SEGSLURM_PORT_FROM").unwrap_or(port_from),
-            listening: if rank == 0 { self.number("SEGSLURM_LISTEN_FD")? } else { None },
-            served: (self.var)("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|it| it.eq_ignore_ascii_case("true")),
-            id: format!("{}/{attempt}", (self.var)("TORCHELASTIC_RUN_ID").unwrap_or_default()),
+            port: port.number,
+            port_from: port.origin.to_string(),
+            listening: None,
+            served: self.text("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|it| it.eq_ignore_ascii_case("true")),
+            id: format!("{}/{attempt}", self.text("TORCHELASTIC_RUN_ID").unwrap_or_default()),
             hosts: Vec::new(),
             node: None,
             gpus: self.gpus,
             gpu: None,
-        })
+        };
+        handoff::read(launched, self.var)
     }
 
     fn mpi(&self) -> Result<Launched, DistError> {
@@ -222,7 +218,7 @@ impl Variables<'_> {
         let local_rank = self.first(&["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "PMI_LOCAL_RANK"])?;
         let local_world = self.first(&["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "PMI_LOCAL_SIZE"])?;
         let one_machine = local_world == Some(world) || world == 1;
-        let address = match (self.var)("MASTER_ADDR") {
+        let address = match self.text("MASTER_ADDR") {
             Some(address) => address,
             None if one_machine => "127.0.0.1".into(),
             None => {
@@ -232,7 +228,7 @@ impl Variables<'_> {
                 )));
             }
         };
-        let (port, port_from) = self.port()?;
+        let port = self.port(self.config.port)?.unwrap_or(port::USUAL);
         Ok(Launched {
             rank,
             world,
@@ -240,11 +236,11 @@ impl Variables<'_> {
             local_rank: local_rank.unwrap_or(rank),
             local_world: local_world.unwrap_or(world),
             address,
-            port,
-            port_from,
+            port: port.number,
+            port_from: port.origin.to_string(),
             listening: None,
             served: false,
-            id: (self.var)("PMIX_NAMESPACE").unwrap_or_default(),
+            id: self.text("PMIX_NAMESPACE").unwrap_or_default(),
             hosts: Vec::new(),
             node: None,
             gpus: self.gpus,
@@ -255,7 +251,7 @@ impl Variables<'_> {
     fn slurm(&self, daemon: Option<&StepDaemon>) -> Result<Launched, DistError> {
         let refused = |error: crate::slurm::EnvError| DistError::Launcher(error.to_string());
         let step = Place::derive(self.var, daemon).and_then(Place::step).map_err(refused)?;
-        let port = Port::choose(self.config.port, (self.var)("MASTER_PORT").as_deref(), &step).map_err(refused)?;
+        let port = self.port(self.config.port)?.unwrap_or_else(|| step.port());
         let hosts = step.host_of_each().unwrap_or_else(|| vec![""; step.world]);
         Ok(Launched {
             rank: step.rank,
@@ -308,7 +304,7 @@ mod tests {
         let error = |variables: &[_]| read(Launcher::Pytorch, variables, None).expect_err("incomplete");
         assert!(error(&[]).starts_with("RANK is not set: was this started by torchrun"), "{}", error(&[]));
         assert!(error(&TORCHRUN[..2]).starts_with("LOCAL_RANK is not set"));
-        assert!(error(&[("RANK", "x")]).contains("RANK is \"x\": expected a whole number"));
+        assert!(error(&[("RANK", "x")]).contains("RANK=\"x\": expected a whole number"));
         let mut outside = TORCHRUN;
         outside[0] = ("RANK", "4");
         assert_eq!(error(&outside), "rank 4 is outside a world of 4: ranks go from 0 to 3");

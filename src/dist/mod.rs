@@ -8,6 +8,7 @@ mod accelerator;
 mod agreement;
 mod config;
 mod group;
+pub mod handoff;
 mod launcher;
 mod lifeline;
 mod rendezvous;
@@ -15,6 +16,7 @@ mod tether;
 
 pub use accelerator::{Accelerator, card, libtorch, never_uses_gpus};
 pub use config::{Backend, DistConfig};
+pub use handoff::Handoff;
 pub use group::{Answer, Arriving, Group, Pending, Reduce, Traffic};
 pub use launcher::{Launched, Launcher};
 pub use rendezvous::{join, listen};
@@ -23,6 +25,7 @@ pub use segslurm_native::cuda::libtorch_folder;
 pub use tether::tether;
 
 use crate::exit::{Exit, Exits};
+use crate::variables::VariableError;
 
 /// Reads what another process might send, as the rendezvous and the lifeline read it; for `make fuzz`.
 #[doc(hidden)]
@@ -58,6 +61,12 @@ pub enum DistError {
     /// A rank died, failed or hangs; or libtorch refused a collective.
     #[error("{0}")]
     Collective(String),
+}
+
+impl From<VariableError> for DistError {
+    fn from(error: VariableError) -> Self {
+        Self::Launcher(error.to_string())
+    }
 }
 
 impl Exits for DistError {

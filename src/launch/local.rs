@@ -21,17 +21,18 @@ use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use crate::dist;
+use crate::dist::{self, Handoff, handoff};
 use crate::exit::{Exit, Failure};
+use crate::port::Port;
 use crate::rundir::claim;
 use crate::runner::ignores_hangups;
 
 /// How often the ranks are looked at.
-const GLANCE: Duration = Duration::from_millis(10);
+const POLL: Duration = Duration::from_millis(10);
 /// How long ranks may take to end after the first failure. Their own watch over each other needs up to 4 seconds.
 const GRACE: Duration = Duration::from_secs(6);
 /// Lines of a failed rank's output that are shown.
-const SHOWN: usize = 30;
+const LOG_TAIL: usize = 30;
 
 /// Several processes of one program, on this machine and perhaps on others that are started alike.
 #[derive(Debug, Clone)]
@@ -63,14 +64,6 @@ impl Default for Machines {
     }
 }
 
-/// A port that somebody chose.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Port {
-    pub number: u16,
-    /// Who: a variable or a config key.
-    pub from: String,
-}
-
 /// A rank that was started here.
 struct Rank {
     number: usize,
@@ -79,7 +72,7 @@ struct Rank {
     output: Option<PathBuf>,
     ended: Option<ExitStatus>,
     /// It was killed from here, after another one's failure.
-    felled: bool,
+    killed_here: bool,
 }
 
 impl Local {
@@ -110,9 +103,9 @@ impl Local {
                 break;
             }
             if failed.is_some_and(|since| since.elapsed() > GRACE) {
-                ranks.fell();
+                ranks.kill();
             }
-            std::thread::sleep(GLANCE);
+            std::thread::sleep(POLL);
         }
         let outcome = match ranks.failure() {
             Some(rank) => Err(rank.failure()),
@@ -139,14 +132,25 @@ impl Local {
         for local in 0..self.ranks {
             let number = self.machines.own * self.ranks + local;
             let mut command = Command::new(&program);
-            command.args(&self.arguments).args(["--launcher", "pytorch"]);
-            for name in ["TORCHELASTIC_USE_AGENT_STORE", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"] {
-                command.env_remove(name);
+            command.args(&self.arguments).args(["--launcher", handoff::READER.name()]);
+            let inherits = listener.as_ref().filter(|_| number == 0);
+            let handoff = Handoff {
+                rank: number,
+                world: self.machines.count * self.ranks,
+                local_rank: local,
+                local_world: self.ranks,
+                address: &self.machines.address,
+                port,
+                port_from: &from,
+                launcher: std::process::id(),
+                listening: inherits.map(|it| it.as_raw_fd()),
+            };
+            for (name, value) in handoff.variables() {
+                match value {
+                    Some(value) => command.env(name, value),
+                    None => command.env_remove(name),
+                };
             }
-            command.env("RANK", number.to_string()).env("WORLD_SIZE", (self.machines.count * self.ranks).to_string());
-            command.env("LOCAL_RANK", local.to_string()).env("LOCAL_WORLD_SIZE", self.ranks.to_string());
-            command.env("MASTER_ADDR", &self.machines.address).env("MASTER_PORT", port.to_string());
-            command.env("SEGSLURM_PORT_FROM", &from).env("SEGSLURM_LAUNCHER", std::process::id().to_string());
             if std::env::var_os("OMP_NUM_THREADS").is_none() {
                 command.env("OMP_NUM_THREADS", threads.to_string());
             }
@@ -156,16 +160,14 @@ impl Local {
                 let file = File::create(path).map_err(|error| self.unwritable(path, &error))?;
                 command.stdout(file.try_clone().map_err(cannot)?).stderr(file);
             }
-            let heir = listener.as_ref().filter(|_| number == 0);
-            if let Some(listener) = heir {
-                command.env("SEGSLURM_LISTEN_FD", listener.as_raw_fd().to_string());
+            if let Some(listener) = inherits {
                 inherit(listener, true).map_err(cannot)?;
             }
             let child = command.spawn().map_err(cannot)?;
-            if let Some(listener) = heir {
+            if let Some(listener) = inherits {
                 inherit(listener, false).map_err(cannot)?;
             }
-            ranks.0.push(Rank { number, child, output, ended: None, felled: false });
+            ranks.0.push(Rank { number, child, output, ended: None, killed_here: false });
         }
         Ok(())
     }
@@ -173,7 +175,7 @@ impl Local {
     /// The port, who chose it, and on the first machine the socket that listens on it: rank 0 inherits it, so that nobody can
     /// take the port between the choice and its use.
     fn meeting(&self) -> Result<(Option<TcpListener>, u16, String), Failure> {
-        let from = self.port.as_ref().map_or_else(|| "segslurm, a free one".to_owned(), |it| it.from.clone());
+        let from = self.port.as_ref().map_or_else(|| "segslurm, a free one".to_owned(), |it| it.origin.to_string());
         let wanted = self.port.as_ref().map_or(0, |it| it.number);
         if self.machines.own > 0 {
             return Ok((None, wanted, from));
@@ -223,9 +225,9 @@ impl Ranks {
     }
 
     /// Kills those that are left.
-    fn fell(&mut self) {
+    fn kill(&mut self) {
         self.signal(Signal::SIGKILL);
-        self.0.iter_mut().filter(|it| it.ended.is_none()).for_each(|it| it.felled = true);
+        self.0.iter_mut().filter(|it| it.ended.is_none()).for_each(|it| it.killed_here = true);
     }
 
     /// The rank whose failure is the others' cause: one that was killed, else one that failed for a reason of its own, else one
@@ -237,7 +239,7 @@ impl Ranks {
             (None, _) => 1,
         };
         let failed = |it: &&Rank| it.ended.is_some() && !matches!(it.exit(), Some(Exit::Done | Exit::Interrupted));
-        self.0.iter().filter(|it| !it.felled).filter(failed).min_by_key(weight)
+        self.0.iter().filter(|it| !it.killed_here).filter(failed).min_by_key(weight)
     }
 }
 
@@ -269,7 +271,7 @@ impl Rank {
             Some(path) => {
                 let text = fs::read(path).map(|it| String::from_utf8_lossy(&it).into_owned()).unwrap_or_default();
                 let lines: Vec<&str> = text.lines().collect();
-                let tail = lines[lines.len().saturating_sub(SHOWN)..].join("\n  ");
+                let tail = lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n  ");
                 if tail.is_empty() {
                     " and said nothing".to_owned()
                 } else {

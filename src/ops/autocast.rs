@@ -9,7 +9,23 @@ use tch::Kind;
 
 thread_local! {
     /// The half-precision type of the pass that runs on this thread.
-    static HALF: Cell<Option<Kind>> = const { Cell::new(None) };
+    static HALF: Cell<Option<Half>> = const { Cell::new(None) };
+}
+
+/// A type of half precision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Half {
+    Float16,
+    Bfloat16,
+}
+
+impl Half {
+    pub(super) fn kind(self) -> Kind {
+        match self {
+            Self::Float16 => Kind::Half,
+            Self::Bfloat16 => Kind::BFloat16,
+        }
+    }
 }
 
 /// In which type an operation computes.
@@ -72,7 +88,7 @@ pub(super) fn target(operation: &str, kinds: &[Kind]) -> Option<Kind> {
     match precision(operation) {
         Precision::AsGiven => None,
         _ if double => None,
-        Precision::Half => HALF.get().or_else(|| mixed(kinds).then_some(kinds[0])),
+        Precision::Half => HALF.get().map(Half::kind).or_else(|| mixed(kinds).then_some(kinds[0])),
         Precision::Full => kinds.iter().any(|&it| narrow(it)).then_some(Kind::Float),
         Precision::Widest => mixed(kinds).then_some(Kind::Float),
     }
@@ -83,17 +99,17 @@ fn mixed(kinds: &[Kind]) -> bool {
 }
 
 /// The half-precision type in force on this thread.
-pub(super) fn current() -> Option<Kind> {
+pub(super) fn current() -> Option<Half> {
     HALF.get()
 }
 
 /// Computes in half precision for as long as it lives, on this thread; `None` in full.
 #[derive(Debug)]
-pub struct Autocast(Option<Kind>);
+pub struct Autocast(Option<Half>);
 
 impl Autocast {
     #[must_use]
-    pub fn new(half: Option<Kind>) -> Self {
+    pub fn new(half: Option<Half>) -> Self {
         Self(HALF.replace(half))
     }
 }
@@ -114,7 +130,7 @@ mod tests {
         assert_eq!(target("conv2d", &both), Some(Kind::BFloat16), "a parameter follows the activation without a pass's type");
         assert_eq!(target("conv2d", &[Kind::Float; 2]), None);
         assert_eq!(target("batch_norm", &both), None);
-        let half = Autocast::new(Some(Kind::BFloat16));
+        let half = Autocast::new(Some(Half::Bfloat16));
         assert_eq!(target("linear", &[Kind::Float; 3]), Some(Kind::BFloat16));
         assert_eq!(target("layer_norm", &both), Some(Kind::Float));
         assert_eq!(target("layer_norm", &[Kind::Double; 2]), None, "double stays double");

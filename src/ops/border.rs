@@ -14,6 +14,8 @@ use burn::tensor::{BackendPrimitive, Device, Gradients, Tensor};
 use burn_tch::{Storage, StorageRef, TchTensor};
 use segslurm_native::aten;
 
+use super::autocast::Half;
+
 /// A libtorch tensor that Burn counts among the owners of its storage: as long as one exists, no operation of Burn's writes over
 /// what it shows. Reading goes through `Deref`; writing through it is seen by every other owner, which is how weights change.
 #[derive(Debug, Clone)]
@@ -73,6 +75,60 @@ impl Handle {
     /// Height, width and whatever else there is, as sizes.
     pub fn shape(&self) -> Vec<usize> {
         self.size().into_iter().map(|it| it as usize).collect()
+    }
+
+    /// Zeros of the same shape and type, at the same places in memory.
+    #[must_use]
+    pub fn zeros(&self) -> Self {
+        Self::new(self.zeros_like())
+    }
+
+    /// The zero from which steps are counted: `[]` float32 on the same device.
+    #[must_use]
+    pub fn step_counter(&self) -> Self {
+        Self::new(tch::Tensor::zeros([], (tch::Kind::Float, self.device())))
+    }
+
+    /// The same values in storage of its own.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self::new(tch::no_grad(|| self.detach().copy()))
+    }
+
+    /// Another owner of a tensor that lies in a checkpoint.
+    pub fn sharing(tensor: &tch::Tensor) -> Self {
+        Self::new(tensor.shallow_clone())
+    }
+
+    /// Writes the values of `other`, of one shape, over its own.
+    pub fn assign(&mut self, other: &Self) {
+        tch::no_grad(|| self.copy_(other));
+    }
+
+    /// Moves `share` of the way to `other`: `self + share (other - self)`, as `lerp` computes it.
+    pub fn approach(&mut self, other: &Self, share: f64) {
+        tch::no_grad(|| drop(self.lerp_(other, share)));
+    }
+
+    /// Adds `share (other - self)`.
+    pub fn add_difference(&mut self, other: &Self, share: f64) {
+        let difference = tch::no_grad(|| (&**other - &self.0.tensor) * share);
+        tch::no_grad(|| drop(self.g_add_(&difference)));
+    }
+
+    /// Whether it holds fractions.
+    pub fn is_float(&self) -> bool {
+        self.is_floating_point()
+    }
+
+    /// The number in a tensor of one element. Waits for the device.
+    pub fn number(&self) -> f64 {
+        self.double_value(&vec![0; self.dim()])
+    }
+
+    /// Bytes of its values.
+    pub fn size_in_bytes(&self) -> u64 {
+        (self.numel() * self.kind().elt_size_in_bytes()) as u64
     }
 
     /// Writes one value everywhere.
@@ -184,6 +240,27 @@ pub fn read_npy(path: &Path) -> Result<(Vec<usize>, Vec<f32>), String> {
     let values =
         Vec::try_from(array.to_kind(tch::Kind::Float).flatten(0, -1)).map_err(|error: tch::TchError| error.to_string())?;
     Ok((array.size().into_iter().map(|it| it as usize).collect(), values))
+}
+
+/// The index of a CUDA device; `None` for the CPU.
+pub fn gpu_index(device: &Device) -> Option<usize> {
+    match place(device) {
+        tch::Device::Cuda(index) => Some(index),
+        _ => None,
+    }
+}
+
+/// `x` in the half type of a pass, if it has one.
+pub fn in_half<const D: usize>(x: Tensor<D>, half: Option<Half>, device: &Device) -> Tensor<D> {
+    match half {
+        Some(half) => from_tch(to_tch(&x).to_kind(half.kind()), device),
+        None => x,
+    }
+}
+
+/// Whether cuDNN tries its convolutions and takes the fastest (`cudnn_benchmark`).
+pub fn set_cudnn_benchmark(on: bool) {
+    tch::Cuda::cudnn_set_benchmark(on);
 }
 
 /// libtorch's threads for one operation.

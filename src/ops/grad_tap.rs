@@ -21,7 +21,7 @@ pub struct LeafId(u64);
 
 /// Sees each gradient that an operation has for a leaf. Returning true takes it: Burn's container does not get it then.
 /// A leaf that is used several times is offered several gradients, which add up.
-pub type Tap = Rc<dyn Fn(LeafId, &tch::Tensor) -> bool>;
+type Tap = Rc<dyn Fn(LeafId, &Handle) -> bool>;
 
 thread_local! {
     /// The tap of the backward pass that runs on this thread.
@@ -81,7 +81,7 @@ pub(super) fn node<const D: usize>(x: &Tensor<D>) -> Option<NodeId> {
 
 /// The backward pass of `loss`, with `tap` on the gradients that this module's operations make for leaves. What other
 /// operations make, and what the tap does not take, is in the container that is returned.
-pub fn backward_with(loss: &Tensor<1>, tap: Tap) -> Gradients {
+pub fn backward_with(loss: &Tensor<1>, tap: impl Fn(LeafId, &Handle) -> bool + 'static) -> Gradients {
     /// Takes the tap away again, also when the backward pass panics.
     struct Tapped;
     impl Drop for Tapped {
@@ -89,13 +89,13 @@ pub fn backward_with(loss: &Tensor<1>, tap: Tap) -> Gradients {
             TAP.set(None);
         }
     }
-    TAP.set(Some(tap));
+    TAP.set(Some(Rc::new(tap)));
     let _tapped = Tapped;
     loss.backward()
 }
 
 /// Offers a gradient to the tap; true if it was taken.
-pub(super) fn offer(node: NodeId, grad: &tch::Tensor) -> bool {
+pub(super) fn offer(node: NodeId, grad: &Handle) -> bool {
     let tap = TAP.with_borrow(Option::clone);
     tap.is_some_and(|tap| tap(LeafId(node.value), grad))
 }

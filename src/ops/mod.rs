@@ -32,7 +32,9 @@ mod count;
 mod cross_entropy;
 mod dropout;
 mod error;
+pub mod flat;
 mod function;
+mod grad_scaler;
 mod grad_tap;
 mod hard_pixels;
 mod label_map;
@@ -54,20 +56,23 @@ mod reference;
 
 pub use activation::{Activation, activate, prelu};
 pub use attention::{attention, softmax};
-pub use autocast::Autocast;
+pub use autocast::{Autocast, Half};
 pub use batch::{Layout, Pixels, Sent, Uploads};
 pub use batch_norm::{BatchNorm, batch_norm};
 pub use binary_cross_entropy::{
     BinaryCrossEntropy, binary_cross_entropy, binary_cross_entropy_per_element, binary_cross_entropy_weighted,
 };
-pub use border::{Handle, counter, device, from_tch, gradient, place, read_npy, threads, to_tch};
+pub use border::{
+    Handle, counter, device, from_tch, gpu_index, gradient, in_half, place, read_npy, set_cudnn_benchmark, threads, to_tch,
+};
 pub use constant::Constant;
 pub use convolution::{Conv, conv_transpose2d, conv2d};
 pub use count::multiply_adds;
 pub use cross_entropy::{CrossEntropy, Reduction, cross_entropy, cross_entropy_per_pixel, cross_entropy_weighted};
 pub use dropout::{drop_path, dropout, dropout2d};
 pub use error::OperationError;
-pub use grad_tap::{Leaf, LeafId, Tap, backward_with, leaf};
+pub use grad_scaler::{GradScaler, ScaleRule, ScalerState};
+pub use grad_tap::{Leaf, LeafId, backward_with, leaf};
 pub use hard_pixels::{class_planes, largest, least_probable};
 pub use label_map::{LabelStrips, accuracy, foreground, label_map, resized_label_map};
 pub use linear::{linear, matmul};
@@ -79,7 +84,10 @@ pub use relu::{add_relu, relu};
 pub use resize::{resize_bicubic, resize_bilinear, resize_nearest};
 pub use resized_cross_entropy::resized_cross_entropy;
 pub use sample_norm::{group_norm, layer_norm};
-pub use segslurm_native::memory::Counted as CountedMemory;
+pub use segslurm_native::NativeError;
+pub use segslurm_native::cuda::select as select_gpu;
+pub use segslurm_native::device::{CopyStream, allow_tf32};
+pub use segslurm_native::memory::{Counted as CountedMemory, keep_freed_pages};
 pub use windows::{WindowSums, is_full_precision_on_cpu, window};
 
 use burn::tensor::Tensor;

@@ -10,7 +10,7 @@ use burn::backend::autodiff::NodeId;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Float, Gradients, Int, Tensor};
 
-use super::autocast::{self, Autocast};
+use super::autocast::{self, Autocast, Half};
 use super::border::{Handle, gradient, to_tch};
 use super::function::{Function, Reached, apply};
 use super::grad_tap;
@@ -33,7 +33,7 @@ struct Recompute<M, F, const D: usize, const E: usize> {
     part: M,
     forward: F,
     /// The precision of the pass, which the backward computes in too.
-    half: Option<tch::Kind>,
+    half: Option<Half>,
 }
 
 impl<M, F, const D: usize, const E: usize> fmt::Debug for Recompute<M, F, D, E> {

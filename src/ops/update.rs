@@ -7,7 +7,14 @@ use segslurm_native::NativeError;
 use segslurm_native::call::{Arg, call, call1};
 use tch::Tensor;
 
-fn same_length(expected: usize, lists: &[&[&Tensor]]) -> Result<(), NativeError> {
+use super::border::Handle;
+
+/// The tensors of a list, as the dispatcher takes them.
+fn tensors<'a>(list: &[&'a Handle]) -> Vec<&'a Tensor> {
+    list.iter().map(|it| &***it).collect()
+}
+
+fn same_length(expected: usize, lists: &[&[&Handle]]) -> Result<(), NativeError> {
     match lists.iter().find(|list| list.len() != expected) {
         Some(list) => Err(NativeError(format!("an optimizer step over {expected} tensors got a list of {}", list.len()))),
         None => Ok(()),
@@ -35,7 +42,7 @@ fn alike(grad: &Tensor, param: &Tensor) -> Result<Tensor, NativeError> {
     Ok(if own == strides { grad.shallow_clone() } else { grad.as_strided(&size, &strides, None) })
 }
 
-fn all_alike(grads: &[&Tensor], params: &[&Tensor]) -> Result<Vec<Tensor>, NativeError> {
+fn all_alike(grads: &[&Handle], params: &[&Handle]) -> Result<Vec<Tensor>, NativeError> {
     grads.iter().zip(params).map(|(grad, param)| alike(grad, param)).collect()
 }
 
@@ -53,11 +60,11 @@ pub struct SgdStep {
 
 /// One SGD step in place. `buffers` is empty where the momentum is 0. Where `found_inf` (`[]`, float32) is 1 nothing changes.
 pub fn fused_sgd(
-    params: &[&Tensor],
-    grads: &[&Tensor],
-    buffers: &[&Tensor],
+    params: &[&Handle],
+    grads: &[&Handle],
+    buffers: &[&Handle],
     step: &SgdStep,
-    found_inf: Option<&Tensor>,
+    found_inf: Option<&Handle>,
 ) -> Result<(), NativeError> {
     same_length(params.len(), &[grads])?;
     if step.momentum != 0.0 {
@@ -68,12 +75,13 @@ pub fn fused_sgd(
     }
     let grads = all_alike(grads, params)?;
     let grads: Vec<&Tensor> = grads.iter().collect();
-    let buffers = if step.momentum == 0.0 { &[] } else { buffers };
+    let buffers = if step.momentum == 0.0 { Vec::new() } else { tensors(buffers) };
+    let params = tensors(params);
     let SgdStep { lr, weight_decay, momentum, dampening, nesterov, first } = *step;
     let arguments = [
-        params.into(),
+        Arg::Tensors(&params),
         Arg::Tensors(&grads),
-        buffers.into(),
+        Arg::Tensors(&buffers),
         weight_decay.into(),
         momentum.into(),
         lr.into(),
@@ -82,7 +90,7 @@ pub fn fused_sgd(
         false.into(),
         first.into(),
         Arg::None,
-        found_inf.into(),
+        found_inf.map(|it| &**it).into(),
     ];
     call(c"aten::_fused_sgd_", &arguments).map(drop)
 }
@@ -101,21 +109,21 @@ pub struct AdamStep {
 /// The running state of Adam, one tensor a parameter in each list.
 #[derive(Debug)]
 pub struct AdamState<'a> {
-    pub exp_avgs: Vec<&'a Tensor>,
-    pub exp_avg_sqs: Vec<&'a Tensor>,
+    pub exp_avgs: Vec<&'a Handle>,
+    pub exp_avg_sqs: Vec<&'a Handle>,
     /// Empty without amsgrad.
-    pub max_exp_avg_sqs: Vec<&'a Tensor>,
+    pub max_exp_avg_sqs: Vec<&'a Handle>,
     /// `[]` float32 each, the number of steps taken; counted by the step itself.
-    pub steps: Vec<&'a Tensor>,
+    pub steps: Vec<&'a Handle>,
 }
 
 /// One Adam or `AdamW` step in place. Where `found_inf` (`[]`, float32) is 1 nothing changes.
 pub fn fused_adam(
-    params: &[&Tensor],
-    grads: &[&Tensor],
+    params: &[&Handle],
+    grads: &[&Handle],
     state: &AdamState<'_>,
     step: &AdamStep,
-    found_inf: Option<&Tensor>,
+    found_inf: Option<&Handle>,
 ) -> Result<(), NativeError> {
     same_length(params.len(), &[grads, &state.exp_avgs, &state.exp_avg_sqs, &state.steps])?;
     if !state.max_exp_avg_sqs.is_empty() {
@@ -126,22 +134,25 @@ pub fn fused_adam(
     }
     let grads = all_alike(grads, params)?;
     let grads: Vec<&Tensor> = grads.iter().collect();
-    let steps = Arg::Tensors(&state.steps);
+    let (params, counted) = (tensors(params), tensors(&state.steps));
+    let [exp_avgs, exp_avg_sqs, maxima] = [&state.exp_avgs, &state.exp_avg_sqs, &state.max_exp_avg_sqs].map(|it| tensors(it));
+    let steps = Arg::Tensors(&counted);
     call(c"aten::_foreach_add_.Scalar", &[steps, Arg::Int(1)])?;
     let AdamStep { lr, betas, eps, weight_decay, decoupled } = *step;
+    let found_inf = found_inf.map(|it| &**it);
     let arguments = [
-        params.into(),
+        Arg::Tensors(&params),
         Arg::Tensors(&grads),
-        Arg::Tensors(&state.exp_avgs),
-        Arg::Tensors(&state.exp_avg_sqs),
-        Arg::Tensors(&state.max_exp_avg_sqs),
+        Arg::Tensors(&exp_avgs),
+        Arg::Tensors(&exp_avg_sqs),
+        Arg::Tensors(&maxima),
         steps,
         lr.into(),
         betas[0].into(),
         betas[1].into(),
         weight_decay.into(),
         eps.into(),
-        (!state.max_exp_avg_sqs.is_empty()).into(),
+        (!maxima.is_empty()).into(),
         false.into(),
         Arg::None,
         found_inf.into(),
@@ -155,42 +166,49 @@ pub fn fused_adam(
 }
 
 /// The `norm_type`-norm of all tensors taken as one vector: `[]`, on their device. At least one tensor.
-pub fn total_norm(tensors: &[&Tensor], norm_type: f64) -> Result<Tensor, NativeError> {
-    let norms = call(c"aten::_foreach_norm.Scalar", &[tensors.into(), norm_type.into()])?.tensors()?;
+fn total_norm(list: &[&Tensor], norm_type: f64) -> Result<Tensor, NativeError> {
+    let norms = call(c"aten::_foreach_norm.Scalar", &[list.into(), norm_type.into()])?.tensors()?;
     let stacked = call1(c"aten::stack", &[Arg::Tensors(&norms.iter().collect::<Vec<_>>())])?;
     call1(c"aten::linalg_vector_norm", &[(&stacked).into(), norm_type.into()])
 }
 
-/// Multiplies every tensor by `factor`, `[]` on their device, in place.
-pub fn scale_all(tensors: &[&Tensor], factor: &Tensor) -> Result<(), NativeError> {
-    call(c"aten::_foreach_mul_.Tensor", &[tensors.into(), factor.into()]).map(drop)
+/// Scales all tensors so that their common norm is at most `max`, in place, as `torch.nn.utils.clip_grad_norm_` does. Returns the
+/// norm before: `[]`, on their device. At least one tensor.
+pub fn clip_norm(list: &[&Handle], max: f64, norm_type: f64) -> Result<Handle, NativeError> {
+    let list = tensors(list);
+    let total = total_norm(&list, norm_type)?;
+    let factor = ((&total + 1e-6).reciprocal() * max).clamp_max(1.0);
+    call(c"aten::_foreach_mul_.Tensor", &[Arg::Tensors(&list), (&factor).into()])?;
+    Ok(Handle::new(total))
 }
 
 /// Limits every element to `[low, high]`, in place.
-pub fn clamp_all(tensors: &[&Tensor], low: f64, high: f64) -> Result<(), NativeError> {
-    call(c"aten::_foreach_clamp_min_.Scalar", &[tensors.into(), low.into()])?;
-    call(c"aten::_foreach_clamp_max_.Scalar", &[tensors.into(), high.into()]).map(drop)
+pub fn clamp_all(list: &[&Handle], low: f64, high: f64) -> Result<(), NativeError> {
+    let list = tensors(list);
+    call(c"aten::_foreach_clamp_min_.Scalar", &[Arg::Tensors(&list), low.into()])?;
+    call(c"aten::_foreach_clamp_max_.Scalar", &[Arg::Tensors(&list), high.into()]).map(drop)
 }
 
 /// Adds each of `others` to the tensor at its place, in place.
-pub fn add_all(tensors: &[&Tensor], others: &[&Tensor]) -> Result<(), NativeError> {
-    same_length(tensors.len(), &[others])?;
-    call(c"aten::_foreach_add_.List", &[tensors.into(), others.into()]).map(drop)
+pub fn add_all(list: &[&Handle], others: &[&Handle]) -> Result<(), NativeError> {
+    same_length(list.len(), &[others])?;
+    call(c"aten::_foreach_add_.List", &[Arg::Tensors(&tensors(list)), Arg::Tensors(&tensors(others))]).map(drop)
 }
 
 /// Multiplies every tensor by `inverse` (`[]`, float32) in place, and sets `found_inf` (`[]`, float32) to 1 if any element of
 /// any tensor is not finite; else leaves it.
-pub fn unscale_all(tensors: &[&Tensor], found_inf: &Tensor, inverse: &Tensor) -> Result<(), NativeError> {
-    if tensors.is_empty() {
+pub(super) fn unscale_all(list: &[&Handle], found_inf: &Tensor, inverse: &Tensor) -> Result<(), NativeError> {
+    if list.is_empty() {
         return Ok(());
     }
-    let arguments = [tensors.into(), found_inf.into(), inverse.into()];
+    let list = tensors(list);
+    let arguments = [Arg::Tensors(&list), found_inf.into(), inverse.into()];
     call(c"aten::_amp_foreach_non_finite_check_and_unscale_", &arguments).map(drop)
 }
 
 /// Moves a loss scale (`[]`, float32) and its growth tracker (`[]`, int32) on by one step, on their device: backoff after an
 /// overflow, growth after `interval` steps without one.
-pub fn update_scale(
+pub(super) fn update_scale(
     scale: &Tensor,
     growth_tracker: &Tensor,
     found_inf: &Tensor,

@@ -1,8 +1,7 @@
 //! `accumulative_counts`: which iterations end in a step, and what the loss is divided by, as mmengine's `OptimWrapper` has it.
 
-use segslurm_native::NativeError;
 
-use crate::ops::Handle;
+use crate::ops::{Handle, NativeError};
 use crate::ops::update::add_all;
 use crate::weights::PerWeight;
 
@@ -47,17 +46,14 @@ pub fn accumulate(sum: &mut PerWeight<Handle>, grads: PerWeight<Handle>) -> Resu
     if into.is_empty() {
         return Ok(());
     }
-    add_all(&tensors(&into), &tensors(&from))
-}
-
-fn tensors(list: &[Handle]) -> Vec<&tch::Tensor> {
-    list.iter().map(|it| &**it).collect()
+    add_all(&into.iter().collect::<Vec<_>>(), &from.iter().collect::<Vec<_>>())
 }
 
 #[cfg(test)]
 mod tests {
     use tch::Tensor;
 
+    
     use super::*;
     use crate::weights::{Layer, Weight, Weights};
 

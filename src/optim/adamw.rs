@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use segslurm_native::NativeError;
 use serde::Deserialize;
-use tch::{Kind, Tensor};
 
 use super::state::{Slot, StateError, known, slots_of, value};
 use crate::ops::update::{AdamState, AdamStep as Step, fused_adam};
+use crate::ops::{Handle, NativeError};
 use crate::weights::{PerWeight, WeightId, Weights};
 
 /// The keys of `optimizer: {type: Adam}` and `{type: AdamW}`, with torch's defaults.
@@ -50,10 +49,10 @@ pub(super) struct Adam {
     config: AdamConfig,
     decoupled: bool,
     /// One place a parameter in each; filled by its first step.
-    exp_avgs: PerWeight<Tensor>,
-    exp_avg_sqs: PerWeight<Tensor>,
-    steps: PerWeight<Tensor>,
-    max_exp_avg_sqs: PerWeight<Tensor>,
+    exp_avgs: PerWeight<Handle>,
+    exp_avg_sqs: PerWeight<Handle>,
+    steps: PerWeight<Handle>,
+    max_exp_avg_sqs: PerWeight<Handle>,
 }
 
 impl Adam {
@@ -67,18 +66,18 @@ impl Adam {
     pub(super) fn step(
         &mut self,
         ids: &[WeightId],
-        params: &[&Tensor],
-        grads: &[&Tensor],
+        params: &[&Handle],
+        grads: &[&Handle],
         (lr, weight_decay): (f64, f64),
-        found_inf: Option<&Tensor>,
+        found_inf: Option<&Handle>,
     ) -> Result<(), NativeError> {
         let AdamConfig { betas, eps, amsgrad, .. } = self.config;
         for (&id, param) in ids.iter().zip(params) {
-            self.exp_avgs.place(id).get_or_insert_with(|| param.zeros_like());
-            self.exp_avg_sqs.place(id).get_or_insert_with(|| param.zeros_like());
-            self.steps.place(id).get_or_insert_with(|| Tensor::zeros([], (Kind::Float, param.device())));
+            self.exp_avgs.place(id).get_or_insert_with(|| param.zeros());
+            self.exp_avg_sqs.place(id).get_or_insert_with(|| param.zeros());
+            self.steps.place(id).get_or_insert_with(|| param.step_counter());
             if amsgrad {
-                self.max_exp_avg_sqs.place(id).get_or_insert_with(|| param.zeros_like());
+                self.max_exp_avg_sqs.place(id).get_or_insert_with(|| param.zeros());
             }
         }
         let state = AdamState {
@@ -95,11 +94,11 @@ impl Adam {
         SLOTS.iter().zip(lists).flat_map(|(name, places)| slots_of(name, places)).collect()
     }
 
-    pub(super) fn load(&mut self, id: WeightId, param: &Tensor, values: &BTreeMap<String, &Tensor>) -> Result<(), StateError> {
+    pub(super) fn load(&mut self, id: WeightId, param: &Handle, values: &BTreeMap<String, &Handle>) -> Result<(), StateError> {
         let name = if self.decoupled { "AdamW" } else { "Adam" };
         let slots = if self.config.amsgrad { &SLOTS[..] } else { &SLOTS[..3] };
         known(values, slots, name)?;
-        let step = Tensor::zeros([], (Kind::Float, param.device()));
+        let step = param.step_counter();
         let kept = [
             value(values, SLOTS[0], param)?,
             value(values, SLOTS[1], param)?,
@@ -120,6 +119,6 @@ impl Adam {
     }
 }
 
-fn pick<'a>(places: &'a PerWeight<Tensor>, ids: &[WeightId]) -> Vec<&'a Tensor> {
+fn pick<'a>(places: &'a PerWeight<Handle>, ids: &[WeightId]) -> Vec<&'a Handle> {
     ids.iter().filter_map(|&id| places.get(id)).collect()
 }

@@ -1,16 +1,15 @@
 //! Mixed precision's part of the optimizer: the loss scale that keeps small fp16 gradients from vanishing.
 //!
-//! The scale, its growth and the overflow flag live on the device, and a step that overflowed is skipped there, so nothing
-//! waits; the host reads the scale when it logs or saves.
+//! Here is what a config says of it; [`GradScaler`] is what moves.
 
 use std::fmt;
 
-use crate::ops::update::{unscale_all, update_scale};
-use segslurm_native::NativeError;
+use burn::tensor::Device;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
-use tch::{Device, Kind, Tensor};
+use serde::{Deserialize, Deserializer};
+
+use crate::ops::{GradScaler, Half, ScaleRule, gpu_index};
 
 /// `dtype` of `AmpOptimWrapper`: what matrix products and convolutions compute in.
 #[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
@@ -21,11 +20,11 @@ pub enum AmpDtype {
 }
 
 impl AmpDtype {
-    /// The type of activations.
-    pub fn kind(self) -> Kind {
+    /// The type, as operations know it.
+    pub fn half(self) -> Half {
         match self {
-            Self::Float16 => Kind::Half,
-            Self::Bfloat16 => Kind::BFloat16,
+            Self::Float16 => Half::Float16,
+            Self::Bfloat16 => Half::Bfloat16,
         }
     }
 }
@@ -114,14 +113,14 @@ pub struct Amp {
 }
 
 impl Amp {
-    pub fn dtype(&self, device: Device) -> AmpDtype {
-        self.dtype.unwrap_or(if device.is_cuda() { AmpDtype::Float16 } else { AmpDtype::Bfloat16 })
+    pub fn dtype(&self, on_gpu: bool) -> AmpDtype {
+        self.dtype.unwrap_or(if on_gpu { AmpDtype::Float16 } else { AmpDtype::Bfloat16 })
     }
 
     /// The scaler for a device. None where no scale is needed: bf16 has fp32's range, unless a scale is asked for by number.
-    pub fn scaler(&self, device: Device) -> Option<GradScaler> {
+    pub fn scaler(&self, device: &Device) -> Option<GradScaler> {
         let motion = match &self.loss_scale {
-            LossScale::Dynamic if self.dtype(device) == AmpDtype::Bfloat16 => return None,
+            LossScale::Dynamic if self.dtype(gpu_index(device).is_some()) == AmpDtype::Bfloat16 => return None,
             LossScale::Dynamic => DynamicScale::default(),
             LossScale::Fixed(scale) => {
                 DynamicScale { init_scale: *scale, growth_factor: 1.0, backoff_factor: 1.0, ..DynamicScale::default() }
@@ -129,83 +128,9 @@ impl Amp {
             LossScale::Custom(motion) if !motion.enabled => return None,
             LossScale::Custom(motion) => motion.clone(),
         };
-        Some(GradScaler::new(motion, device))
+        let DynamicScale { init_scale, growth_factor, backoff_factor, growth_interval, .. } = motion;
+        let rule =
+            ScaleRule { initial: init_scale, growth: growth_factor, backoff: backoff_factor, interval: growth_interval };
+        Some(GradScaler::new(rule, device))
     }
-}
-
-/// The scaler's part of a checkpoint.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq)]
-pub struct ScalerState {
-    pub scale: f64,
-    /// Steps since the last overflow or growth.
-    pub growth_tracker: i64,
-    /// Steps skipped since the training began.
-    pub skipped: i64,
-}
-
-/// torch's `GradScaler` as a state machine on the device: scale the loss, unscale the gradients, step, update.
-#[derive(Debug)]
-pub struct GradScaler {
-    motion: DynamicScale,
-    scale: Tensor,          // [] float32
-    growth_tracker: Tensor, // [] int32
-    found_inf: Tensor,      // [] float32
-    skipped: Tensor,        // [] float64
-}
-
-impl GradScaler {
-    pub fn new(motion: DynamicScale, device: Device) -> Self {
-        Self {
-            scale: Tensor::full([], motion.init_scale, (Kind::Float, device)),
-            growth_tracker: Tensor::zeros([], (Kind::Int, device)),
-            found_inf: Tensor::zeros([], (Kind::Float, device)),
-            skipped: Tensor::zeros([], (Kind::Double, device)),
-            motion,
-        }
-    }
-
-    /// What to multiply the loss by before backward: `[]` float32 on the device.
-    pub fn scale(&self) -> &Tensor {
-        &self.scale
-    }
-
-    /// Divides the gradients by the scale in place, and notes on the device whether any element is not finite. For several
-    /// ranks: after the gradients were summed, so that all ranks note the same.
-    pub(super) fn unscale(&mut self, grads: &[&Tensor]) -> Result<&Tensor, NativeError> {
-        let _ = self.found_inf.zero_();
-        // The reciprocal is taken in double, as torch does it.
-        let inverse = self.scale.to_kind(Kind::Double).reciprocal().to_kind(Kind::Float);
-        unscale_all(grads, &self.found_inf, &inverse)?;
-        Ok(&self.found_inf)
-    }
-
-    /// Moves the scale on after a step.
-    pub(super) fn update(&mut self) -> Result<(), NativeError> {
-        let DynamicScale { growth_factor, backoff_factor, growth_interval, .. } = self.motion;
-        let _ = self.skipped.g_add_(&self.found_inf);
-        update_scale(&self.scale, &self.growth_tracker, &self.found_inf, growth_factor, backoff_factor, growth_interval)
-    }
-
-    /// The state for a log line or a checkpoint. Waits for the device.
-    pub fn state(&self) -> ScalerState {
-        ScalerState {
-            scale: self.scale.double_value(&[]),
-            growth_tracker: self.growth_tracker.int64_value(&[]),
-            skipped: self.skipped.double_value(&[]) as i64,
-        }
-    }
-
-    pub fn load_state(&mut self, state: &ScalerState) {
-        let _ = self.scale.fill_(state.scale);
-        let _ = self.growth_tracker.fill_(state.growth_tracker);
-        let _ = self.skipped.fill_(state.skipped);
-    }
-}
-
-/// Whether any element of any tensor is not finite: `[]` float32, 1 or 0, on the tensors' device, without waiting for it.
-pub fn non_finite(tensors: &[&Tensor]) -> Result<Tensor, NativeError> {
-    let device = tensors.first().map_or(Device::Cpu, |tensor| tensor.device());
-    let found = Tensor::zeros([], (Kind::Float, device));
-    unscale_all(tensors, &found, &Tensor::ones([], (Kind::Float, device)))?;
-    Ok(found)
 }

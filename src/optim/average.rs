@@ -1,7 +1,6 @@
 //! Weights that follow the trained ones slowly, with mmengine's arithmetic (its `averaged_model.py`): an exponential moving average,
 //! one whose momentum anneals, or stochastic weight averaging (Izmailov et al., 2018).
 
-use tch::Tensor;
 
 use crate::ops::Handle;
 
@@ -20,7 +19,7 @@ pub struct Averaged {
     pub name: String,
     /// The model's own storage.
     pub source: Handle,
-    pub average: Tensor,
+    pub average: Handle,
     /// A running statistic or a counter, not a weight.
     pub is_buffer: bool,
 }
@@ -47,7 +46,7 @@ impl Average {
         tensors: impl IntoIterator<Item = (String, Handle, bool)>,
     ) -> Self {
         let averaged = |(name, source, is_buffer): (String, Handle, bool)| {
-            let average = tch::no_grad(|| source.detach().copy());
+            let average = source.duplicate();
             Averaged { name, source, average, is_buffer }
         };
         Self { averaging, interval, update_buffers, tensors: tensors.into_iter().map(averaged).collect(), steps: 0 }
@@ -55,51 +54,46 @@ impl Average {
 
     /// Follows the weights as they are after a step. Before the averages have `begun` they are copies.
     pub fn update(&mut self, begun: bool) {
-        tch::no_grad(|| {
-            if !begun {
-                self.tensors.iter_mut().for_each(Averaged::copy);
-                return;
-            }
-            let moves = self.steps.is_multiple_of(self.interval);
-            for it in &mut self.tensors {
-                if it.is_buffer && !self.update_buffers || self.steps == 0 {
-                    it.copy();
-                } else if moves && it.average.is_floating_point() {
-                    let _ = match self.averaging {
-                        Averaging::Exponential { momentum, gamma } => {
-                            let annealed = gamma.map_or(0.0, |gamma| gamma as f64 / (gamma + self.steps) as f64);
-                            it.average.lerp_(&it.source, momentum.max(annealed))
-                        }
-                        Averaging::Stochastic => {
-                            let share = 1.0 / (self.steps / self.interval + 1) as f64;
-                            it.average.g_add_(&((&*it.source - &it.average) * share))
-                        }
-                    };
+        if !begun {
+            self.tensors.iter_mut().for_each(Averaged::copy);
+            return;
+        }
+        let moves = self.steps.is_multiple_of(self.interval);
+        for it in &mut self.tensors {
+            if it.is_buffer && !self.update_buffers || self.steps == 0 {
+                it.copy();
+            } else if moves && it.average.is_float() {
+                match self.averaging {
+                    Averaging::Exponential { momentum, gamma } => {
+                        let annealed = gamma.map_or(0.0, |gamma| gamma as f64 / (gamma + self.steps) as f64);
+                        it.average.approach(&it.source, momentum.max(annealed));
+                    }
+                    Averaging::Stochastic => {
+                        it.average.add_difference(&it.source, 1.0 / (self.steps / self.interval + 1) as f64);
+                    }
                 }
             }
-            self.steps += 1;
-        });
+        }
+        self.steps += 1;
     }
 
     /// Exchanges the model's tensors and their averages, in place: a second time takes it back.
     pub fn swap(&mut self) {
-        tch::no_grad(|| {
-            for it in self.tensors.iter_mut().filter(|it| !it.is_buffer || self.update_buffers) {
-                let kept = it.source.copy();
-                it.source.copy_(&it.average);
-                it.average.copy_(&kept);
-            }
-        });
+        for it in self.tensors.iter_mut().filter(|it| !it.is_buffer || self.update_buffers) {
+            let kept = it.source.duplicate();
+            it.source.assign(&it.average);
+            it.average.assign(&kept);
+        }
     }
 
     /// The averages by name, as a checkpoint's weights.
-    pub fn averages(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+    pub fn averages(&self) -> impl Iterator<Item = (&str, &Handle)> {
         self.tensors.iter().map(|it| (it.name.as_str(), &it.average))
     }
 
     /// The model's own tensors by name.
-    pub fn sources(&self) -> impl Iterator<Item = (&str, &Tensor)> {
-        self.tensors.iter().map(|it| (it.name.as_str(), &*it.source))
+    pub fn sources(&self) -> impl Iterator<Item = (&str, &Handle)> {
+        self.tensors.iter().map(|it| (it.name.as_str(), &it.source))
     }
 
     /// Iterations since the averages began.
@@ -109,32 +103,32 @@ impl Average {
 
     /// Begins as a copy of the model, as a new training does.
     pub fn begin(&mut self) {
-        tch::no_grad(|| self.tensors.iter_mut().for_each(Averaged::copy));
+        self.tensors.iter_mut().for_each(Averaged::copy);
         self.steps = 0;
     }
 
     /// Goes on with a checkpoint's averages; those that it does not have are copies of the model's tensors.
-    pub fn restore<'a>(&mut self, saved: impl Fn(&str) -> Option<&'a Tensor>, steps: u64) {
+    pub fn restore(&mut self, saved: impl Fn(&str) -> Option<Handle>, steps: u64) {
         self.begin();
-        tch::no_grad(|| {
-            for it in &mut self.tensors {
-                if let Some(tensor) = saved(&it.name).filter(|tensor| tensor.size() == it.average.size()) {
-                    it.average.copy_(tensor);
-                }
+        for it in &mut self.tensors {
+            if let Some(tensor) = saved(&it.name).filter(|tensor| tensor.shape() == it.average.shape()) {
+                it.average.assign(&tensor);
             }
-        });
+        }
         self.steps = steps;
     }
 }
 
 impl Averaged {
     fn copy(&mut self) {
-        self.average.copy_(&self.source);
+        self.average.assign(&self.source);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tch::Tensor;
+
     use super::*;
 
     /// What the average of a weight that takes these values is after each.

@@ -1,10 +1,9 @@
 //! Gradient clipping: `clip_grad` of mmengine's `OptimWrapper`, on the gradients' device and without waiting for it.
 
-use segslurm_native::NativeError;
 use serde::Deserialize;
-use tch::Tensor;
 
-use crate::ops::update::{clamp_all, scale_all, total_norm};
+use crate::ops::update::{clamp_all, clip_norm};
+use crate::ops::{Handle, NativeError};
 
 /// `clip_grad`: `{max_norm: 35, norm_type: 2}`, or `{type: value, clip_value: 0.5}`.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
@@ -59,16 +58,11 @@ impl ClipGradConfig {
 
 impl Clip {
     /// Clips in place. Returns the norm before clipping (`[]`, on the device), which mmengine logs as `grad_norm`.
-    pub(super) fn apply(self, grads: &[&Tensor]) -> Result<Option<Tensor>, NativeError> {
+    pub(super) fn apply(self, grads: &[&Handle]) -> Result<Option<Handle>, NativeError> {
         match self {
             _ if grads.is_empty() => Ok(None),
             Self::Value { max } => clamp_all(grads, -max, max).map(|()| None),
-            Self::Norm { max, norm_type } => {
-                let total = total_norm(grads, norm_type)?;
-                let factor = ((&total + 1e-6).reciprocal() * max).clamp_max(1.0);
-                scale_all(grads, &factor)?;
-                Ok(Some(total))
-            }
+            Self::Norm { max, norm_type } => clip_norm(grads, max, norm_type).map(Some),
         }
     }
 }

@@ -19,15 +19,13 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use segslurm_native::NativeError;
-use tch::Tensor;
 
-use crate::ops::Handle;
+use crate::ops::{GradScaler, Handle, NativeError};
 use crate::weights::{PerWeight, WeightId, Weights};
 
 pub use accumulation::{Accumulation, accumulate};
 pub use adamw::AdamConfig;
-pub use amp::{Amp, AmpDtype, GradScaler, LossScale, ScalerState, non_finite};
+pub use amp::{Amp, AmpDtype, LossScale};
 pub use average::{Average, Averaging};
 pub use clip::ClipGradConfig;
 pub use param_groups::{CustomKey, ParamGroup, ParamwiseConfig};
@@ -102,21 +100,21 @@ impl Optimizer {
         grads: &PerWeight<Handle>,
         rates: &[f64],
         mut scaler: Option<&mut GradScaler>,
-    ) -> Result<Option<Tensor>, NativeError> {
+    ) -> Result<Option<Handle>, NativeError> {
         assert!(rates.len() >= self.groups.len(), "a rate for each parameter group");
-        let all: Vec<&Tensor> = grads.iter().map(|(_, it)| &**it).collect();
+        let all: Vec<&Handle> = grads.iter().map(|(_, it)| it).collect();
         let found_inf = match scaler.as_deref_mut() {
-            Some(scaler) => Some(scaler.unscale(&all)?.shallow_clone()),
+            Some(scaler) => Some(scaler.unscale(&all)?),
             None => None,
         };
         let norm = self.clip.map(|clip| clip.apply(&all)).transpose()?.flatten();
         for (group, &lr) in self.groups.iter().zip(rates) {
-            let with_grad = group.params.iter().filter_map(|&id| Some((id, &**grads.get(id)?)));
-            let (ids, grads): (Vec<WeightId>, Vec<&Tensor>) = with_grad.unzip();
+            let with_grad = group.params.iter().filter_map(|&id| Some((id, grads.get(id)?)));
+            let (ids, grads): (Vec<WeightId>, Vec<&Handle>) = with_grad.unzip();
             if ids.is_empty() {
                 continue;
             }
-            let params: Vec<&Tensor> = ids.iter().map(|&id| &*self.weights[id].tensor).collect();
+            let params: Vec<&Handle> = ids.iter().map(|&id| &self.weights[id].tensor).collect();
             let settings = (lr, group.weight_decay);
             match &mut self.rule {
                 Rule::Sgd(it) => it.step(&ids, &params, &grads, settings, found_inf.as_ref())?,
@@ -130,7 +128,7 @@ impl Optimizer {
     }
 
     /// The state as tensors named `<parameter>.<slot>`, sharing the optimizer's storage.
-    pub fn state(&self) -> BTreeMap<String, Tensor> {
+    pub fn state(&self) -> BTreeMap<String, Handle> {
         let slots = match &self.rule {
             Rule::Sgd(it) => it.slots(),
             Rule::Adam(it) => it.slots(),
@@ -139,8 +137,8 @@ impl Optimizer {
     }
 
     /// Goes on with a state that [`Optimizer::state`] gave, of the same parameters and the same kind of optimizer.
-    pub fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), StateError> {
-        let mut by_param: BTreeMap<&str, BTreeMap<String, &Tensor>> = BTreeMap::new();
+    pub fn load_state(&mut self, state: &BTreeMap<String, Handle>) -> Result<(), StateError> {
+        let mut by_param: BTreeMap<&str, BTreeMap<String, &Handle>> = BTreeMap::new();
         for (key, tensor) in state {
             let (name, slot) = key.rsplit_once('.').unwrap_or((key, ""));
             by_param.entry(name).or_default().insert(slot.to_owned(), tensor);

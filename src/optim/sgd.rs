@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use segslurm_native::NativeError;
 use serde::Deserialize;
-use tch::Tensor;
 
 use super::state::{Slot, StateError, slots_of};
 use crate::ops::update::{SgdStep as Step, fused_sgd};
+use crate::ops::{Handle, NativeError};
 use crate::weights::{PerWeight, WeightId, Weights};
 
 /// The keys of `optimizer: {type: SGD}`, with torch's defaults.
@@ -41,7 +40,7 @@ const SLOTS: [&str; 1] = ["momentum_buffer"];
 pub(super) struct Sgd {
     config: SgdConfig,
     /// Filled by each parameter's first step.
-    buffers: PerWeight<Tensor>,
+    buffers: PerWeight<Handle>,
 }
 
 impl Sgd {
@@ -53,10 +52,10 @@ impl Sgd {
     pub(super) fn step(
         &mut self,
         ids: &[WeightId],
-        params: &[&Tensor],
-        grads: &[&Tensor],
+        params: &[&Handle],
+        grads: &[&Handle],
         (lr, weight_decay): (f64, f64),
-        found_inf: Option<&Tensor>,
+        found_inf: Option<&Handle>,
     ) -> Result<(), NativeError> {
         let SgdConfig { momentum, dampening, nesterov, .. } = self.config;
         let step = Step { lr, weight_decay, momentum, dampening, nesterov, first: false };
@@ -66,12 +65,12 @@ impl Sgd {
         // Without dampening a first step equals a later one from zeros, which also survives a skipped step. With dampening
         // the first gradient counts in full, so first steps go apart, and a skipped one must stay a first.
         let new: Vec<bool> = ids.iter().map(|&id| self.buffers.get(id).is_none()).collect();
-        let skipped = || found_inf.is_some_and(|it| it.double_value(&[]) != 0.0);
+        let skipped = || found_inf.is_some_and(|it| it.number() != 0.0);
         if dampening != 0.0 && new.contains(&true) && skipped() {
             return Ok(());
         }
         for (&id, param) in ids.iter().zip(params) {
-            self.buffers.place(id).get_or_insert_with(|| param.zeros_like());
+            self.buffers.place(id).get_or_insert_with(|| param.zeros());
         }
         let of = |first: bool| -> Vec<usize> { (0..ids.len()).filter(|&at| new[at] == first).collect() };
         let halves = if dampening == 0.0 {
@@ -80,8 +79,8 @@ impl Sgd {
             [(of(false), false), (of(true), true)]
         };
         for (places, first) in halves {
-            let (params, grads): (Vec<&Tensor>, Vec<&Tensor>) = places.iter().map(|&at| (params[at], grads[at])).unzip();
-            let buffers: Vec<&Tensor> = places.iter().filter_map(|&at| self.buffers.get(ids[at])).collect();
+            let (params, grads): (Vec<&Handle>, Vec<&Handle>) = places.iter().map(|&at| (params[at], grads[at])).unzip();
+            let buffers: Vec<&Handle> = places.iter().filter_map(|&at| self.buffers.get(ids[at])).collect();
             fused_sgd(&params, &grads, &buffers, &Step { first, ..step }, found_inf)?;
         }
         Ok(())
@@ -91,7 +90,7 @@ impl Sgd {
         slots_of(SLOTS[0], &self.buffers)
     }
 
-    pub(super) fn load(&mut self, id: WeightId, param: &Tensor, values: &BTreeMap<String, &Tensor>) -> Result<(), StateError> {
+    pub(super) fn load(&mut self, id: WeightId, param: &Handle, values: &BTreeMap<String, &Handle>) -> Result<(), StateError> {
         super::state::known(values, if self.config.momentum == 0.0 { &[] } else { &SLOTS }, "SGD")?;
         self.buffers.set(id, super::state::value(values, SLOTS[0], param)?);
         Ok(())

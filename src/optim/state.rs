@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use tch::Tensor;
 
 use crate::exit::{Exit, Exits};
+use crate::ops::Handle;
 use crate::weights::{PerWeight, WeightId};
 
 /// Why a state does not fit this optimizer.
@@ -50,15 +50,15 @@ impl StateError {
 pub(super) struct Slot {
     pub(super) of: WeightId,
     pub(super) name: &'static str,
-    pub(super) tensor: Tensor,
+    pub(super) tensor: Handle,
 }
 
-pub(super) fn slots_of(name: &'static str, places: &PerWeight<Tensor>) -> Vec<Slot> {
-    places.iter().map(|(of, tensor)| Slot { of, name, tensor: tensor.shallow_clone() }).collect()
+pub(super) fn slots_of(name: &'static str, places: &PerWeight<Handle>) -> Vec<Slot> {
+    places.iter().map(|(of, tensor)| Slot { of, name, tensor: tensor.clone() }).collect()
 }
 
 /// Refuses names that the optimizer does not keep.
-pub(super) fn known(values: &BTreeMap<String, &Tensor>, slots: &[&str], optimizer: &'static str) -> Result<(), StateError> {
+pub(super) fn known(values: &BTreeMap<String, &Handle>, slots: &[&str], optimizer: &'static str) -> Result<(), StateError> {
     match values.keys().find(|key| !slots.contains(&key.as_str())) {
         Some(slot) => Err(StateError::NoSlot { optimizer, slot: slot.clone(), parameter: String::new() }),
         None => Ok(()),
@@ -67,16 +67,16 @@ pub(super) fn known(values: &BTreeMap<String, &Tensor>, slots: &[&str], optimize
 
 /// A copy of a state tensor, laid out as its parameter is, on its device.
 pub(super) fn value(
-    values: &BTreeMap<String, &Tensor>,
+    values: &BTreeMap<String, &Handle>,
     slot: &'static str,
-    param: &Tensor,
-) -> Result<Option<Tensor>, StateError> {
+    param: &Handle,
+) -> Result<Option<Handle>, StateError> {
     let Some(found) = values.get(slot) else { return Ok(None) };
     if found.size() != param.size() {
         let (expected, found) = (param.size(), found.size());
         return Err(StateError::Shape { slot: slot.to_owned(), parameter: String::new(), expected, found });
     }
-    let mut place = param.zeros_like();
-    tch::no_grad(|| place.copy_(found));
+    let mut place = param.zeros();
+    place.assign(found);
     Ok(Some(place))
 }

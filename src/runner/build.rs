@@ -26,7 +26,8 @@ use crate::experiment::{EmaHook, EmaType, EvaluatorConfig, Experiment};
 use crate::lock::Lock;
 use crate::logging::Console;
 use crate::metrics::Counts;
-use crate::optim::{Average, Averaging, GradScaler, Schedule};
+use crate::ops::GradScaler;
+use crate::optim::{Average, Averaging, Schedule};
 use crate::rundir::RunDir;
 use crate::weights::{Role, Weight};
 

@@ -15,7 +15,7 @@ use crate::dist::Group;
 use crate::exit::{Exit, Failure};
 use crate::experiment::Experiment;
 use crate::models::SegDataPreProcessorConfig;
-use crate::ops::{CountedMemory, MemoryFormat};
+use crate::ops::{CountedMemory, Handle, MemoryFormat};
 use crate::weights::Weight;
 
 /// The shorter side of the smallest image that steps are taken with, in units: below, libtorch computes some layers in other ways.
@@ -61,11 +61,11 @@ impl Footprint {
         steps.course(IMAGES, [UNIT, UNIT])?;
         let largest = steps.trend(batch, size)?;
         let learner = &steps.learner;
-        let bytes = |it: &Weight| (it.tensor.numel() * it.tensor.kind().elt_size_in_bytes()) as u64;
+        let bytes = |it: &Weight| it.tensor.size_in_bytes();
         let weights = learner.weights.iter().map(bytes).sum();
         let gradients = learner.weights.trained().map(|(_, it)| bytes(it)).sum();
         let state = learner.optimizer.state();
-        let optimizer = state.values().map(|it| (it.numel() * it.kind().elt_size_in_bytes()) as u64).sum();
+        let optimizer = state.values().map(Handle::size_in_bytes).sum();
         let activations = largest.saturating_sub(weights + gradients + optimizer);
         Ok(Self { weights, gradients, optimizer, activations, batch, size })
     }

@@ -1,5 +1,6 @@
 //! What of a training outlives it: numbered checkpoints, the best one, and the last one of a run that was asked to stop.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -12,7 +13,8 @@ use crate::config::nearest;
 use crate::exit::{Exit, Failure};
 use crate::experiment::{CheckpointHook, PublishedKey};
 use crate::metrics::Metrics;
-use crate::optim::{Average, GradScaler};
+use crate::ops::GradScaler;
+use crate::optim::Average;
 
 impl Training {
     /// A step is made: from now on the work dir's run is this one.
@@ -70,9 +72,10 @@ impl Training {
         if let Some(average) = &self.average {
             // As in mmengine: the averages are the weights that others load, and the trained ones lie beside them.
             trained = std::mem::take(&mut model);
-            model.extend(average.averages().map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())));
+            model.extend(average.averages().map(|(name, it)| (name.to_owned(), it.shallow_clone())));
         }
-        let optimizer = if hook.save_optimizer { self.learner.optimizer.state() } else { StateDict::new() };
+        let optimizer = if hook.save_optimizer { self.learner.optimizer.state() } else { BTreeMap::new() };
+        let optimizer = optimizer.into_iter().map(|(name, it)| (name, it.shallow_clone())).collect();
         let metainfo = self.dataset.metainfo();
         let state = RunState {
             progress: self.progress.clone(),

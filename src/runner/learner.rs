@@ -4,8 +4,6 @@
 //! mixed precision's overflow check decide from them, all ranks decide alike.
 
 use burn::tensor::{Device, Tensor};
-use segslurm_native::device::CopyStream;
-use segslurm_native::memory::keep_freed_pages;
 
 use super::mishap;
 use crate::data::{Batch, LabelMap, Sample};
@@ -13,8 +11,8 @@ use crate::ddp::{self, Ddp, WrapperConfig};
 use crate::dist::Group;
 use crate::exit::{Exit, Failure, Within};
 use crate::models::{Forward, Pixels, SegDataPreProcessor, Segmentor, SegmentorConfig};
-use crate::ops::{self, Autocast, Handle, MemoryFormat};
-use crate::optim::{Accumulation, AmpDtype, GradScaler, OptimWrapperConfig, Optimizer, accumulate};
+use crate::ops::{self, Autocast, CopyStream, GradScaler, Handle, MemoryFormat, flat};
+use crate::optim::{Accumulation, AmpDtype, OptimWrapperConfig, Optimizer, accumulate};
 use crate::weights::{PerWeight, Weights};
 
 /// The model in training, and what changes it.
@@ -56,16 +54,16 @@ impl Learner {
     ) -> Result<Self, Failure> {
         let segmentor = format.arrange(model.init(device, seed)?);
         let weights = segmentor.weights();
-        let place = ops::place(device);
+        let on_gpu = ops::gpu_index(device).is_some();
         let amp = optim_wrapper.amp();
-        let half = amp.as_ref().map(|it| it.dtype(place));
-        if half == Some(AmpDtype::Float16) && !place.is_cuda() {
+        let half = amp.as_ref().map(|it| it.dtype(on_gpu));
+        if half == Some(AmpDtype::Float16) && !on_gpu {
             let message = "optim_wrapper.dtype is float16, which needs CUDA; on the CPU leave it out or write bfloat16";
             return Err(Failure::new(Exit::Config, message));
         }
         let optimizer = Optimizer::new(optim_wrapper, &weights)?;
-        if place == tch::Device::Cpu {
-            keep_freed_pages();
+        if !on_gpu {
+            ops::keep_freed_pages();
         }
         let mut preprocessor = model.preprocessor()?;
         preprocessor.set_memory_format(format);
@@ -76,13 +74,13 @@ impl Learner {
             optimizer,
             preprocessor,
             device: device.clone(),
-            copies: CopyStream::new(place)?,
+            copies: CopyStream::new(ops::place(device))?,
             group: group.clone(),
             ddp: None,
             seed: dropout_seed(seed, group),
             accumulation: Accumulation::new(optim_wrapper.accumulative_counts(), max_iterations as usize),
             half,
-            scaler: amp.and_then(|it| it.scaler(place)),
+            scaler: amp.and_then(|it| it.scaler(device)),
             pending,
         })
     }
@@ -116,11 +114,8 @@ impl Learner {
             labels.push(pixels(label.height, label.width, &label.data));
         }
         let (images, labels) = self.preprocessor.training(&images, &labels, &self.device)?;
-        let half = self.half.map(AmpDtype::kind);
-        let images = match half {
-            Some(kind) => ops::from_tch(ops::to_tch(&images).to_kind(kind), &self.device),
-            None => images,
-        };
+        let half = self.half.map(AmpDtype::half);
+        let images = ops::in_half(images, half, &self.device);
         let _precision = Autocast::new(half);
 
         let seed = splitmix(self.seed ^ splitmix(iteration));
@@ -134,18 +129,16 @@ impl Learner {
         }
         // One exchange between ranks and one copy to the host for all of them, while the backward pass goes on. The copy waits
         // for the forward pass alone, so the device still has the backward to compute when the host knows the losses.
-        let values = tch::Tensor::stack(&values.iter().map(|it| it.reshape([])).collect::<Vec<_>>(), 0);
-        let values = self.group.all_gather_async(&values.to_kind(tch::Kind::Double))?;
-        let values = values.read_back(&self.copies)?;
+        let values = flat::gather_numbers(&self.group, &values)?.read_back(&self.copies)?;
 
         let divisor = self.accumulation.divisor(iteration as usize);
         let total = if divisor > 1 { losses.total / divisor as f64 } else { losses.total };
         let total = match &self.scaler {
-            Some(scaler) => total * ops::from_tch(scaler.scale().copy().reshape([1]), &self.device),
+            Some(scaler) => total * scaler.scale(&self.device),
             None => total,
         };
         let grads = self.backward(&total, self.accumulation.steps(iteration as usize))?;
-        let values = Vec::<Vec<f64>>::try_from(values.wait()?)?;
+        let values = flat::numbers(values.wait()?)?;
         self.refuse_infinite(&names, &values, iteration, batch)?;
         if let Some(grads) = grads {
             self.optimizer.step(&grads, rates, self.scaler.as_mut()).within("the optimizer's step failed")?;

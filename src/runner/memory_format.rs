@@ -19,7 +19,7 @@ pub fn decide(env: &EnvConfig, device: &Device) -> Result<MemoryFormat, Failure>
         MemoryFormatChoice::ChannelsLast => return Ok(MemoryFormat::ChannelsLast),
         MemoryFormatChoice::Auto => {}
     }
-    let tch::Device::Cuda(index) = ops::place(device) else { return Ok(ON_THE_CPU) };
+    let Some(index) = ops::gpu_index(device) else { return Ok(ON_THE_CPU) };
     Ok(on_a_card(dist::card(index)?.capability))
 }
 

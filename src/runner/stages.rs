@@ -21,6 +21,7 @@ use crate::data::{DataloaderConfig, Dataset, Loader, LoaderOptions, Position, Sa
 use crate::exit::{Exit, Failure, Within};
 use crate::experiment::{Experiment, TrainLoopConfig};
 use crate::metrics::Sink;
+use crate::ops::Handle;
 use crate::optim::{Horizon, OptimWrapperConfig, Schedule};
 use crate::rundir;
 
@@ -168,7 +169,8 @@ impl Resumed {
         };
         // Its message, of a file without any, tells more than the optimizer's.
         let state = RunState::from_map(&checkpoint.meta.run, path)?;
-        loaded.learner.optimizer.load_state(&checkpoint.optimizer)?;
+        let saved = checkpoint.optimizer.iter().map(|(name, it)| (name.clone(), Handle::sharing(it))).collect();
+        loaded.learner.optimizer.load_state(&saved)?;
         if let (Some(scaler), Some(saved)) = (&mut loaded.learner.scaler, &state.scaler) {
             scaler.load_state(saved);
         }
@@ -224,7 +226,7 @@ impl Resumed {
                     let path = path.display();
                     tracing::warn!("{path} has no averaged weights: the EMAHook's begin as a copy of its weights");
                 }
-                average.restore(|name| checkpoint.model.get(name), state.averaged.unwrap_or(0));
+                average.restore(|name| checkpoint.model.get(name).map(Handle::sharing), state.averaged.unwrap_or(0));
             }
         }
         describe(&dataset, evaluation.as_ref(), &learner, &plan);

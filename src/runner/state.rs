@@ -8,7 +8,8 @@ use super::progress::Progress;
 use super::stopping::Seen;
 use crate::exit::{Exit, Failure};
 use crate::metrics::Window;
-use crate::optim::{Observation, ScalerState};
+use crate::ops::ScalerState;
+use crate::optim::Observation;
 
 /// The state of a run between two iterations.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -99,9 +99,8 @@ fn load_pretrained(weights: &Weights, source: Option<&PretrainedSource>, setting
     let path = obtain(Path::new(&source.checkpoint), setting).within("pretrained weights")?;
     let checkpoint = Checkpoint::read(&path)?;
     let prefix = source.prefix.as_deref().unwrap_or_default();
-    let renamed =
-        |(name, tensor): (String, tch::Tensor)| Some((format!("{}{}", source.target, name.strip_prefix(prefix)?), tensor));
-    let state: StateDict = checkpoint.model.into_iter().filter_map(renamed).collect();
+    let target = |name: &str| Some(format!("{}{}", source.target, name.strip_prefix(prefix)?));
+    let state: StateDict = checkpoint.model.into_iter().filter_map(|(name, it)| Some((target(&name)?, it))).collect();
     let report = copy(weights, &state, &path, Fit::Trained)?;
     // What the file has not is told of its part of the model alone: heads have no pretrained weights.
     let within = |name: &&String| name.starts_with(&source.target);

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use crate::excerpt::{line, quoted};
 use crate::exit::{Exit, Exits};
 
-use super::job::{JobSpec, SBATCH_VARIABLES};
+use super::job::JobSpec;
+use super::options::kept_from_sbatch;
 use super::state::{JobState, Meaning};
 use super::time::TimeLimit;
 
@@ -102,7 +103,7 @@ pub fn command(program: &str) -> Command {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         let of_a_job = (text.starts_with("SLURM") && !kept.contains(&text.as_ref())) || text.starts_with("PMI");
-        if of_a_job || SBATCH_VARIABLES.contains(&text.as_ref()) {
+        if of_a_job || kept_from_sbatch(&text) {
             command.env_remove(&name);
         }
     }

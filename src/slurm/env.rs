@@ -9,21 +9,19 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::excerpt::{line, quoted};
+use crate::excerpt::line;
+use crate::variables::{self, VariableError, Variables};
 
 use super::hostlist::{self, HostlistError};
 use super::tasks::{self, CountsError};
-
-/// Reads one environment variable; empty counts as absent.
-pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Why the variables give no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvError {
     #[error("{name} is not set, but {because}; start the ranks with srun")]
     Missing { name: &'static str, because: String },
-    #[error("{name}={}: expected a whole number", quoted(.text))]
-    NotANumber { name: &'static str, text: String },
+    #[error(transparent)]
+    NotANumber(#[from] VariableError),
     #[error("{name}: {source}")]
     Hosts { name: &'static str, source: HostlistError },
     #[error("{name}: {source}")]
@@ -194,7 +192,7 @@ impl Place {
 
     /// Derives the place from variables and, where known, the daemon that started the process.
     pub fn derive(var: Variables<'_>, daemon: Option<&StepDaemon>) -> Result<Self, EnvError> {
-        let read = |name: &str| var(name).filter(|text| !text.is_empty());
+        let read = |name: &str| variables::text(var, name);
         let read: Variables<'_> = &read;
         let set = |names: &[&'static str]| names.iter().copied().filter(|name| read(name).is_some()).collect::<Vec<_>>();
         let task_and_step = || [set(&TASK_VARIABLES), set(&STEP_VARIABLES)].concat();
@@ -259,15 +257,15 @@ impl Place {
 
 impl Job {
     fn derive(read: Variables<'_>) -> Result<Option<Self>, EnvError> {
-        let Some(id) = optional(read, "SLURM_JOB_ID")? else { return Ok(None) };
-        let array = match (optional(read, "SLURM_ARRAY_JOB_ID")?, optional(read, "SLURM_ARRAY_TASK_ID")?) {
+        let Some(id) = variables::number::<u64>(read, "SLURM_JOB_ID")? else { return Ok(None) };
+        let array = match (variables::number::<u64>(read, "SLURM_ARRAY_JOB_ID")?, variables::number::<u64>(read, "SLURM_ARRAY_TASK_ID")?) {
             (Some(job), Some(task)) => Some(ArrayElement { job, task }),
             _ => None,
         };
-        let end = optional(read, "SLURM_JOB_END_TIME")?.map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds.min(1 << 40)));
+        let end = variables::number::<u64>(read, "SLURM_JOB_END_TIME")?.map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds.min(1 << 40)));
         let address = array.as_ref().map_or_else(|| id.to_string(), |it| format!("{}_{}", it.job, it.task));
-        let restart = optional(read, "SLURM_RESTART_COUNT")?.unwrap_or(0);
-        let size = optional(read, "SLURM_HET_SIZE")?.unwrap_or(0).min(1024);
+        let restart = variables::number::<u64>(read, "SLURM_RESTART_COUNT")?.unwrap_or(0);
+        let size = variables::number::<u64>(read, "SLURM_HET_SIZE")?.unwrap_or(0).min(1024);
         let parts = (0..size).filter_map(|part| read(&format!("SLURM_JOB_ID_HET_GROUP_{part}"))?.parse().ok()).collect();
         Ok(Some(Self { id, name: read("SLURM_JOB_NAME"), address, array, parts, restart, end }))
     }
@@ -284,7 +282,7 @@ impl Allocation {
             Some(_) => hosts(read, "SLURM_JOB_NODELIST")?,
             None => Vec::new(),
         };
-        let tasks = match optional(read, "SLURM_NTASKS")? {
+        let tasks = match variables::number::<u64>(read, "SLURM_NTASKS")? {
             Some(tasks) => Some(tasks as usize),
             None => {
                 read("SLURM_TASKS_PER_NODE").map(|_| counts(read, "SLURM_TASKS_PER_NODE")).transpose()?.map(|it| it.iter().sum())
@@ -297,7 +295,7 @@ impl Allocation {
 impl Step {
     fn derive(read: Variables<'_>, job: Job) -> Result<Self, EnvError> {
         let because = format!("SLURM_JOB_ID={} and SLURM_PROCID say that this is a task", job.id);
-        let number = |name| optional(read, name)?.ok_or_else(|| EnvError::Missing { name, because: because.clone() });
+        let number = |name| variables::number::<u64>(read, name)?.ok_or_else(|| EnvError::Missing { name, because: because.clone() });
         let size = |name| number(name).map(|it| it as usize);
         let (rank, local_rank, node_rank) = (size("SLURM_PROCID")?, size("SLURM_LOCALID")?, size("SLURM_NODEID")?);
         let world = size("SLURM_STEP_NUM_TASKS")?;
@@ -316,7 +314,7 @@ impl Step {
             );
         }
         // Absent where a batch script did not set it; other values are those of an enclosing job.
-        if let Some(tasks) = optional(read, "SLURM_NTASKS")?
+        if let Some(tasks) = variables::number::<u64>(read, "SLURM_NTASKS")?
             && tasks as usize != world
         {
             return contradiction("SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "they are one number in a task of srun's".to_owned());
@@ -355,7 +353,7 @@ impl Step {
         let mut ranks_here = Vec::new();
         if let Some(global) = read("SLURM_GTIDS") {
             let ranks: Option<Vec<usize>> = global.split(',').map(|text| text.parse().ok()).collect();
-            let Some(ranks) = ranks else { return Err(EnvError::NotANumber { name: "SLURM_GTIDS", text: global }) };
+            let Some(ranks) = ranks else { return Err(VariableError { name: "SLURM_GTIDS".to_owned(), text: global }.into()) };
             if ranks.len() != local_world {
                 let why =
                     format!("{} ranks listed on a node of {local_world}; a batch shell always lists rank 0 alone", ranks.len());
@@ -372,7 +370,7 @@ impl Step {
             ("WORLD_SIZE", world, "SLURM_STEP_NUM_TASKS"),
             ("LOCAL_RANK", local_rank, "SLURM_LOCALID"),
         ] {
-            if let Some(given) = optional(read, name)?
+            if let Some(given) = variables::number::<u64>(read, name)?
                 && given as usize != value
             {
                 return contradiction(name, ours, format!("unset {name}, or start with --launcher pytorch if torchrun set it"));
@@ -403,7 +401,7 @@ impl Step {
             tasks_per_node,
             host,
             visible_devices,
-            gpus_on_node: optional(read, "SLURM_GPUS_ON_NODE")?.map(|it| it as usize),
+            gpus_on_node: variables::number::<u64>(read, "SLURM_GPUS_ON_NODE")?.map(|it| it as usize),
             reserved_ports: read("SLURM_STEP_RESV_PORTS").map_or_else(Vec::new, |text| reserved(&text)),
             site_ports: read("SEGSLURM_PORTS").and_then(|text| super::site::port_range(&text).ok()),
             pty: read("SLURM_PTY_PORT").is_some(),
@@ -483,12 +481,6 @@ impl fmt::Display for Place {
             Context::Outside => f.write_str("outside of any Slurm job"),
         }
     }
-}
-
-fn optional(read: Variables<'_>, name: &'static str) -> Result<Option<u64>, EnvError> {
-    let Some(text) = read(name) else { return Ok(None) };
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| text.parse().ok()).flatten().map(Some).ok_or(EnvError::NotANumber { name, text })
 }
 
 fn hosts(read: Variables<'_>, name: &'static str) -> Result<Vec<String>, EnvError> {

@@ -9,9 +9,9 @@ use std::fmt;
 use crate::excerpt::{line, quoted};
 use crate::exit::{Exit, Exits};
 
-use super::env::Variables;
-use super::hostlist;
-use super::shape::Shape;
+use crate::variables::Variables;
+use super::options::{self, OPTIONS, Row, Stage};
+use super::shape::{Note, Shape};
 use super::site::{Dialect, GpuRequest, Site};
 use super::time::TimeLimit;
 
@@ -118,90 +118,6 @@ impl fmt::Display for SlurmOption {
     }
 }
 
-/// An option with a flag of its own.
-struct Known {
-    name: &'static str,
-    /// sbatch's own variable for it.
-    variable: Option<&'static str>,
-    check: fn(&str) -> Result<(), String>,
-    batch_only: bool,
-}
-
-const fn known(name: &'static str, variable: Option<&'static str>, check: fn(&str) -> Result<(), String>) -> Known {
-    Known { name, variable, check, batch_only: false }
-}
-
-const KNOWN: [Known; 16] = [
-    known("account", Some("SBATCH_ACCOUNT"), word),
-    known("qos", Some("SBATCH_QOS"), word),
-    known("time", Some("SBATCH_TIMELIMIT"), time),
-    known("reservation", Some("SBATCH_RESERVATION"), word),
-    known("constraint", Some("SBATCH_CONSTRAINT"), text),
-    known("nodelist", None, hosts),
-    known("exclude", None, hosts),
-    known("exclusive", Some("SBATCH_EXCLUSIVE"), exclusive),
-    known("mem", Some("SBATCH_MEM_PER_NODE"), memory),
-    known("mail-type", None, text),
-    known("mail-user", None, text),
-    known("comment", Some("SBATCH_COMMENT"), text),
-    known("dependency", None, text),
-    Known { name: "array", variable: Some("SBATCH_ARRAY_INX"), check: array, batch_only: true },
-    known("signal", Some("SBATCH_SIGNAL"), signal),
-    known("container-image", None, text),
-];
-
-/// sbatch's variables that would change what was decided here; they are read where they have a flag, and kept from sbatch.
-pub const SBATCH_VARIABLES: [&str; 24] = [
-    "SBATCH_ACCOUNT",
-    "SBATCH_QOS",
-    "SBATCH_TIMELIMIT",
-    "SBATCH_RESERVATION",
-    "SBATCH_CONSTRAINT",
-    "SBATCH_EXCLUSIVE",
-    "SBATCH_MEM_PER_NODE",
-    "SBATCH_COMMENT",
-    "SBATCH_ARRAY_INX",
-    "SBATCH_SIGNAL",
-    "SBATCH_REQUEUE",
-    "SBATCH_NO_REQUEUE",
-    "SBATCH_PARTITION",
-    "SBATCH_JOB_NAME",
-    "SBATCH_GRES",
-    "SBATCH_GPUS",
-    "SBATCH_GPUS_PER_NODE",
-    "SBATCH_GPUS_PER_TASK",
-    "SBATCH_EXPORT",
-    "SBATCH_OPEN_MODE",
-    "SBATCH_INPUT",
-    "SBATCH_OUTPUT",
-    "SBATCH_ERROR",
-    "SBATCH_CPUS_PER_TASK",
-];
-
-/// Options that the job's shape decides.
-const OWN: [&str; 20] = [
-    "partition",
-    "job-name",
-    "ntasks",
-    "nodes",
-    "ntasks-per-node",
-    "gres",
-    "gpus",
-    "gpus-per-node",
-    "gpus-per-task",
-    "gpus-per-socket",
-    "cpus-per-task",
-    "output",
-    "error",
-    "input",
-    "open-mode",
-    "chdir",
-    "export",
-    "wrap",
-    "test-only",
-    "parsable",
-];
-
 /// Everything about a job but the command that its ranks run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobSpec {
@@ -227,7 +143,7 @@ pub struct JobSpec {
     /// Every setting with its origin, for people.
     pub settings: Vec<Setting>,
     /// What a user should know.
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
 }
 
 struct Resolver<'a> {
@@ -238,10 +154,13 @@ struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    /// The value of a setting, noted down with its origin. An empty variable is absent.
-    fn choose(&mut self, name: &'static str, variable: Option<&'static str>, default: Option<String>) -> Option<Setting> {
+    /// The value of an option, noted down with its origin. An empty variable is absent, except where it is a number.
+    fn choose(&mut self, row: &'static Row, default: Option<String>) -> Option<Setting> {
+        let Row { flag: name, variable, kind, .. } = *row;
+        let read = self.var;
+        let meant = |value: &String| !value.is_empty() || matches!(kind, options::Kind::Number(_) | options::Kind::SwitchOr(_));
         let from_flag = || Some((self.flags.values.get(name)?.clone(), Origin::Flag(name)));
-        let from_variable = || variable.and_then(|it| Some(((self.var)(it)?, Origin::Variable(it))));
+        let from_variable = || variable.and_then(|it| Some((read(it).filter(meant)?, Origin::Variable(it))));
         let from_site = || self.site.and_then(|it| Some((it.option(name)?, Origin::Site(it.path.display().to_string()))));
         let found = from_flag().or_else(from_variable).or_else(from_site).or_else(|| Some((default?, Origin::Default)))?;
         let setting = Setting { name, value: found.0, origin: found.1 };
@@ -250,14 +169,10 @@ impl Resolver<'_> {
     }
 
     /// A number; an empty variable is a mistake here (`GPUS= segslurm …`).
-    fn number(
-        &mut self,
-        name: &'static str,
-        variable: Option<&'static str>,
-        default: usize,
-    ) -> Result<(usize, Setting), JobError> {
-        let setting = self.choose(name, variable, Some(default.to_string()));
-        let setting = setting.unwrap_or(Setting { name, value: default.to_string(), origin: Origin::Default });
+    fn number(&mut self, name: &str, default: usize) -> Result<(usize, Setting), JobError> {
+        let row = options::row(name);
+        let setting = self.choose(row, Some(default.to_string()));
+        let setting = setting.unwrap_or(Setting { name: row.flag, value: default.to_string(), origin: Origin::Default });
         let digits = setting.value.trim();
         let number = Some(digits).filter(|it| it.bytes().all(|byte| byte.is_ascii_digit())).and_then(|it| it.parse().ok());
         match number {
@@ -267,8 +182,8 @@ impl Resolver<'_> {
         }
     }
 
-    fn words(&mut self, name: &'static str, variable: &'static str) -> Result<Vec<String>, JobError> {
-        let Some(setting) = self.choose(name, Some(variable), None) else { return Ok(Vec::new()) };
+    fn words(&mut self, name: &str) -> Result<Vec<String>, JobError> {
+        let Some(setting) = self.choose(options::row(name), None) else { return Ok(Vec::new()) };
         if setting.value.contains(['\n', '\r', '\0']) {
             return Err(JobError::at(&setting, "it has a line break; give the options on one line"));
         }
@@ -292,22 +207,22 @@ impl JobSpec {
         check_name(name)?;
 
         let default_gpus = if kind == Kind::Train { 8 } else { 4 };
-        let (gpus, gpus_from) = it.number("gpus", Some("GPUS"), default_gpus)?;
+        let (gpus, gpus_from) = it.number("gpus", default_gpus)?;
         let gpu = site.map(|it| it.gpu.clone()).unwrap_or_default();
         let (shape, mut notes) = it.shape(gpus, &gpus_from)?;
-        let (cpus_per_task, cpus_from) = it.number("cpus-per-task", Some("CPUS_PER_TASK"), 5)?;
+        let (cpus_per_task, cpus_from) = it.number("cpus-per-task", 5)?;
         if cpus_per_task == 0 {
             return Err(JobError::at(&cpus_from, "a rank needs at least one CPU"));
         }
         if gpu.dialect == Dialect::GpusPerTask {
             // Such a request is met exactly.
-            notes.retain(|note| !note.contains("does not divide evenly"));
+            notes.retain(|note| !matches!(note, Note::Idle { .. }));
         }
 
         let (options, step_options) = it.options(kind)?;
         let requeue = it.requeue(kind)?;
-        let srun_args = it.words("srun-args", "SRUN_ARGS")?;
-        let sbatch_args = it.words("sbatch-args", "SBATCH_ARGS")?;
+        let srun_args = it.words("srun-args")?;
+        let sbatch_args = it.words("sbatch-args")?;
         let extra = it.extra(gpus)?;
         if gpus == 0 {
             for (place, args) in [("SRUN_ARGS", &srun_args), ("SBATCH_ARGS", &sbatch_args)] {
@@ -420,9 +335,9 @@ impl Resolver<'_> {
         Ok(Some(setting.value))
     }
 
-    fn shape(&mut self, gpus: usize, gpus_from: &Setting) -> Result<(Shape, Vec<String>), JobError> {
+    fn shape(&mut self, gpus: usize, gpus_from: &Setting) -> Result<(Shape, Vec<Note>), JobError> {
         if gpus == 0 {
-            let (ranks, from) = self.number("ntasks", None, 1)?;
+            let (ranks, from) = self.number("ntasks", 1)?;
             if ranks == 0 {
                 return Err(JobError::at(&from, "a job needs at least one rank"));
             }
@@ -434,10 +349,10 @@ impl Resolver<'_> {
             return Ok((Shape::of_cpus(ranks), Vec::new()));
         }
         // What a site says its nodes have is a limit, not a request.
-        let by_site = self.site.and_then(|it| it.gpus_per_node).filter(|it| *it > 0);
+        let by_site = self.site.and_then(|it| it.option("gpus-per-node")?.parse().ok()).filter(|it: &usize| *it > 0);
         let said = self.flags.values.contains_key("gpus-per-node") || (self.var)("GPUS_PER_NODE").is_some();
         let asked = if said {
-            let (asked, from) = self.number("gpus-per-node", Some("GPUS_PER_NODE"), 8)?;
+            let (asked, from) = self.number("gpus-per-node", 8)?;
             if asked == 0 {
                 return Err(JobError::at(&from, format!("GPUS is {gpus}: a node needs at least one GPU")));
             }
@@ -463,22 +378,17 @@ impl Resolver<'_> {
     /// Options with a flag: those of the allocation, and those of the step alone.
     fn options(&mut self, kind: Kind) -> Result<(Vec<SlurmOption>, Vec<SlurmOption>), JobError> {
         let (mut options, mut step_options) = (Vec::new(), Vec::new());
-        for Known { name, variable, check, batch_only } in KNOWN {
+        for row in OPTIONS.iter().filter(|it| it.stage != Stage::Shape) {
             // Two minutes before the time limit the ranks are told to save.
-            let default = (name == "signal" && kind == Kind::Train).then(|| "USR1@120".to_owned());
-            let read = self.var;
-            let set = variable.filter(|it| read(it).is_some_and(|value| !value.is_empty() || name == "exclusive"));
-            let Some(setting) = self.choose(name, set, default) else { continue };
+            let default = (row.flag == "signal" && kind == Kind::Train).then(|| "USR1@120".to_owned());
+            let Some(setting) = self.choose(row, default) else { continue };
             if setting.value.contains(['\n', '\r', '\0']) {
                 return Err(JobError::at(&setting, "it has a line break"));
             }
-            check(&setting.value).map_err(|what| JobError::at(&setting, what))?;
+            (row.check)(&setting.value).map_err(|what| JobError::at(&setting, what))?;
             let value = Some(setting.value.clone()).filter(|it| !it.is_empty());
-            let option = SlurmOption { name: name.to_owned(), value, batch_only };
-            if name == "container-image" { step_options.push(option) } else { options.push(option) }
-        }
-        if let Some(mounts) = self.choose("container-mounts", None, None) {
-            step_options.push(SlurmOption::new("container-mounts", mounts.value));
+            let option = SlurmOption { name: row.flag.to_owned(), value, batch_only: row.stage == Stage::Batch };
+            if row.stage == Stage::Step { step_options.push(option) } else { options.push(option) }
         }
         Ok((options, step_options))
     }
@@ -486,7 +396,11 @@ impl Resolver<'_> {
     fn requeue(&mut self, kind: Kind) -> Result<bool, JobError> {
         let flags = |name: &str| self.flags.values.contains_key(name);
         let (var, site) = (self.var, self.site);
-        let site_says = site.and_then(|it| it.requeue.map(|yes| (yes, Origin::Site(it.path.display().to_string()))));
+        let of_site = |it: &Site| {
+            let says = |flag: &str| it.option(flag).is_some();
+            (says("requeue") || says("no-requeue")).then(|| (says("requeue"), Origin::Site(it.path.display().to_string())))
+        };
+        let site_says = site.and_then(of_site);
         let (yes, origin) = match (flags("requeue"), flags("no-requeue")) {
             (true, true) => return Err(JobError::new("--requeue, --no-requeue", "they contradict each other: give one of them")),
             (true, false) => (true, Origin::Flag("requeue")),
@@ -528,13 +442,16 @@ impl Resolver<'_> {
                 return fail("GPUS is 0, a CPU job, but this asks for GPUs: drop one of them".to_owned());
             }
             let free = gpus == 0 && ["nodes", "ntasks-per-node", "gres"].contains(&name);
-            if KNOWN.iter().any(|it| it.name == name) || ["requeue", "no-requeue"].contains(&name) {
-                return fail(format!("segslurm has --{name} itself: use that"));
-            }
-            if OWN.contains(&name) && !free {
+            if options::DECIDED.contains(&name) {
+                if free {
+                    continue;
+                }
                 return fail(format!(
                     "segslurm decides --{name} itself, from PARTITION, JOB_NAME, GPUS, GPUS_PER_NODE and CPUS_PER_TASK"
                 ));
+            }
+            if OPTIONS.iter().any(|it| it.flag == name) {
+                return fail(format!("segslurm has --{name} itself: use that"));
             }
         }
         for (option, origin) in &all {
@@ -550,20 +467,20 @@ impl Resolver<'_> {
         gpu: &GpuRequest,
         shape: &Shape,
         cpus_per_task: usize,
-        notes: &mut Vec<String>,
+        notes: &mut Vec<Note>,
     ) -> Result<Vec<(String, String)>, JobError> {
         let mut exports = Vec::new();
         let mut export = |name: &str, value: &str| exports.push((name.to_owned(), value.to_owned()));
         let set = |it: &Setting| !it.value.is_empty();
-        if let Some(port) = self.choose("master-port", Some("MASTER_PORT"), None).filter(set) {
-            if port.value.trim().parse::<u16>().unwrap_or(0) == 0 {
-                return Err(JobError::at(&port, "expected a port, 1 to 65535"));
-            }
+        let port = options::row("master-port");
+        if let Some(chosen) = self.choose(port, None).filter(set) {
+            (port.check)(&chosen.value).map_err(|what| JobError::at(&chosen, what))?;
+            let port = chosen;
             export("MASTER_PORT", port.value.trim());
         } else if let Some(ports) = self.site.and_then(|it| it.ports.clone()) {
             export("SEGSLURM_PORTS", &ports);
         }
-        let devices = self.choose("cuda-visible-devices", Some("CUDA_VISIBLE_DEVICES"), None).filter(set);
+        let devices = self.choose(options::row("cuda-visible-devices"), None).filter(set);
         match devices {
             _ if gpus == 0 => export("CUDA_VISIBLE_DEVICES", "-1"),
             Some(devices) if devices.value.trim() == "-1" => {
@@ -577,11 +494,7 @@ impl Resolver<'_> {
                 }
                 export("CUDA_VISIBLE_DEVICES", &devices.value);
             }
-            Some(devices) => notes.push(format!(
-                "CUDA_VISIBLE_DEVICES={}: in a job Slurm chooses the GPUs and sets this variable itself; it counts only where a site \
-                 profile says `gpu: {{dialect: none}}`",
-                devices.value
-            )),
+            Some(devices) => notes.push(Note::SlurmChooses { devices: devices.value }),
             None => {}
         }
         for name in ["GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"] {
@@ -613,61 +526,6 @@ fn check_name(name: &str) -> Result<(), JobError> {
 fn asks_for_gpus(argument: &str) -> bool {
     let argument = argument.trim_start_matches("--");
     argument.starts_with("gpus") || argument.starts_with("-G") || (argument.starts_with("gres=") && argument.contains("gpu"))
-}
-
-fn text(value: &str) -> Result<(), String> {
-    if value.is_empty() { Err("it is empty".to_owned()) } else { Ok(()) }
-}
-
-fn word(value: &str) -> Result<(), String> {
-    if value.is_empty() || value.contains(char::is_whitespace) {
-        Err("expected a name without blanks".to_owned())
-    } else {
-        Ok(())
-    }
-}
-
-fn time(value: &str) -> Result<(), String> {
-    value
-        .parse::<TimeLimit>()
-        .map(drop)
-        .map_err(|_| "expected minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS or UNLIMITED".to_owned())
-}
-
-fn hosts(value: &str) -> Result<(), String> {
-    hostlist::expand(value).map(drop).map_err(|error| format!("malformed host list: {}", error.reason))
-}
-
-fn exclusive(value: &str) -> Result<(), String> {
-    if ["", "user", "mcs", "topo"].contains(&value) { Ok(()) } else { Err("expected nothing, user, mcs or topo".to_owned()) }
-}
-
-fn memory(value: &str) -> Result<(), String> {
-    let digits = value.trim_end_matches(|it: char| "KMGTkmgt".contains(it));
-    let number = !digits.is_empty() && digits.bytes().all(|it| it.is_ascii_digit()) && value.len() - digits.len() <= 1;
-    if number { Ok(()) } else { Err("expected a number with K, M, G or T, such as 64G; 0 for all of a node".to_owned()) }
-}
-
-fn array(value: &str) -> Result<(), String> {
-    let plain = value.chars().all(|it| it.is_ascii_digit() || "-,:%".contains(it));
-    let ends = value.starts_with(|it: char| it.is_ascii_digit()) && value.ends_with(|it: char| it.is_ascii_digit());
-    if plain && ends { Ok(()) } else { Err("expected indices such as 0-7, 1,3,5 or 0-15%4".to_owned()) }
-}
-
-fn signal(value: &str) -> Result<(), String> {
-    let expected = || "expected SIGNAL@SECONDS, such as USR1@120".to_owned();
-    let (flags, rest) = value.split_once(':').map_or(("", value), |(flags, rest)| (flags, rest));
-    let (name, seconds) = rest.split_once('@').map_or((rest, None), |(name, seconds)| (name, Some(seconds)));
-    if seconds.is_some_and(|it| it.parse::<u16>().is_err()) || name.is_empty() || !flags.chars().all(|it| "RB".contains(it)) {
-        return Err(expected());
-    }
-    if flags.contains('B') {
-        return Err("B: signals the batch shell alone, and the ranks would not save; leave it out".to_owned());
-    }
-    match name.trim_start_matches("SIG") {
-        "USR1" | "TERM" | "INT" | "10" | "15" | "2" => Ok(()),
-        _ => Err("the ranks save on USR1, TERM and INT; give one of these".to_owned()),
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ pub mod client;
 pub mod env;
 pub mod hostlist;
 pub mod job;
+pub mod options;
 pub mod port;
 pub mod script;
 pub mod shape;

@@ -1,5 +1,7 @@
 //! How the ranks of a job lie on nodes: what was asked for, what Slurm will hold, and what there is to say about it.
 
+use std::fmt;
+
 /// Nodes, ranks and GPUs of a job. One rank drives one GPU; a CPU job has ranks only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
@@ -58,42 +60,69 @@ impl Shape {
     }
 
     /// What a user should know who asked for `gpus` with `asked_per_node` on a node.
-    pub fn notes(&self, asked_per_node: usize) -> Vec<String> {
+    pub fn notes(&self, asked_per_node: usize) -> Vec<Note> {
         let mut notes = Vec::new();
         if self.gpus_per_node == 0 {
             return notes;
         }
-        if asked_per_node > self.ranks {
-            notes.push(format!(
-                "GPUS_PER_NODE={asked_per_node} is more than GPUS={}: {} asked for on the node, so that none idles",
-                self.ranks,
-                if self.ranks == 1 { "1 is".to_owned() } else { format!("{} are", self.ranks) }
-            ));
+        let (gpus, per_node) = (self.ranks, self.gpus_per_node);
+        if asked_per_node > gpus {
+            notes.push(Note::MoreThanAll { asked_per_node, gpus });
         }
-        let fewest = self.ranks.div_ceil(asked_per_node.clamp(1, self.ranks.max(1)));
+        let fewest = gpus.div_ceil(asked_per_node.clamp(1, gpus.max(1)));
         let nodes = self.nodes.unwrap_or(1);
-        let uneven = !self.ranks.is_multiple_of(asked_per_node.max(1)) && self.ranks > asked_per_node;
+        let uneven = !gpus.is_multiple_of(asked_per_node.max(1)) && gpus > asked_per_node;
         if self.idle() > 0 {
-            notes.push(format!(
-                "GPUS={} does not divide evenly over {fewest} to {} nodes: Slurm holds {} GPUs ({nodes} nodes with {}), and {} idle; \
-                 GPUS={} would use all",
-                self.ranks,
-                2 * fewest,
-                nodes * self.gpus_per_node,
-                self.gpus_per_node,
-                if self.idle() == 1 { "1 is".to_owned() } else { format!("{} are", self.idle()) },
-                nodes * self.gpus_per_node,
-            ));
+            notes.push(Note::Idle { gpus, fewest, nodes, per_node, idle: self.idle() });
         } else if uneven {
-            notes.push(format!(
-                "GPUS={} with GPUS_PER_NODE={asked_per_node} would hold {} GPUs on {fewest} nodes; planned are {nodes} nodes with {} \
-                 each, so that none idles",
-                self.ranks,
-                fewest * asked_per_node,
-                self.gpus_per_node
-            ));
+            notes.push(Note::Spread { gpus, asked_per_node, fewest, nodes, per_node });
         }
         notes
+    }
+}
+
+/// What a user should know of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// More GPUs of a node were asked for than there are ranks.
+    MoreThanAll { asked_per_node: usize, gpus: usize },
+    /// Slurm holds GPUs that no rank uses.
+    Idle { gpus: usize, fewest: usize, nodes: usize, per_node: usize, idle: usize },
+    /// More nodes than needed, so that none idles.
+    Spread { gpus: usize, asked_per_node: usize, fewest: usize, nodes: usize, per_node: usize },
+    /// CUDA_VISIBLE_DEVICES was set for a job whose GPUs Slurm chooses.
+    SlurmChooses { devices: String },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let are = |count: usize| if count == 1 { "1 is".to_owned() } else { format!("{count} are") };
+        match self {
+            Self::MoreThanAll { asked_per_node, gpus } => write!(
+                f,
+                "GPUS_PER_NODE={asked_per_node} is more than GPUS={gpus}: {} asked for on the node, so that none idles",
+                are(*gpus)
+            ),
+            Self::Idle { gpus, fewest, nodes, per_node, idle } => write!(
+                f,
+                "GPUS={gpus} does not divide evenly over {fewest} to {} nodes: Slurm holds {held} GPUs ({nodes} nodes with {per_node}), \
+                 and {} idle; GPUS={held} would use all",
+                2 * fewest,
+                are(*idle),
+                held = nodes * per_node,
+            ),
+            Self::Spread { gpus, asked_per_node, fewest, nodes, per_node } => write!(
+                f,
+                "GPUS={gpus} with GPUS_PER_NODE={asked_per_node} would hold {} GPUs on {fewest} nodes; planned are {nodes} nodes with \
+                 {per_node} each, so that none idles",
+                fewest * asked_per_node,
+            ),
+            Self::SlurmChooses { devices } => write!(
+                f,
+                "CUDA_VISIBLE_DEVICES={devices}: in a job Slurm chooses the GPUs and sets this variable itself; it counts only where a \
+                 site profile says `gpu: {{dialect: none}}`"
+            ),
+        }
     }
 }
 
@@ -114,7 +143,7 @@ mod tests {
         assert_eq!((shape.nodes, shape.ranks_per_node, shape.gpus_per_node), (Some(2), 6, 6));
         assert_eq!((shape.layout(), shape.idle()), (vec![6, 6], 0));
         let notes = shape.notes(8);
-        assert!(notes[0].contains("would hold 16 GPUs on 2 nodes; planned are 2 nodes with 6 each"), "{notes:?}");
+        assert!(notes[0].to_string().contains("would hold 16 GPUs on 2 nodes; planned are 2 nodes with 6 each"), "{notes:?}");
     }
 
     #[test]
@@ -122,16 +151,16 @@ mod tests {
         let shape = Shape::of_gpus(13, 8);
         assert_eq!((shape.nodes, shape.layout(), shape.idle()), (Some(2), vec![7, 6], 1));
         let notes = shape.notes(8);
-        assert!(notes[0].contains("Slurm holds 14 GPUs (2 nodes with 7), and 1 is idle; GPUS=14"), "{notes:?}");
+        assert!(notes[0].to_string().contains("Slurm holds 14 GPUs (2 nodes with 7), and 1 is idle; GPUS=14"), "{notes:?}");
     }
 
     #[test]
     fn full_nodes_and_single_nodes_need_no_word() {
         for (gpus, per_node) in [(8, 8), (16, 8), (4, 4), (1, 1)] {
-            assert_eq!(Shape::of_gpus(gpus, per_node).notes(per_node), Vec::<String>::new());
+            assert_eq!(Shape::of_gpus(gpus, per_node).notes(per_node), []);
         }
         assert_eq!(Shape::of_gpus(4, 8).gpus_per_node, 4);
-        assert!(Shape::of_gpus(4, 8).notes(8)[0].contains("4 are asked for"));
+        assert!(Shape::of_gpus(4, 8).notes(8)[0].to_string().contains("4 are asked for"));
         assert_eq!(Shape::of_cpus(3).describe(), "3 ranks on the CPU");
         assert_eq!(Shape::of_gpus(16, 8).describe(), "16 ranks on 2 nodes, 8+8, one GPU each");
     }

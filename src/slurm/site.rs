@@ -4,13 +4,17 @@
 //! `slurm/sites/` of the current one; of two with the same name the user's wins.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
-use serde::Deserialize;
+use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::excerpt::{line, quoted};
 use crate::exit::{Exit, Exits};
+
+use super::options::{self, Kind, OPTIONS, Row};
 
 /// Why a profile cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -86,43 +90,37 @@ impl TryFrom<String> for Bytes {
     }
 }
 
-/// One profile. Every key is optional; those that have a flag mean what the flag means.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// One profile. Every key is optional.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Site {
     /// Where it was read from.
-    #[serde(skip)]
     pub path: PathBuf,
+    /// What it says of options of a job, by their flags, as the flags would have it.
+    options: BTreeMap<&'static str, String>,
+    keys: Keys,
+}
+
+impl Deref for Site {
+    type Target = Keys;
+
+    fn deref(&self) -> &Keys {
+        &self.keys
+    }
+}
+
+/// What only a profile says; its other keys are [`options`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Keys {
     /// ClusterNames that this profile is for, besides the file's own name.
     pub clusters: Vec<String>,
     pub gpu: GpuRequest,
     /// The partition that `-` on the command line stands for.
     pub partition: Option<String>,
-    pub account: Option<String>,
-    pub qos: Option<String>,
-    pub time: Option<String>,
-    pub reservation: Option<String>,
-    pub constraint: Option<String>,
-    pub nodelist: Option<String>,
-    pub exclude: Option<String>,
-    pub exclusive: Option<bool>,
-    pub mem: Option<String>,
-    pub mail_type: Option<String>,
-    pub mail_user: Option<String>,
-    pub comment: Option<String>,
-    pub requeue: Option<bool>,
-    pub signal: Option<String>,
-    /// GPUs that a node has.
-    pub gpus_per_node: Option<usize>,
-    pub cpus_per_task: Option<usize>,
-    pub srun_args: Option<String>,
-    pub sbatch_args: Option<String>,
     /// Any other option of Slurm's, by its long name.
     pub slurm: BTreeMap<String, String>,
     /// Shell lines before the ranks start, such as `module load cuda`.
     pub setup: Vec<String>,
-    pub container_image: Option<String>,
-    pub container_mounts: Option<String>,
     /// The segslurm that the ranks run, where it is another one than that which submits.
     pub program: Option<PathBuf>,
     /// The network interface between nodes, for Gloo and NCCL.
@@ -150,11 +148,13 @@ impl Site {
     /// The profile in `text`, which was read from `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, SiteError> {
         let wrong = |message: String| SiteError::Wrong { path: path.to_owned(), message };
+        let malformed = |error: serde_yaml::Error| wrong(error.to_string());
         // A file of comments only is an empty profile.
-        let site: Option<Self> = serde_yaml::from_str(text).map_err(|error| wrong(error.to_string()))?;
-        let mut site = Self { path: path.to_owned(), ..site.unwrap_or_default() };
+        let Said(options) = serde_yaml::from_str::<Option<Said>>(text).map_err(malformed)?.unwrap_or_default();
+        let keys = serde_yaml::from_str::<Option<Keys>>(text).map_err(malformed)?.unwrap_or_default();
+        let mut site = Self { path: path.to_owned(), options, keys };
         let folder = path.parent().unwrap_or(Path::new(""));
-        for template in [&mut site.template.train, &mut site.template.test].into_iter().flatten() {
+        for template in [&mut site.keys.template.train, &mut site.keys.template.test].into_iter().flatten() {
             *template = folder.join(&template);
         }
         if let Some(ports) = &site.ports {
@@ -191,32 +191,112 @@ impl Site {
 
     /// The value of the option with this flag, as the flag would have it.
     pub(super) fn option(&self, flag: &str) -> Option<String> {
-        let switch = |value: Option<bool>| value.filter(|it| *it).map(|_| String::new());
-        match flag {
-            "account" => self.account.clone(),
-            "qos" => self.qos.clone(),
-            "time" => self.time.clone(),
-            "reservation" => self.reservation.clone(),
-            "constraint" => self.constraint.clone(),
-            "nodelist" => self.nodelist.clone(),
-            "exclude" => self.exclude.clone(),
-            "exclusive" => switch(self.exclusive),
-            "mem" => self.mem.clone(),
-            "mail-type" => self.mail_type.clone(),
-            "mail-user" => self.mail_user.clone(),
-            "comment" => self.comment.clone(),
-            "requeue" => switch(self.requeue),
-            "no-requeue" => switch(self.requeue.map(|it| !it)),
-            "signal" => self.signal.clone(),
-            "gpus-per-node" => self.gpus_per_node.map(|it| it.to_string()),
-            "cpus-per-task" => self.cpus_per_task.map(|it| it.to_string()),
-            "srun-args" => self.srun_args.clone(),
-            "sbatch-args" => self.sbatch_args.clone(),
-            "container-image" => self.container_image.clone(),
-            "container-mounts" => self.container_mounts.clone(),
-            _ => None,
+        self.options.get(flag).cloned()
+    }
+}
+
+/// The options among a profile's keys. A key that is neither one nor of [`Keys`] is an error at its line.
+#[derive(Default)]
+struct Said(BTreeMap<&'static str, String>);
+
+impl<'de> Deserialize<'de> for Said {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(SaidVisitor)
+    }
+}
+
+struct SaidVisitor;
+
+impl<'de> Visitor<'de> for SaidVisitor {
+    type Value = Said;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("keys and values")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Said, A::Error> {
+        let mut said = BTreeMap::new();
+        while let Some(Key(row)) = map.next_key()? {
+            let Some(row) = row else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let (flag, value) = match (row.kind, map.next_value::<Scalar>()?) {
+                (Kind::Switch | Kind::SwitchOr(_), Scalar::Flag(true)) => (row.flag, String::new()),
+                (Kind::Switch, Scalar::Flag(false)) => match OPTIONS.iter().find(|it| it.flag.strip_prefix("no-") == Some(row.flag)) {
+                    Some(contrary) => (contrary.flag, String::new()),
+                    None => continue,
+                },
+                (Kind::SwitchOr(_), Scalar::Flag(false)) => continue,
+                (Kind::Text(_) | Kind::SwitchOr(_), Scalar::Text(text)) => (row.flag, text),
+                (Kind::Text(_) | Kind::Number(_), Scalar::Number(number)) => (row.flag, number.to_string()),
+                (Kind::Number(_), _) => return Err(A::Error::custom(format!("{}: expected a whole number", row.key()))),
+                (Kind::Switch, _) => return Err(A::Error::custom(format!("{}: expected true or false", row.key()))),
+                (Kind::Text(_) | Kind::SwitchOr(_), _) => return Err(A::Error::custom(format!("{}: expected a text", row.key()))),
+            };
+            said.insert(flag, value);
+        }
+        Ok(Said(said))
+    }
+}
+
+/// A value that an option may have.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a text, a whole number, true or false")]
+enum Scalar {
+    Flag(bool),
+    Number(u64),
+    Text(String),
+}
+
+/// A key of a profile, with its row where it is an option.
+struct Key(Option<&'static Row>);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let key = String::deserialize(from)?;
+        let own = fields::<Keys>();
+        match options::of_site(&key) {
+            None if own.contains(&key.as_str()) => Ok(Self(None)),
+            None => {
+                let known = OPTIONS.iter().filter(|it| it.site).map(Row::key).chain(own.iter().map(|it| (*it).to_owned()));
+                Err(D::Error::custom(format!("unknown field `{key}`, expected one of {}", known.collect::<Vec<_>>().join(", "))))
+            }
+            row => Ok(Self(row)),
         }
     }
+}
+
+/// The names of a struct's fields, as serde hands them to a reader.
+fn fields<T: serde::de::DeserializeOwned>() -> &'static [&'static str] {
+    struct Listener<'a>(&'a mut &'static [&'static str]);
+
+    impl<'de> Deserializer<'de> for Listener<'_> {
+        type Error = serde::de::value::Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(Self::Error::custom("only listening"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Self::Error> {
+            *self.0 = fields;
+            Err(Self::Error::custom("only listening"))
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+            newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    let mut fields: &[&str] = &[];
+    let _ = T::deserialize(Listener(&mut fields));
+    fields
 }
 
 /// Whether any folder holds a profile, so that it is worth asking for the cluster's name.
@@ -275,6 +355,9 @@ mod tests {
         );
         assert_eq!(site.option("account"), Some("vision".to_owned()));
         assert_eq!((site.option("requeue"), site.option("no-requeue")), (None, Some(String::new())));
+        let times = Site::parse("time: 90\nexclusive: true\nmem: 64G\n", Path::new("x.yaml")).expect("a site");
+        assert_eq!(times.option("time"), Some("90".to_owned()), "a number is a time limit too");
+        assert_eq!((times.option("exclusive"), times.option("mem")), (Some(String::new()), Some("64G".to_owned())));
         assert_eq!(site.template.train, Some(folder.path().join("mine.j2")));
         assert_eq!(Site::of_cluster("big", &folders).expect("reads"), Some(site));
         assert!(Site::of_cluster("two", &folders).expect("reads").is_some());
@@ -287,6 +370,10 @@ mod tests {
         let parse = |text: &str| Site::parse(text, Path::new("x.yaml")).expect_err("wrong").to_string();
         let error = parse("account: a\npartion: dev\n");
         assert!(error.contains("x.yaml: unknown field `partion`") && error.contains("line 2"), "{error}");
+        let error = parse("account: a\ngpus_per_node: many\n");
+        assert!(error.contains("gpus_per_node: expected a whole number"), "{error}");
+        assert!(parse("requeue: perhaps\n").contains("requeue: expected true or false"));
+        assert!(parse("mem: [1]\n").contains("expected a text, a whole number, true or false"));
         assert!(parse("gpu: {dialect: gress}").contains("unknown variant `gress`"));
         assert!(parse("gpu: {memory: 80}").contains("expected a number with K, M, G or T"));
         assert!(parse("gpu: {memory: 99999999999T}").contains("is no amount of memory"));
