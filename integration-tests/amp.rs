@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use segslurm::checkpoint::Checkpoint;
-use segslurm::config;
 use segslurm::data::{Image, LabelMap};
-use segslurm::dist::Group;
 use segslurm::ops::MemoryFormat;
-use segslurm::runner::Learner;
+use segslurm::testing::checkpoint::Checkpoint;
+use segslurm::testing::config;
+use segslurm::testing::dist::Group;
+use segslurm::testing::runner::Learner;
 use tch::Kind;
 
 use crate::harness::{self, ends_in, exact, steps, text};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Module → floor, read off the groups of `pub mod` lines in `src/lib.rs`.
+/// Module → floor, read off the groups of `mod` lines in `src/lib.rs`.
 fn floors(root: &Path) -> BTreeMap<String, u32> {
     let text = fs::read_to_string(root.join("src/lib.rs")).expect("src/lib.rs");
     let mut floors = BTreeMap::new();
@@ -12,7 +12,7 @@ fn floors(root: &Path) -> BTreeMap<String, u32> {
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("// Floor ") {
             floor = rest.split(':').next().and_then(|number| number.parse().ok());
-        } else if let Some(name) = line.strip_prefix("pub mod ").and_then(|rest| rest.strip_suffix(';')) {
+        } else if let Some(name) = line.trim_start_matches("pub ").strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')) {
             floors.insert(name.to_owned(), floor.unwrap_or_else(|| panic!("`{name}` stands before the first floor")));
         }
     }

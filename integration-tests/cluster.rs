@@ -189,7 +189,7 @@ fn host_lists_expand_as_scontrol_expands_them() {
     let answers: Vec<&[&str]> = lines.split(|line| *line == "@").collect();
     assert_eq!(answers.len(), lists.len() + 1, "an answer to each list, seed {seed}: {}", text(&output.stderr));
     for (list, answer) in lists.iter().zip(answers) {
-        let ours = segslurm::slurm::hostlist::expand(list).unwrap_or_else(|error| panic!("{error}, seed {seed}"));
+        let ours = segslurm::testing::slurm::hostlist::expand(list).unwrap_or_else(|error| panic!("{error}, seed {seed}"));
         assert_eq!(ours, answer, "{list}, seed {seed}");
     }
 }

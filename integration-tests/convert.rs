@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use segslurm::checkpoint::Checkpoint;
+use segslurm::testing::checkpoint::Checkpoint;
 
 use crate::harness::{self, CONFIG, dataset, ends_in, segslurm, small, text};
 

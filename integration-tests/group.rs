@@ -1,8 +1,8 @@
 //! What two ranks compute together, inside the library: each test starts itself again, once a rank, over real Gloo.
 
 use burn::tensor::{Device, Tensor};
-use segslurm::dist::{Group, Reduce};
 use segslurm::ops::{self, Activation, BatchNorm, MemoryFormat, batch_norm};
+use segslurm::testing::dist::{Group, Reduce};
 use tch::Kind;
 
 use crate::two_ranks::on_two_ranks;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use segslurm::checkpoint::Checkpoint;
+use segslurm::testing::checkpoint::Checkpoint;
 
 use crate::harness::{self, dataset, ends_in, exact, segslurm, small, steps, text};
 use crate::ranks::{outcome, start, wait_for_steps};

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
-use segslurm::checkpoint::{Fit, StateDict, load_into};
 use segslurm::data::{Batch, Image, LabelMap, Meta, Sample};
-use segslurm::dist::Group;
 use segslurm::models::{Forward, Pixels, Segmentor, SegmentorConfig};
 use segslurm::ops::MemoryFormat;
-use segslurm::optim::OptimWrapperConfig;
-use segslurm::runner::Learner;
+use segslurm::testing::checkpoint::{Fit, StateDict, load_into};
+use segslurm::testing::dist::Group;
+use segslurm::testing::optim::OptimWrapperConfig;
+use segslurm::testing::runner::Learner;
 
 /// The CPU: what other machines measured came from there.
 pub(crate) fn cpu() -> Device {
@@ -53,7 +53,7 @@ pub(crate) fn learner(model: &SegmentorConfig, wrapper: &OptimWrapperConfig, sta
 /// Fills a model; names that only one side has are a difference.
 pub(crate) fn load(segmentor: &Segmentor, state: &StateDict) {
     let report = load_into(&segmentor.weights(), state, Fit::Exact).expect("the weights fit");
-    assert_eq!(report, segslurm::checkpoint::Report::default());
+    assert_eq!(report, segslurm::testing::checkpoint::Report::default());
 }
 
 /// The gradient of every parameter that gets one, from one batch, without an update. Running statistics move.

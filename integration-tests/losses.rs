@@ -1,12 +1,12 @@
 //! What a step says of its losses, and when.
 
-use segslurm::config;
 use segslurm::data::{Batch, Image, LabelMap};
-use segslurm::dist::Group;
-use segslurm::exit::Exit;
-use segslurm::experiment::Experiment;
 use segslurm::ops::MemoryFormat;
-use segslurm::runner::Learner;
+use segslurm::testing::config;
+use segslurm::testing::dist::Group;
+use segslurm::testing::exit::Exit;
+use segslurm::testing::experiment::Experiment;
+use segslurm::testing::runner::Learner;
 use segslurm::weights::Role;
 
 use crate::harness::CONFIG;

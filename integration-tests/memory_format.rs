@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use segslurm::checkpoint::Checkpoint;
+use segslurm::testing::checkpoint::Checkpoint;
 
 use crate::harness::{self, ends_in, steps};
 use crate::ranks::{dist_train, loss};

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use segslurm::config;
-use segslurm::experiment::Experiment;
+use segslurm::testing::config;
+use segslurm::testing::experiment::Experiment;
 
 use crate::harness::{self, Steps, ends_in, exact, skip, steps, text};
 use crate::learning::cpu;

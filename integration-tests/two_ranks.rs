@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use segslurm::dist::{Accelerator, Backend, DistConfig, Group, Launched, Launcher, join};
+use segslurm::testing::dist::{Accelerator, Backend, DistConfig, Group, Launched, Launcher, join};
 
 use crate::harness::{free_port, text};
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # On a machine with a GPU: the GPU's numbers against the CPU's, steps in which waiting for the device is forbidden, NCCL, whole runs of
-# the program, and PSPNet-R50 at 512x1024 beside mmsegmentation's model. Every part runs, whatever became of those before it; the
-# exit code is 1 if one failed.
+# the program, and PSPNet-R50 at 512x1024 beside mmsegmentation's model. The most important comes first, and whatever became of a part,
+# the next one runs, until MINUTES (8) are over: what was not reached then is named. A table of all comes last; the exit code is 1 if
+# anything failed or was not reached.
 #
 # What is checked is the kit of `make gpu-kit`, in whose folder or beside which this is started (then PyTorch's own libraries are
 # used), else a build made here.
@@ -34,18 +35,32 @@ else
     segslurm=$PWD/target/cuda/release/segslurm bench=$PWD/target/cuda/release/bench
 fi
 
-failed=()
+failed=() table=()
+# Seconds left; each part gets at most what is left, and 10 of them are for the end.
+left() { echo $((60 * ${MINUTES:-8} - 10 - SECONDS)); }
+# told NAME VERDICT SECONDS: a line now, and again in the table at the end.
+told() {
+    local line
+    line=$(printf '%-28s %-12s %4d s' "$1" "$2" "$3")
+    echo "$line"
+    table+=("$line")
+    [ "$2" = passes ] || failed+=("$1")
+}
 # check NAME SECONDS COMMAND...: runs it, and says how it went.
 check() {
     local name=$1 seconds=$2 started=$SECONDS code=0
     shift 2
+    if [ "$(left)" -le 0 ]; then
+        told "$name" "NOT REACHED" 0
+        return 1
+    fi
+    [ "$seconds" -le "$(left)" ] || seconds=$(left)
     if [ "$(type -t "$1")" = function ]; then "$@"; else timeout "$seconds" "$@"; fi >"$out/$name.txt" 2>&1 || code=$?
     if [ $code = 0 ]; then
-        printf '%-28s passes  %3d s\n' "$name" $((SECONDS - started))
+        told "$name" passes $((SECONDS - started))
     else
-        printf '%-28s FAILS   %3d s, exit code %d; its last lines:\n' "$name" $((SECONDS - started)) "$code"
+        told "$name" "FAILS ($code)" $((SECONDS - started))
         tail -n 12 "$out/$name.txt" | cut -c1-400 | sed 's/^/    /'
-        failed+=("$name")
     fi
     return $code
 }
@@ -114,7 +129,7 @@ memory() {
 # Peak memory of the card, sampled: what nvidia-smi says of the whole card, so nobody else should use it.
 measured() {
     local peak=0 used
-    timeout 100 "$@" >"$work/out.json" 2>"$work/err.txt" &
+    timeout "$(($(left) < 100 ? $(left) : 100))" "$@" >"$work/out.json" 2>"$work/err.txt" &
     local process=$!
     while kill -0 $process 2>/dev/null; do
         used=$(nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits | head -n 1)
@@ -137,6 +152,10 @@ PY
 row() {
     local name=$1 batch=$2 mode=$3 peak speed share kernels launches format
     shift 3
+    if [ "$(left)" -lt 20 ]; then
+        told "speed-$name-$batch-$mode" "NOT REACHED" 0
+        return
+    fi
     if ! peak=$(measured "$@"); then
         printf '%-10s %5s %-20s failed: %s\n' "$name" "$batch" "$mode" "$(tail -n 1 "$work/err.txt" | cut -c1-300)"
         cp "$work/err.txt" "$out/speed-$name-$batch-$mode.err"
@@ -166,6 +185,8 @@ for part in "${@:-operations runs memory speed}"; do
     for each in $part; do "$each"; done
 done
 echo
+printf '%s\n' "${table[@]}"
+echo "$SECONDS s in all"
 if [ ${#failed[@]} -gt 0 ]; then
     echo "failed: ${failed[*]}"
     exit 1

@@ -9,12 +9,12 @@ const QUOTED: usize = 160;
 const LINE: usize = 1200;
 
 /// A value in quotes, as `{:?}` shows it, the middle of a long one left out.
-pub fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     format!("{:?}", shortened(text, QUOTED))
 }
 
 /// A message on one line, the middle of a long one left out.
-pub fn line(text: &str) -> String {
+pub(crate) fn line(text: &str) -> String {
     let mut line = String::with_capacity(text.len().min(4 * LINE));
     for character in shortened(text, LINE).chars() {
         match character {

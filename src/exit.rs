@@ -129,7 +129,7 @@ impl<E: Exits> From<E> for Failure {
 }
 
 /// Says of a result what was being done.
-pub trait Within<T> {
+pub(crate) trait Within<T> {
     fn within(self, what: impl Display) -> Result<T, Failure>;
 }
 

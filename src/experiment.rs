@@ -26,13 +26,14 @@ use crate::metrics::IoUMetricConfig;
 use crate::models::SegmentorConfig;
 use crate::optim::{OptimWrapperConfig, ParamSchedulerConfig};
 
-pub use environment::{Compile, CustomImports, EnvConfig, MemoryFormatChoice, MpConfig, Randomness};
-pub use hooks::{
+pub(crate) use environment::{Compile, CustomImports, Randomness};
+pub use environment::{EnvConfig, MemoryFormatChoice};
+pub(crate) use hooks::{
     CheckpointHook, CheckpointSlot, CustomHook, DefaultHooks, EarlyStoppingHook, EmaHook, EmaType, LoggerHook, LoggerSlot,
     NameTemplate, PublishedKey, Rule, SegVisualizationHook, VisualizationSlot,
 };
-pub use loops::{EpochBased, IterBased, Milestone, TestLoopConfig, TrainLoopConfig, ValLoopConfig};
-pub use visualizer::{LogProcessor, LogProcessorType, SegLocalVisualizer, VisualizerConfig};
+pub(crate) use loops::{EpochBased, IterBased, Milestone, TestLoopConfig, TrainLoopConfig, ValLoopConfig};
+pub(crate) use visualizer::{LogProcessor, SegLocalVisualizer, VisualizerConfig};
 
 /// The typed root: one field for each top-level key of an mmseg config.
 #[derive(Debug, Clone, Deserialize)]

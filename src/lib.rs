@@ -7,23 +7,23 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 // Floor 0: what every error ends in, and what the program finds beside itself.
-pub mod excerpt;
-pub mod exit;
-pub mod shipped;
-pub mod text;
-pub mod variables;
+mod excerpt;
+mod exit;
+mod shipped;
+mod text;
+mod variables;
 
 // Floor 1: languages. No tensors, no siblings.
-pub mod config;
-pub mod port;
-pub mod rundir;
-pub mod slurm;
-pub mod terminal;
+mod config;
+mod port;
+mod rundir;
+mod slurm;
+mod terminal;
 
 // Floor 2: processes that talk, to each other and to people.
-pub mod dist;
-pub mod lock;
-pub mod logging;
+mod dist;
+mod lock;
+mod logging;
 
 // Floor 3: fast paths for Burn.
 pub mod ops;
@@ -32,29 +32,31 @@ pub mod ops;
 pub mod weights;
 
 // Floor 5: parts that never meet.
-pub mod checkpoint;
+mod checkpoint;
 pub mod data;
-pub mod ddp;
-pub mod metrics;
+mod ddp;
+mod metrics;
 pub mod models;
-pub mod optim;
-pub mod visualization;
+mod optim;
+mod visualization;
 
 // Floor 6: the whole as a type.
-pub mod experiment;
+mod experiment;
 
 // Floor 7: time.
-pub mod runner;
+mod runner;
 
 // Floor 8: processes.
-pub mod launch;
-pub mod worker;
+mod launch;
+mod worker;
 
 // Floor 9: the command line.
-pub mod cli;
+mod cli;
 
-// Floor 10: the door for components of one's own.
-pub mod program;
+// Floor 10: the door for components of one's own, and for tests.
+mod program;
+#[doc(hidden)]
+pub mod testing;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -38,7 +38,7 @@ const ATTEMPTS: usize = 40;
 
 /// Who holds a folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
+pub(crate) struct Holder {
     /// Tells this hold from every other one.
     nonce: String,
     user: String,
@@ -76,7 +76,7 @@ impl fmt::Display for Holder {
 
 /// Why a folder was not taken.
 #[derive(Debug, thiserror::Error)]
-pub enum LockError {
+pub(crate) enum LockError {
     #[error(
         "the folder {} is in use by another training ({by}); two trainings cannot share one: give this one another folder ({flag}), or \
          stop the other and go on with --resume; if it is certain that nothing runs any more, remove {}",
@@ -106,7 +106,7 @@ enum Verdict {
 
 impl Holder {
     /// This process, in this Slurm job.
-    pub fn this_process(job: Option<&Job>, cluster: Option<String>) -> Self {
+    pub(crate) fn this_process(job: Option<&Job>, cluster: Option<String>) -> Self {
         let read = |path: &str| fs::read_to_string(path).map(|it| it.trim().to_owned()).unwrap_or_default();
         let user = User::from_uid(Uid::current()).ok().flatten().map_or_else(|| Uid::current().to_string(), |it| it.name);
         let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
@@ -173,7 +173,7 @@ fn process_began(pid: u32) -> Option<u64> {
 
 /// A folder held for this training; given back when dropped.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     folder: PathBuf,
     own: Holder,
     /// The holder whose lock was replaced, and how it is known that it is dead.
@@ -184,7 +184,7 @@ pub struct Lock {
 
 impl Lock {
     /// Takes a folder, which is there, for `own`. `flag` is how another folder would be chosen.
-    pub fn take(folder: &Path, own: &Holder, flag: &'static str) -> Result<Self, LockError> {
+    pub(crate) fn take(folder: &Path, own: &Holder, flag: &'static str) -> Result<Self, LockError> {
         let path = folder.join(NAME);
         let held = |by: String| LockError::Held { folder: folder.to_owned(), by, flag };
         let replaced = match take(&path, own, 0).map_err(|source| LockError::Write { path: path.clone(), source })? {
@@ -219,7 +219,7 @@ impl Lock {
     }
 
     /// Whether the folder is still held: a process that was stopped for minutes may find another one in its place.
-    pub fn confirm(&self) -> Result<(), LockError> {
+    pub(crate) fn confirm(&self) -> Result<(), LockError> {
         match read(&self.path()) {
             Ok(Some(holder)) if holder.nonce == self.own.nonce => Ok(()),
             Ok(Some(holder)) => Err(LockError::Lost { folder: self.folder.clone(), by: holder.to_string() }),

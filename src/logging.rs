@@ -121,7 +121,7 @@ fn filter(text: &str) -> Result<EnvFilter, Failure> {
 
 /// The terminal of this process and the log file that may be opened later, once the work dir is known.
 #[derive(Debug, Clone)]
-pub struct Console {
+pub(crate) struct Console {
     progress: MultiProgress,
     file: Arc<Mutex<Option<File>>>,
     speaks: bool,
@@ -130,7 +130,7 @@ pub struct Console {
 impl Console {
     /// Starts logging. `speaks` is whether this process writes to the terminal (rank 0 does); `level` is the config's
     /// `log_level`, which `asked` (`SEGSLURM_LOG`) overrides where it says anything.
-    pub fn start(level: LogLevel, asked: Option<&str>, speaks: bool) -> Result<Self, Failure> {
+    pub(crate) fn start(level: LogLevel, asked: Option<&str>, speaks: bool) -> Result<Self, Failure> {
         let console = Self { progress: MultiProgress::new(), file: Arc::default(), speaks };
         let filter = match asked.filter(|it| !it.trim().is_empty()) {
             Some(asked) => filter(asked)?,
@@ -143,7 +143,7 @@ impl Console {
     }
 
     /// Log lines go into this file too, from now on.
-    pub fn also_to(&self, path: &Path) -> Result<(), Failure> {
+    pub(crate) fn also_to(&self, path: &Path) -> Result<(), Failure> {
         let open = File::options().create(true).append(true).open(path);
         let file = open
             .map_err(|error| Failure::new(Exit::CannotWrite, format!("cannot write the log file {}: {error}", path.display())))?;
@@ -154,7 +154,7 @@ impl Console {
     }
 
     /// Writes the error that ends this process into the log file; the terminal gets it from whoever ends the process.
-    pub fn keep(&self, failure: &Failure) {
+    pub(crate) fn keep(&self, failure: &Failure) {
         let line = line_start("ERROR").map(|start| format!("{start}{failure}\n")).unwrap_or_default();
         if let Ok(mut file) = self.file.lock()
             && let Some(file) = file.as_mut()
@@ -164,14 +164,14 @@ impl Console {
     }
 
     /// Where progress bars are drawn, and `None` where nobody would see them.
-    pub fn bars(&self) -> Option<&MultiProgress> {
+    pub(crate) fn bars(&self) -> Option<&MultiProgress> {
         (self.speaks && io::stderr().is_terminal()).then_some(&self.progress)
     }
 }
 
 /// One log line on its way out: collected, then written in one piece.
 #[derive(Debug)]
-pub struct Outgoing {
+pub(crate) struct Outgoing {
     console: Console,
     line: Vec<u8>,
 }

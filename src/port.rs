@@ -6,7 +6,7 @@ use std::fmt;
 use crate::variables::{VariableError, Variables, number};
 
 /// The port that torch, mmengine and most scripts meet at.
-pub const USUAL: Port = Port { number: 29500, origin: Origin::Usual };
+pub(crate) const USUAL: Port = Port { number: 29500, origin: Origin::Usual };
 
 /// A port and who chose it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,10 +55,9 @@ impl Port {
     /// What to say where a choice was overruled.
     pub fn remark(&self) -> Option<String> {
         match self.origin {
-            Origin::ConfigOver(name) => Some(format!(
-                "the ranks meet at port {}, set by {}: {name} is not looked at",
-                self.number, self.origin
-            )),
+            Origin::ConfigOver(name) => {
+                Some(format!("the ranks meet at port {}, set by {}: {name} is not looked at", self.number, self.origin))
+            }
             _ => None,
         }
     }

@@ -32,14 +32,14 @@ use crate::exit::{Exit, Failure};
 
 /// One start of a training or a test: the work dir and the time stamp that names this start.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunDir {
+pub(crate) struct RunDir {
     work_dir: PathBuf,
     stamp: String,
 }
 
 impl RunDir {
     /// The work dir of a config: the flag, else the config's `work_dir`, else `work_dirs/<config name>`.
-    pub fn choose(flag: Option<&Path>, config_value: Option<&Path>, config_file: &Path) -> PathBuf {
+    pub(crate) fn choose(flag: Option<&Path>, config_value: Option<&Path>, config_file: &Path) -> PathBuf {
         flag.or(config_value).map_or_else(
             || {
                 let name = config_file.file_stem().unwrap_or(config_file.as_os_str());
@@ -50,17 +50,17 @@ impl RunDir {
     }
 
     /// Where a launcher of several ranks puts what they print.
-    pub fn output(work_dir: &Path, stamp: &str) -> PathBuf {
+    pub(crate) fn output(work_dir: &Path, stamp: &str) -> PathBuf {
         work_dir.join(format!("launch_{stamp}"))
     }
 
     /// Where the logs of Slurm jobs go, one file a job.
-    pub fn job_logs(work_dir: &Path) -> PathBuf {
+    pub(crate) fn job_logs(work_dir: &Path) -> PathBuf {
         work_dir.join("slurm")
     }
 
     /// Makes the folders of a start, which are nobody else's; an error says which folder cannot be written and why.
-    pub fn create(work_dir: &Path, stamp: &str) -> Result<Self, Failure> {
+    pub(crate) fn create(work_dir: &Path, stamp: &str) -> Result<Self, Failure> {
         // A folder that is there may still refuse new files; the work dir itself takes the checkpoints.
         writable(work_dir, "the work dir", "choose another with --work-dir or change its permissions")?;
         let stamp = claim(work_dir, stamp).map_err(|error| unwritable(work_dir, &error))?;
@@ -68,54 +68,50 @@ impl RunDir {
     }
 
     /// The folders of a start that another rank made; they are made here too where the work dir is not shared.
-    pub fn join(work_dir: &Path, stamp: &str) -> Result<Self, Failure> {
+    pub(crate) fn join(work_dir: &Path, stamp: &str) -> Result<Self, Failure> {
         let run = Self { work_dir: work_dir.to_owned(), stamp: stamp.to_owned() };
         fs::create_dir_all(run.vis_data()).map_err(|error| unwritable(work_dir, &error))?;
         Ok(run)
     }
 
     /// What names this start among all of the work dir's.
-    pub fn stamp(&self) -> &str {
+    pub(crate) fn stamp(&self) -> &str {
         &self.stamp
     }
 
-    pub fn work_dir(&self) -> &Path {
+    pub(crate) fn work_dir(&self) -> &Path {
         &self.work_dir
     }
 
     /// The folder of this start.
-    pub fn dir(&self) -> PathBuf {
+    pub(crate) fn dir(&self) -> PathBuf {
         self.work_dir.join(&self.stamp)
     }
 
-    pub fn vis_data(&self) -> PathBuf {
+    pub(crate) fn vis_data(&self) -> PathBuf {
         self.dir().join("vis_data")
     }
 
-    pub fn scalars(&self) -> PathBuf {
-        self.vis_data().join("scalars.json")
-    }
-
     /// The log file of a rank; rank 0's has no suffix.
-    pub fn log(&self, rank: usize) -> PathBuf {
+    pub(crate) fn log(&self, rank: usize) -> PathBuf {
         let suffix = if rank == 0 { String::new() } else { format!("_rank{rank}") };
         self.dir().join(format!("{}{suffix}.log", self.stamp))
     }
 
     /// Where a test writes its metrics.
-    pub fn metrics(&self) -> PathBuf {
+    pub(crate) fn metrics(&self) -> PathBuf {
         self.dir().join(format!("{}.json", self.stamp))
     }
 
     /// Where painted pictures go: an absolute folder as it is, a relative one inside this start's folder, as mmseg does.
-    pub fn show_dir(&self, asked: &Path) -> PathBuf {
+    pub(crate) fn show_dir(&self, asked: &Path) -> PathBuf {
         self.dir().join(asked)
     }
 }
 
 /// Where a run's checkpoints lie: in its work dir, or in a folder of the work dir's name in `out_dir`, as mmengine has it, so that
 /// several work dirs can name one.
-pub fn checkpoints(work_dir: &Path, out_dir: Option<&Path>) -> PathBuf {
+pub(crate) fn checkpoints(work_dir: &Path, out_dir: Option<&Path>) -> PathBuf {
     let Some(out_dir) = out_dir else { return work_dir.to_owned() };
     let whole = fs::canonicalize(work_dir).or_else(|_| std::path::absolute(work_dir)).unwrap_or_else(|_| work_dir.to_owned());
     whole.file_name().map_or_else(|| out_dir.to_owned(), |name| out_dir.join(name))
@@ -131,7 +127,7 @@ fn unwritable(work_dir: &Path, error: &io::Error) -> Failure {
 
 /// Makes a folder that a run writes into later, and proves that it takes files. `what` it is and what to do otherwise is said in
 /// the error.
-pub fn writable(folder: &Path, what: &str, otherwise: &str) -> Result<(), Failure> {
+pub(crate) fn writable(folder: &Path, what: &str, otherwise: &str) -> Result<(), Failure> {
     let proof = fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder));
     proof.map(drop).map_err(|error| {
         Failure::new(Exit::CannotWrite, format!("cannot write {what} {}: {error}; {otherwise}", folder.display()))
@@ -139,7 +135,7 @@ pub fn writable(folder: &Path, what: &str, otherwise: &str) -> Result<(), Failur
 }
 
 /// Makes the folder `name` in `parent`, or `name_1` and so on where that is taken: no two callers get the same.
-pub fn claim(parent: &Path, name: &str) -> io::Result<String> {
+pub(crate) fn claim(parent: &Path, name: &str) -> io::Result<String> {
     fs::create_dir_all(parent)?;
     let names = (0..).map(|count| if count == 0 { name.to_owned() } else { format!("{name}_{count}") });
     for name in names {
@@ -152,7 +148,7 @@ pub fn claim(parent: &Path, name: &str) -> io::Result<String> {
 }
 
 /// The way to `path`, whose folder exists, from the folder `from`.
-pub fn relative(path: &Path, from: &Path) -> io::Result<PathBuf> {
+pub(crate) fn relative(path: &Path, from: &Path) -> io::Result<PathBuf> {
     if let Ok(below) = path.strip_prefix(from) {
         return Ok(below.to_owned());
     }
@@ -166,7 +162,7 @@ pub fn relative(path: &Path, from: &Path) -> io::Result<PathBuf> {
 }
 
 /// The local time as mmengine stamps its folders, `20260131_235959`.
-pub fn stamp_now() -> String {
+pub(crate) fn stamp_now() -> String {
     now().format(format_description!("[year][month][day]_[hour][minute][second]")).unwrap_or_default()
 }
 
@@ -180,13 +176,13 @@ const UNFINISHED: &str = ".writing-";
 
 /// A file in `folder` that is gone when it is dropped, to be written and then persisted under its name. Others may read it as
 /// far as the umask lets them.
-pub fn unfinished(folder: &Path) -> io::Result<NamedTempFile> {
+pub(crate) fn unfinished(folder: &Path) -> io::Result<NamedTempFile> {
     tempfile::Builder::new().prefix(UNFINISHED).permissions(fs::Permissions::from_mode(0o666)).tempfile_in(folder)
 }
 
 /// Removes the parts of files that killed processes left in `folder`: those in which nothing was written for an hour, since a
 /// younger one may be growing right now. Returns how many.
-pub fn sweep(folder: &Path) -> io::Result<usize> {
+pub(crate) fn sweep(folder: &Path) -> io::Result<usize> {
     let hour = Duration::from_hours(1);
     let mut removed = 0;
     for entry in fs::read_dir(folder)? {
@@ -201,7 +197,7 @@ pub fn sweep(folder: &Path) -> io::Result<usize> {
 }
 
 /// Writes a file so that a reader sees the old contents or the new ones, never a part: a temporary file beside it, fsync, rename.
-pub fn write_atomically(path: &Path, contents: &[u8]) -> io::Result<()> {
+pub(crate) fn write_atomically(path: &Path, contents: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = unfinished(folder)?;
     file.write_all(contents)?;

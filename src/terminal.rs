@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Write};
 use crate::exit::{Exit, Failure};
 
 /// Writes `text` to standard output as it is. A reader who has seen enough is no failure; a full disk behind a redirection is.
-pub fn print(text: impl Display) -> Result<(), Failure> {
+pub(crate) fn print(text: impl Display) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match write!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
@@ -18,6 +18,6 @@ pub fn print(text: impl Display) -> Result<(), Failure> {
 }
 
 /// Writes a line to standard error, where it can be written.
-pub fn note(line: impl Display) {
+pub(crate) fn note(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }

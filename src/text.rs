@@ -6,14 +6,14 @@ const MARK: &[u8] = b"\xef\xbb\xbf";
 /// Text that is not UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("it is not UTF-8 at line {line} ({guess}); save it as UTF-8")]
-pub struct NotUtf8 {
+pub(crate) struct NotUtf8 {
     /// Counted from 1.
     pub line: usize,
     pub guess: &'static str,
 }
 
 /// The text of a file, without its byte order mark.
-pub fn decode(bytes: &[u8]) -> Result<&str, NotUtf8> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<&str, NotUtf8> {
     let bytes = without_mark(bytes);
     if let Some(guess) = wide(bytes) {
         return Err(NotUtf8 { line: 1, guess });
@@ -25,12 +25,12 @@ pub fn decode(bytes: &[u8]) -> Result<&str, NotUtf8> {
 }
 
 /// Bytes without the mark that Windows puts before UTF-8.
-pub fn without_mark(bytes: &[u8]) -> &[u8] {
+pub(crate) fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(MARK).unwrap_or(bytes)
 }
 
 /// Whether bytes are UTF-16 or UTF-32: such a text has marks, or a zero byte beside every plain letter.
-pub fn wide(bytes: &[u8]) -> Option<&'static str> {
+pub(crate) fn wide(bytes: &[u8]) -> Option<&'static str> {
     let start = &bytes[..bytes.len().min(512)];
     let zeros = start.split(|it| *it == 0).count() - 1;
     let marked = start.starts_with(&[0xff, 0xfe]) || start.starts_with(&[0xfe, 0xff]);
@@ -38,7 +38,7 @@ pub fn wide(bytes: &[u8]) -> Option<&'static str> {
 }
 
 /// What the bytes of a text most likely are, that are not UTF-8.
-pub fn guess(bytes: &[u8]) -> &'static str {
+pub(crate) fn guess(bytes: &[u8]) -> &'static str {
     let (mut pairs, mut alone) = (0, 0);
     let mut rest = bytes;
     while let [first, after @ ..] = rest {

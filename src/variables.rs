@@ -7,7 +7,7 @@ use crate::excerpt::quoted;
 use crate::exit::{Exit, Exits};
 
 /// Reads one environment variable.
-pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub(crate) type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// A variable that is no number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,12 +24,12 @@ impl Exits for VariableError {
 }
 
 /// The text of a variable, without blanks around it.
-pub fn text(variables: Variables<'_>, name: &str) -> Option<String> {
+pub(crate) fn text(variables: Variables<'_>, name: &str) -> Option<String> {
     variables(name).map(|it| it.trim().to_owned()).filter(|it| !it.is_empty())
 }
 
 /// The number in a variable; one that `T` cannot hold is none.
-pub fn number<T: FromStr>(variables: Variables<'_>, name: &str) -> Result<Option<T>, VariableError> {
+pub(crate) fn number<T: FromStr>(variables: Variables<'_>, name: &str) -> Result<Option<T>, VariableError> {
     let Some(text) = text(variables, name) else { return Ok(None) };
     let digits = text.bytes().all(|it| it.is_ascii_digit());
     let number = digits.then(|| text.parse().ok()).flatten();

@@ -1,13 +1,13 @@
 //! Painted pictures: label maps in their palette, laid over the image.
 
 /// mmseg's default weight of the colours against the image.
-pub const ALPHA: f64 = 0.8;
+pub(crate) const ALPHA: f64 = 0.8;
 
 /// Lays `labels` over an image: each pixel is `alpha` of its class's colour and the rest of the image. Pixels whose label has no
 /// colour (255, say) stay as they are.
 ///
 /// `image` is `[height, width, 3]` in BGR, as the readers give it; the result is RGB, of the same size.
-pub fn overlay(image: &[u8], labels: &[u8], palette: &[[u8; 3]], alpha: f64) -> Vec<u8> {
+pub(crate) fn overlay(image: &[u8], labels: &[u8], palette: &[[u8; 3]], alpha: f64) -> Vec<u8> {
     debug_assert_eq!(image.len(), 3 * labels.len());
     let mut painted = Vec::with_capacity(image.len());
     for (pixel, &label) in image.chunks_exact(3).zip(labels) {
@@ -23,13 +23,13 @@ pub fn overlay(image: &[u8], labels: &[u8], palette: &[[u8; 3]], alpha: f64) -> 
 }
 
 /// Two RGB pictures of the same height, side by side.
-pub fn beside(left: &[u8], right: &[u8], width: usize) -> Vec<u8> {
+pub(crate) fn beside(left: &[u8], right: &[u8], width: usize) -> Vec<u8> {
     let rows = left.chunks_exact(3 * width).zip(right.chunks_exact(3 * width));
     rows.flat_map(|(left, right)| left.iter().chain(right).copied()).collect()
 }
 
 /// A PNG of RGB pixels (`colours` 3) or of one byte a pixel (`colours` 1).
-pub fn png(pixels: &[u8], width: usize, height: usize, colours: usize) -> Result<Vec<u8>, png::EncodingError> {
+pub(crate) fn png(pixels: &[u8], width: usize, height: usize, colours: usize) -> Result<Vec<u8>, png::EncodingError> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, width as u32, height as u32);
     encoder.set_color(if colours == 3 { png::ColorType::Rgb } else { png::ColorType::Grayscale });

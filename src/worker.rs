@@ -21,7 +21,7 @@ use crate::variables::Variables;
 
 /// What a rank was asked to do, and by whom it was started.
 #[derive(Debug, Clone)]
-pub struct Task {
+pub(crate) struct Task {
     pub config: PathBuf,
     /// `--cfg-options`, with those that other flags stand for.
     pub overrides: Vec<String>,
@@ -31,7 +31,7 @@ pub struct Task {
 }
 
 /// Trains as one rank.
-pub fn train(task: &Task, variables: Variables) -> Result<Exit, Failure> {
+pub(crate) fn train(task: &Task, variables: Variables) -> Result<Exit, Failure> {
     dist::tether(variables)?;
     let interrupt = Interrupt::listen().map_err(|error| Failure::fault(format!("cannot listen to signals: {error}")))?;
     let config = Experiment::load_config(&task.config, &task.overrides)?;
@@ -46,7 +46,7 @@ pub fn train(task: &Task, variables: Variables) -> Result<Exit, Failure> {
 }
 
 /// Tests a checkpoint as one rank. Returns where this start's files are, on the rank that writes for all.
-pub fn test(task: &Task, options: &TestOptions, variables: Variables) -> Result<Option<RunDir>, Failure> {
+pub(crate) fn test(task: &Task, options: &TestOptions, variables: Variables) -> Result<Option<RunDir>, Failure> {
     dist::tether(variables)?;
     let config = Experiment::load_config(&task.config, &task.overrides)?;
     // Found before anything is built or made: a wrong path is the most common mistake.
@@ -71,7 +71,7 @@ fn leave<T>(group: &Group, console: &Console, result: Result<T, Failure>) -> Res
 }
 
 /// The config of a task as a type; what is odd in it is noted on standard error.
-pub fn typed(task: &Task) -> Result<Experiment, Failure> {
+pub(crate) fn typed(task: &Task) -> Result<Experiment, Failure> {
     let experiment = Experiment::from_config(&Experiment::load_config(&task.config, &task.overrides)?)?;
     experiment.remarks.iter().for_each(|it| terminal::note(format!("segslurm: {it}")));
     Ok(experiment)

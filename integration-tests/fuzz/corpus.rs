@@ -6,8 +6,8 @@ use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
-use segslurm::checkpoint::{Checkpoint, DatasetMeta};
-use segslurm::config;
+use segslurm::testing::checkpoint::{Checkpoint, DatasetMeta};
+use segslurm::testing::config;
 
 fn lines(text: &str) -> Vec<Vec<u8>> {
     text.lines().map(|line| line.trim().as_bytes().to_vec()).collect()
@@ -49,7 +49,7 @@ fn base(folder: &Path) {
     fs::write(folder.join("base.yaml"), text).expect("writes");
 }
 
-pub fn yaml(folder: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn yaml(folder: &Path) -> Vec<Vec<u8>> {
     base(folder);
     let mut seeds = contents(&files(&configs().join("_base_"), "yaml"));
     seeds.extend(blocks(
@@ -64,7 +64,7 @@ pub fn yaml(folder: &Path) -> Vec<Vec<u8>> {
     seeds
 }
 
-pub fn python(folder: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn python(folder: &Path) -> Vec<Vec<u8>> {
     base(folder);
     let mut seeds = blocks(
         "_base_ = ['base.yaml']\nmodel = dict(backbone=dict(depth=18), _delete_=True)\nnorm = dict(type='BN')\nother = [norm] * 3\n\n\
@@ -86,7 +86,7 @@ pub fn python(folder: &Path) -> Vec<Vec<u8>> {
     seeds
 }
 
-pub fn overrides(folder: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn overrides(folder: &Path) -> Vec<Vec<u8>> {
     base(folder);
     lines(
         "model.backbone.depth=18\nmodel.heads.0.c=3\nlr=1e-4\ncrop_size=256,256\nmodel.backbone.out=[(1,2),[3,4]]\nname='a b'\n\
@@ -98,26 +98,26 @@ pub fn overrides(folder: &Path) -> Vec<Vec<u8>> {
 }
 
 /// Finished configs, as `segslurm config` prints them.
-pub fn experiments(folder: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn experiments(folder: &Path) -> Vec<Vec<u8>> {
     base(folder);
     let all = ["demo", "fcn", "pspnet"].map(|it| files(&configs().join(it), "yaml"));
     let chosen = all.concat().into_iter().step_by(3);
     chosen.map(|path| config::load(&path, &[]).expect("a config of ours").to_yaml().into_bytes()).collect()
 }
 
-pub fn hostlists(_: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn hostlists(_: &Path) -> Vec<Vec<u8>> {
     lines("n1\nn[1-3,7]\nn[001-3]\na[1-2]b[3-4]\ngpu-[001-002]-ib0\ndgx-a-[1-2],login\nn1 n2,,n3\nn[09-10,011]\nn[0-65535]")
 }
 
-pub fn counts(_: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn counts(_: &Path) -> Vec<Vec<u8>> {
     lines("2(x3),1\n4\n1(x2),2,1(x100)")
 }
 
-pub fn times(_: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn times(_: &Path) -> Vec<Vec<u8>> {
     lines("30\n10:30\n1:00:00\n2-0\n1-12:30\n1-12:30:05\nUNLIMITED\ninfinite\n-1")
 }
 
-pub fn slurm_variables(_: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn slurm_variables(_: &Path) -> Vec<Vec<u8>> {
     [
         "DAEMON=slurmstepd: [7.0]\nSLURMD_NODENAME=n1 SLURM_GPUS_ON_NODE=2 SLURM_GTIDS=0,1 SLURM_JOB_ID=7 SLURM_JOB_NAME=pspnet SLURM_JOB_NODELIST=n[1-2] \
          SLURM_LOCALID=1 SLURM_NODEID=0 SLURM_NTASKS=4 SLURM_PROCID=1 SLURM_STEP_ID=0 SLURM_STEP_NODELIST=n[1-2] \
@@ -136,7 +136,7 @@ pub fn slurm_variables(_: &Path) -> Vec<Vec<u8>> {
     .collect()
 }
 
-pub fn launchers(folder: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn launchers(folder: &Path) -> Vec<Vec<u8>> {
     let mut seeds = blocks(
         "RANK=3\nWORLD_SIZE=4\nLOCAL_RANK=1\nLOCAL_WORLD_SIZE=2\nMASTER_ADDR=n1\nMASTER_PORT=29501\nTORCHELASTIC_RUN_ID=x\nTORCHELASTIC_USE_AGENT_STORE=True\n\n\
          RANK=0\nWORLD_SIZE=1\nFLAG=0\nMASTER_ADDR=n1\nSEGSLURM_LISTEN_FD=3\nSEGSLURM_PORT_FROM=nobody\n\n\
@@ -147,7 +147,7 @@ pub fn launchers(folder: &Path) -> Vec<Vec<u8>> {
     seeds
 }
 
-pub fn sites(_: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn sites(_: &Path) -> Vec<Vec<u8>> {
     let mut seeds = blocks(
         "clusters: [big]\ngpu: {dialect: gpus-per-node, type: a100}\naccount: vision\ntime: 1-00:00:00\nsetup: [module load cuda]\nrequeue: false\n\
          ports: 20000-20999\ntemplate: {train: mine.j2}\n\n# nothing\n\nexclusive: true\nslurm: {licenses: 'a:1'}\nprogram: /opt/segslurm\n",
@@ -156,7 +156,7 @@ pub fn sites(_: &Path) -> Vec<Vec<u8>> {
     seeds
 }
 
-pub fn jobs(_: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn jobs(_: &Path) -> Vec<Vec<u8>> {
     blocks(
         "PARTITION=dev\nJOB_NAME=psp\nGPUS=16\nGPUS_PER_NODE=8\nCPUS_PER_TASK=5\nSRUN_ARGS=--comment 'a b'\nSBATCH_TIMELIMIT=1-0\n\n\
          --gpus=12\n--gpus-per-node=8\n--time=2:00:00\n--mem=64G\n--array=0-3%2\n--signal=USR1@60\n--nodelist=n[1-4]\n--exclude=n3\n--requeue\n\n\
@@ -165,7 +165,7 @@ pub fn jobs(_: &Path) -> Vec<Vec<u8>> {
     )
 }
 
-pub fn answers(_: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn answers(_: &Path) -> Vec<Vec<u8>> {
     blocks(
         "12\n\n12;big\n\n*** Welcome ***\nBudget: 1000 h left\n12\n\nSubmitted batch job 7 on cluster big\nHave a nice day\n\n\
          dev|infinite|gpu:8\ndev|infinite|gpu:a100:4(S:0-1),nvme:2\nshort|10:00|(null)\n\nCANCELLED by 1000\n\nRUNNING\n\nPD\n\n\
@@ -176,7 +176,7 @@ pub fn answers(_: &Path) -> Vec<Vec<u8>> {
     )
 }
 
-pub fn messages(_: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn messages(_: &Path) -> Vec<Vec<u8>> {
     blocks(
         "rank 1\nat in all_reduce, its collective number 3, for 2 s\nbye\n\nwhere\nend rank 1 (host n2) died\u{1}  more\nbye\n\nfail out of memory\nhang\n\n\
          {\"error\":null,\"arrivals\":[{\"host\":\"n1\",\"address\":\"127.0.0.1\",\"world\":2,\"gpu\":false},\
@@ -186,7 +186,7 @@ pub fn messages(_: &Path) -> Vec<Vec<u8>> {
     )
 }
 
-pub fn image_lists(_: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn image_lists(_: &Path) -> Vec<Vec<u8>> {
     vec![b"2007_000032\n2007_000039\n".to_vec(), b"aachen/a_000000\r\n  b \n\n../c\n/d\n".to_vec(), "é 漢\n.hidden".into()]
 }
 
@@ -200,7 +200,7 @@ fn example() -> Checkpoint {
     checkpoint
 }
 
-pub fn safetensors(folder: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn safetensors(folder: &Path) -> Vec<Vec<u8>> {
     let path = folder.join("seed.safetensors");
     example().write(&path).expect("writes");
     let ours = fs::read(path).expect("the file");
@@ -209,7 +209,7 @@ pub fn safetensors(folder: &Path) -> Vec<Vec<u8>> {
     std::iter::once(ours).chain(foreign).collect()
 }
 
-pub fn safetensors_heads(_: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn safetensors_heads(_: &Path) -> Vec<Vec<u8>> {
     lines(
         r#"{"w":{"dtype":"F32","shape":[4,4],"data_offsets":[0,64]}}
         {"__metadata__":{"format":"pt"},"a":{"dtype":"I64","shape":[],"data_offsets":[0,8]},"b":{"dtype":"BOOL","shape":[7,8],"data_offsets":[8,64]}}
@@ -217,13 +217,13 @@ pub fn safetensors_heads(_: &Path) -> Vec<Vec<u8>> {
     )
 }
 
-pub fn pths(folder: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn pths(folder: &Path) -> Vec<Vec<u8>> {
     let path = folder.join("seed.pth");
     example().write_pth(&path).expect("writes");
     vec![fs::read(path).expect("the file"), archive(&pickles(folder)[0]), pickles(folder)[1].clone()]
 }
 
-pub fn pickles(folder: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn pickles(folder: &Path) -> Vec<Vec<u8>> {
     let path = folder.join("seed.pth");
     example().write_pth(&path).expect("writes");
     let mut zip = zip::ZipArchive::new(fs::File::open(path).expect("the file")).expect("an archive");
@@ -237,7 +237,7 @@ pub fn pickles(folder: &Path) -> Vec<Vec<u8>> {
 }
 
 /// What `torch.save` makes around a pickle.
-pub fn archive(pickle: &[u8]) -> Vec<u8> {
+pub(crate) fn archive(pickle: &[u8]) -> Vec<u8> {
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     for (name, content) in [
@@ -251,7 +251,7 @@ pub fn archive(pickle: &[u8]) -> Vec<u8> {
     zip.finish().expect("an archive in memory").into_inner()
 }
 
-pub fn pngs(_: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn pngs(_: &Path) -> Vec<Vec<u8>> {
     use png::BitDepth::{Eight, Four, One, Sixteen, Two};
     use png::ColorType::{Grayscale, GrayscaleAlpha, Indexed, Rgb, Rgba};
     let kinds = [
@@ -287,7 +287,7 @@ pub fn pngs(_: &Path) -> Vec<Vec<u8>> {
 }
 
 /// Makes the checksums of a PNG's chunks right, as far as there are chunks.
-pub fn mend_png(bytes: &mut [u8]) {
+pub(crate) fn mend_png(bytes: &mut [u8]) {
     let mut at = 8;
     while let Some(&[a, b, c, d]) = bytes.get(at..at + 4) {
         let end = at + 8 + u32::from_be_bytes([a, b, c, d]) as usize;
@@ -300,7 +300,7 @@ pub fn mend_png(bytes: &mut [u8]) {
     }
 }
 
-pub fn jpegs(_: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn jpegs(_: &Path) -> Vec<Vec<u8>> {
     let exif = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
     let mut seeds = Vec::new();
     for (colours, samples) in [(ColorType::Rgb, 3), (ColorType::Luma, 1), (ColorType::Cmyk, 4), (ColorType::CmykAsYcck, 4)] {
@@ -325,7 +325,7 @@ pub fn jpegs(_: &Path) -> Vec<Vec<u8>> {
 
 /// Of every kind, so that parts of one come into another.
 /// TIFF, BMP and WebP of every kind.
-pub fn whole_pictures(_: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn whole_pictures(_: &Path) -> Vec<Vec<u8>> {
     let cases: serde_json::Value = serde_json::from_str(include_str!("../golden/decoding.json")).expect("golden pictures");
     let cases = cases.as_array().expect("cases").iter();
     let wanted = cases
@@ -334,7 +334,7 @@ pub fn whole_pictures(_: &Path) -> Vec<Vec<u8>> {
     wanted.map(|it| it["file"].as_str().expect("a file").as_bytes().chunks(2).map(byte).collect()).collect()
 }
 
-pub fn pictures(folder: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn pictures(folder: &Path) -> Vec<Vec<u8>> {
     [pngs(folder), jpegs(folder), vec![Vec::new(), b"GIF89a".to_vec(), b"\xff\xd8\xff".to_vec(), b"\x89PNG\r\n\x1a\n".to_vec()]]
         .concat()
 }

@@ -6,7 +6,7 @@ use rand_pcg::Pcg64;
 
 /// What inputs are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub(crate) enum Form {
     /// Words, numbers, brackets, lines.
     Text,
     /// Lengths, offsets, tags.
@@ -92,7 +92,7 @@ const BRACKETS: [(&str, &str); 12] = [
 ];
 
 /// Makes inputs, one after the other.
-pub struct Mutator {
+pub(crate) struct Mutator {
     random: Pcg64,
     form: Form,
     corpus: Vec<Vec<u8>>,
@@ -102,17 +102,17 @@ pub struct Mutator {
 }
 
 impl Mutator {
-    pub fn new(seed: u64, form: Form, corpus: Vec<Vec<u8>>) -> Self {
+    pub(crate) fn new(seed: u64, form: Form, corpus: Vec<Vec<u8>>) -> Self {
         Self { random: Pcg64::seed_from_u64(seed), form, shown: 0, real: corpus.len().min(200), corpus }
     }
 
     /// An input that was answered in a new way: worth more of its kind.
-    pub fn keep(&mut self, input: &[u8]) {
+    pub(crate) fn keep(&mut self, input: &[u8]) {
         self.corpus.push(input.to_vec());
     }
 
     /// The next input, and whether it was changed.
-    pub fn next(&mut self, input: &mut Vec<u8>) -> bool {
+    pub(crate) fn next(&mut self, input: &mut Vec<u8>) -> bool {
         input.clear();
         if self.shown < self.real {
             input.extend(&self.corpus[self.shown]);

@@ -19,7 +19,7 @@ use crate::mutate::Mutator;
 use crate::targets::{Case, Target};
 
 /// The file that holds the input in hand.
-pub const INPUT: &str = "input";
+pub(crate) const INPUT: &str = "input";
 /// What one input may allocate, beside what the process holds already.
 const MEMORY: u64 = 2 << 30;
 /// The stack of the loader's threads, the smallest that parsers run on.
@@ -35,20 +35,20 @@ const KEPT_BYTES: usize = 4 << 10;
 
 /// How far a child came.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Tally {
+pub(crate) struct Tally {
     pub inputs: u64,
     pub kept: u64,
 }
 
 impl Tally {
-    pub fn read(text: &str) -> Self {
+    pub(crate) fn read(text: &str) -> Self {
         let mut numbers = text.split(' ').map(|it| it.parse().unwrap_or(0));
         Self { inputs: numbers.next().unwrap_or(0), kept: numbers.next().unwrap_or(0) }
     }
 }
 
 /// A message without what varies from input to input: numbers and quoted text.
-pub fn shape(message: &str) -> String {
+pub(crate) fn shape(message: &str) -> String {
     let mut shape = String::new();
     let mut quote = None;
     for character in message.chars() {
@@ -88,7 +88,7 @@ fn remember_panics() {
 }
 
 /// Searches until `seconds` are over; without any, as many inputs as the target's short round has.
-pub fn run(target: &'static Target, seed: u64, seconds: f64, scratch: &Path) {
+pub(crate) fn run(target: &'static Target, seed: u64, seconds: f64, scratch: &Path) {
     remember_panics();
     fs::create_dir_all(scratch.join("files")).expect("a folder");
     let scratch = scratch.to_owned();
@@ -188,7 +188,7 @@ fn put(file: &File, input: &[u8], length: &mut usize) {
 }
 
 /// One input again, in this process, as it is.
-pub fn replay(target: &Target, file: &Path) -> ExitCode {
+pub(crate) fn replay(target: &Target, file: &Path) -> ExitCode {
     let folder = tempfile::tempdir().expect("a temporary folder");
     (target.seeds)(folder.path());
     let bytes = fs::read(file).expect("the input");

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use burn::module::Module;
-use segslurm::checkpoint::StateDict;
-use segslurm::config;
 use segslurm::data::{Batch, Raster};
 use segslurm::models::{Forward, Segmentor, SegmentorConfig};
 use segslurm::ops;
-use segslurm::optim::OptimWrapperConfig;
-use segslurm::runner::Learner;
+use segslurm::testing::checkpoint::StateDict;
+use segslurm::testing::config;
+use segslurm::testing::optim::OptimWrapperConfig;
+use segslurm::testing::runner::Learner;
 use serde_json::Value;
 
 use super::{close, golden, noise, number, numbers, parse, squares};
@@ -135,7 +135,7 @@ fn wrong(file: &Path) -> Option<String> {
 
 #[test]
 fn schedules_have_mmengines_rates() {
-    use segslurm::optim::{Horizon, ParamSchedulerConfig, Schedule};
+    use segslurm::testing::optim::{Horizon, ParamSchedulerConfig, Schedule};
     for (name, case) in golden!("schedules.json").as_object().expect("cases") {
         let configs: Vec<ParamSchedulerConfig> = config::parse_str(&case["param_scheduler"].to_string()).expect("schedulers");
         let samples = case["samples"].as_array().expect("samples");

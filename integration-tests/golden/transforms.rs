@@ -1,9 +1,9 @@
 //! Resizing and photometric distortion as OpenCV and mmseg computed them, and mmseg's names of tensors (`transforms.py`).
 
-use segslurm::config;
 use segslurm::data::transform::Distortion;
 use segslurm::data::{Interpolation, LabelMap, Raster, View};
 use segslurm::models::SegmentorConfig;
+use segslurm::testing::config;
 use serde_json::Value;
 
 use super::{bytes, golden, integer, noise, shape};

@@ -23,7 +23,7 @@ fn logits_and_label_maps_are_mmsegs() {
     figures.done();
 }
 
-fn compare(figures: &mut Figures, run: &Value, mode: &str, tensors: &segslurm::checkpoint::StateDict) {
+fn compare(figures: &mut Figures, run: &Value, mode: &str, tensors: &segslurm::testing::checkpoint::StateDict) {
     let (name, size) = (peer::text(&run["model"]), peer::text(&run["run"]));
     let what = |part: &str| format!("{name}, {size}, {mode}: {part}");
     let mut section = peer::yaml(&format!("models/{name}/config.yaml"))["model"].clone();

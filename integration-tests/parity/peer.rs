@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use segslurm::checkpoint::{Checkpoint, StateDict};
-use segslurm::config;
 use segslurm::data::Raster;
+use segslurm::testing::checkpoint::{Checkpoint, StateDict};
+use segslurm::testing::config;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use segslurm::checkpoint::StateDict;
 use segslurm::data::Batch;
-use segslurm::ddp::WrapperConfig;
-use segslurm::dist::Group;
 use segslurm::models::{Forward, SegmentorConfig};
 use segslurm::ops::MemoryFormat;
-use segslurm::optim::OptimWrapperConfig;
-use segslurm::runner::Learner;
+use segslurm::testing::checkpoint::StateDict;
+use segslurm::testing::ddp::WrapperConfig;
+use segslurm::testing::dist::Group;
+use segslurm::testing::optim::OptimWrapperConfig;
+use segslurm::testing::runner::Learner;
 use serde_json::Value;
 
 use crate::learning::{batch, cpu, load, pixels};

@@ -1,6 +1,6 @@
 //! Learning rates at every iteration, beside mmengine's.
 
-use segslurm::optim::{Horizon, ParamSchedulerConfig, Schedule};
+use segslurm::testing::optim::{Horizon, ParamSchedulerConfig, Schedule};
 
 use crate::peer::{self, Figures};
 

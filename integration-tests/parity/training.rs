@@ -1,9 +1,9 @@
 //! Ten steps from mmseg's weights on the same batches: losses, and the first step's gradients and running statistics.
 
-use segslurm::checkpoint::StateDict;
 use segslurm::data::Batch;
 use segslurm::models::SegmentorConfig;
-use segslurm::optim::OptimWrapperConfig;
+use segslurm::testing::checkpoint::StateDict;
+use segslurm::testing::optim::OptimWrapperConfig;
 use serde_json::Value;
 
 use crate::learning::{batch, gradients, learner};

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use segslurm::data::Raster;
 use segslurm::models::{Forward, Geometry, SegmentorConfig};
-use segslurm::optim::OptimWrapperConfig;
+use segslurm::testing::optim::OptimWrapperConfig;
 
 use crate::learning::{batch, cpu, gradients, learner, load, pixels};
 use crate::peer::{self, Figures};

@@ -153,16 +153,6 @@ int segslurm_all_gather(const SegslurmGroup* group, Tensor* input, Tensor* outpu
   });
 }
 
-// `input` has one more dimension in front, of the group's size.
-int segslurm_reduce_scatter(const SegslurmGroup* group, Tensor* input, Tensor* output, int operation, SegslurmWork** out) {
-  return guarded([&] {
-    c10d::ReduceScatterOptions options;
-    options.reduceOp = static_cast<c10d::ReduceOp::RedOpType>(operation);
-    Tensor flat_output = output->view(-1), flat_input = input->view(-1);
-    *out = start(group->backend->_reduce_scatter_base(flat_output, flat_input, options));
-  });
-}
-
 int segslurm_work_wait(const SegslurmWork* work) {
   return guarded([&] { work->work->wait(); });
 }

@@ -122,8 +122,6 @@ int segslurm_all_reduce(const SegslurmGroup* group, at::Tensor* tensor, int oper
 int segslurm_broadcast(const SegslurmGroup* group, at::Tensor* tensor, int root, SegslurmWork** out);
 int segslurm_all_gather(const SegslurmGroup* group, at::Tensor* input, at::Tensor* output, SegslurmWork**
                         out);
-int segslurm_reduce_scatter(const SegslurmGroup* group, at::Tensor* input, at::Tensor* output, int operation,
-                            SegslurmWork** out);
 int segslurm_work_wait(const SegslurmWork* work);
 int segslurm_work_is_completed(const SegslurmWork* work, int* completed);
 void segslurm_work_free(SegslurmWork* work);

@@ -207,20 +207,6 @@ impl ProcessGroup {
         check(unsafe { ffi::segslurm_all_gather(self.raw, raw(&input), raw(&output), &raw mut work) })?;
         Ok(Pending { work: Work(work), tensor: output })
     }
-
-    /// Reduces `[world, …]` over the ranks and gives this rank its `[…]`.
-    pub fn reduce_scatter(&self, tensor: &Tensor, operation: Reduce) -> Result<Pending, NativeError> {
-        let input = tensor.f_contiguous().map_err(told)?;
-        let size = input.size();
-        if size.first() != Some(&self.world) {
-            return Err(NativeError(format!("reduce_scatter over {} ranks expects [{0}, …], got {size:?}", self.world)));
-        }
-        let output = Tensor::f_empty(&size[1..], (input.kind(), input.device())).map_err(told)?;
-        let mut work = null_mut();
-        // SAFETY: as above, for both tensors.
-        check(unsafe { ffi::segslurm_reduce_scatter(self.raw, raw(&input), raw(&output), operation as c_int, &raw mut work) })?;
-        Ok(Pending { work: Work(work), tensor: output })
-    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]

@@ -214,13 +214,6 @@ unsafe extern "C" {
         output: *mut RawTensor,
         out: *mut *mut RawWork,
     ) -> c_int;
-    pub(crate) fn segslurm_reduce_scatter(
-        group: *const RawGroup,
-        input: *mut RawTensor,
-        output: *mut RawTensor,
-        operation: c_int,
-        out: *mut *mut RawWork,
-    ) -> c_int;
     pub(crate) fn segslurm_work_wait(work: *const RawWork) -> c_int;
     pub(crate) fn segslurm_work_is_completed(work: *const RawWork, completed: *mut c_int) -> c_int;
     pub(crate) fn segslurm_work_free(work: *mut RawWork);

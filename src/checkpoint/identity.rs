@@ -55,7 +55,7 @@ impl fmt::Display for RunId {
 
 /// What a work dir is busy with: the run that began or went on last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CurrentRun {
+pub(crate) struct CurrentRun {
     pub id: RunId,
     /// The checkpoint that the run began with, if any.
     pub from: Option<PathBuf>,
@@ -72,7 +72,7 @@ impl CurrentRun {
     }
 
     /// What the work dir says; `None` where nothing began in it yet. What cannot be read is an error of kind `InvalidData`.
-    pub fn load(work_dir: &Path) -> io::Result<Option<Self>> {
+    pub(crate) fn load(work_dir: &Path) -> io::Result<Option<Self>> {
         match fs::read(Self::path(work_dir)) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::from),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -81,7 +81,7 @@ impl CurrentRun {
     }
 
     /// Takes the place of what the work dir said, until a failure before the first step takes it back.
-    pub fn begin(&self, work_dir: &Path) -> io::Result<Beginning> {
+    pub(crate) fn begin(&self, work_dir: &Path) -> io::Result<Beginning> {
         let path = Self::path(work_dir);
         let before = fs::read(&path).ok();
         write_atomically(&path, format!("{:#}\n", serde_json::to_value(self)?).as_bytes())?;
@@ -92,7 +92,7 @@ impl CurrentRun {
 /// A run that has not made a step. Where it ends like this, the work dir says again what it said before: a start that fails over
 /// a wrong path is no run.
 #[derive(Debug)]
-pub struct Beginning {
+pub(crate) struct Beginning {
     path: PathBuf,
     before: Option<Vec<u8>>,
     undone: bool,
@@ -100,7 +100,7 @@ pub struct Beginning {
 
 impl Beginning {
     /// A step is made: the run stays the work dir's.
-    pub fn done(&mut self) {
+    pub(crate) fn done(&mut self) {
         self.undone = false;
     }
 }

@@ -86,7 +86,7 @@ fn foreign(weights: &Weights, state: &StateDict) -> CheckpointError {
 }
 
 /// Names for a message: all where they are few, else how many there are below each prefix.
-pub fn listed(names: &[String]) -> String {
+pub(crate) fn listed(names: &[String]) -> String {
     const FEW: usize = 12;
     if names.len() <= FEW {
         return names.join(", ");

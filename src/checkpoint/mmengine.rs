@@ -13,7 +13,7 @@ use super::{Checkpoint, CheckpointError, Found, StateDict, pth};
 
 /// What a checkpoint of mmengine's says of the training that wrote it, in mmengine's own terms.
 #[derive(Debug)]
-pub struct Training {
+pub(crate) struct Training {
     /// Finished iterations.
     pub iteration: u64,
     /// Finished epochs, as mmengine counted them.
@@ -35,7 +35,7 @@ pub struct Training {
 
 /// The state dict of an optimizer of torch's.
 #[derive(Debug, Default)]
-pub struct Optimizer {
+pub(crate) struct Optimizer {
     pub groups: Vec<Group>,
     /// The state of a parameter by its number, such as `exp_avg`; numbers in it are tensors without dimensions.
     pub state: BTreeMap<usize, StateDict>,
@@ -43,7 +43,7 @@ pub struct Optimizer {
 
 /// A parameter group.
 #[derive(Debug, Default, PartialEq)]
-pub struct Group {
+pub(crate) struct Group {
     pub params: Vec<usize>,
     /// Numbers and switches by their names, such as `lr`, `betas.0`, `nesterov`.
     pub settings: BTreeMap<String, f64>,
@@ -51,14 +51,14 @@ pub struct Group {
 
 /// The loss scale of mixed precision.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Scaler {
+pub(crate) struct Scaler {
     pub scale: f64,
     pub growth_tracker: i64,
 }
 
 /// How far a scheduler of the learning rate is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scheduler {
+pub(crate) struct Scheduler {
     /// Steps since the training began.
     pub steps: i64,
     pub by_epoch: bool,
@@ -66,7 +66,7 @@ pub struct Scheduler {
 
 /// The latest checkpoint of a work dir that mmengine wrote: the one that `last_checkpoint` names, or else, where the folder has
 /// none of ours, the highest of `iter_*.pth` or `epoch_*.pth`. Torn ones are skipped. `None` where the latest is ours or none is there.
-pub fn newest(work_dir: &Path) -> Result<Option<Found>, CheckpointError> {
+pub(crate) fn newest(work_dir: &Path) -> Result<Option<Found>, CheckpointError> {
     let mut skipped = Vec::new();
     for path in candidates(work_dir).map_err(|source| CheckpointError::open(work_dir, source))? {
         match Checkpoint::read(&path) {
@@ -120,7 +120,7 @@ fn candidates(work_dir: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// What a checkpoint says of its training; `None` where it is not one that mmengine, or mmcv before it, wrote in a training.
-pub fn read(path: &Path) -> Result<Option<Training>, CheckpointError> {
+pub(crate) fn read(path: &Path) -> Result<Option<Training>, CheckpointError> {
     if !first_bytes(path)?.starts_with(b"PK") {
         return Ok(None);
     }

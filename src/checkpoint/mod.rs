@@ -8,7 +8,7 @@ mod archive;
 mod error;
 mod identity;
 mod load;
-pub mod mmengine;
+pub(crate) mod mmengine;
 mod newest;
 mod pickle;
 mod pth;
@@ -21,11 +21,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use error::CheckpointError;
-pub use identity::{Beginning, CurrentRun, RunId};
-pub use load::{Fit, Report, Reshaped, listed, load_into};
-pub use newest::{Entry, Found, Naming, Survey, last_checkpoint, owner, prune, record_newest, set_aside};
-pub use source::{Places, Source};
+pub(crate) use error::CheckpointError;
+pub(crate) use identity::{Beginning, CurrentRun, RunId};
+pub(crate) use load::listed;
+pub use load::{Fit, Report, load_into};
+pub(crate) use newest::{Found, Naming, Survey, last_checkpoint, owner, prune, record_newest, set_aside};
+pub(crate) use source::{Places, Source};
 
 /// A state dict: tensors on the CPU by name.
 pub type StateDict = BTreeMap<String, tch::Tensor>;

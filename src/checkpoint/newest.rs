@@ -17,7 +17,7 @@ const LAST: &str = "last_checkpoint";
 
 /// A checkpoint of a work dir, as its header describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     pub path: PathBuf,
     pub run: RunId,
     /// Finished iterations.
@@ -28,7 +28,7 @@ pub struct Entry {
 
 /// The newest whole checkpoint of a run.
 #[derive(Debug)]
-pub struct Found {
+pub(crate) struct Found {
     pub path: PathBuf,
     pub checkpoint: Checkpoint,
     /// Checkpoints that are torn.
@@ -37,7 +37,7 @@ pub struct Found {
 
 /// All checkpoints of a work dir from which a training can go on.
 #[derive(Debug, Default)]
-pub struct Survey {
+pub(crate) struct Survey {
     /// Oldest first: by run, then by iteration.
     pub entries: Vec<Entry>,
     torn: Vec<CheckpointError>,
@@ -45,7 +45,7 @@ pub struct Survey {
 
 /// How numbered checkpoints are called besides `iter_N` and `epoch_N`: what stands before the number, and behind it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Naming(pub Option<(String, String)>);
+pub(crate) struct Naming(pub Option<(String, String)>);
 
 impl Naming {
     /// Whether a training names a numbered checkpoint so.
@@ -64,7 +64,7 @@ impl Naming {
 
 impl Survey {
     /// Reads the headers of the checkpoints in `folder`, and of the one that `last_checkpoint` in `work_dir` names.
-    pub fn of(folder: &Path, work_dir: &Path, naming: &Naming) -> Result<Self, CheckpointError> {
+    pub(crate) fn of(folder: &Path, work_dir: &Path, naming: &Naming) -> Result<Self, CheckpointError> {
         let mut paths = named(folder, naming).map_err(|source| CheckpointError::open(folder, source))?;
         let known = |path: &Path| fs::canonicalize(path).ok();
         if let Some(last) = last_checkpoint(work_dir)
@@ -88,17 +88,17 @@ impl Survey {
     }
 
     /// The run that began last among those with a checkpoint.
-    pub fn latest_run(&self) -> Option<&RunId> {
+    pub(crate) fn latest_run(&self) -> Option<&RunId> {
         self.entries.last().map(|it| &it.run)
     }
 
     /// The newest checkpoint of a run by its header.
-    pub fn newest_entry(&self, run: &RunId) -> Option<&Entry> {
+    pub(crate) fn newest_entry(&self, run: &RunId) -> Option<&Entry> {
         self.entries.iter().rfind(|it| it.run == *run)
     }
 
     /// The newest whole checkpoint of a run. `Ok(None)` where there is none at all; an error where every one is torn.
-    pub fn newest(self, run: &RunId) -> Result<Option<Found>, CheckpointError> {
+    pub(crate) fn newest(self, run: &RunId) -> Result<Option<Found>, CheckpointError> {
         let mut skipped = self.torn;
         for entry in self.entries.into_iter().rev().filter(|it| it.run == *run) {
             match Checkpoint::read(&entry.path) {
@@ -139,13 +139,13 @@ fn named(folder: &Path, naming: &Naming) -> io::Result<Vec<(PathBuf, bool)>> {
 }
 
 /// Whose the checkpoint at `path` is; `None` where there is none that can be read.
-pub fn owner(path: &Path) -> Option<RunId> {
+pub(crate) fn owner(path: &Path) -> Option<RunId> {
     safetensors::read_meta(path).ok().map(|it| it.run_id)
 }
 
 /// Keeps another run's checkpoint at `path`, which `run` is about to write over, under a name with that run's own part. At no
 /// moment is either name without its file. Gives the new name.
-pub fn set_aside(path: &Path, run: &RunId) -> io::Result<Option<PathBuf>> {
+pub(crate) fn set_aside(path: &Path, run: &RunId) -> io::Result<Option<PathBuf>> {
     let Some(other) = owner(path).filter(|it| it != run) else { return Ok(None) };
     let own = other.own_part();
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -164,7 +164,7 @@ pub fn set_aside(path: &Path, run: &RunId) -> io::Result<Option<PathBuf>> {
 }
 
 /// Removes all but the newest `keep` numbered checkpoints of a run, whose last one is `newest`. What other runs left stays.
-pub fn prune(folder: &Path, run: &RunId, keep: usize, newest: &Path, naming: &Naming) -> io::Result<()> {
+pub(crate) fn prune(folder: &Path, run: &RunId, keep: usize, newest: &Path, naming: &Naming) -> io::Result<()> {
     let numbered = named(folder, naming)?.into_iter().filter(|(path, numbered)| *numbered && path != newest);
     let mut own: Vec<Entry> = numbered.filter_map(|(path, _)| entry(path, true).ok()).filter(|it| it.run == *run).collect();
     own.sort_by_key(|it| it.iteration);
@@ -173,13 +173,13 @@ pub fn prune(folder: &Path, run: &RunId, keep: usize, newest: &Path, naming: &Na
 }
 
 /// Writes `last_checkpoint`: the newest one's path from the work dir, so that the folder can be moved as a whole.
-pub fn record_newest(work_dir: &Path, path: &Path) -> io::Result<()> {
+pub(crate) fn record_newest(work_dir: &Path, path: &Path) -> io::Result<()> {
     write_atomically(&work_dir.join(LAST), relative(path, work_dir)?.to_string_lossy().as_bytes())
 }
 
 /// The file that `last_checkpoint` names, if it is there. mmengine writes absolute paths, and ours were once relative to where the
 /// program was started: where the work dir was moved since, the file is looked for in it.
-pub fn last_checkpoint(work_dir: &Path) -> Option<PathBuf> {
+pub(crate) fn last_checkpoint(work_dir: &Path) -> Option<PathBuf> {
     let text = fs::read_to_string(work_dir.join(LAST)).ok()?;
     let path = Path::new(text.trim());
     let beside = work_dir.join(path.file_name()?);

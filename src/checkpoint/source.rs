@@ -38,7 +38,7 @@ const TORCHVISION_ADDRESS: &str = "https://download.pytorch.org/models/";
 
 /// Folders that names of checkpoints refer to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Places {
+pub(crate) struct Places {
     /// In which torch keeps fetched checkpoints.
     pub hub: PathBuf,
     /// What `~` stands for.
@@ -47,7 +47,7 @@ pub struct Places {
 
 impl Places {
     /// The folders of a process, from the variables that torch asks too: `TORCH_HOME`, `XDG_CACHE_HOME`, `HOME`.
-    pub fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
+    pub(crate) fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name| variable(name).filter(|it| !it.is_empty()).map(PathBuf::from);
         let home = set("HOME");
         let cache = || set("XDG_CACHE_HOME").or_else(|| Some(home.as_ref()?.join(".cache"))).unwrap_or_else(|| ".cache".into());
@@ -65,13 +65,13 @@ struct Remote {
 
 /// A checkpoint as a config or a command line names it: a path, `open-mmlab://NAME`, `torchvision://NAME` or an `https://` address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
+pub(crate) struct Source {
     name: String,
-    way: Way,
+    location: Location,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Way {
+enum Location {
     Path(PathBuf),
     /// The file, and its place in the cache.
     Remote(Remote, PathBuf),
@@ -79,19 +79,19 @@ enum Way {
 
 impl Source {
     /// What a name means. Nothing is looked at but the name.
-    pub fn parse(named: &Path, places: &Places) -> Result<Self, CheckpointError> {
+    pub(crate) fn parse(named: &Path, places: &Places) -> Result<Self, CheckpointError> {
         let name = named.to_string_lossy().into_owned();
-        let source = Self { name, way: Way::Path(named.to_owned()) };
+        let source = Self { name, location: Location::Path(named.to_owned()) };
         // A path that is no text has no scheme.
         let Some(text) = named.to_str() else { return Ok(source) };
-        let way = match source.remote(text)? {
+        let location = match source.remote(text)? {
             Some(remote) => {
                 let cached = places.hub.join(&remote.file);
-                Way::Remote(remote, cached)
+                Location::Remote(remote, cached)
             }
-            None => Way::Path(source.expand(text, places)?),
+            None => Location::Path(source.expand(text, places)?),
         };
-        Ok(Self { way, ..source })
+        Ok(Self { location, ..source })
     }
 
     fn error(&self, problem: impl Into<String>) -> CheckpointError {
@@ -142,27 +142,27 @@ impl Source {
     }
 
     /// Whether the file comes from the network to each machine; else it is one path for all.
-    pub fn is_remote(&self) -> bool {
-        matches!(self.way, Way::Remote(..))
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(self.location, Location::Remote(..))
     }
 
     /// The file on this machine: for a path the one that it means; a fetched one, if it is there already.
-    pub fn local(&self) -> Result<Option<PathBuf>, CheckpointError> {
-        match &self.way {
-            Way::Path(path) => self.find(path).map(Some),
-            Way::Remote(_, cached) => Ok(cached.is_file().then(|| cached.clone())),
+    pub(crate) fn local(&self) -> Result<Option<PathBuf>, CheckpointError> {
+        match &self.location {
+            Location::Path(path) => self.find(path).map(Some),
+            Location::Remote(_, cached) => Ok(cached.is_file().then(|| cached.clone())),
         }
     }
 
     /// The file on this machine, fetched into the cache if it is not there yet; its hash is checked against the one in its
     /// name. One rank of a machine calls this before the others.
-    pub fn fetched(&self) -> Result<PathBuf, CheckpointError> {
+    pub(crate) fn fetched(&self) -> Result<PathBuf, CheckpointError> {
         if let Some(path) = self.local()? {
             return Ok(path);
         }
-        match &self.way {
-            Way::Remote(remote, path) => self.fetch(remote, path).map(|()| path.clone()),
-            Way::Path(path) => Ok(path.clone()),
+        match &self.location {
+            Location::Remote(remote, path) => self.fetch(remote, path).map(|()| path.clone()),
+            Location::Path(path) => Ok(path.clone()),
         }
     }
 
@@ -372,7 +372,7 @@ mod tests {
             ("torchvision://resnet18", "resnet18-f37072fd.pth"),
             ("https://host/a/b.pth?x=1", "b.pth"),
         ] {
-            let Way::Remote(_, cached) = way(name).expect("known").way else { panic!("{name} is a path") };
+            let Location::Remote(_, cached) = way(name).expect("known").location else { panic!("{name} is a path") };
             assert_eq!(cached, home.join("hub").join(file));
         }
         for name in ["s3://bucket/a.pth", "http://host/a.pth", "open-mmlab://resnet5", "https://host/"] {

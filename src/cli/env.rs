@@ -9,8 +9,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::exit::{Exit, Failure};
-use crate::slurm::env::{Allocation, Job, StepDaemon};
 use crate::port::Port;
+use crate::slurm::env::{Allocation, Job, StepDaemon};
 use crate::slurm::{Context, Place, Step};
 use crate::terminal;
 use crate::variables::Variables;

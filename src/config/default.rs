@@ -1,20 +1,20 @@
 //! Defaults of keys, for `#[serde(default = …)]`, which takes a path.
 
 /// A number, such as `n::<3>`.
-pub fn n<const N: usize>() -> usize {
+pub(crate) fn n<const N: usize>() -> usize {
     N
 }
 
 /// A number that may be negative.
-pub fn i<const N: i64>() -> i64 {
+pub(crate) fn i<const N: i64>() -> i64 {
     N
 }
 
 /// A whole number where any is read.
-pub fn f<const N: i64>() -> f64 {
+pub(crate) fn f<const N: i64>() -> f64 {
     N as f64
 }
 
-pub fn yes() -> bool {
+pub(crate) fn yes() -> bool {
     true
 }

@@ -83,7 +83,7 @@ impl ConfigError {
 const COMPARABLE: usize = 100;
 
 /// The candidate that `name` was most likely meant to be, if any is close.
-pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if name.len() > COMPARABLE {
         return None;
     }

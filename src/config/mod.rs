@@ -7,7 +7,7 @@
 mod absent;
 mod bases;
 mod both;
-pub mod default;
+pub(crate) mod default;
 mod deserialize;
 mod error;
 mod field;
@@ -29,24 +29,24 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-pub use both::Both;
-pub use deserialize::Faulty;
+pub(crate) use both::Both;
+pub(crate) use deserialize::Faulty;
 use deserialize::Names;
-pub use error::{ConfigError, nearest};
+pub(crate) use error::{ConfigError, nearest};
 pub(crate) use field::VALUE_OR_LIST;
-pub use field::{OneOrMany, Pair};
-pub use node::{Map, Node, Origin, Value};
+pub(crate) use field::{OneOrMany, Pair};
+pub(crate) use node::{Map, Node, Origin, Value};
 #[cfg(test)]
 pub(crate) use outline::outline;
-pub use own::{Own, Slot, register};
-pub use places::expand;
+pub(crate) use own::{Own, Slot, register};
+pub(crate) use places::expand;
 use predefined::Environment;
-pub use range::{
+pub(crate) use range::{
     NotOffered, above_zero, all_false, below_one, finite, not_negative, only_false, positive, positive_or_all, positive_or_never,
     share, share_or_none, side,
 };
 use references::Uses;
-pub use references::Variables;
+pub(crate) use references::Variables;
 
 /// A finished config: bases, file and command line merged, references resolved.
 #[derive(Debug, Clone, PartialEq)]

@@ -76,7 +76,7 @@ pub(super) struct Size {
 }
 
 /// A mapping, in the order it was written.
-pub type Map = IndexMap<String, Node>;
+pub(crate) type Map = IndexMap<String, Node>;
 
 /// What a node holds: JSON's kinds, with integers apart from floats.
 #[derive(Debug, Clone, PartialEq)]

@@ -69,7 +69,7 @@ thread_local! {
 
 /// From here on `type: NAME` is read as a `T`, of which `make` makes what the slot wants. A name that segslurm has itself is then
 /// this one's.
-pub fn register<T, S>(name: &'static str, make: impl Fn(T) -> Arc<S> + Send + Sync + 'static)
+pub(crate) fn register<T, S>(name: &'static str, make: impl Fn(T) -> Arc<S> + Send + Sync + 'static)
 where
     T: DeserializeOwned,
     S: ?Sized + Slot + 'static,

@@ -22,7 +22,7 @@ const PATHS: [&str; 14] = [
 ];
 
 /// Puts the environment's values into every path of a tree; what is not set is told at once.
-pub fn expand(root: &mut Node, environment: &dyn Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
+pub(crate) fn expand(root: &mut Node, environment: &dyn Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
     let mut faults = Vec::new();
     below(root, &mut Vec::new(), environment, &mut faults);
     if faults.is_empty() { Ok(()) } else { Err(ConfigError::all(faults)) }

@@ -6,7 +6,7 @@ use serde::de::{Deserialize, Deserializer, Error, Unexpected};
 use super::field::{OneOrMany, Pair};
 
 /// Numbers, one or several.
-pub trait Numbers {
+pub(crate) trait Numbers {
     /// The first that is not `good`.
     fn first_outside(&self, good: fn(f64) -> bool) -> Option<f64>;
 }
@@ -68,7 +68,7 @@ impl<T: Numbers> Numbers for (T, T) {
 macro_rules! ranges {
     ($($(#[$doc:meta])* $name:ident: $wanted:literal, $good:expr;)*) => {$(
         $(#[$doc])*
-        pub fn $name<'de, D: Deserializer<'de>, T: Deserialize<'de> + Numbers>(deserializer: D) -> Result<T, D::Error> {
+        pub(crate) fn $name<'de, D: Deserializer<'de>, T: Deserialize<'de> + Numbers>(deserializer: D) -> Result<T, D::Error> {
             within(deserializer, $wanted, $good)
         }
     )*};
@@ -140,7 +140,7 @@ impl<'de> Deserialize<'de> for NotOffered {
 }
 
 /// A switch that can only be off.
-pub fn only_false<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+pub(crate) fn only_false<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     if bool::deserialize(deserializer)? {
         return Err(D::Error::custom("true is not offered here; leave it out"));
     }
@@ -148,7 +148,7 @@ pub fn only_false<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D:
 }
 
 /// Switches that can only be off.
-pub fn all_false<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<bool>, D::Error> {
+pub(crate) fn all_false<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<bool>, D::Error> {
     let switches = Vec::<bool>::deserialize(deserializer)?;
     if switches.contains(&true) {
         return Err(D::Error::custom("true is not offered here; leave it out"));

@@ -84,7 +84,7 @@ impl Ddp {
 }
 
 /// Overwrites a model, parameters and buffers alike, with rank 0's.
-pub fn broadcast(group: &Group, weights: &Weights) -> Result<(), DistError> {
+pub(crate) fn broadcast(group: &Group, weights: &Weights) -> Result<(), DistError> {
     const AT_ONCE: usize = 64 << 20;
     if group.world() == 1 {
         return Ok(());
@@ -94,7 +94,7 @@ pub fn broadcast(group: &Group, weights: &Weights) -> Result<(), DistError> {
 }
 
 /// Names, shapes, strides and types as text, one a line: for [`Group::agree`].
-pub fn describe(weights: &Weights) -> String {
+pub(crate) fn describe(weights: &Weights) -> String {
     let line = |it: &Weight| format!("{} {:?} {:?} {:?}", it.name, it.tensor.size(), it.tensor.stride(), it.tensor.kind());
     weights.iter().map(line).collect::<Vec<_>>().join("\n")
 }

@@ -40,7 +40,7 @@ struct Probe {
 
 /// Why this very program can use no GPU on any machine, unless the variables say that the CPU is meant: a job that asks for GPUs need
 /// not wait in a queue to find out.
-pub fn never_uses_gpus(var: &dyn Fn(&str) -> Option<String>) -> Result<Option<String>, DistError> {
+pub(crate) fn never_uses_gpus(var: &dyn Fn(&str) -> Option<String>) -> Result<Option<String>, DistError> {
     let meant = matches!(Wish::read(var)?, Wish::Cpu(_));
     Ok((!meant && !cuda::is_built()).then(|| format!("{}; {ON_PURPOSE}", explain(""))))
 }
@@ -97,7 +97,7 @@ impl Accelerator {
 }
 
 /// The libtorch of this process in a line: its version and what its CUDA half is made of.
-pub fn libtorch() -> String {
+pub(crate) fn libtorch() -> String {
     let version = libtorch_version();
     match cuda::versions() {
         Some(Versions { cuda, cudnn, nccl }) => {
@@ -109,7 +109,7 @@ pub fn libtorch() -> String {
 }
 
 /// The card of that index among those that this process may use.
-pub fn card(index: usize) -> Result<Card, DistError> {
+pub(crate) fn card(index: usize) -> Result<Card, DistError> {
     cuda::card(index).map_err(|error| DistError::Accelerator(format!("cuda:{index} does not answer: {error}")))
 }
 

@@ -283,18 +283,6 @@ impl Group {
         self.all_gather_async(tensor)?.wait()
     }
 
-    /// Reduces `[world, …]` over the ranks and gives each its `[…]`.
-    pub fn reduce_scatter(&self, tensor: &Tensor, reduce: Reduce) -> Result<Tensor, DistError> {
-        let Some(inner) = &self.0 else { return Ok(tensor.select(0, 0)) };
-        let operation = match reduce {
-            Reduce::Sum | Reduce::Mean => collective::Reduce::Sum,
-            Reduce::Min => collective::Reduce::Min,
-            Reduce::Max => collective::Reduce::Max,
-        };
-        let divide = (reduce == Reduce::Mean).then(|| self.world());
-        Self::started("reduce_scatter", inner, tensor, divide, || inner.process_group.reduce_scatter(tensor, operation))?.wait()
-    }
-
     /// Returns when all ranks have come here.
     pub fn barrier(&self) -> Result<(), DistError> {
         self.any(false).map(drop)
@@ -313,7 +301,7 @@ impl Group {
         let asked = self.all_reduce_async(self.small(&[f64::from(u8::from(value))])?, Reduce::Max)?;
         Ok(Answer::Asked(match &self.0 {
             Some(inner) => asked.read_back(&inner.run.copies)?,
-            None => Arriving(Way::Due(asked)),
+            None => Arriving(Readout::Due(asked)),
         }))
     }
 
@@ -455,14 +443,14 @@ impl Pending {
         match &self.work {
             Work::Done(tensor) => {
                 let readback = copies.download(tensor).map_err(failed)?;
-                Ok(Arriving(Way::Copied { readback, name: "a copy to the host", inner: None, input: None }))
+                Ok(Arriving(Readout::Copied { readback, name: "a copy to the host", inner: None, input: None }))
             }
             Work::InFlight { name, input, .. } if self.queues() => {
                 let (name, inner, input) = (*name, self.inner.clone(), input.shallow_clone());
                 let readback = copies.on(|| copies.download(&self.wait()?).map_err(failed)).map_err(failed)??;
-                Ok(Arriving(Way::Copied { readback, name, inner, input: Some(input) }))
+                Ok(Arriving(Readout::Copied { readback, name, inner, input: Some(input) }))
             }
-            Work::InFlight { .. } => Ok(Arriving(Way::Due(self))),
+            Work::InFlight { .. } => Ok(Arriving(Readout::Due(self))),
         }
     }
 
@@ -482,9 +470,9 @@ impl Pending {
 
 /// What ranks computed together, on its way to the host; see [`Pending::read_back`].
 #[must_use = "the values are not there until `wait`"]
-pub struct Arriving(Way);
+pub struct Arriving(Readout);
 
-enum Way {
+enum Readout {
     Due(Pending),
     Copied {
         readback: Readback,
@@ -498,8 +486,8 @@ enum Way {
 impl std::fmt::Debug for Arriving {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         match &self.0 {
-            Way::Due(pending) => pending.fmt(f),
-            Way::Copied { name, .. } => write!(f, "Arriving({name})"),
+            Readout::Due(pending) => pending.fmt(f),
+            Readout::Copied { name, .. } => write!(f, "Arriving({name})"),
         }
     }
 }
@@ -508,8 +496,8 @@ impl Arriving {
     /// The result on the host.
     pub fn wait(self) -> Result<Tensor, DistError> {
         let (readback, name, inner, input) = match self.0 {
-            Way::Due(pending) => return Ok(pending.wait()?.to_device(tch::Device::Cpu)),
-            Way::Copied { readback, name, inner, input } => (readback, name, inner, input),
+            Readout::Due(pending) => return Ok(pending.wait()?.to_device(tch::Device::Cpu)),
+            Readout::Copied { readback, name, inner, input } => (readback, name, inner, input),
         };
         let began = Instant::now();
         if let Some(inner) = &inner {

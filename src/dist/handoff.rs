@@ -5,7 +5,7 @@ use super::launcher::{Launched, Launcher};
 use crate::variables::{Variables, number, text};
 
 /// The launcher's process id: a rank ends when that process does.
-pub const LAUNCHER: &str = "SEGSLURM_LAUNCHER";
+pub(crate) const LAUNCHER: &str = "SEGSLURM_LAUNCHER";
 /// Who chose the port, for messages.
 const PORT_FROM: &str = "SEGSLURM_PORT_FROM";
 /// A listening socket that rank 0 inherits, to serve at.
@@ -13,7 +13,7 @@ const LISTENING: &str = "SEGSLURM_LISTEN_FD";
 
 /// One rank's part of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Handoff<'a> {
+pub(crate) struct Handoff<'a> {
     pub rank: usize,
     pub world: usize,
     /// The place on this machine.
@@ -32,7 +32,7 @@ pub struct Handoff<'a> {
 
 impl Handoff<'_> {
     /// The variables of the rank. `None`: one that it must not inherit, since a torchrun around this process may have set it.
-    pub fn variables(&self) -> Vec<(&'static str, Option<String>)> {
+    pub(crate) fn variables(&self) -> Vec<(&'static str, Option<String>)> {
         vec![
             ("TORCHELASTIC_USE_AGENT_STORE", None),
             ("TORCHELASTIC_RUN_ID", None),
@@ -61,7 +61,7 @@ pub(super) fn read(launched: Launched, variables: Variables<'_>) -> Result<Launc
 }
 
 /// How ranks that get a [`Handoff`] are told to read it.
-pub const READER: Launcher = Launcher::Pytorch;
+pub(crate) const READER: Launcher = Launcher::Pytorch;
 
 #[cfg(test)]
 mod tests {

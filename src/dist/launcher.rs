@@ -6,9 +6,9 @@
 use serde::Deserialize;
 
 use super::{DistConfig, DistError, handoff};
+use crate::port::{self, Port};
 use crate::slurm::env::{Place, StepDaemon};
 use crate::variables;
-use crate::port::{self, Port};
 
 /// More ranks than any cluster starts: whoever makes a list of them can.
 const MOST_RANKS: usize = 1 << 20;

@@ -23,7 +23,7 @@ use crate::exit::Exit;
 use crate::terminal;
 
 /// How often the watching thread looks up.
-const GLANCE: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(100);
 /// How long the main thread may take to come back with the verdict.
 const GRACE: Duration = Duration::from_secs(4);
 /// How long ranks may take to answer a roll call.
@@ -184,10 +184,10 @@ impl Lifeline {
         while !self.shared.over.load(Ordering::Acquire) && Instant::now() < deadline {
             if self.verdict().is_some() {
                 // Told by others, or just told to others: a moment for the bytes to leave.
-                std::thread::sleep(2 * GLANCE);
+                std::thread::sleep(2 * POLL);
                 return;
             }
-            std::thread::sleep(GLANCE / 10);
+            std::thread::sleep(POLL / 10);
         }
     }
 }
@@ -228,13 +228,13 @@ impl Shared {
 fn accept(listener: &TcpListener, expected: usize, shared: &Shared, deadline: Instant) -> Result<BTreeMap<usize, Peer>, String> {
     let fault = |error: std::io::Error| format!("the lifeline's socket failed: {error}");
     listener.set_nonblocking(true).map_err(fault)?;
-    let (mut peers, mut strangers) = (BTreeMap::new(), Vec::new());
+    let (mut peers, mut unknown_peers) = (BTreeMap::new(), Vec::new());
     while peers.len() < expected {
         if let Ok((stream, _)) = listener.accept() {
-            strangers.push(Peer::new(stream).map_err(fault)?);
+            unknown_peers.push(Peer::new(stream).map_err(fault)?);
         }
         let mut waiting = Vec::new();
-        for mut peer in strangers.drain(..) {
+        for mut peer in unknown_peers.drain(..) {
             let lines = peer.read();
             match lines.first().map(|line| Line::parse(line)) {
                 // A second one with the same number is nobody of ours, nor is another rank 0.
@@ -245,7 +245,7 @@ fn accept(listener: &TcpListener, expected: usize, shared: &Shared, deadline: In
                 _ => {}
             }
         }
-        strangers = waiting;
+        unknown_peers = waiting;
         if Instant::now() > deadline {
             let missing: Vec<String> =
                 (1..shared.hosts.len()).filter(|rank| !peers.contains_key(rank)).map(|rank| shared.name(rank)).collect();
@@ -366,7 +366,7 @@ impl Peer {
 fn wait(peers: &[&Peer]) {
     let mut fds: Vec<PollFd> =
         peers.iter().filter(|it| !it.closed).map(|it| PollFd::new(it.stream.as_fd(), PollFlags::POLLIN)).collect();
-    let _ = poll(&mut fds, PollTimeout::from(GLANCE.as_millis() as u8));
+    let _ = poll(&mut fds, PollTimeout::from(POLL.as_millis() as u8));
 }
 
 /// Rank 0's watch.
@@ -542,8 +542,8 @@ mod tests {
     fn only_ranks_that_are_awaited_are_let_in() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let to = listener.local_addr().expect("an address");
-        let strangers = ["rank 0\n", "rank 3\n", "GET / HTTP/1.1\n", "rank 18446744073709551616\n", "\n"];
-        let mut kept: Vec<TcpStream> = strangers.iter().map(|says| caller(to, says)).collect();
+        let unknown_peers = ["rank 0\n", "rank 3\n", "GET / HTTP/1.1\n", "rank 18446744073709551616\n", "\n"];
+        let mut kept: Vec<TcpStream> = unknown_peers.iter().map(|says| caller(to, says)).collect();
         kept.extend(["rank 1\n", "rank 2\nat home\n"].map(|says| caller(to, says)));
         let peers = accept(&listener, 2, &shared(3), Instant::now() + Duration::from_secs(20)).expect("both come");
         assert_eq!(peers.keys().copied().collect::<Vec<_>>(), [1, 2]);

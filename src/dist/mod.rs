@@ -8,21 +8,24 @@ mod accelerator;
 mod agreement;
 mod config;
 mod group;
-pub mod handoff;
+pub(crate) mod handoff;
 mod launcher;
 mod lifeline;
 mod rendezvous;
 mod tether;
 
-pub use accelerator::{Accelerator, card, libtorch, never_uses_gpus};
+pub use accelerator::Accelerator;
+pub(crate) use accelerator::{card, libtorch, never_uses_gpus};
 pub use config::{Backend, DistConfig};
-pub use handoff::Handoff;
-pub use group::{Answer, Arriving, Group, Pending, Reduce, Traffic};
+pub(crate) use group::{Answer, Pending, Traffic};
+pub use group::{Group, Reduce};
+pub(crate) use handoff::Handoff;
 pub use launcher::{Launched, Launcher};
-pub use rendezvous::{join, listen};
-pub use segslurm_native::collective::libtorch_version;
-pub use segslurm_native::cuda::libtorch_folder;
-pub use tether::tether;
+pub use rendezvous::join;
+pub(crate) use rendezvous::listen;
+pub(crate) use segslurm_native::collective::libtorch_version;
+pub(crate) use segslurm_native::cuda::libtorch_folder;
+pub(crate) use tether::tether;
 
 use crate::exit::{Exit, Exits};
 use crate::variables::VariableError;
@@ -30,7 +33,7 @@ use crate::variables::VariableError;
 /// Reads what another process might send, as the rendezvous and the lifeline read it; for `make fuzz`.
 #[doc(hidden)]
 pub fn overheard(bytes: &[u8], world: usize) -> String {
-    let word = rendezvous::Word::read(bytes, world).map_or_else(|error| error, |_| "a word".to_owned());
+    let roster = rendezvous::Roster::read(bytes, world).map_or_else(|error| error, |_| "a roster".to_owned());
     let arrival =
         serde_json::from_slice::<rendezvous::Arrival>(bytes).map_or_else(|error| error.to_string(), |_| "an arrival".to_owned());
     let mut lines = lifeline::Lines::default();
@@ -40,7 +43,7 @@ pub fn overheard(bytes: &[u8], world: usize) -> String {
             said.extend(lines.take().iter().map(|line| format!("{:?}", lifeline::Line::parse(line))));
         }
     }
-    format!("{word}; {arrival}; {}", said.join(", "))
+    format!("{roster}; {arrival}; {}", said.join(", "))
 }
 
 /// Why ranks could not meet or could not go on.

@@ -1,6 +1,6 @@
 //! How the ranks find each other: rank 0 serves a `TCPStore`, all say that they are there, rank 0 gives the word to start.
 //!
-//! The word (see [`Word`]) is either all that a rank needs to go on, or why nobody does: so every rank that came ends with
+//! The roster (see [`Roster`]) is either all that a rank needs to go on, or why nobody does: so every rank that came ends with
 //! the same message, and it names those who did not. Rank 0 binds its socket itself and hands it to the store, hence a taken
 //! port is known before anything else happens, and a free one is never lost between choosing and using it.
 
@@ -39,20 +39,20 @@ pub(super) struct Arrival {
 
 /// What rank 0 says when all have come, or when it has waited long enough.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Word {
+pub(super) struct Roster {
     error: Option<String>,
     arrivals: Vec<Arrival>,
     backend: Backend,
     lifeline: u16,
 }
 
-impl Word {
+impl Roster {
     /// Reads what rank 0 says to a world of this size.
     pub(super) fn read(bytes: &[u8], world: usize) -> Result<Self, String> {
-        let word: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        match word.arrivals.len() {
-            came if word.error.is_none() && came != world => Err(format!("it speaks of {came} ranks, and {world} are to come")),
-            _ => Ok(word),
+        let roster: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        match roster.arrivals.len() {
+            came if roster.error.is_none() && came != world => Err(format!("it speaks of {came} ranks, and {world} are to come")),
+            _ => Ok(roster),
         }
     }
 }
@@ -84,12 +84,12 @@ pub fn join(
         Arrival { host, address, world: launched.world, gpu: launched.has_own_gpu(), trouble: accelerator.trouble.clone() };
     announce(&store, launched.rank, &arrival).map_err(lost)?;
 
-    let seated = Seated { launched, config, store: &store, deadline, patience };
-    let (word, listener) = if launched.rank == 0 {
-        seated.decide().map_err(lost)?
+    let gathering = Gathering { launched, config, store: &store, deadline, patience };
+    let (roster, listener) = if launched.rank == 0 {
+        gathering.decide().map_err(lost)?
     } else {
         // Rank 0 may have come last, and then waits as long again.
-        let word = store.get("word", patience + Duration::from_secs(15)).map_err(|_| {
+        let roster = store.get("word", patience + Duration::from_secs(15)).map_err(|_| {
             DistError::Rendezvous(format!(
                 "{} did not arrive within {} s at {place}: something answers there, but it does not start the run",
                 name(0, launched.hosts.first().map(String::as_str)),
@@ -97,25 +97,25 @@ pub fn join(
             ))
         })?;
         let _ = store.add("heard", 1);
-        let word = Word::read(&word, launched.world);
-        (word.map_err(|why| DistError::Rendezvous(format!("rank 0 at {place} gives a word that is none: {why}")))?, None)
+        let roster = Roster::read(&roster, launched.world);
+        (roster.map_err(|why| DistError::Rendezvous(format!("rank 0 at {place} gives an answer that is none: {why}")))?, None)
     };
-    if let Some(error) = word.error {
+    if let Some(error) = roster.error {
         return Err(DistError::Rendezvous(error));
     }
 
-    let addresses = outward(&word.arrivals);
-    let hosts: Vec<String> = word.arrivals.iter().map(|it| it.host.clone()).collect();
+    let addresses = outward(&roster.arrivals);
+    let hosts: Vec<String> = roster.arrivals.iter().map(|it| it.host.clone()).collect();
     let timeout = config.timeout();
     let lifeline = match listener {
         Some(listener) => Lifeline::serve(listener, hosts.clone(), timeout, patience),
         None => {
-            let to = SocketAddr::new(zero.unwrap_or_else(|| reachable(&word.arrivals, launched.rank)), word.lifeline);
+            let to = SocketAddr::new(zero.unwrap_or_else(|| reachable(&roster.arrivals, launched.rank)), roster.lifeline);
             Lifeline::connect(launched.rank, to, hosts.clone(), timeout, patience)
         }
     };
     let lifeline = lifeline.map_err(DistError::Rendezvous)?;
-    let device = match word.backend {
+    let device = match roster.backend {
         Backend::Nccl => Device::Nccl(launched.gpu_index().unwrap_or(0)),
         Backend::Gloo => match interface {
             Some(name) => Device::GlooInterface(name.to_owned()),
@@ -168,7 +168,7 @@ fn open(launched: &Launched, deadline: Instant, patience: Duration) -> Result<(S
 }
 
 /// Listens on the port, on all addresses of this machine; 0 for any free one. `from` is who chose it, for the message.
-pub fn listen(port: u16, from: &str) -> Result<TcpListener, DistError> {
+pub(crate) fn listen(port: u16, from: &str) -> Result<TcpListener, DistError> {
     let both = TcpListener::bind((std::net::Ipv6Addr::UNSPECIFIED, port));
     let bound = match both {
         // A machine without IPv6.
@@ -261,7 +261,7 @@ fn announce(store: &Store, rank: usize, arrival: &Arrival) -> Result<(), segslur
 }
 
 /// Rank 0 at the head of the table.
-struct Seated<'a> {
+struct Gathering<'a> {
     launched: &'a Launched,
     config: &'a DistConfig,
     store: &'a Store,
@@ -269,27 +269,27 @@ struct Seated<'a> {
     patience: Duration,
 }
 
-impl Seated<'_> {
+impl Gathering<'_> {
     /// Waits for all, decides, and tells. The listener is the lifeline's.
-    fn decide(&self) -> Result<(Word, Option<TcpListener>), segslurm_native::NativeError> {
+    fn decide(&self) -> Result<(Roster, Option<TcpListener>), segslurm_native::NativeError> {
         let world = self.launched.world;
         let arrivals = self.arrivals()?;
-        let mut word = Word { error: None, arrivals: Vec::new(), backend: Backend::Gloo, lifeline: 0 };
+        let mut roster = Roster { error: None, arrivals: Vec::new(), backend: Backend::Gloo, lifeline: 0 };
         let mut listener = None;
         match self.judge(&arrivals)? {
-            Err(error) => word.error = Some(error),
+            Err(error) => roster.error = Some(error),
             Ok(backend) => {
-                word.backend = backend;
+                roster.backend = backend;
                 let any = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0"));
                 match any.and_then(|it| Ok((it.local_addr()?.port(), it))) {
-                    Ok((port, bound)) => (word.lifeline, listener) = (port, Some(bound)),
-                    Err(error) => word.error = Some(format!("rank 0 cannot listen on any port: {error}")),
+                    Ok((port, bound)) => (roster.lifeline, listener) = (port, Some(bound)),
+                    Err(error) => roster.error = Some(format!("rank 0 cannot listen on any port: {error}")),
                 }
             }
         }
-        word.arrivals = arrivals.iter().flatten().cloned().collect();
-        self.store.set("word", serde_json::to_string(&word).unwrap_or_default().as_bytes())?;
-        if word.error.is_some() {
+        roster.arrivals = arrivals.iter().flatten().cloned().collect();
+        self.store.set("word", serde_json::to_string(&roster).unwrap_or_default().as_bytes())?;
+        if roster.error.is_some() {
             // The store dies with this process: a moment for those who came to read it.
             let others = arrivals.iter().skip(1).flatten().count().min(world) as i64;
             let end = Instant::now() + Duration::from_secs(5);
@@ -297,7 +297,7 @@ impl Seated<'_> {
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
-        Ok((word, listener))
+        Ok((roster, listener))
     }
 
     /// Those who came, in order of rank.
@@ -407,11 +407,11 @@ mod tests {
     #[test]
     fn a_word_for_another_world_is_refused() {
         let arrival = r#"{"host":"n1","address":"127.0.0.1","world":1,"gpu":false}"#;
-        let word =
+        let roster =
             |arrivals: &str, error: &str| format!(r#"{{"error":{error},"arrivals":[{arrivals}],"backend":"gloo","lifeline":1}}"#);
-        let read = |text: String| Word::read(text.as_bytes(), 2);
-        assert_eq!(read(word(arrival, "null")).expect_err("one of two"), "it speaks of 1 ranks, and 2 are to come");
-        assert!(read(word(&[arrival, arrival].join(","), "null")).is_ok());
-        assert!(read(word("", "\"rank 1 did not arrive\"")).is_ok(), "why nobody starts is told to those who came");
+        let read = |text: String| Roster::read(text.as_bytes(), 2);
+        assert_eq!(read(roster(arrival, "null")).expect_err("one of two"), "it speaks of 1 ranks, and 2 are to come");
+        assert!(read(roster(&[arrival, arrival].join(","), "null")).is_ok());
+        assert!(read(roster("", "\"rank 1 did not arrive\"")).is_ok(), "why nobody starts is told to those who came");
     }
 }

@@ -8,7 +8,7 @@ use super::DistError;
 use super::handoff::LAUNCHER;
 
 /// Ties this process to the launcher that `SEGSLURM_LAUNCHER` names by process id; without that variable nothing happens.
-pub fn tether(variable: &dyn Fn(&str) -> Option<String>) -> Result<(), DistError> {
+pub(crate) fn tether(variable: &dyn Fn(&str) -> Option<String>) -> Result<(), DistError> {
     let Some(launcher) = variable(LAUNCHER) else { return Ok(()) };
     let gone = || DistError::Launcher(format!("the launcher of this rank (process {launcher}) is gone"));
     set_pdeathsig(Signal::SIGKILL).map_err(|error| DistError::Launcher(format!("cannot follow the launcher: {error}")))?;

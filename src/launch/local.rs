@@ -36,7 +36,7 @@ const LOG_TAIL: usize = 30;
 
 /// Several processes of one program, on this machine and perhaps on others that are started alike.
 #[derive(Debug, Clone)]
-pub struct Local {
+pub(crate) struct Local {
     /// What every rank is told: a command of segslurm's and its options, without `--launcher`.
     pub arguments: Vec<OsString>,
     /// Ranks on each machine.
@@ -50,7 +50,7 @@ pub struct Local {
 
 /// The machines of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Machines {
+pub(crate) struct Machines {
     pub count: usize,
     /// This machine's place among them.
     pub own: usize,
@@ -77,7 +77,7 @@ struct Rank {
 
 impl Local {
     /// Runs all ranks of this machine to their end.
-    pub fn execute(&self) -> Result<Exit, Failure> {
+    pub(crate) fn execute(&self) -> Result<Exit, Failure> {
         // Caught before any rank is there: a signal that comes in between is passed on as well.
         let cannot = |error: io::Error| Failure::new(Exit::Software, format!("cannot catch signals: {error}"));
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT, SIGUSR1, SIGUSR2]).map_err(cannot)?;

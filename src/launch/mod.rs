@@ -1,5 +1,5 @@
 //! Where the ranks of a run are started, and what is shown afterwards.
 
-pub mod local;
-pub mod slurm;
-pub mod viewer;
+pub(crate) mod local;
+pub(crate) mod slurm;
+pub(crate) mod viewer;

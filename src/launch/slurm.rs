@@ -14,11 +14,11 @@ use crate::slurm::client;
 use crate::terminal;
 
 /// How often srun is looked at.
-const GLANCE: Duration = Duration::from_millis(10);
+const POLL: Duration = Duration::from_millis(10);
 
 /// What srun is to run.
 #[derive(Debug, Clone)]
-pub struct Foreground {
+pub(crate) struct Foreground {
     /// `srun` and its arguments.
     pub line: Vec<String>,
     /// Variables that the ranks get.
@@ -30,7 +30,7 @@ pub struct Foreground {
 impl Foreground {
     /// Runs the job to its end. The first Ctrl-C (or SIGTERM, SIGHUP, SIGUSR1) asks the ranks to save and stop, or takes a job
     /// that waits out of the queue; the second cancels the job.
-    pub fn execute(&self) -> Result<Exit, Failure> {
+    pub(crate) fn execute(&self) -> Result<Exit, Failure> {
         let fault = |error: std::io::Error| Failure::new(Exit::Software, format!("cannot run srun: {error}"));
         // Caught before srun is there: a signal that comes in between is passed on as well.
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1]).map_err(fault)?;
@@ -57,7 +57,7 @@ impl Foreground {
             if let Some(status) = srun.try_wait().map_err(fault)? {
                 break status;
             }
-            std::thread::sleep(GLANCE);
+            std::thread::sleep(POLL);
         };
         let cancelled = asked > 1 || (asked == 1 && !self.saves);
         match status.code() {

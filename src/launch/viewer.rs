@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Opens every picture of `folder` with the desktop's viewer, `wait` apart. Without a display it says so and where they are.
 #[expect(clippy::disallowed_methods, reason = "here the desktop's viewer is started")]
-pub fn show(folder: &Path, wait: Duration, variable: &dyn Fn(&str) -> Option<String>) -> std::io::Result<()> {
+pub(crate) fn show(folder: &Path, wait: Duration, variable: &dyn Fn(&str) -> Option<String>) -> std::io::Result<()> {
     if variable("DISPLAY").or_else(|| variable("WAYLAND_DISPLAY")).is_none() {
         tracing::warn!("--show: there is no display here; the pictures are in {}", folder.display());
         return Ok(());

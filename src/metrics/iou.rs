@@ -81,20 +81,20 @@ pub enum IoUKind {
 
 /// Pixel counts of each class: predicted and right, predicted, labelled.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Counts {
+pub(crate) struct Counts {
     pub intersect: Vec<i64>,
     pub predicted: Vec<i64>,
     pub labelled: Vec<i64>,
 }
 
 impl Counts {
-    pub fn new(classes: usize) -> Self {
+    pub(crate) fn new(classes: usize) -> Self {
         Self { intersect: vec![0; classes], predicted: vec![0; classes], labelled: vec![0; classes] }
     }
 
     /// Adds an image's pixels: `predicted` and `labels` of the same length; pixels labelled `ignore_index` do not count.
     /// Labels at or above the number of classes count as predicted pixels only, as in mmseg.
-    pub fn add(&mut self, predicted: &[u8], labels: &[u8], ignore_index: u8) {
+    pub(crate) fn add(&mut self, predicted: &[u8], labels: &[u8], ignore_index: u8) {
         let classes = self.intersect.len();
         // One pass over the pixels into a joint table; the three vectors are its diagonal and its sums.
         let mut joint = vec![0_u32; 256 * 256];
@@ -119,19 +119,19 @@ impl Counts {
     }
 
     /// The counts as one list, for an all-reduce over ranks.
-    pub fn to_list(&self) -> Vec<i64> {
+    pub(crate) fn to_list(&self) -> Vec<i64> {
         [&self.intersect[..], &self.predicted[..], &self.labelled[..]].concat()
     }
 
     /// The reverse of [`Counts::to_list`]; the length must be three times the number of classes.
-    pub fn from_list(list: &[i64]) -> Self {
+    pub(crate) fn from_list(list: &[i64]) -> Self {
         let classes = list.len() / 3;
         let part = |index: usize| list[index * classes..][..classes].to_vec();
         Self { intersect: part(0), predicted: part(1), labelled: part(2) }
     }
 
     /// The metrics that `config` asks for.
-    pub fn metrics(&self, config: &IoUMetricConfig, classes: &[String]) -> Metrics {
+    pub(crate) fn metrics(&self, config: &IoUMetricConfig, classes: &[String]) -> Metrics {
         let mut per_class: IndexMap<String, Vec<f64>> = IndexMap::new();
         let ratio = |over: &dyn Fn(usize) -> f64, under: &dyn Fn(usize) -> f64| -> Vec<f64> {
             (0..self.intersect.len()).map(|class| over(class) / under(class)).collect()
@@ -198,7 +198,7 @@ const PRETTY_TABLE: &str = "||--+-++|    ++++++";
 
 /// An evaluation's result, in percent.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     /// `aAcc`, `mIoU`, `mAcc`, …
     pub summary: IndexMap<String, f64>,
     classes: Vec<String>,
@@ -262,7 +262,7 @@ fn listed(names: &[String]) -> String {
 
 impl Metrics {
     /// Which classes had no pixels and what that did to the means; `None` where every mean is over all classes.
-    pub fn absent(&self) -> Option<String> {
+    pub(crate) fn absent(&self) -> Option<String> {
         // Several evaluators see the same pixels.
         let mut told: Vec<String> = self.absent.iter().filter_map(Absent::told).collect();
         told.dedup();
@@ -270,7 +270,7 @@ impl Metrics {
     }
 
     /// The results of several evaluators as one; columns of the table have their evaluator's prefix.
-    pub fn join(mut all: Vec<Self>) -> Option<Self> {
+    pub(crate) fn join(mut all: Vec<Self>) -> Option<Self> {
         if all.len() < 2 {
             return all.pop();
         }
@@ -289,7 +289,7 @@ impl Metrics {
     }
 
     /// The table of every class, as mmseg prints it.
-    pub fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         let mut table = Table::new();
         table.load_preset(PRETTY_TABLE);
         table.set_header(std::iter::once("Class".to_owned()).chain(self.per_class.keys().cloned()));
@@ -304,13 +304,13 @@ impl Metrics {
     }
 
     /// `aAcc: 78.0200  mIoU: 36.7100  mAcc: 47.1000`, the line mmengine logs.
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let parts: Vec<_> = self.summary.iter().map(|(name, value)| format!("{name}: {value:.4}")).collect();
         parts.join("  ")
     }
 
     /// The summary and every class's values, for a JSON file. NaN becomes null.
-    pub fn to_json(&self) -> serde_json::Value {
+    pub(crate) fn to_json(&self) -> serde_json::Value {
         let number = |value: f64| serde_json::Number::from_f64(value).map_or(serde_json::Value::Null, Into::into);
         let mut object: serde_json::Map<_, _> = self.summary.iter().map(|(name, value)| (name.clone(), number(*value))).collect();
         let classes = self.classes.iter().enumerate().map(|(index, class)| {

@@ -5,6 +5,6 @@ mod iou;
 mod sink;
 mod window;
 
-pub use iou::{Counts, IoUMetricConfig, Metrics};
-pub use sink::{Sink, VisBackendConfig};
-pub use window::Window;
+pub(crate) use iou::{Counts, IoUMetricConfig, Metrics};
+pub(crate) use sink::{Sink, VisBackendConfig};
+pub(crate) use window::Window;

@@ -33,7 +33,7 @@ pub struct TensorboardVisBackendConfig {
 }
 
 /// Where a run's scalars go.
-pub struct Sink {
+pub(crate) struct Sink {
     backends: Vec<Backend>,
 }
 
@@ -44,7 +44,7 @@ enum Backend {
 
 impl Sink {
     /// Opens the files of each backend below `vis_data`.
-    pub fn open(backends: &[VisBackendConfig], vis_data: &Path) -> io::Result<Self> {
+    pub(crate) fn open(backends: &[VisBackendConfig], vis_data: &Path) -> io::Result<Self> {
         let open = |backend: &VisBackendConfig| match backend {
             VisBackendConfig::LocalVisBackend(config) => {
                 let folder = config.save_dir.as_deref().unwrap_or(vis_data);
@@ -61,7 +61,7 @@ impl Sink {
     }
 
     /// Writes one logged step's scalars. `step` is the x-axis of a plot.
-    pub fn write(&mut self, scalars: &Map<String, Value>, step: u64) -> io::Result<()> {
+    pub(crate) fn write(&mut self, scalars: &Map<String, Value>, step: u64) -> io::Result<()> {
         for backend in &mut self.backends {
             match backend {
                 Backend::Local(file) => {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 /// The last values of each scalar. It is part of a checkpoint, so that log lines after a resume equal those of an unbroken run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Window {
+pub(crate) struct Window {
     size: usize,
     #[serde(deserialize_with = "null_is_no_number")]
     values: IndexMap<String, VecDeque<f64>>,
@@ -22,11 +22,11 @@ fn null_is_no_number<'de, D: Deserializer<'de>>(from: D) -> Result<IndexMap<Stri
 
 impl Window {
     /// A window over the last `size` values (mmengine's `window_size`, 10 by default).
-    pub fn new(size: usize) -> Self {
+    pub(crate) fn new(size: usize) -> Self {
         Self { size: size.max(1), values: IndexMap::new() }
     }
 
-    pub fn push(&mut self, name: &str, value: f64) {
+    pub(crate) fn push(&mut self, name: &str, value: f64) {
         if !self.values.contains_key(name) {
             self.values.insert(name.to_owned(), VecDeque::with_capacity(self.size));
         }
@@ -38,13 +38,13 @@ impl Window {
     }
 
     /// The mean over the window; `None` for a name that was never pushed.
-    pub fn mean(&self, name: &str) -> Option<f64> {
+    pub(crate) fn mean(&self, name: &str) -> Option<f64> {
         let values = self.values.get(name)?;
         Some(values.iter().sum::<f64>() / values.len() as f64)
     }
 
     /// Names in the order of their first value.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.values.keys().map(String::as_str)
     }
 }

@@ -1,8 +1,7 @@
 //! `accumulative_counts`: which iterations end in a step, and what the loss is divided by, as mmengine's `OptimWrapper` has it.
 
-
-use crate::ops::{Handle, NativeError};
 use crate::ops::update::add_all;
+use crate::ops::{Handle, NativeError};
 use crate::weights::PerWeight;
 
 /// Gradients of `counts` iterations go into one step. The last step of a training takes what is left.
@@ -31,7 +30,7 @@ impl Accumulation {
 }
 
 /// Adds an iteration's gradients to those gathered so far, in place. The first ones are taken over.
-pub fn accumulate(sum: &mut PerWeight<Handle>, grads: PerWeight<Handle>) -> Result<(), NativeError> {
+pub(crate) fn accumulate(sum: &mut PerWeight<Handle>, grads: PerWeight<Handle>) -> Result<(), NativeError> {
     let (mut into, mut from) = (Vec::new(), Vec::new());
     for (id, grad) in grads {
         match sum.place(id) {
@@ -53,7 +52,6 @@ pub fn accumulate(sum: &mut PerWeight<Handle>, grads: PerWeight<Handle>) -> Resu
 mod tests {
     use tch::Tensor;
 
-    
     use super::*;
     use crate::weights::{Layer, Weight, Weights};
 

@@ -129,8 +129,7 @@ impl Amp {
             LossScale::Custom(motion) => motion.clone(),
         };
         let DynamicScale { init_scale, growth_factor, backoff_factor, growth_interval, .. } = motion;
-        let rule =
-            ScaleRule { initial: init_scale, growth: growth_factor, backoff: backoff_factor, interval: growth_interval };
+        let rule = ScaleRule { initial: init_scale, growth: growth_factor, backoff: backoff_factor, interval: growth_interval };
         Some(GradScaler::new(rule, device))
     }
 }

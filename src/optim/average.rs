@@ -1,12 +1,11 @@
 //! Weights that follow the trained ones slowly, with mmengine's arithmetic (its `averaged_model.py`): an exponential moving average,
 //! one whose momentum anneals, or stochastic weight averaging (Izmailov et al., 2018).
 
-
 use crate::ops::Handle;
 
 /// How averages move.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Averaging {
+pub(crate) enum Averaging {
     /// `average += momentum (weight - average)`; with `gamma` the momentum is at least `gamma / (gamma + steps)`.
     Exponential { momentum: f64, gamma: Option<u64> },
     /// The mean of all weights seen.
@@ -15,7 +14,7 @@ pub enum Averaging {
 
 /// A tensor of the model, and its average.
 #[derive(Debug)]
-pub struct Averaged {
+pub(super) struct Averaged {
     pub name: String,
     /// The model's own storage.
     pub source: Handle,
@@ -26,7 +25,7 @@ pub struct Averaged {
 
 /// The averages of a model.
 #[derive(Debug)]
-pub struct Average {
+pub(crate) struct Average {
     averaging: Averaging,
     /// Iterations between two updates.
     interval: u64,
@@ -39,7 +38,7 @@ pub struct Average {
 
 impl Average {
     /// Averages of tensors, each with its name and whether it is a buffer; they begin as copies.
-    pub fn new(
+    pub(crate) fn new(
         averaging: Averaging,
         interval: u64,
         update_buffers: bool,
@@ -53,7 +52,7 @@ impl Average {
     }
 
     /// Follows the weights as they are after a step. Before the averages have `begun` they are copies.
-    pub fn update(&mut self, begun: bool) {
+    pub(crate) fn update(&mut self, begun: bool) {
         if !begun {
             self.tensors.iter_mut().for_each(Averaged::copy);
             return;
@@ -78,7 +77,7 @@ impl Average {
     }
 
     /// Exchanges the model's tensors and their averages, in place: a second time takes it back.
-    pub fn swap(&mut self) {
+    pub(crate) fn swap(&mut self) {
         for it in self.tensors.iter_mut().filter(|it| !it.is_buffer || self.update_buffers) {
             let kept = it.source.duplicate();
             it.source.assign(&it.average);
@@ -87,28 +86,23 @@ impl Average {
     }
 
     /// The averages by name, as a checkpoint's weights.
-    pub fn averages(&self) -> impl Iterator<Item = (&str, &Handle)> {
+    pub(crate) fn averages(&self) -> impl Iterator<Item = (&str, &Handle)> {
         self.tensors.iter().map(|it| (it.name.as_str(), &it.average))
     }
 
-    /// The model's own tensors by name.
-    pub fn sources(&self) -> impl Iterator<Item = (&str, &Handle)> {
-        self.tensors.iter().map(|it| (it.name.as_str(), &it.source))
-    }
-
     /// Iterations since the averages began.
-    pub fn steps(&self) -> u64 {
+    pub(crate) fn steps(&self) -> u64 {
         self.steps
     }
 
     /// Begins as a copy of the model, as a new training does.
-    pub fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         self.tensors.iter_mut().for_each(Averaged::copy);
         self.steps = 0;
     }
 
     /// Goes on with a checkpoint's averages; those that it does not have are copies of the model's tensors.
-    pub fn restore(&mut self, saved: impl Fn(&str) -> Option<Handle>, steps: u64) {
+    pub(crate) fn restore(&mut self, saved: impl Fn(&str) -> Option<Handle>, steps: u64) {
         self.begin();
         for it in &mut self.tensors {
             if let Some(tensor) = saved(&it.name).filter(|tensor| tensor.shape() == it.average.shape()) {
@@ -175,7 +169,7 @@ mod tests {
             let values: Vec<f64> = average.averages().map(|(_, it)| it.double_value(&[0])).collect();
             assert_eq!(values, expected);
             average.swap();
-            let swapped: Vec<f64> = average.sources().map(|(_, it)| it.double_value(&[0])).collect();
+            let swapped: Vec<f64> = average.tensors.iter().map(|it| it.source.double_value(&[0])).collect();
             assert_eq!(swapped, if update_buffers { expected } else { [2.0, 3.0, 3.0] });
             average.swap();
             assert_eq!(average.averages().map(|(_, it)| it.double_value(&[0])).collect::<Vec<_>>(), expected);

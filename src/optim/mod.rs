@@ -19,20 +19,19 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-
 use crate::ops::{GradScaler, Handle, NativeError};
 use crate::weights::{PerWeight, WeightId, Weights};
 
-pub use accumulation::{Accumulation, accumulate};
-pub use adamw::AdamConfig;
-pub use amp::{Amp, AmpDtype, LossScale};
-pub use average::{Average, Averaging};
-pub use clip::ClipGradConfig;
-pub use param_groups::{CustomKey, ParamGroup, ParamwiseConfig};
-pub use schedule::{Horizon, Observation, ParamSchedulerConfig, Schedule, ScheduleError};
-pub use sgd::SgdConfig;
-pub use state::StateError;
-pub use wrapper::{OptimError, OptimWrapperConfig, OptimizerConfig};
+pub(crate) use accumulation::{Accumulation, accumulate};
+pub(crate) use amp::AmpDtype;
+pub(crate) use average::{Average, Averaging};
+pub(crate) use clip::ClipGradConfig;
+pub(crate) use param_groups::ParamGroup;
+pub(crate) use schedule::Observation;
+pub use schedule::{Horizon, ParamSchedulerConfig, Schedule};
+pub(crate) use state::StateError;
+pub use wrapper::OptimWrapperConfig;
+pub(crate) use wrapper::{OptimError, OptimizerConfig};
 
 use adamw::Adam;
 use clip::Clip;

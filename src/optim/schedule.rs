@@ -12,7 +12,7 @@ use crate::exit::{Exit, Exits};
 
 pub use config::ParamSchedulerConfig;
 use curve::Curve;
-pub use plateau::Observation;
+pub(crate) use plateau::Observation;
 
 /// A schedule that cannot be.
 #[derive(Debug, thiserror::Error)]

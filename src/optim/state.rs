@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-
 use crate::exit::{Exit, Exits};
 use crate::ops::Handle;
 use crate::weights::{PerWeight, WeightId};

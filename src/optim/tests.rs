@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
 use burn::tensor::Device;
+use serde::Deserialize;
 use tch::{Kind, Tensor};
 
 use super::*;

@@ -32,7 +32,7 @@ use crate::rundir::RunDir;
 use crate::weights::{Role, Weight};
 
 /// Where a run takes place: everything about it that is not in its config.
-pub struct Setting {
+pub(crate) struct Setting {
     pub experiment: Experiment,
     /// The merged config, for checkpoints.
     pub config_text: String,
@@ -70,7 +70,7 @@ impl Setting {
 }
 
 /// A training: its parts, and how far it is.
-pub struct Training {
+pub(crate) struct Training {
     pub plan: Plan,
     pub progress: Progress,
     pub batches: Loader,
@@ -100,7 +100,7 @@ pub struct Training {
 impl Training {
     /// Builds every part, on the checkpoint that this start begins with. Each stage takes the one before it: what fails early costs
     /// nothing, and nothing is written before all that can be seen was seen.
-    pub fn new(setting: Setting, interrupt: Interrupt) -> Result<Self, Failure> {
+    pub(crate) fn new(setting: Setting, interrupt: Interrupt) -> Result<Self, Failure> {
         let data = Data::look(&setting)?;
         let planned = Planned::new(data, &setting)?;
         let loaded = Loaded::new(planned, &setting)?;
@@ -108,12 +108,12 @@ impl Training {
     }
 
     /// Whether another step comes.
-    pub fn goes_on(&self) -> bool {
+    pub(crate) fn goes_on(&self) -> bool {
         self.stopped.is_none() && self.progress.iteration < self.plan.max_iterations
     }
 
     /// Averaged weights follow a finished step. Called after the iteration was counted.
-    pub fn follow(&mut self) {
+    pub(crate) fn follow(&mut self) {
         let iteration = self.progress.iteration;
         if let (Some(average), Some(hook)) = (&mut self.average, self.setting.experiment.ema_hook()) {
             // As mmengine counts: epochs that were begun.
@@ -123,7 +123,13 @@ impl Training {
     }
 
     /// Takes a finished step into the log. Called after the iteration was counted.
-    pub fn log(&mut self, losses: &[(String, f64)], rates: &[f64], time: Duration, data_time: Duration) -> Result<(), Failure> {
+    pub(crate) fn log(
+        &mut self,
+        losses: &[(String, f64)],
+        rates: &[f64],
+        time: Duration,
+        data_time: Duration,
+    ) -> Result<(), Failure> {
         let rate = |rate: Option<&f64>| rate.copied().unwrap_or(0.0);
         let traffic = self.group.traffic();
         let since = std::mem::replace(&mut self.traffic, traffic);
@@ -158,7 +164,7 @@ impl Training {
     }
 
     /// Validates the weights as they are, and keeps the best checkpoint.
-    pub fn validate(&mut self) -> Result<Outcome, Failure> {
+    pub(crate) fn validate(&mut self) -> Result<Outcome, Failure> {
         let Some(evaluation) = &self.evaluation else { return Ok(Outcome::Finished) };
         let Learner { segmentor, preprocessor, .. } = &self.learner;
         let watch = self.journal.watch(self.progress.iteration, evaluation.dataset.len());

@@ -28,7 +28,7 @@ use crate::visualization;
 
 /// What a pass leaves on disk besides metrics.
 #[derive(Debug, Clone, Default)]
-pub struct Leaves {
+pub(super) struct Leaves {
     /// Label maps as PNG.
     pub out_dir: Option<PathBuf>,
     /// Overlays, the labels' beside the prediction's.
@@ -41,7 +41,7 @@ pub struct Leaves {
 
 /// A pass's place in a run, and what watches it.
 #[derive(Default)]
-pub struct Watch {
+pub(super) struct Watch {
     pub bar: Option<ProgressBar>,
     /// Batches between two log lines, and how they begin.
     pub log: Option<(u64, String)>,
@@ -50,7 +50,7 @@ pub struct Watch {
 }
 
 /// The dataset of a validation or a test, and how its images are compared.
-pub struct Evaluation {
+pub(super) struct Evaluation {
     pub dataset: Arc<Dataset>,
     pub loader: DataloaderConfig,
     pub metrics: Vec<IoUMetricConfig>,
@@ -62,13 +62,13 @@ pub struct Evaluation {
 
 /// Which of a config's passes this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pass {
+pub(super) enum Pass {
     Val,
     Test,
 }
 
 /// Metrics of a whole pass, and how long an image took.
-pub struct Evaluated {
+pub(super) struct Evaluated {
     pub metrics: Option<Metrics>,
     pub images: usize,
     pub timing: Timing,
@@ -82,7 +82,7 @@ struct Predicted {
 
 impl Evaluation {
     /// Lists the files. Whatever would make the pass worthless or harmful is an error here, before it begins.
-    pub fn new(
+    pub(super) fn new(
         pass: Pass,
         mut loader: DataloaderConfig,
         metrics: Vec<IoUMetricConfig>,
@@ -139,7 +139,7 @@ impl Evaluation {
 
     /// Holds the classes that a checkpoint was trained for against those of the dataset: the same names in another order make every row of
     /// the table a lie, which is an error; other names may be new names of the same classes, which is a warning.
-    pub fn refuse_other_classes(&self, trained: &[String], path: &Path) -> Result<(), Failure> {
+    pub(super) fn refuse_other_classes(&self, trained: &[String], path: &Path) -> Result<(), Failure> {
         let here = &self.dataset.metainfo().classes;
         match meet(trained, here) {
             Meeting::Alike => Ok(()),
@@ -167,7 +167,7 @@ impl Evaluation {
     }
 
     /// Runs the pass on this rank's share; the metrics are of all ranks' images. `None` when somebody asked to stop.
-    pub fn run(
+    pub(super) fn run(
         &self,
         segmentor: &Segmentor,
         preprocessor: &SegDataPreProcessor,
@@ -245,7 +245,7 @@ impl Evaluation {
     }
 
     /// What the evaluators make of counts.
-    pub fn measure(&self, counts: &Counts) -> Option<Metrics> {
+    pub(super) fn measure(&self, counts: &Counts) -> Option<Metrics> {
         let classes = &self.dataset.metainfo().classes;
         Metrics::join(self.metrics.iter().filter(|it| !it.format_only).map(|it| counts.metrics(it, classes)).collect())
     }

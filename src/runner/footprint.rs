@@ -41,7 +41,7 @@ const BESIDE: u64 = 1 << 30;
 
 /// Bytes of a training step of one rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Footprint {
+pub(crate) struct Footprint {
     /// Parameters and buffers.
     pub weights: u64,
     pub gradients: u64,
@@ -55,7 +55,7 @@ pub struct Footprint {
 
 impl Footprint {
     /// That of a step on `batch` images of `size` (height, width), of the model and optimizer of `experiment`.
-    pub fn estimate(experiment: &Experiment, batch: usize, size: [usize; 2]) -> Result<Self, Failure> {
+    pub(crate) fn estimate(experiment: &Experiment, batch: usize, size: [usize; 2]) -> Result<Self, Failure> {
         let mut steps = Steps::new(experiment)?;
         // The first step makes the optimizer's state.
         steps.course(IMAGES, [UNIT, UNIT])?;
@@ -71,13 +71,13 @@ impl Footprint {
     }
 
     /// That of a step as `experiment` trains, or of one on images of another size.
-    pub fn of(experiment: &Experiment, size: Option<[usize; 2]>) -> Result<Self, Failure> {
+    pub(crate) fn of(experiment: &Experiment, size: Option<[usize; 2]>) -> Result<Self, Failure> {
         let batch = experiment.train_dataloader.as_ref().map_or(1, |it| it.batch_size);
         Self::estimate(experiment, batch, size.unwrap_or_else(|| experiment.trained_size()))
     }
 
     /// What to say before it is run on a GPU with `memory` bytes, if it will hardly fit.
-    pub fn misfit(&self, memory: u64) -> Option<String> {
+    pub(crate) fn misfit(&self, memory: u64) -> Option<String> {
         let needed = self.total() + self.total() / 20 + BESIDE;
         (needed > memory).then(|| {
             let gib = |bytes: u64| bytes as f64 / GIB;
@@ -92,7 +92,7 @@ impl Footprint {
     }
 
     /// All of it.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.weights + self.gradients + self.optimizer + self.activations
     }
 }

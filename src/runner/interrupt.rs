@@ -11,7 +11,7 @@ use crate::exit::Exit;
 
 /// Whether somebody asked this process to save and stop.
 #[derive(Debug, Clone)]
-pub struct Interrupt {
+pub(crate) struct Interrupt {
     /// The signal that came, 0 for none.
     signal: Arc<AtomicUsize>,
 }
@@ -19,7 +19,7 @@ pub struct Interrupt {
 impl Interrupt {
     /// Catches SIGINT, SIGTERM, SIGUSR1 and, of a terminal that goes away, SIGHUP from now on. The first of them asks; a second SIGINT
     /// stops the process at once. Under `nohup` a terminal may go.
-    pub fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> io::Result<Self> {
         let interrupt = Self::never();
         let asked = Arc::new(AtomicBool::new(false));
         // The order matters: the shutdown looks at the flag before this SIGINT sets it.
@@ -35,22 +35,22 @@ impl Interrupt {
     }
 
     /// One that is never asked.
-    pub fn never() -> Self {
+    pub(crate) fn never() -> Self {
         Self { signal: Arc::default() }
     }
 
     /// Whether this process was asked to stop.
-    pub fn asked(&self) -> bool {
+    pub(crate) fn asked(&self) -> bool {
         self.signal.load(Ordering::Relaxed) != 0
     }
 
     /// Asks whether any rank was asked: the same answer on all of them. Nobody waits until it is wanted.
-    pub fn agree(&self, group: &Group) -> Result<Answer, DistError> {
+    pub(crate) fn agree(&self, group: &Group) -> Result<Answer, DistError> {
         group.any_async(self.asked())
     }
 
     /// The name of the signal that came to this process.
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self.signal.load(Ordering::Relaxed) as i32 {
             SIGINT => "SIGINT",
             SIGTERM => "SIGTERM",
@@ -62,7 +62,7 @@ impl Interrupt {
 }
 
 /// Whether this process was started to outlive its terminal, as by `nohup`.
-pub fn ignores_hangups() -> bool {
+pub(crate) fn ignores_hangups() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|it| it.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|it| u64::from_str_radix(it.trim(), 16).ok()).unwrap_or(0);

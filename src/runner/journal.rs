@@ -15,7 +15,7 @@ use crate::metrics::{Metrics, Sink, Window};
 
 /// The numbers of one finished step.
 #[derive(Debug, Clone)]
-pub struct Step {
+pub(super) struct Step {
     /// The learning rate that the optimizer was configured with, scheduled.
     pub base_lr: f64,
     /// The learning rate of the first parameter group.
@@ -32,7 +32,7 @@ pub struct Step {
 
 /// A step's exchange with other ranks.
 #[derive(Debug, Clone, Copy)]
-pub struct Communication {
+pub(super) struct Communication {
     /// How long this rank stood still for it.
     pub waited: Duration,
     /// What this rank gave to collectives.
@@ -40,7 +40,7 @@ pub struct Communication {
 }
 
 /// Writes for one run. Ranks other than 0 have a silent one.
-pub struct Journal {
+pub(super) struct Journal {
     plan: Plan,
     logger: LoggerHook,
     sink: Option<Sink>,
@@ -56,7 +56,7 @@ pub struct Journal {
 
 impl Journal {
     /// `sink` is `None` on ranks that write no scalars; `iteration` is where this start of the run begins.
-    pub fn new(
+    pub(super) fn new(
         plan: Plan,
         logger: LoggerHook,
         processor: &LogProcessor,
@@ -76,17 +76,17 @@ impl Journal {
     }
 
     /// The smoothing state, for a checkpoint.
-    pub fn window(&self) -> &Window {
+    pub(super) fn window(&self) -> &Window {
         &self.window
     }
 
     /// Goes on with the smoothing state of a checkpoint.
-    pub fn restore(&mut self, window: Window) {
+    pub(super) fn restore(&mut self, window: Window) {
         self.window = window;
     }
 
     /// Takes in a finished step, and logs when its time has come. `iteration` counts finished steps.
-    pub fn step(&mut self, iteration: u64, step: &Step) -> Result<(), Failure> {
+    pub(super) fn step(&mut self, iteration: u64, step: &Step) -> Result<(), Failure> {
         self.window.push("data_time", step.data_time.as_secs_f64());
         for (name, value) in &step.losses {
             self.window.push(name, *value);
@@ -117,7 +117,7 @@ impl Journal {
     }
 
     /// Whether the numbers of this iteration are logged.
-    pub fn log_due(&self, iteration: u64) -> bool {
+    pub(super) fn log_due(&self, iteration: u64) -> bool {
         let interval = self.logger.interval.max(1);
         if self.plan.by_epoch {
             let within = (iteration - 1) % self.plan.epoch_length + 1;
@@ -177,7 +177,13 @@ impl Journal {
     }
 
     /// Logs a validation's result.
-    pub fn validation(&mut self, iteration: u64, metrics: &Metrics, images: usize, timing: &Timing) -> Result<(), Failure> {
+    pub(super) fn validation(
+        &mut self,
+        iteration: u64,
+        metrics: &Metrics,
+        images: usize,
+        timing: &Timing,
+    ) -> Result<(), Failure> {
         let step = if self.plan.by_epoch && self.logger.log_metric_by_epoch { self.plan.epoch(iteration) } else { iteration };
         let place = if self.plan.by_epoch {
             format!("Epoch(val) [{}][{images}/{images}]", self.plan.epoch(iteration))
@@ -193,7 +199,7 @@ impl Journal {
     }
 
     /// What watches a validation over `images` images: a bar below the training's, and log lines.
-    pub fn watch(&self, iteration: u64, images: usize) -> Watch {
+    pub(super) fn watch(&self, iteration: u64, images: usize) -> Watch {
         let epoch = self.plan.epoch(iteration);
         let place = if self.plan.by_epoch { format!("Epoch(val) [{epoch}]") } else { "Iter(val) ".to_owned() };
         Watch { bar: evaluation_bar(&self.console, images), log: Some((self.logger.interval, place)), iteration: Some(iteration) }
@@ -209,20 +215,20 @@ impl Drop for Journal {
 }
 
 /// A progress bar for a pass over `images` images, where a person watches.
-pub fn evaluation_bar(console: &Console, images: usize) -> Option<ProgressBar> {
+pub(super) fn evaluation_bar(console: &Console, images: usize) -> Option<ProgressBar> {
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images  {per_sec}  eta {eta}").ok()?;
     console.bars().map(|bars| bars.add(ProgressBar::new(images as u64).with_style(style)))
 }
 
 /// Mean seconds an image.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Timing {
+pub(super) struct Timing {
     pub time: f64,
     pub data_time: f64,
 }
 
 /// Logs a table and a summary line, as users of mmseg know them.
-pub fn report(mode: &str, place: &str, metrics: &Metrics, timing: &Timing) {
+pub(super) fn report(mode: &str, place: &str, metrics: &Metrics, timing: &Timing) {
     tracing::info!("per class results ({mode}):\n{}", metrics.table());
     if let Some(absent) = metrics.absent() {
         tracing::warn!("{mode}: {absent}");

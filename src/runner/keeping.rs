@@ -100,7 +100,7 @@ impl Training {
     /// Writes the numbered checkpoint of this iteration. Rank 0 writes, the others go on.
     ///
     /// It is whole before `last_checkpoint` names it, and named before an older one goes: wherever this ends, what is named is there.
-    pub fn save(&self) -> Result<PathBuf, Failure> {
+    pub(crate) fn save(&self) -> Result<PathBuf, Failure> {
         let folder = self.setting.checkpoints();
         let path = folder.join(format!("{}.safetensors", self.plan.checkpoint_name(self.progress.iteration)));
         if self.group.is_main() {
@@ -124,7 +124,7 @@ impl Training {
     }
 
     /// The training is done: what `published_keys` asks for, beside the last and the best checkpoints.
-    pub fn finish(&mut self) -> Result<Outcome, Failure> {
+    pub(crate) fn finish(&mut self) -> Result<Outcome, Failure> {
         if let Some(reason) = self.stopped.take() {
             tracing::info!("the training ends early, after iteration {}: {reason}", self.progress.iteration);
             let kept = self.plan.checkpoint_due(self.progress.iteration);
@@ -146,7 +146,7 @@ impl Training {
     }
 
     /// Somebody asked to stop: saves, and says how to go on.
-    pub fn leave(&mut self) -> Result<Outcome, Failure> {
+    pub(crate) fn leave(&mut self) -> Result<Outcome, Failure> {
         let path = self.save()?;
         // Beside --resume, a load_from on the command line is that file and not this one.
         let without = if self.setting.asked.file { ", without load_from," } else { "" };

@@ -25,13 +25,13 @@ mod test;
 mod train;
 mod weights;
 
-pub use build::{Setting, Training};
-pub use footprint::Footprint;
-pub use interrupt::{Interrupt, ignores_hangups};
+pub(crate) use build::{Setting, Training};
+pub(crate) use footprint::Footprint;
+pub(crate) use interrupt::{Interrupt, ignores_hangups};
 pub use learner::Learner;
 pub use memory_format::decide as decide_memory_format;
-pub use outcome::Outcome;
-pub use progress::{Plan, Progress};
-pub use start::Asked;
-pub use test::{TestOptions, test};
-pub use train::train;
+pub(crate) use outcome::Outcome;
+
+pub(crate) use start::Asked;
+pub(crate) use test::{TestOptions, test};
+pub(crate) use train::train;

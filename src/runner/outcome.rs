@@ -2,7 +2,7 @@
 
 /// Finished, or stopped on request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     Finished,
     /// Somebody asked; everything needed to go on is saved.
     Interrupted,

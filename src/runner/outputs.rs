@@ -12,13 +12,13 @@ use crate::experiment::Experiment;
 
 /// The name of each entry's files.
 #[derive(Debug, Default)]
-pub struct Outputs {
+pub(super) struct Outputs {
     names: Vec<PathBuf>,
 }
 
 impl Outputs {
     /// In a flat folder the names are mmseg's. Joined datasets that share names get a folder each, named by their number.
-    pub fn of(dataset: &Dataset) -> Result<Self, Failure> {
+    pub(super) fn of(dataset: &Dataset) -> Result<Self, Failure> {
         let named = |index: usize| {
             let (part, path) = dataset.below(index);
             (part, inside(&path).with_extension("png"))
@@ -34,12 +34,12 @@ impl Outputs {
     }
 
     /// The path of entry `index`'s PNG below an output folder.
-    pub fn name(&self, index: usize) -> &Path {
+    pub(super) fn name(&self, index: usize) -> &Path {
         &self.names[index]
     }
 
     /// Refuses a `folder` (that `asked` asked for) in which files of a dataset would be overwritten.
-    pub fn spare(&self, asked: &str, folder: &Path, dataset: &Dataset, experiment: &Experiment) -> Result<(), Failure> {
+    pub(super) fn spare(&self, asked: &str, folder: &Path, dataset: &Dataset, experiment: &Experiment) -> Result<(), Failure> {
         // What is not there yet holds nothing that could be lost.
         let Ok(place) = fs::canonicalize(folder) else { return Ok(()) };
         let refuse = |why: String| {

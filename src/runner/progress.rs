@@ -6,7 +6,7 @@ use crate::experiment::{CheckpointHook, EpochBased, IterBased, Milestone, NameTe
 
 /// What a resume restores besides tensors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// Finished iterations.
     pub iteration: u64,
     /// The validation of this iteration was not finished when the checkpoint was written: it comes first after a resume.
@@ -15,7 +15,7 @@ pub struct Progress {
 
 /// The plan of a training, in iterations.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub max_iterations: u64,
     /// Iterations in an epoch: batches that one pass over the dataset gives each rank.
     pub epoch_length: u64,
@@ -41,7 +41,7 @@ struct Every {
 
 impl Plan {
     /// `validates` is whether the config has a validation at all.
-    pub fn new(config: &TrainLoopConfig, hook: &CheckpointHook, epoch_length: u64, validates: bool) -> Self {
+    pub(crate) fn new(config: &TrainLoopConfig, hook: &CheckpointHook, epoch_length: u64, validates: bool) -> Self {
         let (max_iterations, interval, begin, unit, by_epoch, later) = match config {
             TrainLoopConfig::IterBasedTrainLoop(IterBased { max_iters, val_interval, val_begin, dynamic_intervals }) => {
                 (*max_iters, *val_interval, *val_begin, 1, false, dynamic_intervals)
@@ -74,25 +74,25 @@ impl Plan {
     }
 
     /// Whether a validation follows this many finished iterations. As in mmengine, the last one has one in any case.
-    pub fn validation_due(&self, iteration: u64) -> bool {
+    pub(crate) fn validation_due(&self, iteration: u64) -> bool {
         let Some(every) = self.validate.iter().rfind(|it| iteration >= it.begin) else { return false };
         iteration >= self.val_begin && (iteration.is_multiple_of(every.interval) || iteration == self.max_iterations)
     }
 
     /// Whether a checkpoint follows this many finished iterations.
-    pub fn checkpoint_due(&self, iteration: u64) -> bool {
+    pub(crate) fn checkpoint_due(&self, iteration: u64) -> bool {
         let due = |every: Every| iteration >= every.begin && (iteration - every.begin).is_multiple_of(every.interval);
         self.checkpoint.is_some_and(due) || (self.save_last && iteration == self.max_iterations)
     }
 
     /// The epoch, from 0, that this many finished iterations lie in.
-    pub fn epoch(&self, iteration: u64) -> u64 {
+    pub(crate) fn epoch(&self, iteration: u64) -> u64 {
         iteration / self.epoch_length
     }
 
     /// The name of a checkpoint, without its suffix: `iter_2000`, or `epoch_12` where users count epochs, or what `filename_tmpl`
     /// makes of either number.
-    pub fn checkpoint_name(&self, iteration: u64) -> String {
+    pub(crate) fn checkpoint_name(&self, iteration: u64) -> String {
         let whole = iteration.is_multiple_of(self.epoch_length);
         match &self.template {
             Some(template) if self.numbered_by_epoch && whole => template.name(iteration / self.epoch_length),

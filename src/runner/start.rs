@@ -20,7 +20,7 @@ use crate::exit::{Exit, Failure, Within};
 
 /// What a start was asked for besides its config.
 #[derive(Debug, Clone, Default)]
-pub struct Asked {
+pub(crate) struct Asked {
     /// `load_from` stands on the command line, not in the config.
     pub file: bool,
     /// So does `resume`.

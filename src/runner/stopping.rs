@@ -7,7 +7,7 @@ use crate::experiment::{EarlyStoppingHook, Rule};
 
 /// What one hook has seen.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Seen {
+pub(super) struct Seen {
     /// The best value so far.
     best: Option<f64>,
     /// Validations since.
@@ -16,31 +16,31 @@ pub struct Seen {
 
 /// One hook, and what it has seen.
 #[derive(Debug, Clone)]
-pub struct Stopping {
+pub(super) struct Stopping {
     hook: EarlyStoppingHook,
     rule: Rule,
     pub seen: Seen,
 }
 
 impl Stopping {
-    pub fn new(hook: EarlyStoppingHook) -> Self {
+    pub(super) fn new(hook: EarlyStoppingHook) -> Self {
         let rule = hook.rule.or_else(|| Rule::of(&hook.monitor, None, None)).unwrap_or(Rule::Greater);
         Self { hook, rule, seen: Seen::default() }
     }
 
-    pub fn monitor(&self) -> &str {
+    pub(super) fn monitor(&self) -> &str {
         &self.hook.monitor
     }
 
     /// Why the training has ended already, if it has: a run that is resumed does not train on.
-    pub fn spent(&self) -> Option<String> {
+    pub(super) fn spent(&self) -> Option<String> {
         let EarlyStoppingHook { monitor, patience, .. } = &self.hook;
         let waited = self.seen.waited;
         (waited >= *patience).then(|| format!("{monitor} had not improved in {waited} validations (patience: {patience})"))
     }
 
     /// Takes in a validation's value; why the training ends with it, if it does.
-    pub fn judge(&mut self, value: f64) -> Option<String> {
+    pub(super) fn judge(&mut self, value: f64) -> Option<String> {
         let EarlyStoppingHook { monitor, min_delta, check_finite, patience, stopping_threshold, .. } = &self.hook;
         let best = self.seen.best.map_or_else(|| "there was none before".to_owned(), |it| format!("the best was {it:.4}"));
         if *check_finite && !value.is_finite() {

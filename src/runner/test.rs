@@ -16,7 +16,7 @@ use crate::rundir::write_atomically;
 
 /// What `segslurm test` was asked for besides the metrics.
 #[derive(Debug, Clone, Default)]
-pub struct TestOptions {
+pub(crate) struct TestOptions {
     pub checkpoint: PathBuf,
     /// Label maps as PNG go here.
     pub out_dir: Option<PathBuf>,
@@ -27,7 +27,7 @@ pub struct TestOptions {
 }
 
 /// Tests a checkpoint and writes the metrics into the work dir.
-pub fn test(setting: &Setting, options: &TestOptions) -> Result<(), Failure> {
+pub(crate) fn test(setting: &Setting, options: &TestOptions) -> Result<(), Failure> {
     let experiment = &setting.experiment;
     let mut loader = experiment
         .test_dataloader

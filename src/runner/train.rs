@@ -7,7 +7,7 @@ use super::outcome::Outcome;
 use crate::exit::Failure;
 
 /// Trains until the plan is done or somebody asks to stop.
-pub fn train(run: &mut Training) -> Result<Outcome, Failure> {
+pub(crate) fn train(run: &mut Training) -> Result<Outcome, Failure> {
     if run.progress.validation_due && run.validate()? == Outcome::Interrupted {
         return run.leave();
     }

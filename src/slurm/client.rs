@@ -14,7 +14,7 @@ use super::state::{JobState, Meaning};
 use super::time::TimeLimit;
 
 /// How long the controller may take to answer before it counts as absent.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// How long it may take to say where a node is, which every rank of a large job asks at once.
 const LOOKUP: Duration = Duration::from_secs(5);
 /// How long a submission may take: busy controllers answer late, and a submission that was given up may still happen.
@@ -22,7 +22,7 @@ const SUBMISSION: Duration = Duration::from_mins(2);
 
 /// Whether there is a Slurm to talk to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reach {
+pub(crate) enum Reach {
     Answers,
     /// These programs are not on PATH.
     NotInstalled(Vec<&'static str>),
@@ -97,7 +97,7 @@ fn installed(name: &str) -> bool {
 /// A program of Slurm's, without the variables of a job around us: a job that is submitted from inside another one must not
 /// take over its shape. Which cluster to talk to stays.
 #[expect(clippy::disallowed_methods, reason = "here programs of Slurm's are started, with this process's variables")]
-pub fn command(program: &str) -> Command {
+pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     let kept = ["SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_CONF_SERVER", "SLURM_TIME_FORMAT", "SLURM_BITSTR_LEN"];
     for (name, _) in std::env::vars_os() {
@@ -162,7 +162,7 @@ fn reader(stream: Option<impl Read + Send + 'static>) -> std::sync::mpsc::Receiv
 }
 
 /// Whether the programs are here and a controller answers within two seconds.
-pub fn reach() -> Reach {
+pub(crate) fn reach() -> Reach {
     let missing: Vec<_> = ["srun", "sbatch"].into_iter().filter(|it| !installed(it)).collect();
     if !missing.is_empty() {
         return Reach::NotInstalled(missing);
@@ -178,7 +178,7 @@ pub fn reach() -> Reach {
 }
 
 /// The cluster's name, if it can be asked for.
-pub fn cluster_name() -> Option<String> {
+pub(crate) fn cluster_name() -> Option<String> {
     let answer = ask("scontrol", &["show", "config"], "", &[], PATIENCE).ok()?;
     cluster_of(&answer.stdout)
 }
@@ -190,7 +190,7 @@ pub fn cluster_of(said: &str) -> Option<String> {
 }
 
 /// Where a node is in the network: Slurm's name for it need not be one that resolves, and the controller knows its address.
-pub fn node_address(node: &str) -> Result<String, SlurmError> {
+pub(crate) fn node_address(node: &str) -> Result<String, SlurmError> {
     let answer = ask("scontrol", &["--oneliner", "show", "node", node], "", &[], LOOKUP)?;
     address(&answer.stdout).ok_or_else(|| SlurmError::NoNode(node.to_owned()))
 }
@@ -202,7 +202,7 @@ pub fn address(said: &str) -> Option<String> {
 }
 
 /// Whether a job, `12` or `10_3`, runs; `None` where Slurm does not say.
-pub fn job_runs(address: &str) -> Option<bool> {
+pub(crate) fn job_runs(address: &str) -> Option<bool> {
     let arguments = ["--noheader", "--states=all", "--format=%T", "--jobs", address];
     let answer = ask("squeue", &arguments, "", &[], LOOKUP).ok()?;
     if answer.success { Some(any_runs(&answer.stdout)) } else { answer.stderr.contains("Invalid job id").then_some(false) }
@@ -214,20 +214,20 @@ fn any_runs(said: &str) -> bool {
 }
 
 /// The cluster's partitions; none where sinfo does not say.
-pub fn partitions() -> Vec<Partition> {
+pub(crate) fn partitions() -> Vec<Partition> {
     let answer = ask("sinfo", &["-h", "-o", "%R|%l|%G|%D"], "", &[], PATIENCE);
     answer.map(|it| parse_partitions(&it.stdout)).unwrap_or_default()
 }
 
 /// Asks Slurm whether it would take the script, and when it would start. Nothing is submitted.
-pub fn test_only(spec: &JobSpec, script: &str) -> Result<String, SlurmError> {
+pub(crate) fn test_only(spec: &JobSpec, script: &str) -> Result<String, SlurmError> {
     let answer = ask("sbatch", &["--test-only"], script, &[], SUBMISSION)?;
     let said = answer.stdout + &answer.stderr;
     if answer.success { Ok(estimate(&said)) } else { Err(refused(spec, &said)) }
 }
 
 /// Submits a script.
-pub fn submit(spec: &JobSpec, script: &str) -> Result<Submitted, SlurmError> {
+pub(crate) fn submit(spec: &JobSpec, script: &str) -> Result<Submitted, SlurmError> {
     let answer = ask("sbatch", &["--parsable"], script, &spec.exports, SUBMISSION)?;
     if !answer.success {
         return Err(refused(spec, &(answer.stdout + &answer.stderr)));

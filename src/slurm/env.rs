@@ -258,11 +258,14 @@ impl Place {
 impl Job {
     fn derive(read: Variables<'_>) -> Result<Option<Self>, EnvError> {
         let Some(id) = variables::number::<u64>(read, "SLURM_JOB_ID")? else { return Ok(None) };
-        let array = match (variables::number::<u64>(read, "SLURM_ARRAY_JOB_ID")?, variables::number::<u64>(read, "SLURM_ARRAY_TASK_ID")?) {
-            (Some(job), Some(task)) => Some(ArrayElement { job, task }),
-            _ => None,
-        };
-        let end = variables::number::<u64>(read, "SLURM_JOB_END_TIME")?.map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds.min(1 << 40)));
+        let array =
+            match (variables::number::<u64>(read, "SLURM_ARRAY_JOB_ID")?, variables::number::<u64>(read, "SLURM_ARRAY_TASK_ID")?)
+            {
+                (Some(job), Some(task)) => Some(ArrayElement { job, task }),
+                _ => None,
+            };
+        let end = variables::number::<u64>(read, "SLURM_JOB_END_TIME")?
+            .map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds.min(1 << 40)));
         let address = array.as_ref().map_or_else(|| id.to_string(), |it| format!("{}_{}", it.job, it.task));
         let restart = variables::number::<u64>(read, "SLURM_RESTART_COUNT")?.unwrap_or(0);
         let size = variables::number::<u64>(read, "SLURM_HET_SIZE")?.unwrap_or(0).min(1024);
@@ -295,7 +298,8 @@ impl Allocation {
 impl Step {
     fn derive(read: Variables<'_>, job: Job) -> Result<Self, EnvError> {
         let because = format!("SLURM_JOB_ID={} and SLURM_PROCID say that this is a task", job.id);
-        let number = |name| variables::number::<u64>(read, name)?.ok_or_else(|| EnvError::Missing { name, because: because.clone() });
+        let number =
+            |name| variables::number::<u64>(read, name)?.ok_or_else(|| EnvError::Missing { name, because: because.clone() });
         let size = |name| number(name).map(|it| it as usize);
         let (rank, local_rank, node_rank) = (size("SLURM_PROCID")?, size("SLURM_LOCALID")?, size("SLURM_NODEID")?);
         let world = size("SLURM_STEP_NUM_TASKS")?;
@@ -342,11 +346,11 @@ impl Step {
         }
         if read("SLURM_JOB_NODELIST").is_some() && read("SLURM_HET_SIZE").is_none() {
             let hosts_of_job = hosts(read, "SLURM_JOB_NODELIST")?;
-            if let Some(stranger) = hosts_of_step.iter().find(|host| !hosts_of_job.contains(host)) {
+            if let Some(outside) = hosts_of_step.iter().find(|host| !hosts_of_job.contains(host)) {
                 return contradiction(
                     "SLURM_STEP_NODELIST",
                     "SLURM_JOB_NODELIST",
-                    format!("{stranger} is not one of the job's nodes"),
+                    format!("{outside} is not one of the job's nodes"),
                 );
             }
         }

@@ -9,11 +9,11 @@ use std::fmt;
 use crate::excerpt::{line, quoted};
 use crate::exit::{Exit, Exits};
 
-use crate::variables::Variables;
 use super::options::{self, OPTIONS, Row, Stage};
 use super::shape::{Note, Shape};
 use super::site::{Dialect, GpuRequest, Site};
 use super::time::TimeLimit;
+use crate::variables::Variables;
 
 /// What the ranks of a job do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -484,7 +484,10 @@ impl Resolver<'_> {
         match devices {
             _ if gpus == 0 => export("CUDA_VISIBLE_DEVICES", "-1"),
             Some(devices) if devices.value.trim() == "-1" => {
-                return Err(JobError::at(&devices, format!("no GPU is to be used, but GPUS is {gpus}: give GPUS=0 for a CPU job")));
+                return Err(JobError::at(
+                    &devices,
+                    format!("no GPU is to be used, but GPUS is {gpus}: give GPUS=0 for a CPU job"),
+                ));
             }
             Some(devices) if gpu.dialect == Dialect::None => {
                 let listed = devices.value.split(',').count();

@@ -6,7 +6,7 @@ use super::time::TimeLimit;
 
 /// One option.
 #[derive(Debug, Clone, Copy)]
-pub struct Row {
+pub(crate) struct Row {
     /// The flag without its dashes, which is Slurm's long name where the option is passed on. A site profile has it with `_`.
     pub flag: &'static str,
     /// The variable that says the same.
@@ -24,7 +24,7 @@ pub struct Row {
 
 /// What a value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A whole number.
     Number(&'static str),
     /// A text, called so in the help.
@@ -37,7 +37,7 @@ pub enum Kind {
 
 /// What becomes of an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// The job's shape and its environment are made of it.
     Shape,
     /// sbatch and srun get it.
@@ -71,12 +71,12 @@ impl Row {
     }
 
     /// The key of a site profile.
-    pub fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         self.flag.replace('-', "_")
     }
 
     /// The help with what else decides: `Time limit [SBATCH_TIMELIMIT]`.
-    pub fn described(&self) -> String {
+    pub(crate) fn described(&self) -> String {
         let sources = match (self.variable, self.default) {
             (None, "") => return self.help.to_owned(),
             (Some(variable), "") => variable.to_owned(),
@@ -91,16 +91,23 @@ use Kind::{Number, Switch, SwitchOr, Text};
 use Stage::{Batch, Job, Shape, Step};
 
 /// All options, in the order of the help.
-pub const OPTIONS: [Row; 27] = [
+pub(crate) const OPTIONS: [Row; 27] = [
     Row::new("gpus", Some("GPUS"), Number("N"), Shape, "GPUs, and ranks; 0 for a job on the CPU")
         .default("8 for training, 4 for a test")
         .of_one_job(),
-    Row::new("gpus-per-node", Some("GPUS_PER_NODE"), Number("N"), Shape, "GPUs of one node").default("8, or GPUS if that is less"),
+    Row::new("gpus-per-node", Some("GPUS_PER_NODE"), Number("N"), Shape, "GPUs of one node")
+        .default("8, or GPUS if that is less"),
     Row::new("cpus-per-task", Some("CPUS_PER_TASK"), Number("N"), Shape, "CPUs of one rank").default("5"),
     Row::new("ntasks", None, Number("N"), Shape, "Ranks of a job on the CPU, with GPUS=0").default("1").of_one_job(),
     Row::new("srun-args", Some("SRUN_ARGS"), Text("ARGS"), Shape, "More options for srun, in one argument").checked(anything),
-    Row::new("sbatch-args", Some("SBATCH_ARGS"), Text("ARGS"), Shape, "More options for sbatch, in one argument; they count with --batch")
-        .checked(anything),
+    Row::new(
+        "sbatch-args",
+        Some("SBATCH_ARGS"),
+        Text("ARGS"),
+        Shape,
+        "More options for sbatch, in one argument; they count with --batch",
+    )
+    .checked(anything),
     Row::new("master-port", Some("MASTER_PORT"), Text("PORT"), Shape, "The port where the ranks meet")
         .default("one of the job's own")
         .checked(port)
@@ -137,7 +144,9 @@ pub const OPTIONS: [Row; 27] = [
     .of_one_job(),
     Row::new("requeue", Some("SBATCH_REQUEUE"), Switch, Shape, "Put the job back into the queue when its time ends")
         .default("for training"),
-    Row::new("no-requeue", Some("SBATCH_NO_REQUEUE"), Switch, Shape, "End for good when the time ends").default("for a test"),
+    Row::new("no-requeue", Some("SBATCH_NO_REQUEUE"), Switch, Shape, "End for good when the time ends")
+        .default("for a test")
+        .of_one_job(),
     Row::new("signal", Some("SBATCH_SIGNAL"), Text("SIGNAL@SECONDS"), Job, "When the ranks are told to save")
         .default("USR1@120, two minutes before the time limit, for training")
         .checked(signal),
@@ -149,17 +158,17 @@ pub const OPTIONS: [Row; 27] = [
 ///
 /// # Panics
 /// For a flag without a row, which only code of this module's neighbours can name.
-pub fn row(flag: &str) -> &'static Row {
+pub(crate) fn row(flag: &str) -> &'static Row {
     OPTIONS.iter().find(|it| it.flag == flag).unwrap_or_else(|| panic!("no row for --{flag}"))
 }
 
 /// The row of a site profile's key.
-pub fn of_site(key: &str) -> Option<&'static Row> {
+pub(crate) fn of_site(key: &str) -> Option<&'static Row> {
     OPTIONS.iter().find(|it| it.site && it.key() == key)
 }
 
 /// Options of Slurm's that the job's shape decides.
-pub const DECIDED: [&str; 20] = [
+pub(crate) const DECIDED: [&str; 20] = [
     "partition",
     "job-name",
     "ntasks",
@@ -183,7 +192,7 @@ pub const DECIDED: [&str; 20] = [
 ];
 
 /// Whether sbatch must not see this variable: it would change what was decided here, and is read here where it has a row.
-pub fn kept_from_sbatch(variable: &str) -> bool {
+pub(crate) fn kept_from_sbatch(variable: &str) -> bool {
     const DECIDED: [&str; 12] = [
         "SBATCH_PARTITION",
         "SBATCH_JOB_NAME",
@@ -284,7 +293,7 @@ mod tests {
                 SwitchOr(value) => format!("--{}[={value}]", it.flag),
             };
             let variable = it.variable.map(name).unwrap_or_default();
-            let key = if it.site && !it.flag.starts_with("no-") { name(&it.key()) } else { String::new() };
+            let key = if it.site { name(&it.key()) } else { String::new() };
             format!("| {} | {variable} | {key} | {} | {} |", name(&flag), it.help.replace('|', "\\|"), it.default)
         };
         let head = "| option | variable | site profile | what | default |\n|---|---|---|---|---|".to_owned();
@@ -297,7 +306,7 @@ mod tests {
         let page = std::fs::read_to_string(root.join("docs/slurm.md")).expect("the page");
         assert!(page.contains(&documented()), "docs/slurm.md should have this table:\n{}", documented());
         let example = std::fs::read_to_string(root.join("slurm/sites/example.yaml")).expect("the example");
-        let absent: Vec<_> = OPTIONS.iter().filter(|it| it.site && !it.flag.starts_with("no-")).map(Row::key).collect();
+        let absent: Vec<_> = OPTIONS.iter().filter(|it| it.site).map(Row::key).collect();
         let absent: Vec<_> = absent.into_iter().filter(|it| !example.contains(it.as_str())).collect();
         assert!(absent.is_empty(), "slurm/sites/example.yaml does not name {absent:?}");
     }

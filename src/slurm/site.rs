@@ -8,7 +8,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
-use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::excerpt::{line, quoted};
@@ -217,36 +217,60 @@ impl<'de> Visitor<'de> for SaidVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Said, A::Error> {
         let mut said = BTreeMap::new();
         while let Some(Key(row)) = map.next_key()? {
-            let Some(row) = row else {
-                map.next_value::<IgnoredAny>()?;
-                continue;
-            };
-            let (flag, value) = match (row.kind, map.next_value::<Scalar>()?) {
-                (Kind::Switch | Kind::SwitchOr(_), Scalar::Flag(true)) => (row.flag, String::new()),
-                (Kind::Switch, Scalar::Flag(false)) => match OPTIONS.iter().find(|it| it.flag.strip_prefix("no-") == Some(row.flag)) {
-                    Some(contrary) => (contrary.flag, String::new()),
-                    None => continue,
-                },
-                (Kind::SwitchOr(_), Scalar::Flag(false)) => continue,
-                (Kind::Text(_) | Kind::SwitchOr(_), Scalar::Text(text)) => (row.flag, text),
-                (Kind::Text(_) | Kind::Number(_), Scalar::Number(number)) => (row.flag, number.to_string()),
-                (Kind::Number(_), _) => return Err(A::Error::custom(format!("{}: expected a whole number", row.key()))),
-                (Kind::Switch, _) => return Err(A::Error::custom(format!("{}: expected true or false", row.key()))),
-                (Kind::Text(_) | Kind::SwitchOr(_), _) => return Err(A::Error::custom(format!("{}: expected a text", row.key()))),
-            };
-            said.insert(flag, value);
+            match row {
+                Some(row) => said.extend(map.next_value_seed(Value(row))?),
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
         }
         Ok(Said(said))
     }
 }
 
-/// A value that an option may have.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a text, a whole number, true or false")]
-enum Scalar {
-    Flag(bool),
-    Number(u64),
-    Text(String),
+/// Reads the value of an option, and says which flag it is the same as.
+struct Value(&'static Row);
+
+impl<'de> DeserializeSeed<'de> for Value {
+    type Value = Option<(&'static str, String)>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl Visitor<'_> for Value {
+    type Value = Option<(&'static str, String)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0.kind {
+            Kind::Number(_) => "a whole number",
+            Kind::Text(_) => "a text",
+            Kind::Switch => "true or false",
+            Kind::SwitchOr(_) => "true, false or a text",
+        })
+    }
+
+    fn visit_bool<E: Error>(self, on: bool) -> Result<Self::Value, E> {
+        let contrary = || OPTIONS.iter().find(|it| it.flag.strip_prefix("no-") == Some(self.0.flag));
+        match (self.0.kind, on) {
+            (Kind::Switch | Kind::SwitchOr(_), true) => Ok(Some((self.0.flag, String::new()))),
+            (Kind::Switch | Kind::SwitchOr(_), false) => Ok(contrary().map(|it| (it.flag, String::new()))),
+            _ => Err(E::invalid_type(Unexpected::Bool(on), &self)),
+        }
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
+        match self.0.kind {
+            Kind::Number(_) | Kind::Text(_) => Ok(Some((self.0.flag, number.to_string()))),
+            _ => Err(E::invalid_type(Unexpected::Unsigned(number), &self)),
+        }
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        match self.0.kind {
+            Kind::Text(_) | Kind::SwitchOr(_) => Ok(Some((self.0.flag, text.to_owned()))),
+            _ => Err(E::invalid_type(Unexpected::Str(text), &self)),
+        }
+    }
 }
 
 /// A key of a profile, with its row where it is an option.
@@ -254,15 +278,28 @@ struct Key(Option<&'static Row>);
 
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let key = String::deserialize(from)?;
+        from.deserialize_str(KeyVisitor)
+    }
+}
+
+struct KeyVisitor;
+
+impl Visitor<'_> for KeyVisitor {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: Error>(self, key: &str) -> Result<Key, E> {
         let own = fields::<Keys>();
-        match options::of_site(&key) {
-            None if own.contains(&key.as_str()) => Ok(Self(None)),
+        match options::of_site(key) {
+            None if own.contains(&key) => Ok(Key(None)),
             None => {
                 let known = OPTIONS.iter().filter(|it| it.site).map(Row::key).chain(own.iter().map(|it| (*it).to_owned()));
-                Err(D::Error::custom(format!("unknown field `{key}`, expected one of {}", known.collect::<Vec<_>>().join(", "))))
+                Err(E::custom(format!("unknown field `{key}`, expected one of {}", known.collect::<Vec<_>>().join(", "))))
             }
-            row => Ok(Self(row)),
+            row => Ok(Key(row)),
         }
     }
 }
@@ -300,7 +337,7 @@ fn fields<T: serde::de::DeserializeOwned>() -> &'static [&'static str] {
 }
 
 /// Whether any folder holds a profile, so that it is worth asking for the cluster's name.
-pub fn any(folders: &[PathBuf]) -> bool {
+pub(crate) fn any(folders: &[PathBuf]) -> bool {
     !profiles(folders).is_empty()
 }
 
@@ -321,7 +358,7 @@ fn profiles(folders: &[PathBuf]) -> Vec<(String, PathBuf)> {
 }
 
 /// First and last port of `20000-20999`.
-pub fn port_range(text: &str) -> Result<(u16, u16), String> {
+pub(crate) fn port_range(text: &str) -> Result<(u16, u16), String> {
     let ends = text.split_once('-').and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
     match ends {
         Some((first, last)) if first > 0 && first <= last => Ok((first, last)),
@@ -371,9 +408,11 @@ mod tests {
         let error = parse("account: a\npartion: dev\n");
         assert!(error.contains("x.yaml: unknown field `partion`") && error.contains("line 2"), "{error}");
         let error = parse("account: a\ngpus_per_node: many\n");
-        assert!(error.contains("gpus_per_node: expected a whole number"), "{error}");
-        assert!(parse("requeue: perhaps\n").contains("requeue: expected true or false"));
-        assert!(parse("mem: [1]\n").contains("expected a text, a whole number, true or false"));
+        let expected = "gpus_per_node: invalid type: string \"many\", expected a whole number at line 2";
+        assert!(error.contains(expected), "{error}");
+        assert!(parse("requeue: perhaps\n").contains("requeue: invalid type: string \"perhaps\", expected true or false"));
+        assert!(parse("mem: [1]\n").contains("mem: invalid type: sequence, expected a text"));
+        assert!(parse("no_requeue: true\n").contains("unknown field `no_requeue`"));
         assert!(parse("gpu: {dialect: gress}").contains("unknown variant `gress`"));
         assert!(parse("gpu: {memory: 80}").contains("expected a number with K, M, G or T"));
         assert!(parse("gpu: {memory: 99999999999T}").contains("is no amount of memory"));

@@ -12,7 +12,7 @@ use serde::Deserialize;
 /// Its keys beside those of every head (`in_channels`, `channels`, `num_classes`, …).
 #[derive(Debug, Clone, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub struct GatedKeys {
+pub(crate) struct GatedKeys {
     kernel_size: usize,
 }
 
@@ -37,7 +37,7 @@ impl HeadKeys for GatedKeys {
 
 /// The head at work. Its fields are the names of its tensors: `decode_head.gate.conv.weight`.
 #[derive(Module, Debug)]
-pub struct GatedHead {
+pub(crate) struct GatedHead {
     conv_seg: Conv2d,
     gate: ConvModule,
     value: ConvModule,

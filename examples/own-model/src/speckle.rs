@@ -7,7 +7,7 @@ use serde::Deserialize;
 /// The keys of `type: Speckle`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Speckle {
+pub(crate) struct Speckle {
     /// The share of pixels, 0 to 1.
     share: f64,
 }

@@ -86,7 +86,7 @@ pub(super) fn check(head: &dyn HeadSpec, inputs: Option<&[Feature]>) -> Result<(
 
 /// Heads, numbered if they came as a list.
 #[derive(Module, Debug)]
-pub enum Heads {
+pub(super) enum Heads {
     One(Head),
     Many(Vec<Head>),
 }

@@ -10,13 +10,13 @@ use anyhow::{anyhow, bail, ensure};
 use burn::tensor::{Device, Int, Tensor};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use segslurm::dist::Group;
-use segslurm::experiment::{EnvConfig, MemoryFormatChoice};
 use segslurm::ops::{
     self, Activation, BatchNorm, BinaryCrossEntropy, Conv, CrossEntropy, MemoryFormat, Reduction, from_tch, gradient, place,
     to_tch,
 };
-use segslurm::runner::decide_memory_format;
+use segslurm::testing::dist::Group;
+use segslurm::testing::experiment::{EnvConfig, MemoryFormatChoice};
+use segslurm::testing::runner::decide_memory_format;
 use segslurm_native::collective::{self, ProcessGroup, Store};
 use segslurm_native::{device, profile};
 use serde_json::json;
@@ -302,7 +302,7 @@ fn nccl() -> anyhow::Result<f64> {
 /// training would take, or in that behind a colon (`fp32:channels_last`).
 pub(crate) fn speed(images: usize, mode: &str, steps: usize) -> anyhow::Result<()> {
     const TRACED: u32 = 5;
-    const SHOWN: usize = 20;
+    const LONGEST: usize = 20;
     let (precision, format) = mode.split_once(':').unwrap_or((mode, "auto"));
     let choice = match format {
         "auto" => MemoryFormatChoice::Auto,
@@ -329,7 +329,7 @@ pub(crate) fn speed(images: usize, mode: &str, steps: usize) -> anyhow::Result<(
     let by_name = kernels
         .by_name
         .iter()
-        .take(SHOWN)
+        .take(LONGEST)
         .map(|it| json!([it.spent.as_secs_f64() * 1e3 / f64::from(TRACED), it.count as f64 / f64::from(TRACED), it.name]));
     let by_name: Vec<_> = by_name.collect();
     report::print(json!({

@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
-use segslurm::dist::Group;
 use segslurm::models::{Forward, Pixels};
 use segslurm::ops::{self, LeafId};
+use segslurm::testing::dist::Group;
 use serde_json::json;
 
 use crate::{model, report};

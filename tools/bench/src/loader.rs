@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use segslurm::config;
 use segslurm::data::{DataloaderConfig, Loader, LoaderOptions};
+use segslurm::testing::config;
 use serde_json::json;
 
 use crate::{report, transforms};

@@ -6,12 +6,12 @@ use anyhow::Context;
 use burn::tensor::Device;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
-use segslurm::config;
 use segslurm::data::{Batch, Image, LabelMap, Meta, Sample};
-use segslurm::dist::{Accelerator, Group, Launcher};
-use segslurm::experiment::Experiment;
 use segslurm::ops::{self, MemoryFormat};
-use segslurm::runner::Learner;
+use segslurm::testing::config;
+use segslurm::testing::dist::{Accelerator, Group, Launcher};
+use segslurm::testing::experiment::Experiment;
+use segslurm::testing::runner::Learner;
 
 /// Images in a batch, and their height and width.
 fn shape(model: &str) -> anyhow::Result<(usize, usize, usize)> {

@@ -2,8 +2,8 @@
 //! DistributedDataParallel.
 
 use anyhow::{Context, bail};
-use segslurm::ddp::WrapperConfig;
-use segslurm::dist::{Accelerator, DistConfig, Launched, Launcher, join};
+use segslurm::testing::ddp::WrapperConfig;
+use segslurm::testing::dist::{Accelerator, DistConfig, Launched, Launcher, join};
 use serde_json::json;
 
 use crate::{model, report};

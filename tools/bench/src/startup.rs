@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use segslurm::dist::Group;
+use segslurm::testing::dist::Group;
 use serde_json::json;
 
 use crate::{model, report};

@@ -1,8 +1,8 @@
 //! The whole train step, from bytes to new weights. (The peer's step begins with normalised floats.)
 
 use anyhow::bail;
-use segslurm::dist::Group;
 use segslurm::ops::{self, MemoryFormat};
+use segslurm::testing::dist::Group;
 use serde_json::json;
 
 use crate::{model, report};

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::bail;
-use segslurm::config;
 use segslurm::data::{Dataset, DatasetConfig, sample_rng};
+use segslurm::testing::config;
 use serde_json::json;
 
 use crate::report;
