@@ -353,6 +353,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "as a holder has it")]
     fn job(address: &str, restart: u64) -> Option<HoldersJob> {
         Some(HoldersJob { address: address.to_owned(), restart, cluster: Some("c".to_owned()) })
     }

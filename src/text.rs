@@ -50,9 +50,9 @@ pub(crate) fn guess(bytes: &[u8]) -> &'static str {
             [second, after @ ..] if (0x81..=0xfe).contains(first) && (0x40..=0xfe).contains(second) && *second != 0x7f => {
                 // In one-byte encodings a letter with an accent stands among plain ones.
                 if *second >= 0x80 {
-                    pairs += 1
+                    pairs += 1;
                 } else {
-                    alone += 1
+                    alone += 1;
                 }
                 rest = after;
             }

@@ -183,6 +183,7 @@ struct Machine<'a> {
 type Step<T> = Result<T, String>;
 
 impl<'a> Machine<'a> {
+    #[expect(clippy::too_many_lines, reason = "one arm an opcode")]
     fn run(&mut self) -> Step<Place> {
         loop {
             let opcode = self.byte()?;
@@ -269,7 +270,7 @@ impl<'a> Machine<'a> {
                 }
 
                 b'(' => {
-                    self.room(self.marks.len())?;
+                    room(self.marks.len())?;
                     self.marks.push(self.stack.len());
                 }
                 b')' => self.push(Value::Tuple(Vec::new()))?,
@@ -432,10 +433,6 @@ impl<'a> Machine<'a> {
         std::str::from_utf8(line).map_err(|_| "a line is no UTF-8".to_owned())
     }
 
-    fn room(&self, used: usize) -> Step<()> {
-        if used < MOST_VALUES { Ok(()) } else { Err(format!("more than {MOST_VALUES} values, as no checkpoint has,")) }
-    }
-
     /// Counts what is about to be copied.
     fn copies(&mut self, bytes: usize) -> Step<()> {
         self.copied = self.copied.saturating_add(bytes);
@@ -443,13 +440,13 @@ impl<'a> Machine<'a> {
     }
 
     fn push(&mut self, value: Value<'a>) -> Step<()> {
-        self.room(self.values.len())?;
+        room(self.values.len())?;
         self.values.push(value);
         self.push_place(Place((self.values.len() - 1) as u32))
     }
 
     fn push_place(&mut self, place: Place) -> Step<()> {
-        self.room(self.stack.len())?;
+        room(self.stack.len())?;
         self.stack.push(place);
         Ok(())
     }
@@ -569,6 +566,11 @@ fn pairs(items: &[Place]) -> Step<Vec<(Place, Place)>> {
     } else {
         Err("a key without a value".to_owned())
     }
+}
+
+/// An error where so many values are one too many.
+fn room(used: usize) -> Step<()> {
+    if used < MOST_VALUES { Ok(()) } else { Err(format!("more than {MOST_VALUES} values, as no checkpoint has,")) }
 }
 
 #[cfg(test)]

@@ -179,9 +179,8 @@ impl Variables<'_> {
         let hint = "was this started by torchrun or `segslurm dist_train`? for one process leave --launcher out";
         let rank = self.required("RANK", hint)?;
         let world = Self::world(self.required("WORLD_SIZE", hint)?, "WORLD_SIZE")?;
-        let local_rank = match (self.number("LOCAL_RANK")?, flag) {
-            (Some(local), _) | (None, Some(local)) => local,
-            (None, None) => return Err(DistError::Launcher(format!("LOCAL_RANK is not set: {hint}, or pass --local_rank"))),
+        let Some(local_rank) = self.number("LOCAL_RANK")?.or(flag) else {
+            return Err(DistError::Launcher(format!("LOCAL_RANK is not set: {hint}, or pass --local_rank")));
         };
         let address = self.text("MASTER_ADDR").ok_or_else(|| DistError::Launcher(format!("MASTER_ADDR is not set: {hint}")))?;
         // torchrun serves at its own port, whatever a config says.

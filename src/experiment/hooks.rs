@@ -366,6 +366,7 @@ impl Default for SegVisualizationHook {
 
 /// One of `custom_hooks`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
+#[expect(clippy::enum_variant_names, reason = "mmengine's names")]
 pub enum CustomHook {
     EMAHook(EmaHook),
     EarlyStoppingHook(EarlyStoppingHook),

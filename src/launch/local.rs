@@ -112,14 +112,14 @@ impl Local {
             None if ranks.0.iter().any(|it| it.exit() == Some(Exit::Interrupted)) => Ok(Exit::Interrupted),
             None => Ok(Exit::Done),
         };
-        self.tidy(&ranks, &output);
+        ranks.tidy(&output);
         outcome
     }
 
     /// The folder for the ranks' output; another name where two launchers of one second want the same.
     fn own_output(&self) -> Result<PathBuf, Failure> {
         let (parent, name) = (self.output.parent().unwrap_or(Path::new(".")), self.output.file_name().unwrap_or_default());
-        let claimed = claim(parent, &name.to_string_lossy()).map_err(|error| self.unwritable(&self.output, &error))?;
+        let claimed = claim(parent, &name.to_string_lossy()).map_err(|error| unwritable(&self.output, &error))?;
         Ok(parent.join(claimed))
     }
 
@@ -157,7 +157,7 @@ impl Local {
             command.stdin(Stdio::null()).process_group(0);
             let output = (local > 0).then(|| output.join(format!("rank{number}.txt")));
             if let Some(path) = &output {
-                let file = File::create(path).map_err(|error| self.unwritable(path, &error))?;
+                let file = File::create(path).map_err(|error| unwritable(path, &error))?;
                 command.stdout(file.try_clone().map_err(cannot)?).stderr(file);
             }
             if let Some(listener) = inherits {
@@ -184,21 +184,10 @@ impl Local {
         let port = listener.local_addr().map_err(|error| Failure::new(Exit::Unavailable, format!("no port: {error}")))?.port();
         Ok((Some(listener), port, from))
     }
+}
 
-    fn unwritable(&self, path: &Path, error: &io::Error) -> Failure {
-        Failure::new(Exit::CannotWrite, format!("cannot write {}: {error}", path.display()))
-    }
-
-    /// Removes the files that nobody printed into.
-    fn tidy(&self, ranks: &Ranks, output: &Path) {
-        for path in ranks.0.iter().filter_map(|it| it.output.as_ref()) {
-            if fs::metadata(path).is_ok_and(|it| it.len() == 0) {
-                let _ = fs::remove_file(path);
-            }
-        }
-        // Fails where something is left in it, as it should.
-        let _ = fs::remove_dir(output);
-    }
+fn unwritable(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(Exit::CannotWrite, format!("cannot write {}: {error}", path.display()))
 }
 
 /// Whether processes started from here get the socket.
@@ -228,6 +217,17 @@ impl Ranks {
     fn kill(&mut self) {
         self.signal(Signal::SIGKILL);
         self.0.iter_mut().filter(|it| it.ended.is_none()).for_each(|it| it.killed_here = true);
+    }
+
+    /// Removes the files in `output` that nobody printed into.
+    fn tidy(&self, output: &Path) {
+        for path in self.0.iter().filter_map(|it| it.output.as_ref()) {
+            if fs::metadata(path).is_ok_and(|it| it.len() == 0) {
+                let _ = fs::remove_file(path);
+            }
+        }
+        // Fails where something is left in it, as it should.
+        let _ = fs::remove_dir(output);
     }
 
     /// The rank whose failure is the others' cause: one that was killed, else one that failed for a reason of its own, else one

@@ -37,7 +37,7 @@ impl StateError {
         match &mut self {
             Self::NoParameter { .. } => {}
             Self::NoSlot { parameter, .. } | Self::Shape { parameter, .. } | Self::Missing { parameter, .. } => {
-                name.clone_into(parameter)
+                name.clone_into(parameter);
             }
         }
         self

@@ -72,6 +72,7 @@ enum Constructor {
 
 /// `optimizer`.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
+#[expect(clippy::upper_case_acronyms, reason = "torch's name")]
 pub enum OptimizerConfig {
     SGD(SgdConfig),
     Adam(AdamConfig),

@@ -206,6 +206,7 @@ impl Evaluation {
                 let batch = batch?;
                 waited += asked.elapsed().as_secs_f64();
                 images += batch.samples.len();
+                #[expect(clippy::result_large_err, reason = "what could not be sent comes back")]
                 let sent = predict(&model, preprocessor, &device, batch)?.into_iter().try_for_each(|it| sender.send(it));
                 if sent.is_err() {
                     // The second thread ended early; its error comes out of the join below.

@@ -56,7 +56,7 @@ impl Start {
     pub(super) fn find(setting: &Setting) -> Result<Self, Failure> {
         let group = &setting.group;
         let (decision, read, beginning) = if group.is_main() {
-            let place = Place::of(setting)?;
+            let place = Place::of(setting);
             let (decision, read) = place.decide()?;
             let beginning = place.note(&decision)?;
             group.broadcast_text(&serde_json::to_string(&decision).map_err(Failure::fault)?)?;
@@ -101,14 +101,14 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    fn of(setting: &'a Setting) -> Result<Self, Failure> {
+    fn of(setting: &'a Setting) -> Self {
         let work_dir = setting.rundir.work_dir();
         let current = CurrentRun::load(work_dir).unwrap_or_else(|error| {
             let file = work_dir.join("current_run");
             tracing::warn!("{} cannot be read ({error}): the run is told by its checkpoints alone", file.display());
             None
         });
-        Ok(Self {
+        Self {
             asked: &setting.asked,
             resume: setting.experiment.resume,
             load_from: setting.experiment.load_from.as_deref(),
@@ -117,7 +117,7 @@ impl<'a> Place<'a> {
             naming: setting.naming(),
             places: &setting.places,
             current,
-        })
+        }
     }
 
     /// The decision, and the checkpoint where deciding took reading it.

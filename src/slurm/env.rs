@@ -296,6 +296,7 @@ impl Allocation {
 }
 
 impl Step {
+    #[expect(clippy::too_many_lines, reason = "one check after another of what the variables say together")]
     fn derive(read: Variables<'_>, job: Job) -> Result<Self, EnvError> {
         let because = format!("SLURM_JOB_ID={} and SLURM_PROCID say that this is a task", job.id);
         let number =

@@ -22,6 +22,7 @@ use super::{BASE, format, functions, methods, operators};
 const STEP: usize = 10;
 
 impl Evaluator<'_> {
+    #[expect(clippy::too_many_lines, reason = "one arm an expression of Python")]
     pub(super) fn value(&mut self, expression: &Expr) -> Result<Item> {
         let here = self.origin(expression);
         self.told(expression, |this| this.heap.spend(STEP))?;

@@ -45,6 +45,7 @@ pub(super) fn find(name: &str) -> Option<Object> {
     NAMES.iter().find(|it| **it == name).map(|it| Object::Function(it))
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm a function of Python")]
 pub(super) fn call(heap: &mut Heap, name: &'static str, arguments: Arguments, here: &Origin) -> Outcome<Object> {
     let wrong = |heap: &Heap, object: &Object| format!("`{name}` does not take {}", heap.describe(object));
     match name {
@@ -182,9 +183,8 @@ pub(super) fn call(heap: &mut Heap, name: &'static str, arguments: Arguments, he
         }
         "enumerate" => {
             let [of, start] = arguments.bind(name, ["iterable", "start"], 1)?;
-            let start = match start.as_ref().map_or(Some(Number::Int(0)), number) {
-                Some(Number::Int(start)) => start,
-                _ => return Err("`enumerate` starts at a whole number".into()),
+            let Some(Number::Int(start)) = start.as_ref().map_or(Some(Number::Int(0)), number) else {
+                return Err("`enumerate` starts at a whole number".into());
             };
             let items = heap.iterate(&of.unwrap_or(Object::None), here)?;
             let pairs = items.into_iter().zip(start..).map(|(item, at)| {

@@ -100,6 +100,7 @@ fn whole(heap: &Heap, name: &str, object: Option<Object>, default: i64) -> Outco
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm a method of Python")]
 fn string(heap: &mut Heap, of: &str, name: &str, arguments: Arguments, here: &Origin) -> Outcome<Option<Object>> {
     heap.spend(1 + of.len() / 32)?;
     let plain = |change: &dyn Fn(&str) -> String, arguments: Arguments| {
@@ -273,9 +274,9 @@ fn cased(text: &str, upper: impl Fn(usize, Option<char>) -> bool) -> String {
     let mut before = None;
     for (at, character) in text.chars().enumerate() {
         if upper(at, before) {
-            out.extend(character.to_uppercase())
+            out.extend(character.to_uppercase());
         } else {
-            out.extend(character.to_lowercase())
+            out.extend(character.to_lowercase());
         }
         before = Some(character);
     }

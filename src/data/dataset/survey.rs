@@ -119,7 +119,7 @@ impl Folder {
             let found = listing::found("image folder", &self.img_dir, self.img_suffix.as_ref(), None, None)?;
             let missing = self.without(&found.names, &self.img_dir, &self.img_suffix);
             if !missing.is_empty() {
-                let remedy = self.remedy_of_ends(&missing, &self.img_dir, &self.img_suffix, "img_suffix");
+                let remedy = remedy_of_ends(&missing, &self.img_dir, &self.img_suffix, "img_suffix");
                 let list = self.list.as_ref().map(|it| format!(" of {}", it.display())).unwrap_or_default();
                 absent.push(format!(
                     "{} of {} listed images{list} are not in {images}: {}; {remedy}",
@@ -137,7 +137,7 @@ impl Folder {
         let folder = dir;
         let dir = dir.display();
         if !missing.is_empty() {
-            let remedy = self.remedy_of_ends(&missing, folder, suffix, "seg_map_suffix");
+            let remedy = remedy_of_ends(&missing, folder, suffix, "seg_map_suffix");
             absent.push(format!(
                 "{} of {} images have no label map in {dir}: {}; {remedy}",
                 missing.len(),
@@ -166,31 +166,6 @@ impl Folder {
             }
         }
         Ok(())
-    }
-
-    /// What would help where files are not there under their names: another end that the files in the folder have.
-    fn remedy_of_ends(&self, missing: &[PathBuf], dir: &Path, suffix: &str, key: &str) -> String {
-        let mut ends: HashMap<OsString, usize> = HashMap::new();
-        let looked = &missing[..missing.len().min(LOOKED_AT)];
-        let mut folders: HashMap<PathBuf, Vec<OsString>> = HashMap::new();
-        for path in looked {
-            let below = path.parent().unwrap_or(Path::new(""));
-            let files = folders.entry(below.to_owned()).or_insert_with(|| {
-                let entries = std::fs::read_dir(dir.join(below)).into_iter().flatten().flatten();
-                entries.map(|it| it.file_name()).collect()
-            });
-            let name = path.file_name().unwrap_or_default().as_bytes();
-            let stem = name.strip_suffix(suffix.as_bytes()).unwrap_or(name);
-            let alike = files.iter().filter_map(|it| it.as_bytes().strip_prefix(stem)).filter(|it| is_end(it));
-            alike.for_each(|end| *ends.entry(OsStr::from_bytes(end).to_owned()).or_default() += 1);
-        }
-        match ends.into_iter().max_by(|a, b| (a.1, &b.0).cmp(&(b.1, &a.0))) {
-            Some((end, count)) => {
-                let all = if looked.len() == missing.len() { String::new() } else { " looked at".to_owned() };
-                format!("{key}: {} would fit {count} of the {}{all}", end.display(), looked.len())
-            }
-            None => format!("check data_root, data_prefix, {key} and ann_file"),
-        }
     }
 
     /// A path below the folder of label maps.
@@ -419,4 +394,29 @@ fn names(paths: &[PathBuf]) -> String {
     let names: Vec<_> = paths.iter().take(4).map(|it| it.display().to_string()).collect();
     let more = if paths.len() > names.len() { ", …" } else { "" };
     format!("{}{more}", names.join(", "))
+}
+
+/// What would help where files are not there under their names: another end that the files in the folder have.
+fn remedy_of_ends(missing: &[PathBuf], dir: &Path, suffix: &str, key: &str) -> String {
+    let mut ends: HashMap<OsString, usize> = HashMap::new();
+    let looked = &missing[..missing.len().min(LOOKED_AT)];
+    let mut folders: HashMap<PathBuf, Vec<OsString>> = HashMap::new();
+    for path in looked {
+        let below = path.parent().unwrap_or(Path::new(""));
+        let files = folders.entry(below.to_owned()).or_insert_with(|| {
+            let entries = std::fs::read_dir(dir.join(below)).into_iter().flatten().flatten();
+            entries.map(|it| it.file_name()).collect()
+        });
+        let name = path.file_name().unwrap_or_default().as_bytes();
+        let stem = name.strip_suffix(suffix.as_bytes()).unwrap_or(name);
+        let alike = files.iter().filter_map(|it| it.as_bytes().strip_prefix(stem)).filter(|it| is_end(it));
+        alike.for_each(|end| *ends.entry(OsStr::from_bytes(end).to_owned()).or_default() += 1);
+    }
+    match ends.into_iter().max_by(|a, b| (a.1, &b.0).cmp(&(b.1, &a.0))) {
+        Some((end, count)) => {
+            let all = if looked.len() == missing.len() { String::new() } else { " looked at".to_owned() };
+            format!("{key}: {} would fit {count} of the {}{all}", end.display(), looked.len())
+        }
+        None => format!("check data_root, data_prefix, {key} and ann_file"),
+    }
 }

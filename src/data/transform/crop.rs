@@ -33,7 +33,7 @@ impl RandomCrop {
         if self.crop_size.contains(&0) {
             return Err(DataError::transform("RandomCrop", "crop_size has to be positive"));
         }
-        if !(self.cat_max_ratio > 0.0) {
+        if self.cat_max_ratio.is_nan() || self.cat_max_ratio <= 0.0 {
             return Err(DataError::transform("RandomCrop", "cat_max_ratio has to be above 0; 1 switches it off"));
         }
         Ok(())

@@ -38,7 +38,7 @@ impl PhotoMetricDistortion {
     pub(super) fn check(&self) -> Result<(), DataError> {
         let refuse = |reason: &str| Err(DataError::transform("PhotoMetricDistortion", reason));
         let ordered = |(low, high): (f64, f64)| low >= 0.0 && low <= high;
-        if !(self.brightness_delta >= 0.0) || self.hue_delta < 0 {
+        if self.brightness_delta.is_nan() || self.brightness_delta < 0.0 || self.hue_delta < 0 {
             return refuse("brightness_delta and hue_delta cannot be negative");
         }
         if !ordered(self.contrast_range) || !ordered(self.saturation_range) {
@@ -213,6 +213,7 @@ impl Planes {
 
     /// OpenCV's `COLOR_BGR2HSV`: 12-bit fixed-point reciprocals, here computed instead of looked up.
     #[inline(always)]
+    #[expect(clippy::wrong_self_convention, reason = "the colours change in place")]
     fn to_hsv(&mut self) {
         for n in 0..PIECE {
             let (b, g, r) = (self.blue[n], self.green[n], self.red[n]);
@@ -251,6 +252,7 @@ impl Planes {
     /// OpenCV's order of operations, fused multiply-add included, so that the last bit agrees, and cut off as its vector code does: the last columns of
     /// a row, fewer than a vector's 32, OpenCV rounds instead, from `rounded` on here.
     #[inline(always)]
+    #[expect(clippy::wrong_self_convention, reason = "the colours change in place")]
     fn to_bgr(&mut self, rounded: usize) {
         for n in 0..PIECE {
             let hue = self.hue[n] * (6.0 / 180.0);
