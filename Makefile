@@ -6,7 +6,7 @@ SHELL := /bin/bash
 export CUDA
 with_libtorch = export LIBTORCH="$$(scripts/libtorch.sh)" && [ -n "$$LIBTORCH" ]
 
-.PHONY: help libtorch build demo test fuzz crash-test check check-cuda gpu-kit gpu-check parity bench cluster cluster-down docs
+.PHONY: help libtorch build demo test fuzz crash-test check deny check-cuda gpu-kit gpu-check parity bench cluster cluster-down docs
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -30,11 +30,15 @@ crash-test: ## kill -9 a training at 100 random moments: nothing saved is lost, 
 fuzz: ## every parser under mutated input for MINUTES=… (10); what ends badly is kept, with the command to see it again
 	@$(with_libtorch) && $(CARGO) test --test fuzz -- --minutes $(or $(MINUTES),10) $(if $(TARGET),--target $(TARGET)) $(if $(SEED),--seed $(SEED))
 
-check: ## rustfmt, clippy and rustdoc, warnings denied, and shellcheck
+check: ## rustfmt, clippy and rustdoc, warnings denied, shellcheck, and spelling
 	$(CARGO) fmt --all --check
 	@$(with_libtorch) && $(CARGO) clippy --workspace --all-targets -- -D warnings
 	@$(with_libtorch) && RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 	shellcheck scripts/*.sh .ci/run
+	@scripts/typos.sh
+
+deny: ## licences, sources and known faults of the dependencies, by cargo-deny (cargo install --locked cargo-deny)
+	$(CARGO) deny check
 
 check-cuda: ## without a GPU: build for GPUs, show what --version says, compile the CUDA kernels, be refused GPUs that are not there
 	@scripts/check-cuda.sh

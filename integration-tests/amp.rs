@@ -26,11 +26,14 @@ fn skipped(checkpoint: &Checkpoint) -> i64 {
     checkpoint.meta.run["scaler"]["skipped"].as_i64().expect("a count")
 }
 
-/// Weights of two checkpoints that are equal to the bit; running statistics move in skipped steps too.
+/// Weights of two checkpoints that are equal to the bit; running statistics move in skipped steps
+/// too.
 fn same_weights(work_dir: &Path, first: &str, second: &str) -> bool {
     let read = |name: &str| Checkpoint::read(&work_dir.join(name)).expect("reads").model;
     let (first, second) = (read(first), read(second));
-    let weights = first.iter().filter(|(name, _)| !name.contains("running_") && !name.contains("num_batches"));
+    let weights = first
+        .iter()
+        .filter(|(name, _)| !name.contains("running_") && !name.contains("num_batches"));
     weights.fold(true, |same, (name, tensor)| same & tensor.equal(&second[name]))
 }
 
@@ -41,11 +44,16 @@ fn amp_trains_in_bfloat16_near_full_precision_and_keeps_full_precision_weights()
     ends_in(&mut harness::train(&full, 4), 0);
     let told = text(&ends_in(harness::train(&mixed, 4).arg("--amp"), 0).stdout);
     assert!(told.contains("mixed precision: bfloat16"), "{told}");
-    let loss =
-        |work_dir: &Path| -> Vec<f64> { steps(work_dir).iter().map(|(_, it)| it["loss"].as_f64().expect("a loss")).collect() };
+    let loss = |work_dir: &Path| -> Vec<f64> {
+        steps(work_dir).iter().map(|(_, it)| it["loss"].as_f64().expect("a loss")).collect()
+    };
     let (full, losses) = (loss(&full), loss(&mixed));
     assert_ne!(full, losses, "nothing was computed in half precision");
-    let apart = full.iter().zip(&losses).map(|(full, mixed)| (full - mixed).abs() / full).fold(0.0, f64::max);
+    let apart = full
+        .iter()
+        .zip(&losses)
+        .map(|(full, mixed)| (full - mixed).abs() / full)
+        .fold(0.0, f64::max);
     assert!(apart < 5e-2, "{full:?} against {losses:?}");
     let checkpoint = Checkpoint::read(&mixed.join("iter_4.safetensors")).expect("reads");
     assert!(checkpoint.model.values().all(|it| matches!(it.kind(), Kind::Float | Kind::Int64)));
@@ -58,7 +66,10 @@ fn a_step_that_overflows_is_skipped_and_logged() {
     let told = text(&ends_in(harness::train(folder.path(), 4).args(OVERFLOW), 0).stdout);
     assert!(told.contains("overflowed in half precision and were skipped"), "{told}");
     assert!(same_weights(folder.path(), "iter_2.safetensors", "iter_4.safetensors"));
-    assert_eq!(skipped(&Checkpoint::read(&folder.path().join("iter_4.safetensors")).expect("reads")), 4);
+    assert_eq!(
+        skipped(&Checkpoint::read(&folder.path().join("iter_4.safetensors")).expect("reads")),
+        4
+    );
 }
 
 #[test]
@@ -66,7 +77,10 @@ fn two_ranks_skip_together() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     ends_in(dist_train(folder.path(), 2, 4).args(OVERFLOW), 0);
     assert!(same_weights(folder.path(), "iter_2.safetensors", "iter_4.safetensors"));
-    assert_eq!(skipped(&Checkpoint::read(&folder.path().join("iter_4.safetensors")).expect("reads")), 4);
+    assert_eq!(
+        skipped(&Checkpoint::read(&folder.path().join("iter_4.safetensors")).expect("reads")),
+        4
+    );
 }
 
 #[test]
@@ -80,7 +94,8 @@ fn a_resume_goes_on_with_the_loss_scale() {
     let (straight, resumed) = (folder.path().join("straight"), folder.path().join("resumed"));
     ends_in(harness::train(&straight, 4).args(growing), 0);
     std::fs::create_dir(&resumed).expect("a folder");
-    std::fs::copy(straight.join("iter_2.safetensors"), resumed.join("iter_2.safetensors")).expect("copies");
+    std::fs::copy(straight.join("iter_2.safetensors"), resumed.join("iter_2.safetensors"))
+        .expect("copies");
     ends_in(harness::train(&resumed, 4).args(growing).arg("--resume"), 0);
     assert_eq!(exact(&steps(&straight))[2..], exact(&steps(&resumed))[..]);
     for work_dir in [&straight, &resumed] {
@@ -92,7 +107,8 @@ fn a_resume_goes_on_with_the_loss_scale() {
 /// Losses of the first step in full and in half precision.
 fn first_losses(name: &str, model: &serde_json::Value) -> [f64; 2] {
     let size = (65, 49);
-    let images = [0, 1].map(|it| Image { height: size.0, width: size.1, data: pixels(size, 3, it) });
+    let images =
+        [0, 1].map(|it| Image { height: size.0, width: size.1, data: pixels(size, 3, it) });
     let labels = [0, 1].map(|_| LabelMap {
         height: size.0,
         width: size.1,
@@ -101,13 +117,26 @@ fn first_losses(name: &str, model: &serde_json::Value) -> [f64; 2] {
     let batch = learning::batch(images.into(), labels.into());
     ["OptimWrapper", "AmpOptimWrapper"].map(|wrapper| {
         let text = format!("{{type: {wrapper}, optimizer: {{type: SGD, lr: 0.01}}}}");
-        let model = config::parse_str(&model.to_string()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let model =
+            config::parse_str(&model.to_string()).unwrap_or_else(|error| panic!("{name}: {error}"));
         let wrapper = config::parse_str(&text).expect("an optimizer");
         let device = learning::cpu().autodiff();
-        let learner = Learner::new(&model, &wrapper, &device, &Group::alone(), 3, 1, MemoryFormat::Contiguous);
+        let learner = Learner::new(
+            &model,
+            &wrapper,
+            &device,
+            &Group::alone(),
+            3,
+            1,
+            MemoryFormat::Contiguous,
+        );
         let mut learner = learner.unwrap_or_else(|error| panic!("{name}: {error:?}"));
-        let losses = learner.step(&batch, 0, &[0.01; 2]).unwrap_or_else(|error| panic!("{name}: {error:?}"));
-        assert!(learner.weights.parameters().all(|it| it.tensor.kind() == Kind::Float), "{name}: weights stay in full precision");
+        let losses =
+            learner.step(&batch, 0, &[0.01; 2]).unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        assert!(
+            learner.weights.parameters().all(|it| it.tensor.kind() == Kind::Float),
+            "{name}: weights stay in full precision"
+        );
         losses[0].1
     })
 }
@@ -116,12 +145,17 @@ fn pixels((height, width): (usize, usize), channels: usize, seed: usize) -> Vec<
     (0..height * width * channels).map(|it| ((it * 7919 + seed * 104_729) >> 3) as u8).collect()
 }
 
-/// Every kind of model once: the golden ones, and those of `configs/` but for the number of their classes.
+/// Every kind of model once: the golden ones, and those of `configs/` but for the number of their
+/// classes.
 #[test]
 fn every_model_takes_a_step_in_half_precision() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let files = |folder: &str| -> Vec<_> {
-        let mut files: Vec<_> = std::fs::read_dir(root.join(folder)).expect(folder).flatten().map(|it| it.path()).collect();
+        let mut files: Vec<_> = std::fs::read_dir(root.join(folder))
+            .expect(folder)
+            .flatten()
+            .map(|it| it.path())
+            .collect();
         files.sort();
         files
     };
@@ -148,6 +182,9 @@ fn every_model_takes_a_step_in_half_precision() {
     assert!(models.len() > 22, "{} models", models.len());
     for (name, model) in &models {
         let [full, half] = first_losses(name, model);
-        assert!(half.is_finite() && (half - full).abs() < 0.05 * full, "{name}: {half} in half precision, {full} in full");
+        assert!(
+            half.is_finite() && (half - full).abs() < 0.05 * full,
+            "{name}: {half} in half precision, {full} in full"
+        );
     }
 }

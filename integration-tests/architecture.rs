@@ -12,8 +12,15 @@ fn floors(root: &Path) -> BTreeMap<String, u32> {
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("// Floor ") {
             floor = rest.split(':').next().and_then(|number| number.parse().ok());
-        } else if let Some(name) = line.trim_start_matches("pub ").strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')) {
-            floors.insert(name.to_owned(), floor.unwrap_or_else(|| panic!("`{name}` stands before the first floor")));
+        } else if let Some(name) = line
+            .trim_start_matches("pub ")
+            .strip_prefix("mod ")
+            .and_then(|rest| rest.strip_suffix(';'))
+        {
+            floors.insert(
+                name.to_owned(),
+                floor.unwrap_or_else(|| panic!("`{name}` stands before the first floor")),
+            );
         }
     }
     floors
@@ -29,10 +36,13 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The modules that a text names as `crate::module`, also inside `use crate::{a, b::c}`, with their lines.
+/// The modules that a text names as `crate::module`, also inside `use crate::{a, b::c}`, with their
+/// lines.
 fn named<'a>(text: &'a str, modules: &BTreeMap<String, u32>) -> Vec<(usize, &'a str)> {
     let mut names = Vec::new();
-    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+    for (index, line) in
+        text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"))
+    {
         for (start, _) in line.match_indices("crate::") {
             let rest = &line[start + "crate::".len()..];
             let candidates = match rest.strip_prefix('{') {
@@ -40,7 +50,11 @@ fn named<'a>(text: &'a str, modules: &BTreeMap<String, u32>) -> Vec<(usize, &'a 
                 None => vec![rest],
             };
             for candidate in candidates {
-                let word = candidate.trim().split(|it: char| !it.is_alphanumeric() && it != '_').next().unwrap_or_default();
+                let word = candidate
+                    .trim()
+                    .split(|it: char| !it.is_alphanumeric() && it != '_')
+                    .next()
+                    .unwrap_or_default();
                 if modules.contains_key(word) {
                     names.push((index + 1, word));
                 }
@@ -66,7 +80,10 @@ fn modules_name_only_lower_floors() {
         let text = fs::read_to_string(&file).expect("a source file");
         for (line, name) in named(&text, &floors) {
             if name != module && floors[name] >= *floor {
-                wrong.push(format!("src/{}:{line}: `{module}` may not use `{name}`", relative.display()));
+                wrong.push(format!(
+                    "src/{}:{line}: `{module}` may not use `{name}`",
+                    relative.display()
+                ));
             }
         }
     }
@@ -77,13 +94,16 @@ fn modules_name_only_lower_floors() {
 fn the_check_sees_a_use() {
     let floors = BTreeMap::from([("slurm".to_owned(), 1), ("models".to_owned(), 4)]);
     assert_eq!(
-        named("use crate::{exit, models::Head};\n// crate::models\nlet x = crate::slurm::Job;", &floors),
+        named(
+            "use crate::{exit, models::Head};\n// crate::models\nlet x = crate::slurm::Job;",
+            &floors
+        ),
         [(1, "models"), (3, "slurm")]
     );
 }
 
-/// Modules that may name libtorch's tensors and our own layer above it: where they meet Burn's, where files become tensors, and
-/// below both the process groups, which know no Burn.
+/// Modules that may name libtorch's tensors and our own layer above it: where they meet Burn's,
+/// where files become tensors, and below both the process groups, which know no Burn.
 const NAMES_TCH: [&str; 3] = ["ops", "checkpoint", "dist"];
 
 /// A module's own text, without its tests and comments.
@@ -93,7 +113,9 @@ fn own_text(text: &str) -> String {
 }
 
 fn names_tch(text: &str) -> bool {
-    let starts = |(at, _): (usize, &str)| !text[..at].ends_with(|it: char| it.is_alphanumeric() || it == '_');
+    let starts = |(at, _): (usize, &str)| {
+        !text[..at].ends_with(|it: char| it.is_alphanumeric() || it == '_')
+    };
     // `words` is about texts.
     let native = text.replace("segslurm_native::words", "");
     text.match_indices("tch::").any(starts) || native.contains("segslurm_native")
@@ -108,7 +130,8 @@ fn libtorchs_tensors_are_named_where_they_may_be() {
         .iter()
         .filter(|file| {
             let relative = file.strip_prefix(&root).expect("below src");
-            let module = relative.components().next().expect("a name").as_os_str().to_string_lossy();
+            let module =
+                relative.components().next().expect("a name").as_os_str().to_string_lossy();
             let tests = relative.ends_with("tests.rs");
             !tests && !NAMES_TCH.contains(&module.trim_end_matches(".rs"))
         })
@@ -134,14 +157,18 @@ fn a_component_names_no_other_component_of_its_slot() {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/models");
     let mut wrong = Vec::new();
     for slot in ["backbone", "neck", "head", "loss", "sampler"] {
-        let types = slot_types(&fs::read_to_string(models.join(slot).join("mod.rs")).expect("a slot"));
+        let types =
+            slot_types(&fs::read_to_string(models.join(slot).join("mod.rs")).expect("a slot"));
         assert!(!types.is_empty(), "the slot {slot} has no line");
         let mut files = Vec::new();
         rust_files(&models.join(slot), &mut files);
         for file in files.iter().filter(|it| !it.ends_with("mod.rs")) {
             let text = own_text(&fs::read_to_string(file).expect("a source file"));
-            let defined = |name: &str| ["struct", "type"].iter().any(|it| text.contains(&format!("pub {it} {name}")));
-            let words: Vec<&str> = text.split(|it: char| !it.is_alphanumeric() && it != '_').collect();
+            let defined = |name: &str| {
+                ["struct", "type"].iter().any(|it| text.contains(&format!("pub {it} {name}")))
+            };
+            let words: Vec<&str> =
+                text.split(|it: char| !it.is_alphanumeric() && it != '_').collect();
             let others = types.iter().filter(|it| !defined(it) && words.contains(&it.as_str()));
             wrong.extend(others.map(|it| format!("{} names {it}", file.display())));
         }

@@ -7,17 +7,24 @@ use crate::harness::{self, CONFIG, dataset, ends_in, segslurm, small, text};
 
 /// A private copy of the dataset, to be spoilt.
 fn copied(to: &Path) {
-    let status = std::process::Command::new("cp").arg("-r").arg(dataset()).arg(to).status().expect("cp starts");
+    let status = std::process::Command::new("cp")
+        .arg("-r")
+        .arg(dataset())
+        .arg(to)
+        .status()
+        .expect("cp starts");
     assert!(status.success());
 }
 
 fn first_file(folder: &Path) -> std::path::PathBuf {
-    let mut files: Vec<_> = fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path()).collect();
+    let mut files: Vec<_> =
+        fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path()).collect();
     files.sort();
     files.remove(0)
 }
 
-/// Trains on `data` and expects exit `code` with every one of `words` on standard error, in one message and no panic.
+/// Trains on `data` and expects exit `code` with every one of `words` on standard error, in one
+/// message and no panic.
 #[track_caller]
 fn refuses(data: &Path, extra: &[&str], code: i32, words: &[&str]) {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -37,8 +44,10 @@ fn refuses(data: &Path, extra: &[&str], code: i32, words: &[&str]) {
             assert!(log.contains(&error), "{error} is not in the log file:\n{log}");
         }
         let checkpoints = fs::read_dir(&work_dir).expect("the work dir").flatten();
-        let left: Vec<_> =
-            checkpoints.map(|it| it.path()).filter(|it| it.is_file() && it.extension().is_some_and(|it| it != "yaml")).collect();
+        let left: Vec<_> = checkpoints
+            .map(|it| it.path())
+            .filter(|it| it.is_file() && it.extension().is_some_and(|it| it != "yaml"))
+            .collect();
         assert!(left.is_empty(), "left behind: {left:?}");
     }
 }
@@ -47,14 +56,20 @@ fn refuses(data: &Path, extra: &[&str], code: i32, words: &[&str]) {
 fn a_config_that_does_not_parse_is_named_with_its_line() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let config = folder.path().join("broken.yaml");
-    fs::write(&config, "model:\n  type: EncoderDecoder\n  backbone: {type: ResNet\n").expect("writes");
+    fs::write(&config, "model:\n  type: EncoderDecoder\n  backbone: {type: ResNet\n")
+        .expect("writes");
     let output = ends_in(segslurm().arg("train").arg(&config), 78);
     assert!(text(&output.stderr).contains("broken.yaml"), "{}", text(&output.stderr));
 }
 
 #[test]
 fn an_unknown_key_names_its_path_and_the_nearest_name() {
-    refuses(dataset(), &["model.decode_head.dropout_ration=0.1"], 78, &["model.decode_head", "dropout_ration", "dropout_ratio"]);
+    refuses(
+        dataset(),
+        &["model.decode_head.dropout_ration=0.1"],
+        78,
+        &["model.decode_head", "dropout_ration", "dropout_ratio"],
+    );
 }
 
 #[test]
@@ -97,7 +112,12 @@ fn a_truncated_image_is_named() {
     copied(&data);
     for entry in fs::read_dir(data.join("images/training")).expect("images").flatten() {
         let length = entry.metadata().expect("its size").len();
-        fs::File::options().write(true).open(entry.path()).expect("opens").set_len(length / 3).expect("cut");
+        fs::File::options()
+            .write(true)
+            .open(entry.path())
+            .expect("opens")
+            .set_len(length / 3)
+            .expect("cut");
     }
     refuses(&data, &[], 65, &["images/training", ".jpg"]);
 }
@@ -108,7 +128,13 @@ fn a_label_map_of_another_size_is_named() {
     let data = folder.path().join("demo");
     copied(&data);
     let odd = folder.path().join("odd");
-    ends_in(segslurm().arg("demo-data").arg(&odd).args(["--images", "12", "--size", "64x64", "--seed", "3"]), 0);
+    ends_in(
+        segslurm()
+            .arg("demo-data")
+            .arg(&odd)
+            .args(["--images", "12", "--size", "64x64", "--seed", "3"]),
+        0,
+    );
     fs::remove_dir_all(data.join("annotations")).expect("removes");
     fs::rename(odd.join("annotations"), data.join("annotations")).expect("moves");
     refuses(&data, &[], 65, &["96", "64", ".png"]);
@@ -140,16 +166,22 @@ fn a_work_dir_that_cannot_be_written_is_named() {
 fn a_full_disk_while_a_checkpoint_is_written_leaves_no_part_of_it() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let work_dir = folder.path().join("work");
-    // A limit on file sizes is the full disk that needs no root: writing beyond it fails in the middle of the checkpoint.
+    // A limit on file sizes is the full disk that needs no root: writing beyond it fails in the
+    // middle of the checkpoint.
     let train = harness::train(&work_dir, 4);
     let mut command = std::process::Command::new("bash");
-    command.args(["-c", "ulimit -f 2048; trap '' XFSZ; exec \"$@\"", "bash"]).arg(train.get_program()).args(train.get_args());
+    command
+        .args(["-c", "ulimit -f 2048; trap '' XFSZ; exec \"$@\"", "bash"])
+        .arg(train.get_program())
+        .args(train.get_args());
     command.current_dir(env!("CARGO_MANIFEST_DIR")).env("CUDA_VISIBLE_DEVICES", "-1");
     let output = ends_in(&mut command, 73);
     assert!(text(&output.stderr).contains("iter_2"), "{}", text(&output.stderr));
-    let left: Vec<_> = fs::read_dir(&work_dir).expect("the work dir").flatten().map(|it| it.file_name()).collect();
+    let left: Vec<_> =
+        fs::read_dir(&work_dir).expect("the work dir").flatten().map(|it| it.file_name()).collect();
     assert!(
-        !left.iter().any(|name| name.to_string_lossy().contains("iter_2") || name.to_string_lossy().starts_with('.')),
+        !left.iter().any(|name| name.to_string_lossy().contains("iter_2")
+            || name.to_string_lossy().starts_with('.')),
         "{left:?}"
     );
 }
@@ -166,11 +198,20 @@ fn checkpoints_that_are_none_are_refused() {
     let torn = folder.path().join("torn.safetensors");
     fs::copy(&good, &torn).expect("copies");
     let length = fs::metadata(&torn).expect("its size").len();
-    fs::File::options().write(true).open(&torn).expect("opens").set_len(length - 1000).expect("cut");
+    fs::File::options()
+        .write(true)
+        .open(&torn)
+        .expect("opens")
+        .set_len(length - 1000)
+        .expect("cut");
 
     let test = |checkpoint: &Path, extra: &[&str]| {
         let mut command = segslurm();
-        command.args(["test", CONFIG]).arg(checkpoint).arg("--work-dir").arg(folder.path().join("test"));
+        command
+            .args(["test", CONFIG])
+            .arg(checkpoint)
+            .arg("--work-dir")
+            .arg(folder.path().join("test"));
         command.args(small(dataset(), 2)).args(extra);
         command
     };
@@ -180,10 +221,16 @@ fn checkpoints_that_are_none_are_refused() {
         (&torn, 65, vec!["torn.safetensors"]),
     ] {
         let message = text(&ends_in(&mut test(checkpoint, &[]), code).stderr);
-        assert!(words.iter().all(|word| message.contains(word)) && !message.contains("panicked"), "{message}");
+        assert!(
+            words.iter().all(|word| message.contains(word)) && !message.contains("panicked"),
+            "{message}"
+        );
     }
     let message = text(&ends_in(&mut test(&good, &["model.decode_head.channels=64"]), 65).stderr);
-    assert!(message.contains("decode_head.") && message.contains("64"), "another model's shapes are named: {message}");
+    assert!(
+        message.contains("decode_head.") && message.contains("64"),
+        "another model's shapes are named: {message}"
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What two ranks compute together, inside the library: each test starts itself again, once a rank, over real Gloo.
+//! What two ranks compute together, inside the library: each test starts itself again, once a rank,
+//! over real Gloo.
 
 use burn::tensor::{Device, Tensor};
 use segslurm::ops::{self, Activation, BatchNorm, MemoryFormat, batch_norm};
@@ -25,7 +26,13 @@ struct Normed {
 }
 
 /// A batch norm of `x` forward and backward, with `dy` as the gradient of its output.
-fn norm(x: &tch::Tensor, dy: &tch::Tensor, activation: Activation, group: Option<&Group>, kind: Kind) -> Normed {
+fn norm(
+    x: &tch::Tensor,
+    dy: &tch::Tensor,
+    activation: Activation,
+    group: Option<&Group>,
+    kind: Kind,
+) -> Normed {
     let device = Device::libtorch().autodiff();
     let channel = |values: &[f64]| tch::Tensor::from_slice(values).to_kind(kind);
     let x = constant(x, &device).require_grad();
@@ -65,8 +72,11 @@ fn sync_batch_norm_is_batch_norm_of_all_ranks_batches() {
         let (start, length) = if group.is_main() { (0, 2) } else { (2, 1) };
         let part = |it: &tch::Tensor| it.narrow(0, start, length).contiguous();
         let formats = [MemoryFormat::Contiguous, MemoryFormat::ChannelsLast];
-        let activations = [Activation::None, Activation::ReLU, Activation::Sigmoid, Activation::SiLU];
-        for (format, activation) in formats.into_iter().flat_map(|format| activations.map(|it| (format, it))) {
+        let activations =
+            [Activation::None, Activation::ReLU, Activation::Sigmoid, Activation::SiLU];
+        for (format, activation) in
+            formats.into_iter().flat_map(|format| activations.map(|it| (format, it)))
+        {
             let whole = norm(&x, &dy, activation, None, Kind::Double);
             let (x, dy) = (format.copied(&part(&x)), format.copied(&part(&dy)));
             let mine = norm(&x, &dy, activation, Some(group), Kind::Double);
@@ -74,7 +84,13 @@ fn sync_batch_norm_is_batch_norm_of_all_ranks_batches() {
             close("the input's gradient", &mine.grads[0], &part(&whole.grads[0]), 0.0, 1e-12);
             for place in [1, 2] {
                 group.all_reduce(&mine.grads[place], Reduce::Sum).expect("the sum");
-                close("a parameter's gradient", &mine.grads[place], &whole.grads[place], 0.0, 1e-12);
+                close(
+                    "a parameter's gradient",
+                    &mine.grads[place],
+                    &whole.grads[place],
+                    0.0,
+                    1e-12,
+                );
             }
             for (mine, whole) in mine.running.iter().zip(&whole.running) {
                 close("a running statistic", mine, whole, 0.0, 1e-12);
@@ -92,7 +108,10 @@ fn sync_batch_norm_rounds_a_half_precision_gradient_once() {
         let double = |it: &tch::Tensor| it.to_kind(Kind::Double);
         let exact = norm(&double(&x), &double(&dy), Activation::None, None, Kind::Double);
         let mine = norm(&part(&x), &part(&dy), Activation::None, Some(group), Kind::Float);
-        assert_eq!((mine.y.kind(), mine.grads[0].kind(), mine.grads[1].kind()), (Kind::BFloat16, Kind::BFloat16, Kind::Float));
+        assert_eq!(
+            (mine.y.kind(), mine.grads[0].kind(), mine.grads[1].kind()),
+            (Kind::BFloat16, Kind::BFloat16, Kind::Float)
+        );
         // bfloat16 has 8 bits of precision: rounding once is off by at most 2^-8 of the value.
         let ulp = 2.0_f64.powi(-8) * 1.01;
         close("the input's gradient", &mine.grads[0], &part(&exact.grads[0]), ulp, 2e-5);
@@ -109,12 +128,17 @@ fn texts_flags_and_sums_reach_all_ranks() {
         let text = "x".repeat(rank * 70_000);
         let all = group.all_gather_text(&text).expect("texts");
         assert_eq!(all.iter().map(String::len).collect::<Vec<_>>(), [0, 70_000]);
-        assert_eq!(group.broadcast_text(if rank == 0 { "seven" } else { "" }).expect("a text"), "seven");
+        assert_eq!(
+            group.broadcast_text(if rank == 0 { "seven" } else { "" }).expect("a text"),
+            "seven"
+        );
         assert!(group.any(rank == 1).expect("a flag") && !group.any(false).expect("a flag"));
         let whole = 2.0_f64.powi(51) + rank as f64;
         assert_eq!(group.sums(&[whole, 1.5]).expect("sums"), [2.0_f64.powi(52) + 1.0, 3.0]);
         let before = group.traffic();
-        let _ = group.all_gather(&tch::Tensor::zeros([250], (Kind::Float, tch::Device::Cpu))).expect("gathers");
+        let _ = group
+            .all_gather(&tch::Tensor::zeros([250], (Kind::Float, tch::Device::Cpu)))
+            .expect("gathers");
         assert_eq!(group.traffic().bytes - before.bytes, 1000);
     });
 }

@@ -1,4 +1,5 @@
-//! What is said to be saved is there and is what `--resume` takes: in used work dirs, with `load_from`, with two runs at once.
+//! What is said to be saved is there and is what `--resume` takes: in used work dirs, with
+//! `load_from`, with two runs at once.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,17 +14,26 @@ use crate::harness::{self, CONFIG, dataset, ends_in, exact, segslurm, small, ste
 use crate::ranks::{dist_train, outcome, start};
 
 fn checkpoints(folder: &Path) -> BTreeSet<String> {
-    let names = fs::read_dir(folder).expect("a folder").flatten().map(|it| it.file_name().to_string_lossy().into_owned());
+    let names = fs::read_dir(folder)
+        .expect("a folder")
+        .flatten()
+        .map(|it| it.file_name().to_string_lossy().into_owned());
     names.filter_map(|it| it.strip_suffix(".safetensors").map(str::to_owned)).collect()
 }
 
 fn numbered(folder: &Path) -> BTreeSet<String> {
-    checkpoints(folder).into_iter().filter(|it| !it.starts_with("best_") && !it.contains('-')).collect()
+    checkpoints(folder)
+        .into_iter()
+        .filter(|it| !it.starts_with("best_") && !it.contains('-'))
+        .collect()
 }
 
 /// Checkpoints of other runs whose names a run needed.
 fn set_aside(folder: &Path) -> Vec<String> {
-    checkpoints(folder).into_iter().filter(|it| !it.starts_with("best_") && it.contains('-')).collect()
+    checkpoints(folder)
+        .into_iter()
+        .filter(|it| !it.starts_with("best_") && it.contains('-'))
+        .collect()
 }
 
 fn last_checkpoint(work_dir: &Path) -> String {
@@ -78,22 +88,34 @@ fn a_second_run_in_a_used_work_dir_keeps_what_it_saves_and_resume_goes_on_with_i
     let work = folder.path().join("work");
     ends_in(&mut harness::train(&work, 8), 0);
     let keep_one = "default_hooks.checkpoint.max_keep_ckpts=1";
-    let said = text(&ends_in(harness::train(&work, 6).args([keep_one, "randomness.seed=8"]), 0).stdout);
-    let note = said.lines().find(|it| it.contains("another run")).unwrap_or_else(|| panic!("no line tells of it: {said}"));
-    assert!(note.contains("iter_8.safetensors") && note.contains("--resume --cfg-options load_from="), "{note}");
+    let said =
+        text(&ends_in(harness::train(&work, 6).args([keep_one, "randomness.seed=8"]), 0).stdout);
+    let note = said
+        .lines()
+        .find(|it| it.contains("another run"))
+        .unwrap_or_else(|| panic!("no line tells of it: {said}"));
+    assert!(
+        note.contains("iter_8.safetensors") && note.contains("--resume --cfg-options load_from="),
+        "{note}"
+    );
     assert_eq!(last_checkpoint(&work), "iter_6.safetensors");
-    // The older run's 8 is not the second run's to remove, nor are its 2, 4 and 6, whose names the second run needed.
+    // The older run's 8 is not the second run's to remove, nor are its 2, 4 and 6, whose names the
+    // second run needed.
     assert_eq!(numbered(&work), BTreeSet::from(["iter_6".to_owned(), "iter_8".to_owned()]));
     let older = set_aside(&work);
     let names: Vec<&str> = older.iter().filter_map(|it| it.split('-').next()).collect();
     assert_eq!(names, ["iter_2", "iter_4", "iter_6"]);
 
     let resumed = text(&ends_in(harness::train(&work, 7).args([keep_one, "--resume"]), 0).stdout);
-    assert!(resumed.contains("iter_6.safetensors") && resumed.contains("resumed at iteration 6"), "{resumed}");
+    assert!(
+        resumed.contains("iter_6.safetensors") && resumed.contains("resumed at iteration 6"),
+        "{resumed}"
+    );
     assert!(!resumed.contains("another run"), "{resumed}");
     assert_eq!(numbered(&work), BTreeSet::from(["iter_7".to_owned(), "iter_8".to_owned()]));
 
-    // A run that passes the older one keeps that one's newest too, and what was set aside can be gone on from.
+    // A run that passes the older one keeps that one's newest too, and what was set aside can be
+    // gone on from.
     let aside = format!("load_from={}", work.join(&older[2]).display());
     let other = folder.path().join("other");
     let said = text(&ends_in(harness::train(&other, 7).args(["resume=true", &aside]), 0).stdout);
@@ -101,7 +123,9 @@ fn a_second_run_in_a_used_work_dir_keeps_what_it_saves_and_resume_goes_on_with_i
 
     // The line's own words lead back to the older run.
     let back = format!("load_from={}", work.join("iter_8.safetensors").display());
-    let said = text(&ends_in(harness::train(&work, 10).args(["--resume", "--cfg-options", &back]), 0).stdout);
+    let said = text(
+        &ends_in(harness::train(&work, 10).args(["--resume", "--cfg-options", &back]), 0).stdout,
+    );
     assert!(said.contains("resumed at iteration 8"), "{said}");
     let said = text(&ends_in(harness::train(&work, 12).arg("--resume"), 0).stdout);
     assert!(said.contains("resumed at iteration 10"), "{said}");
@@ -112,8 +136,16 @@ fn after_ctrl_c_in_a_used_work_dir_everything_is_where_it_is_said_to_be() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let work = folder.path().join("work");
     ends_in(&mut harness::train(&work, 8), 0);
-    let said = interrupted(harness::train(&work, 100_000).arg("default_hooks.checkpoint.max_keep_ckpts=1"), &work, 3);
-    let path = said.split("everything is in ").nth(1).and_then(|it| it.split(": start again").next()).expect("a path");
+    let said = interrupted(
+        harness::train(&work, 100_000).arg("default_hooks.checkpoint.max_keep_ckpts=1"),
+        &work,
+        3,
+    );
+    let path = said
+        .split("everything is in ")
+        .nth(1)
+        .and_then(|it| it.split(": start again").next())
+        .expect("a path");
     assert!(Path::new(path).is_file(), "{path} is not there");
     assert!(path.ends_with(&last_checkpoint(&work)), "{path}");
     let said = interrupted(harness::train(&work, 100_000).arg("--resume"), &work, 1);
@@ -133,7 +165,11 @@ fn a_run_killed_before_its_first_checkpoint_begins_again_and_never_ends_up_in_an
     child.kill().expect("it is there");
     child.wait().expect("it ends");
     let said = text(&ends_in(harness::train(&work, 4).arg("--resume"), 0).stdout);
-    assert!(said.contains("has no checkpoint yet: it begins again") && said.contains("iter_8.safetensors"), "{said}");
+    assert!(
+        said.contains("has no checkpoint yet: it begins again")
+            && said.contains("iter_8.safetensors"),
+        "{said}"
+    );
     assert_eq!(exact(&steps(&work))[..4], exact(&steps(&alone))[..]);
 }
 
@@ -143,7 +179,9 @@ fn a_run_killed_before_its_first_checkpoint_begins_again_where_its_command_line_
     let weights = format!("load_from={}", weights(folder.path()).display());
     let (work, alone) = (folder.path().join("work"), folder.path().join("alone"));
     ends_in(harness::train(&alone, 2).arg(&weights), 0);
-    let mut child = start(harness::train(&work, 100_000).args([&weights, "default_hooks.checkpoint.interval=100000"]));
+    let mut child = start(
+        harness::train(&work, 100_000).args([&weights, "default_hooks.checkpoint.interval=100000"]),
+    );
     wait_for_new_steps(&work, &BTreeSet::new(), 2);
     child.kill().expect("it is there");
     child.wait().expect("it ends");
@@ -168,7 +206,8 @@ fn load_from_in_the_config_is_where_a_run_begins_and_resume_goes_on_from_its_own
     let config = harness::with_load_from(folder.path(), &weights);
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
     ends_in(&mut harness::train_on(&config, &whole, 8), 0);
-    // With --resume from the first start on, as scripts have it: it begins from the weights all the same.
+    // With --resume from the first start on, as scripts have it: it begins from the weights all the
+    // same.
     let said = interrupted(harness::train_on(&config, &broken, 8).arg("--resume"), &broken, 3);
     assert!(said.contains("loading weights from"), "{said}");
     let said = text(&ends_in(harness::train_on(&config, &broken, 8).arg("--resume"), 0).stdout);
@@ -182,7 +221,9 @@ fn load_from_on_the_command_line_is_that_file_and_weights_alone_are_told_with_wh
     let work = folder.path().join("work");
     ends_in(&mut harness::train(&work, 8), 0);
     let four = format!("load_from={}", work.join("iter_4.safetensors").display());
-    let said = text(&ends_in(harness::train(&work, 6).args(["--resume", "--cfg-options", &four]), 0).stdout);
+    let said = text(
+        &ends_in(harness::train(&work, 6).args(["--resume", "--cfg-options", &four]), 0).stdout,
+    );
     assert!(said.contains("resumed at iteration 4"), "{said}");
     // It went back, so its own later checkpoints are not the newest any more.
     let said = text(&ends_in(harness::train(&work, 7).arg("--resume"), 0).stdout);
@@ -190,8 +231,14 @@ fn load_from_on_the_command_line_is_that_file_and_weights_alone_are_told_with_wh
 
     let weights = weights(folder.path());
     let weights = format!("load_from={}", weights.display());
-    let said = text(&ends_in(harness::train(&work, 8).args(["--resume", "--cfg-options", &weights]), 65).stderr);
-    for part in ["weights alone", &format!("--cfg-options {weights} without --resume"), "iter_7.safetensors"] {
+    let said = text(
+        &ends_in(harness::train(&work, 8).args(["--resume", "--cfg-options", &weights]), 65).stderr,
+    );
+    for part in [
+        "weights alone",
+        &format!("--cfg-options {weights} without --resume"),
+        "iter_7.safetensors",
+    ] {
         assert!(said.contains(part), "{part} is not in {said}");
     }
 }
@@ -214,7 +261,12 @@ fn a_job_that_slurm_starts_again_goes_on_with_its_own_newest_checkpoint() {
         again.arg(&file).args(resume.then_some("--resume"));
         job(&mut again, "77", 0);
         let said = interrupted(&mut again, &work, 3);
-        let path = said.split("everything is in ").nth(1).and_then(|it| it.split(": start").next()).expect("a path").to_owned();
+        let path = said
+            .split("everything is in ")
+            .nth(1)
+            .and_then(|it| it.split(": start").next())
+            .expect("a path")
+            .to_owned();
         job(&mut again, "77", 1);
         let said = interrupted(&mut again, &work, 1);
         assert!(said.contains(&format!("resuming from {path}")), "{said}");
@@ -234,7 +286,12 @@ fn a_work_dir_has_one_training_at_a_time_and_a_dead_ones_lock_is_replaced() {
     let mut first = start(&mut harness::train(&work, 100_000));
     wait_for_new_steps(&work, &BTreeSet::new(), 3);
     let said = text(&ends_in(&mut harness::train(&work, 2), 69).stderr);
-    for part in [&format!("process {}", first.id()), "in use by another training", "--work-dir", "training.lock"] {
+    for part in [
+        &format!("process {}", first.id()),
+        "in use by another training",
+        "--work-dir",
+        "training.lock",
+    ] {
         assert!(said.contains(part), "{part} is not in {said}");
     }
     assert_eq!(starts(&work).len(), 1, "nothing was written");
@@ -245,7 +302,15 @@ fn a_work_dir_has_one_training_at_a_time_and_a_dead_ones_lock_is_replaced() {
     let checkpoint = work.join(last_checkpoint(&work));
     let kept = folder.path().join("kept.safetensors");
     fs::copy(checkpoint, &kept).expect("copies");
-    ends_in(segslurm().args(["test", CONFIG]).arg(&kept).arg("--work-dir").arg(&work).args(small(dataset(), 2)), 0);
+    ends_in(
+        segslurm()
+            .args(["test", CONFIG])
+            .arg(&kept)
+            .arg("--work-dir")
+            .arg(&work)
+            .args(small(dataset(), 2)),
+        0,
+    );
 
     first.kill().expect("it is there");
     first.wait().expect("it ends");
@@ -268,14 +333,24 @@ fn checkpoints_in_a_shared_folder_have_one_training_at_a_time_and_last_checkpoin
     let first = start(harness::train(&one, 100_000).arg(&option));
     wait_for_new_steps(&one, &BTreeSet::new(), 1);
     let said = text(&ends_in(harness::train(&two, 2).arg(&option), 69).stderr);
-    assert!(said.contains("deep/out") && said.contains("default_hooks.checkpoint.out_dir"), "{said}");
+    assert!(
+        said.contains("deep/out") && said.contains("default_hooks.checkpoint.out_dir"),
+        "{said}"
+    );
     signal(&first, Signal::SIGTERM);
     let (code, said) = outcome(first, Duration::from_mins(1));
     assert_eq!(code, Some(75), "{said}");
-    assert!(last_checkpoint(&one).starts_with("../../deep/out/work/iter_"), "{}", last_checkpoint(&one));
+    assert!(
+        last_checkpoint(&one).starts_with("../../deep/out/work/iter_"),
+        "{}",
+        last_checkpoint(&one)
+    );
     assert!(one.join(last_checkpoint(&one)).is_file());
     // Another work dir's run is not this one's to go on with, nor to prune.
-    ends_in(harness::train(&two, 2).args([&option, "default_hooks.checkpoint.max_keep_ckpts=1"]), 0);
+    ends_in(
+        harness::train(&two, 2).args([&option, "default_hooks.checkpoint.max_keep_ckpts=1"]),
+        0,
+    );
     let said = interrupted(harness::train(&one, 100_000).args([&option, "--resume"]), &one, 1);
     assert!(said.contains("resumed at iteration"), "{said}");
 }
@@ -288,8 +363,17 @@ fn tests_of_one_second_keep_the_metrics_of_each() {
     let trained = starts(&work).len();
     let test = || {
         let mut command = segslurm();
-        command.args(["test", CONFIG]).arg(work.join("iter_2.safetensors")).arg("--work-dir").arg(&work);
-        command.args(small(dataset(), 2)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts")
+        command
+            .args(["test", CONFIG])
+            .arg(work.join("iter_2.safetensors"))
+            .arg("--work-dir")
+            .arg(&work);
+        command
+            .args(small(dataset(), 2))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("starts")
     };
     let running: Vec<_> = (0..4).map(|_| test()).collect();
     for mut child in running {
@@ -306,7 +390,15 @@ fn tests_of_one_second_keep_the_metrics_of_each() {
 fn a_metric_that_is_no_number_is_never_the_best() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let data = folder.path().join("demo");
-    assert!(Command::new("cp").arg("-r").arg(dataset()).arg(&data).status().expect("cp starts").success());
+    assert!(
+        Command::new("cp")
+            .arg("-r")
+            .arg(dataset())
+            .arg(&data)
+            .status()
+            .expect("cp starts")
+            .success()
+    );
     for entry in fs::read_dir(data.join("annotations/validation")).expect("label maps").flatten() {
         let file = fs::File::create(entry.path()).expect("writes");
         let mut encoder = png::Encoder::new(file, 96, 64);
@@ -324,9 +416,16 @@ fn a_metric_that_is_no_number_is_never_the_best() {
     };
     let said = text(&ends_in(&mut train(&data, 4), 0).stdout);
     assert!(said.contains("mAcc is NaN, so this validation gives no best checkpoint"), "{said}");
-    assert!(!checkpoints(&work).iter().any(|it| it.starts_with("best")), "{:?}", checkpoints(&work));
+    assert!(
+        !checkpoints(&work).iter().any(|it| it.starts_with("best")),
+        "{:?}",
+        checkpoints(&work)
+    );
     let said = text(&ends_in(train(dataset(), 6).arg("--resume"), 0).stdout);
-    assert!(said.contains("resumed at iteration 4") && said.contains("the best mAcc so far"), "{said}");
+    assert!(
+        said.contains("resumed at iteration 4") && said.contains("the best mAcc so far"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -337,9 +436,19 @@ fn a_best_checkpoint_has_a_safe_name_and_another_runs_best_stays() {
     ends_in(harness::train(&work, 4).args(best), 0);
     let first = work.join("best_val_mIoU_iter_4.safetensors");
     let bytes = fs::read(&first).expect("the first run's best");
-    ends_in(harness::train(&work, 12).args(best).args(["randomness.seed=8", "train_cfg.val_interval=4"]), 0);
+    ends_in(
+        harness::train(&work, 12)
+            .args(best)
+            .args(["randomness.seed=8", "train_cfg.val_interval=4"]),
+        0,
+    );
     assert_eq!(fs::read(&first).expect("it is there"), bytes, "the second run left it alone");
-    assert_eq!(checkpoints(&work).iter().filter(|it| it.starts_with("best")).count(), 2, "{:?}", checkpoints(&work));
+    assert_eq!(
+        checkpoints(&work).iter().filter(|it| it.starts_with("best")).count(),
+        2,
+        "{:?}",
+        checkpoints(&work)
+    );
 }
 
 #[test]
@@ -348,22 +457,46 @@ fn what_a_run_writes_into_is_made_and_proven_before_the_first_step() {
     let file = folder.path().join("taken");
     fs::write(&file, "a file").expect("writes");
     let below = file.join("below");
-    let steps_made = |work: &Path| starts(work).iter().any(|it| fs::metadata(it.join("vis_data/scalars.json")).is_ok());
-    for (name, key) in [("out", "default_hooks.checkpoint.out_dir"), ("maps", "val_evaluator.output_dir")] {
+    let steps_made = |work: &Path| {
+        starts(work).iter().any(|it| fs::metadata(it.join("vis_data/scalars.json")).is_ok())
+    };
+    for (name, key) in
+        [("out", "default_hooks.checkpoint.out_dir"), ("maps", "val_evaluator.output_dir")]
+    {
         let work = folder.path().join(name);
-        let said = text(&ends_in(harness::train(&work, 4).arg(format!("{key}={}", below.display())), 73).stderr);
+        let said = text(
+            &ends_in(harness::train(&work, 4).arg(format!("{key}={}", below.display())), 73).stderr,
+        );
         assert!(said.contains("taken/below") && said.contains(name_of(key)), "{said}");
         assert!(!steps_made(&work), "{name}");
     }
-    let said = text(&ends_in(harness::train(folder.path(), 4).arg("default_hooks.checkpoint.save_best=mIuo"), 78).stderr);
-    assert!(said.contains("save_best is mIuo") && said.contains("mIoU") && !steps_made(folder.path()), "{said}");
+    let said = text(
+        &ends_in(
+            harness::train(folder.path(), 4).arg("default_hooks.checkpoint.save_best=mIuo"),
+            78,
+        )
+        .stderr,
+    );
+    assert!(
+        said.contains("save_best is mIuo") && said.contains("mIoU") && !steps_made(folder.path()),
+        "{said}"
+    );
 
     let (work, maps) = (folder.path().join("work"), folder.path().join("a/b/maps"));
-    ends_in(harness::train(&work, 4).arg(format!("val_evaluator.output_dir={}", maps.display())), 0);
+    ends_in(
+        harness::train(&work, 4).arg(format!("val_evaluator.output_dir={}", maps.display())),
+        0,
+    );
     assert!(fs::read_dir(&maps).expect("the folder").count() > 0);
     let test = |option: &str, folder: &Path| {
         let mut command = segslurm();
-        command.args(["test", CONFIG]).arg(work.join("iter_4.safetensors")).arg("--work-dir").arg(&work).arg(option).arg(folder);
+        command
+            .args(["test", CONFIG])
+            .arg(work.join("iter_4.safetensors"))
+            .arg("--work-dir")
+            .arg(&work)
+            .arg(option)
+            .arg(folder);
         command.args(small(dataset(), 2));
         command
     };

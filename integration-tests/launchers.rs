@@ -1,4 +1,5 @@
-//! Other people's launchers, the real ones, and two machines: each must give the training that `dist_train` gives.
+//! Other people's launchers, the real ones, and two machines: each must give the training that
+//! `dist_train` gives.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -7,16 +8,21 @@ use std::sync::OnceLock;
 use crate::harness::{self, CONFIG, Steps, dataset, ends_in, exact, segslurm, small, steps, text};
 use crate::ranks::dist_train;
 
-/// Where a program is. An absent one fails the test: as root `scripts/test-tools.sh` installs it. Only where nobody could
-/// install it, the test is skipped, and says so.
+/// Where a program is. An absent one fails the test: as root `scripts/test-tools.sh` installs it.
+/// Only where nobody could install it, the test is skipped, and says so.
 #[track_caller]
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     let found = folders.map(|it| it.join(name)).find(|it| it.is_file());
-    assert!(found.is_some() || !nix::unistd::geteuid().is_root(), "{name} is missing: run scripts/test-tools.sh");
+    assert!(
+        found.is_some() || !nix::unistd::geteuid().is_root(),
+        "{name} is missing: run scripts/test-tools.sh"
+    );
     if found.is_none() {
-        harness::skip(&format!("{name} is not installed; as root, scripts/test-tools.sh installs it"));
+        harness::skip(&format!(
+            "{name} is not installed; as root, scripts/test-tools.sh installs it"
+        ));
     }
     found
 }
@@ -34,7 +40,10 @@ fn expected() -> &'static Steps {
 /// Adds `segslurm train` on the small config, started by `launcher`, to a launcher's command line.
 fn train(command: &mut Command, launcher: &str, work_dir: &Path) {
     let mut program = segslurm();
-    program.args(["train", CONFIG, "--launcher", launcher, "--work-dir"]).arg(work_dir).args(small(dataset(), 3));
+    program
+        .args(["train", CONFIG, "--launcher", launcher, "--work-dir"])
+        .arg(work_dir)
+        .args(small(dataset(), 3));
     copy(&program, command);
 }
 
@@ -44,8 +53,10 @@ fn the_real_torchrun_starts_ranks() {
     let newer = peer.exists().then_some(peer);
     let programs: Vec<PathBuf> = program("torchrun").into_iter().chain(newer).collect();
     for torchrun in programs {
-        // Standalone: the ranks serve their own store. Otherwise torchrun serves it, which an older one than ours cannot.
-        let modern = text(&ends_in(Command::new(&torchrun).arg("--help"), 0).stdout).contains("--no-python");
+        // Standalone: the ranks serve their own store. Otherwise torchrun serves it, which an older
+        // one than ours cannot.
+        let modern =
+            text(&ends_in(Command::new(&torchrun).arg("--help"), 0).stdout).contains("--no-python");
         for standalone in [true, false].into_iter().filter(|&it| it || modern) {
             let folder = tempfile::tempdir().expect("a temporary folder");
             let mut command = Command::new(&torchrun);
@@ -55,11 +66,25 @@ fn the_real_torchrun_starts_ranks() {
             } else {
                 command.args(["--master_addr", "127.0.0.1", "--master_port", &port]);
             }
-            // The redirections mean nothing here: Debian's torchrun fails without them on the Python beside it.
-            command.args(["--redirects", "1", "--tee", "1", "--no_python", "--nproc_per_node", "2"]);
+            // The redirections mean nothing here: Debian's torchrun fails without them on the
+            // Python beside it.
+            command.args([
+                "--redirects",
+                "1",
+                "--tee",
+                "1",
+                "--no_python",
+                "--nproc_per_node",
+                "2",
+            ]);
             train(&mut command, "pytorch", folder.path());
             ends_in(&mut command, 0);
-            assert_eq!(&exact(&steps(folder.path())), expected(), "{}, standalone {standalone}", torchrun.display());
+            assert_eq!(
+                &exact(&steps(folder.path())),
+                expected(),
+                "{}, standalone {standalone}",
+                torchrun.display()
+            );
         }
     }
 }
@@ -95,7 +120,8 @@ impl Cable {
             let output = run(&format!("netns add {name}"));
             if !output.status.success() {
                 harness::skip(&format!(
-                    "no network namespace can be made here ({}): machine {number} of 2 is this one, over loopback",
+                    "no network namespace can be made here ({}): machine {number} of 2 is this \
+                     one, over loopback",
                     text(&output.stderr).trim()
                 ));
                 return None;
@@ -123,7 +149,17 @@ impl Cable {
     fn on(&self, machine: usize, command: &Command) -> Command {
         let mut there = Command::new("ip");
         let script = format!("hostname nowhere-{machine} && exec \"$@\"");
-        there.args(["netns", "exec", &self.names[machine], "unshare", "--uts", "sh", "-c", &script, "sh"]);
+        there.args([
+            "netns",
+            "exec",
+            &self.names[machine],
+            "unshare",
+            "--uts",
+            "sh",
+            "-c",
+            &script,
+            "sh",
+        ]);
         copy(command, &mut there);
         there
     }
@@ -162,7 +198,8 @@ fn two_machines_whose_names_do_not_resolve_train_as_one() {
     let address = if cable.is_some() { Cable::ADDRESSES[0] } else { "127.0.0.1" };
     let machine = |number: usize| {
         let command = on_machine(folder.path(), 3, number, address, &port);
-        let mut there = cable.as_ref().map_or_else(|| copied(&command), |it| it.on(number, &command));
+        let mut there =
+            cable.as_ref().map_or_else(|| copied(&command), |it| it.on(number, &command));
         there.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
     };
     for (number, child) in [1, 0].map(|it| (it, machine(it))) {
@@ -177,9 +214,19 @@ fn two_machines_whose_names_do_not_resolve_train_as_one() {
 }
 
 /// What a user types on each of two machines.
-fn on_machine(work_dir: &Path, iterations: u32, number: usize, address: &str, port: &str) -> Command {
+fn on_machine(
+    work_dir: &Path,
+    iterations: u32,
+    number: usize,
+    address: &str,
+    port: &str,
+) -> Command {
     let mut command = dist_train(work_dir, 1, iterations);
-    command.env("NNODES", "2").env("NODE_RANK", number.to_string()).env("MASTER_ADDR", address).env("PORT", port);
+    command
+        .env("NNODES", "2")
+        .env("NODE_RANK", number.to_string())
+        .env("MASTER_ADDR", address)
+        .env("PORT", port);
     command
 }
 
@@ -190,7 +237,12 @@ fn a_machine_that_dies_is_named_on_the_other() {
     let port = harness::free_port().to_string();
     let mut children = [0, 1].map(|number| {
         let command = on_machine(folder.path(), 100_000, number, Cable::ADDRESSES[0], &port);
-        cable.on(number, &command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
+        cable
+            .on(number, &command)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts")
     });
     crate::ranks::wait_for_steps(folder.path(), 2);
     // The cable is cut: no socket is closed, the other side just falls silent.
@@ -198,12 +250,15 @@ fn a_machine_that_dies_is_named_on_the_other() {
     let end = format!("sg{}v1", std::process::id() % 1_000_000);
     assert!(ip(&format!("-n {} link set {end} down", cable.names[1])).success());
     let cut = std::time::Instant::now();
-    for (child, name) in children.iter_mut().zip(["rank 1 (host nowhere-1)", "rank 0 (host nowhere-0)"]) {
+    for (child, name) in
+        children.iter_mut().zip(["rank 1 (host nowhere-1)", "rank 0 (host nowhere-0)"])
+    {
         let status = child.wait().expect("it ends");
         assert!(cut.elapsed().as_secs() < 12, "after {:?}", cut.elapsed());
         assert_eq!(status.code(), Some(69), "{name}");
         let mut said = String::new();
-        std::io::Read::read_to_string(child.stderr.as_mut().expect("piped"), &mut said).expect("text");
+        std::io::Read::read_to_string(child.stderr.as_mut().expect("piped"), &mut said)
+            .expect("text");
         assert!(said.contains(&format!("{name} died")), "{said}");
     }
 }

@@ -1,4 +1,5 @@
-//! One model on given pixels: batches from bytes, logits, losses and gradients by name. Two test binaries compare them.
+//! One model on given pixels: batches from bytes, logits, losses and gradients by name. Two test
+//! binaries compare them.
 
 use std::collections::BTreeMap;
 
@@ -43,8 +44,21 @@ pub(crate) fn pixels<const C: usize>(raster: &segslurm::data::Raster<C>) -> Pixe
 }
 
 /// A model in training with the weights of `state`, every one of them.
-pub(crate) fn learner(model: &SegmentorConfig, wrapper: &OptimWrapperConfig, state: &StateDict, steps: u64) -> Learner {
-    let learner = Learner::new(model, wrapper, &cpu().autodiff(), &Group::alone(), 0, steps, MemoryFormat::Contiguous);
+pub(crate) fn learner(
+    model: &SegmentorConfig,
+    wrapper: &OptimWrapperConfig,
+    state: &StateDict,
+    steps: u64,
+) -> Learner {
+    let learner = Learner::new(
+        model,
+        wrapper,
+        &cpu().autodiff(),
+        &Group::alone(),
+        0,
+        steps,
+        MemoryFormat::Contiguous,
+    );
     let learner = learner.expect("a learner");
     load(&learner.segmentor, state);
     learner
@@ -56,11 +70,14 @@ pub(crate) fn load(segmentor: &Segmentor, state: &StateDict) {
     assert_eq!(report, segslurm::testing::checkpoint::Report::default());
 }
 
-/// The gradient of every parameter that gets one, from one batch, without an update. Running statistics move.
+/// The gradient of every parameter that gets one, from one batch, without an update. Running
+/// statistics move.
 pub(crate) fn gradients(learner: &Learner, batch: &Batch) -> BTreeMap<String, tch::Tensor> {
     let images: Vec<_> = batch.samples.iter().map(|it| pixels(&it.image)).collect();
-    let labels: Vec<_> = batch.samples.iter().map(|it| pixels(it.label.as_ref().expect("labels"))).collect();
-    let (images, labels) = learner.preprocessor.training(&images, &labels, &learner.device).expect("a batch");
+    let labels: Vec<_> =
+        batch.samples.iter().map(|it| pixels(it.label.as_ref().expect("labels"))).collect();
+    let (images, labels) =
+        learner.preprocessor.training(&images, &labels, &learner.device).expect("a batch");
     let losses = learner.segmentor.loss(images, &labels, &Forward::training(0, None));
     let found = learner.weights.gradients(losses.total.backward());
     found.iter().map(|(id, grad)| (learner.weights[id].name.clone(), grad.copy())).collect()

@@ -1,5 +1,6 @@
-//! The user's mistakes, and machines that are too small: each is told as what it is, with what to change, before the first step
-//! where that can be known; a terminal or a reader that goes away is none.
+//! The user's mistakes, and machines that are too small: each is told as what it is, with what to
+//! change, before the first step where that can be known; a terminal or a reader that goes away is
+//! none.
 
 use std::fs;
 use std::io::Read;
@@ -14,7 +15,8 @@ use nix::unistd::Pid;
 use crate::harness::{self, CONFIG, dataset, ends_in, segslurm, small, text};
 use crate::ranks::{dist_train, outcome, start};
 
-/// What it says on standard error, which must be told in these words, once each, without a panic's or C++'s.
+/// What it says on standard error, which must be told in these words, once each, without a panic's
+/// or C++'s.
 #[track_caller]
 fn told(command: &mut Command, code: i32, words: &[&str]) -> String {
     let message = text(&ends_in(command, code).stderr);
@@ -43,7 +45,8 @@ fn train(work_dir: &Path, iterations: u32, options: &[&str]) -> Command {
     command
 }
 
-/// The same with so little address space that a large batch finds none. Its size is what the program needs by itself, and more.
+/// The same with so little address space that a large batch finds none. Its size is what the
+/// program needs by itself, and more.
 fn within(gibibytes: u32, command: &Command) -> Command {
     let mut limited = harness::program("bash");
     let line = format!("ulimit -v {}; exec \"$@\"", gibibytes << 20);
@@ -51,18 +54,29 @@ fn within(gibibytes: u32, command: &Command) -> Command {
     limited
 }
 
-const EPOCHS: [&str; 2] = ["train_dataloader.sampler.type=DefaultSampler", "train_dataloader.batch_size=3"];
+const EPOCHS: [&str; 2] =
+    ["train_dataloader.sampler.type=DefaultSampler", "train_dataloader.batch_size=3"];
 
 #[test]
 fn a_batch_of_one_under_batch_norm_is_found_before_the_first_step() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let words = ["batch_size is 1", "model.decode_head.psp_modules.0.1.bn", "SyncBN", "train_dataloader.batch_size"];
-    let message = told(&mut train(&folder.path().join("a"), 4, &["train_dataloader.batch_size=1"]), 78, &words);
+    let words = [
+        "batch_size is 1",
+        "model.decode_head.psp_modules.0.1.bn",
+        "SyncBN",
+        "train_dataloader.batch_size",
+    ];
+    let message = told(
+        &mut train(&folder.path().join("a"), 4, &["train_dataloader.batch_size=1"]),
+        78,
+        &words,
+    );
     assert!(!message.contains("drop_last"), "it would not help: {message}");
     assert!(harness::steps(&folder.path().join("a")).is_empty(), "nothing was trained");
 
     // Ten images in batches of three: the fourth batch has one.
-    let words = ["last batch of an epoch", "10 images in batches of 3", "train_dataloader.drop_last: true"];
+    let words =
+        ["last batch of an epoch", "10 images in batches of 3", "train_dataloader.drop_last: true"];
     told(&mut train(&folder.path().join("b"), 4, &EPOCHS), 78, &words);
 }
 
@@ -74,7 +88,11 @@ fn a_batch_of_one_that_harms_nothing_trains() {
     };
     trains("never reached", 3, &EPOCHS);
     trains("dropped", 4, &[EPOCHS[0], EPOCHS[1], "train_dataloader.drop_last=true"]);
-    trains("no cell alone", 2, &["train_dataloader.batch_size=1", "model.decode_head.pool_scales=[2,3]"]);
+    trains(
+        "no cell alone",
+        2,
+        &["train_dataloader.batch_size=1", "model.decode_head.pool_scales=[2,3]"],
+    );
     let mut ranks = dist_train(&folder.path().join("ranks"), 2, 2);
     ends_in(ranks.args(["train_dataloader.batch_size=1", "norm_cfg.type=SyncBN"]), 0);
 }
@@ -117,9 +135,18 @@ fn numbers_that_no_run_can_use_are_named_together_with_their_keys() {
 #[test]
 fn a_lack_of_memory_in_training_names_the_batch_and_what_to_change() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let large = ["crop_size=[6000,6000]", "train_dataloader.batch_size=4", "train_pipeline.2.ratio_range=[1,1]"];
+    let large = [
+        "crop_size=[6000,6000]",
+        "train_dataloader.batch_size=4",
+        "train_pipeline.2.ratio_range=[1,1]",
+    ];
     let command = train(&folder.path().join("work"), 4, &large);
-    let words = ["memory ran out over a batch of 4 images", ".jpg", "can't allocate memory", "train_dataloader.batch_size"];
+    let words = [
+        "memory ran out over a batch of 4 images",
+        ".jpg",
+        "can't allocate memory",
+        "train_dataloader.batch_size",
+    ];
     told(&mut within(4, &command), 71, &words);
 }
 
@@ -141,13 +168,23 @@ fn a_picture_that_does_not_fit_into_memory_is_named_with_its_size() {
     let command = train(
         &folder.path().join("a"),
         4,
-        &["train_pipeline.2.scale=[60000,60000]", "train_pipeline.3.cat_max_ratio=1", "crop_size=[60000,60000]"],
+        &[
+            "train_pipeline.2.scale=[60000,60000]",
+            "train_pipeline.3.cat_max_ratio=1",
+            "crop_size=[60000,60000]",
+        ],
     );
-    told(&mut within(4, &command), 71, &["image", ".jpg does not fit into memory", "GB", "crop_size"]);
+    told(
+        &mut within(4, &command),
+        71,
+        &["image", ".jpg does not fit into memory", "GB", "crop_size"],
+    );
 
-    // A label map of a hundred bytes whose header promises 3.6 gigabytes is none that memory would be taken for.
+    // A label map of a hundred bytes whose header promises 3.6 gigabytes is none that memory would
+    // be taken for.
     let data = folder.path().join("demo");
-    let status = Command::new("cp").arg("-r").arg(dataset()).arg(&data).status().expect("cp starts");
+    let status =
+        Command::new("cp").arg("-r").arg(dataset()).arg(&data).status().expect("cp starts");
     assert!(status.success());
     for entry in fs::read_dir(data.join("annotations/training")).expect("label maps").flatten() {
         let mut bytes = Vec::new();
@@ -159,7 +196,10 @@ fn a_picture_that_does_not_fit_into_memory_is_named_with_its_size() {
         fs::write(entry.path(), bytes).expect("writes");
     }
     let mut command = segslurm();
-    command.args(["train", CONFIG, "--work-dir"]).arg(folder.path().join("b")).args(small(&data, 4));
+    command
+        .args(["train", CONFIG, "--work-dir"])
+        .arg(folder.path().join("b"))
+        .args(small(&data, 4));
     told(&mut within(3, &command), 65, &["label map", ".png: its header says 60000x60000 pixels"]);
 }
 
@@ -176,9 +216,11 @@ fn labels_out_of_range_are_named_in_training_and_in_validation() {
     let message = told(&mut train(&folder.path().join("a"), 4, &three), 65, &words);
     assert!(message.contains("annotations/training"), "{message}");
     // The same in a validation alone: the training's labels are all of the first class.
-    let validation = ["train_dataloader.dataset.data_prefix.seg_map_path=ignored", "train_cfg.val_interval=1"];
+    let validation =
+        ["train_dataloader.dataset.data_prefix.seg_map_path=ignored", "train_cfg.val_interval=1"];
     let data = folder.path().join("demo");
-    let status = Command::new("cp").arg("-r").arg(dataset()).arg(&data).status().expect("cp starts");
+    let status =
+        Command::new("cp").arg("-r").arg(dataset()).arg(&data).status().expect("cp starts");
     assert!(status.success());
     fs::create_dir(data.join("ignored")).expect("a folder");
     for entry in fs::read_dir(data.join("annotations/training")).expect("label maps").flatten() {
@@ -191,7 +233,12 @@ fn labels_out_of_range_are_named_in_training_and_in_validation() {
         fs::write(data.join("ignored").join(entry.file_name()), bytes).expect("writes");
     }
     let mut command = segslurm();
-    command.args(["train", CONFIG, "--work-dir"]).arg(folder.path().join("b")).args(small(&data, 4)).args(three).args(validation);
+    command
+        .args(["train", CONFIG, "--work-dir"])
+        .arg(folder.path().join("b"))
+        .args(small(&data, 4))
+        .args(three)
+        .args(validation);
     let message = told(&mut command, 65, &words);
     assert!(message.contains("annotations/validation"), "{message}");
 }
@@ -201,7 +248,11 @@ fn log_levels_have_pythons_names_and_a_wrong_filter_is_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let quiet = ends_in(&mut train(&folder.path().join("a"), 2, &["log_level=WARNING"]), 0);
     assert!(!text(&quiet.stdout).contains("INFO"), "{}", text(&quiet.stdout));
-    told(&mut train(&folder.path().join("b"), 2, &["log_level=LOUD"]), 78, &["log_level", "`LOUD`", "CRITICAL"]);
+    told(
+        &mut train(&folder.path().join("b"), 2, &["log_level=LOUD"]),
+        78,
+        &["log_level", "`LOUD`", "CRITICAL"],
+    );
     let mut command = train(&folder.path().join("c"), 2, &[]);
     told(command.env("SEGSLURM_LOG", "info,debgu"), 2, &["SEGSLURM_LOG", "`debgu`", "DEBUG"]);
     let mut command = train(&folder.path().join("d"), 2, &[]);
@@ -211,7 +262,10 @@ fn log_levels_have_pythons_names_and_a_wrong_filter_is_refused() {
 /// A line of bash in which `$SEGSLURM` is the program.
 fn bash(line: &str) -> Command {
     let mut command = harness::program("bash");
-    command.args(["-c", line]).env("SEGSLURM", env!("CARGO_BIN_EXE_segslurm")).env("CONFIG", CONFIG);
+    command
+        .args(["-c", line])
+        .env("SEGSLURM", env!("CARGO_BIN_EXE_segslurm"))
+        .env("CONFIG", CONFIG);
     command
 }
 
@@ -224,19 +278,33 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
         "$SEGSLURM env | true",
         "$SEGSLURM train no-such.yaml 2>&1 | true",
     ] {
-        let output = bash(&format!("{line}; echo ${{PIPESTATUS[0]}}")).output().expect("bash starts");
+        let output =
+            bash(&format!("{line}; echo ${{PIPESTATUS[0]}}")).output().expect("bash starts");
         let (code, errors) = (text(&output.stdout), text(&output.stderr));
         assert!(["0\n", "66\n"].contains(&code.as_str()), "{line} ended in {code}{errors}");
-        assert!(!errors.contains("panicked") && !errors.contains("Broken pipe"), "{line}: {errors}");
+        assert!(
+            !errors.contains("panicked") && !errors.contains("Broken pipe"),
+            "{line}: {errors}"
+        );
     }
     let full = ends_in(&mut bash("$SEGSLURM config $CONFIG >/dev/full"), 73);
-    assert!(text(&full.stderr).contains("cannot write to standard output"), "{}", text(&full.stderr));
+    assert!(
+        text(&full.stderr).contains("cannot write to standard output"),
+        "{}",
+        text(&full.stderr)
+    );
 }
 
-/// Starts a training of which the first lines are read, and hangs its terminal up after a step; its exit code.
+/// Starts a training of which the first lines are read, and hangs its terminal up after a step; its
+/// exit code.
 fn hung_up(command: &mut Command, work_dir: &Path) -> Option<i32> {
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn().expect("starts");
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .expect("starts");
     let mut first = [0_u8; 64];
     child.stdout.as_mut().expect("a pipe").read_exact(&mut first).expect("its first line");
     while harness::steps_so_far(work_dir) == 0 {
@@ -274,7 +342,9 @@ fn ranks_save_and_stop_when_the_launchers_terminal_goes_away() {
     kill(Pid::from_raw(-(child.id() as i32)), Signal::SIGHUP).expect("a signal");
     let (code, said) = outcome(child, Duration::from_mins(5));
     assert_eq!(code, Some(75), "{said}");
-    assert!(work_dir.join(format!("iter_{}.safetensors", harness::steps(&work_dir).len())).exists());
+    assert!(
+        work_dir.join(format!("iter_{}.safetensors", harness::steps(&work_dir).len())).exists()
+    );
 }
 
 #[test]
@@ -311,8 +381,14 @@ fn a_cause_is_told_once() {
     ] {
         let output = command.output().expect("the program starts");
         let message = text(&output.stderr);
-        assert!(output.status.code().is_some_and(|it| it == code || it != 0), "{command:?}: {message}");
-        assert!(!message.contains("panicked") && !message.contains("segslurm's own"), "{command:?}: {message}");
+        assert!(
+            output.status.code().is_some_and(|it| it == code || it != 0),
+            "{command:?}: {message}"
+        );
+        assert!(
+            !message.contains("panicked") && !message.contains("segslurm's own"),
+            "{command:?}: {message}"
+        );
         said_once(&message);
     }
 }

@@ -1,5 +1,5 @@
-//! Going on in a work dir of mmengine's: its checkpoint is made by torch from a run of ours, so the losses that follow must be
-//! those of that run, bit for bit.
+//! Going on in a work dir of mmengine's: its checkpoint is made by torch from a run of ours, so the
+//! losses that follow must be those of that run, bit for bit.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,16 +14,25 @@ use crate::learning::cpu;
 /// A python with torch.
 pub(crate) fn torch() -> Option<&'static str> {
     let candidates = ["python3", "/usr/bin/python3"];
-    let has = |python: &&str| Command::new(python).args(["-c", "import torch"]).output().is_ok_and(|it| it.status.success());
+    let has = |python: &&str| {
+        Command::new(python)
+            .args(["-c", "import torch"])
+            .output()
+            .is_ok_and(|it| it.status.success())
+    };
     let found = candidates.into_iter().find(has);
     if found.is_none() {
-        skip("no python3 here has torch (apt-get install python3-torch), so no checkpoint of mmengine's was made");
+        skip(
+            "no python3 here has torch (apt-get install python3-torch), so no checkpoint of \
+             mmengine's was made",
+        );
     }
     found
 }
 
-/// Writes what mmengine's runner would have saved at the point of a checkpoint of ours: the same weights, state and counts under
-/// torch's names and numbers. Objects of classes that are not there when it is read lie in it as well.
+/// Writes what mmengine's runner would have saved at the point of a checkpoint of ours: the same
+/// weights, state and counts under torch's names and numbers. Objects of classes that are not there
+/// when it is read lie in it as well.
 const SCRIPT: &str = r"
 import json, struct, sys, collections
 import torch
@@ -76,7 +85,8 @@ fn order(folder: &Path) -> PathBuf {
     path
 }
 
-/// A training whose log lines show single values: means over several begin anew where the run before was not ours.
+/// A training whose log lines show single values: means over several begin anew where the run
+/// before was not ours.
 fn train(work_dir: &Path) -> Command {
     let mut command = harness::train(work_dir, ITERATIONS);
     command.arg("log_processor.window_size=1");
@@ -89,23 +99,36 @@ fn a_training_of_mmengines_goes_on_with_the_losses_of_one_never_stopped() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let unbroken = folder.path().join("unbroken");
     ends_in(&mut train(&unbroken), 0);
-    let expected: Steps = exact(&steps(&unbroken)).into_iter().filter(|(iteration, _)| *iteration > 4).collect();
+    let expected: Steps =
+        exact(&steps(&unbroken)).into_iter().filter(|(iteration, _)| *iteration > 4).collect();
     let order = order(folder.path());
     for kind in ["plain", "paramwise"] {
         let work_dir = folder.path().join(kind);
         fs::create_dir(&work_dir).expect("a folder");
         let theirs = work_dir.join("iter_4.pth");
         let mut make = Command::new(python);
-        make.args(["-c", SCRIPT]).args([&unbroken.join("iter_4.safetensors"), &theirs]).arg(kind).arg(&order);
+        make.args(["-c", SCRIPT])
+            .args([&unbroken.join("iter_4.safetensors"), &theirs])
+            .arg(kind)
+            .arg(&order);
         ends_in(&mut make, 0);
         // The work dir was somewhere else when mmengine wrote this.
-        fs::write(work_dir.join("last_checkpoint"), "/another/machine/work/iter_4.pth").expect("writes");
+        fs::write(work_dir.join("last_checkpoint"), "/another/machine/work/iter_4.pth")
+            .expect("writes");
         let before = fs::read(&theirs).expect("the checkpoint");
 
         // An error after the start leaves the names as they were.
-        let output = ends_in(train(&work_dir).args(["optim_wrapper.optimizer.momentum=0.0", "--resume"]), 65);
-        assert!(text(&output.stderr).contains("SGD keeps no `momentum_buffer`"), "{}", text(&output.stderr));
-        let last = || fs::read_to_string(work_dir.join("last_checkpoint")).expect("last_checkpoint");
+        let output = ends_in(
+            train(&work_dir).args(["optim_wrapper.optimizer.momentum=0.0", "--resume"]),
+            65,
+        );
+        assert!(
+            text(&output.stderr).contains("SGD keeps no `momentum_buffer`"),
+            "{}",
+            text(&output.stderr)
+        );
+        let last =
+            || fs::read_to_string(work_dir.join("last_checkpoint")).expect("last_checkpoint");
         assert_eq!(last(), "/another/machine/work/iter_4.pth");
 
         let told = text(&ends_in(train(&work_dir).arg("--resume"), 0).stdout);
@@ -114,10 +137,14 @@ fn a_training_of_mmengines_goes_on_with_the_losses_of_one_never_stopped() {
         }
         assert_eq!(exact(&steps(&work_dir)), expected, "{kind}");
         assert!(last().ends_with("iter_8.safetensors"), "{}", last());
-        assert!(fs::read(&theirs).expect("the checkpoint") == before, "mmengine's file was changed");
+        assert!(
+            fs::read(&theirs).expect("the checkpoint") == before,
+            "mmengine's file was changed"
+        );
 
         // From here on the run is ours.
-        let told = text(&ends_in(train(&work_dir).args(["train_cfg.max_iters=9", "--resume"]), 0).stdout);
+        let told =
+            text(&ends_in(train(&work_dir).args(["train_cfg.max_iters=9", "--resume"]), 0).stdout);
         assert!(told.contains("iter_8.safetensors") && told.contains("iteration 8"), "{told}");
     }
 
@@ -135,7 +162,10 @@ fn weights_alone_in_a_work_dir_of_mmengines_are_nothing_to_go_on_from() {
     ends_in(&mut harness::train(&source, 2), 0);
     fs::create_dir(&work_dir).expect("a folder");
     let theirs = work_dir.join("iter_2.pth");
-    ends_in(harness::segslurm().arg("convert").arg(source.join("iter_2.safetensors")).arg(&theirs), 0);
+    ends_in(
+        harness::segslurm().arg("convert").arg(source.join("iter_2.safetensors")).arg(&theirs),
+        0,
+    );
     let output = ends_in(train(&work_dir).arg("--resume"), 65);
     let told = text(&output.stderr);
     assert!(told.contains("iter_2.pth") && told.contains("load_from"), "{told}");

@@ -1,4 +1,5 @@
-//! Training and testing as jobs of the real cluster: in the foreground, in the queue, stopped, cancelled, refused.
+//! Training and testing as jobs of the real cluster: in the foreground, in the queue, stopped,
+//! cancelled, refused.
 
 use std::path::Path;
 use std::process::Command;
@@ -20,7 +21,11 @@ fn segslurm(cluster: &Cluster) -> Command {
 
 fn train(cluster: &Cluster, options: &[&str], work_dir: &Path, iterations: u32) -> Command {
     let mut command = segslurm(cluster);
-    command.args(["train", "dev", "it's a job", CONFIG]).args(options).arg("--work-dir").arg(work_dir);
+    command
+        .args(["train", "dev", "it's a job", CONFIG])
+        .args(options)
+        .arg("--work-dir")
+        .arg(work_dir);
     command.args(small(dataset(), iterations));
     command
 }
@@ -31,7 +36,10 @@ fn jobs(cluster: &Cluster) -> String {
 
 /// The number in `submitted job 12: …`.
 fn submitted(said: &str) -> u64 {
-    let number = said.split("submitted job ").nth(1).and_then(|it| it.split(|it: char| !it.is_ascii_digit()).next());
+    let number = said
+        .split("submitted job ")
+        .nth(1)
+        .and_then(|it| it.split(|it: char| !it.is_ascii_digit()).next());
     number.and_then(|it| it.parse().ok()).unwrap_or_else(|| panic!("no job in {said}"))
 }
 
@@ -50,11 +58,19 @@ fn a_job_in_the_foreground_trains_to_a_checkpoint_and_its_test_prints_metrics() 
     let work = folder.path().join("it's a $work dir");
     let output = ends_in(&mut train(cluster, &[], &work, 2), 0);
     let said = text(&output.stdout) + &text(&output.stderr);
-    assert!(said.contains("2 ranks on one node, one GPU each on partition dev") && said.contains("Iter(train) [2/2]"), "{said}");
+    assert!(
+        said.contains("2 ranks on one node, one GPU each on partition dev")
+            && said.contains("Iter(train) [2/2]"),
+        "{said}"
+    );
     let checkpoint = work.join("iter_2.safetensors");
     assert!(checkpoint.exists() && steps(&work).len() == 2);
     let mut command = segslurm(cluster);
-    command.args(["test", "-", "t", CONFIG]).arg(&checkpoint).arg("--work-dir").arg(folder.path().join("tested"));
+    command
+        .args(["test", "-", "t", CONFIG])
+        .arg(&checkpoint)
+        .arg("--work-dir")
+        .arg(folder.path().join("tested"));
     let said = text(&ends_in(command.args(small(dataset(), 2)), 0).stdout);
     assert!(said.contains("mIoU"), "{said}");
 }
@@ -63,7 +79,11 @@ fn a_job_in_the_foreground_trains_to_a_checkpoint_and_its_test_prints_metrics() 
 fn a_job_without_gpus_trains_too() {
     let Some(cluster) = cluster() else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
-    ends_in(train(cluster, &["--ntasks", "2", "--cpus-per-task", "1"], folder.path(), 2).env("GPUS", "0"), 0);
+    ends_in(
+        train(cluster, &["--ntasks", "2", "--cpus-per-task", "1"], folder.path(), 2)
+            .env("GPUS", "0"),
+        0,
+    );
     assert_eq!(steps(folder.path()).len(), 2);
 }
 
@@ -74,14 +94,20 @@ fn a_job_in_the_queue_trains_without_scontrol_on_the_path_and_its_log_is_where_i
     let bin = folder.path().join("bin");
     std::fs::create_dir(&bin).expect("makes a folder");
     for name in ["srun", "sbatch", "sinfo", "bash", "env"] {
-        let found = ["/usr/bin", "/bin", "/usr/local/bin"].iter().map(|it| Path::new(it).join(name)).find(|it| it.exists());
+        let found = ["/usr/bin", "/bin", "/usr/local/bin"]
+            .iter()
+            .map(|it| Path::new(it).join(name))
+            .find(|it| it.exists());
         std::os::unix::fs::symlink(found.expect("a program"), bin.join(name)).expect("links");
     }
     let work = folder.path().join("work 100%");
     let said = text(&ends_in(train(cluster, &["--batch"], &work, 2).env("PATH", &bin), 0).stderr);
     let job = submitted(&said);
     assert_eq!(cluster.ended(job, Duration::from_mins(2)), "COMPLETED", "{}", log(&work, job));
-    assert!(log(&work, job).contains("Iter(train) [2/2]") && said.contains(&format!("slurm/{job}.log")), "{said}");
+    assert!(
+        log(&work, job).contains("Iter(train) [2/2]") && said.contains(&format!("slurm/{job}.log")),
+        "{said}"
+    );
     assert!(work.join("iter_2.safetensors").exists());
 }
 
@@ -95,11 +121,18 @@ fn ctrl_c_saves_and_stops_and_twice_cancels() {
     kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("it is there");
     let (code, said) = outcome(child, Duration::from_mins(1));
     assert_eq!(code, Some(75), "{said}");
-    assert!(said.contains("everything is saved") && once.join("last_checkpoint").exists(), "{said}");
+    assert!(
+        said.contains("everything is saved") && once.join("last_checkpoint").exists(),
+        "{said}"
+    );
     let last = steps(&once).last().expect("steps").0;
     // It goes on where it stopped.
     let output = ends_in(&mut train(cluster, &["--resume"], &once, last as u32 + 2), 0);
-    assert!(text(&output.stdout).contains(&format!("resumed at iteration {last}")), "{}", text(&output.stdout));
+    assert!(
+        text(&output.stdout).contains(&format!("resumed at iteration {last}")),
+        "{}",
+        text(&output.stdout)
+    );
 
     let twice = folder.path().join("twice");
     let child = start(&mut train(cluster, &["--comment", "twice"], &twice, 100_000));
@@ -136,7 +169,9 @@ fn a_waiting_job_leaves_the_queue_at_ctrl_c() {
 fn a_job_that_is_told_to_stop_for_good_saves_and_stays_away() {
     let Some(cluster) = cluster() else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let job = submitted(&text(&ends_in(&mut train(cluster, &["--batch"], folder.path(), 100_000), 0).stderr));
+    let job = submitted(&text(
+        &ends_in(&mut train(cluster, &["--batch"], folder.path(), 100_000), 0).stderr,
+    ));
     wait_for_steps(folder.path(), 2);
     ends_in(cluster.command("scancel").args(["--batch", "--signal=INT", &job.to_string()]), 0);
     assert_eq!(cluster.ended(job, Duration::from_mins(1)), "FAILED", "{}", log(folder.path(), job));
@@ -148,7 +183,9 @@ fn a_job_that_is_told_to_stop_for_good_saves_and_stays_away() {
 fn a_job_whose_time_ends_is_requeued_and_goes_on() {
     let Some(cluster) = cluster() else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let job = submitted(&text(&ends_in(&mut train(cluster, &["--batch"], folder.path(), 100_000), 0).stderr));
+    let job = submitted(&text(
+        &ends_in(&mut train(cluster, &["--batch"], folder.path(), 100_000), 0).stderr,
+    ));
     wait_for_steps(folder.path(), 2);
     // What Slurm sends before the time limit, sooner.
     ends_in(cluster.command("scancel").args(["--signal=USR1", &job.to_string()]), 0);
@@ -169,7 +206,11 @@ fn elements_of_an_array_train_in_folders_of_their_own() {
     let job = submitted(&text(&ends_in(&mut command, 0).stderr));
     let deadline = std::time::Instant::now() + Duration::from_mins(2);
     while !["0", "1"].iter().all(|it| folder.path().join(it).join("iter_2.safetensors").exists()) {
-        assert!(std::time::Instant::now() < deadline, "{}", log_of(&folder.path().join(format!("slurm/{job}_0.log"))));
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{}",
+            log_of(&folder.path().join(format!("slurm/{job}_0.log")))
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -183,7 +224,10 @@ fn a_failing_job_tells_its_exit_code_and_its_reason() {
     let mut command = train(cluster, &[], folder.path(), 2);
     let output = ends_in(command.arg(format!("load_from={}", notes.display())), 65);
     let said = text(&output.stderr);
-    assert!(said.contains("notes.pth") && said.contains("the job ended with exit code 65"), "{said}");
+    assert!(
+        said.contains("notes.pth") && said.contains("the job ended with exit code 65"),
+        "{said}"
+    );
     // What is not there is told before anything waits in a queue.
     let mut command = train(cluster, &[], folder.path(), 2);
     let said = text(&ends_in(command.arg("load_from=/does/not/exist.pth"), 66).stderr);
@@ -196,18 +240,36 @@ fn what_slurm_would_refuse_is_refused_before_the_queue() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let run = |partition: &str, options: &[&str], code: i32| {
         let mut command = segslurm(cluster);
-        command.args(["train", partition, "refused", CONFIG, "--work-dir"]).arg(folder.path()).args(options);
+        command
+            .args(["train", partition, "refused", CONFIG, "--work-dir"])
+            .arg(folder.path())
+            .args(options);
         let output = ends_in(command.args(small(dataset(), 2)), code);
         text(&output.stdout) + &text(&output.stderr)
     };
     let said = run("dve", &[], 77);
-    assert!(said.contains("there is no partition \"dve\"; the partitions here are dev, short (did you mean dev?)"), "{said}");
+    assert!(
+        said.contains(
+            "there is no partition \"dve\"; the partitions here are dev, short (did you mean dev?)"
+        ),
+        "{said}"
+    );
     let said = run("short", &["--time", "1:00:00", "--batch"], 77);
     assert!(said.contains("more than partition short allows, 00:10:00"), "{said}");
     let said = run("dev", &["--cpus-per-task", "1000", "--dry-run"], 77);
-    assert!(said.contains("Requested node configuration is not available; no node has 2 GPUs with 2000 CPUs"), "{said}");
+    assert!(
+        said.contains(
+            "Requested node configuration is not available; no node has 2 GPUs with 2000 CPUs"
+        ),
+        "{said}"
+    );
     let said = run("dev", &["--gpus", "12", "--dry-run"], 0);
-    for part in ["gpus             12                       --gpus", "would start at", "6+6", "srun --job-name=refused"] {
+    for part in [
+        "gpus             12                       --gpus",
+        "would start at",
+        "6+6",
+        "srun --job-name=refused",
+    ] {
         assert!(said.contains(part), "{part} is not in {said}");
     }
     let mut command = segslurm(cluster);

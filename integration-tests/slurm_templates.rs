@@ -1,4 +1,5 @@
-//! The Slurm form of the commands without a Slurm: scripts as text, bad input, fakes of Slurm's programs, and the run here.
+//! The Slurm form of the commands without a Slurm: scripts as text, bad input, fakes of Slurm's
+//! programs, and the run here.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,7 +8,8 @@ use std::process::Command;
 
 use crate::harness::{CONFIG, dataset, ends_in, segslurm, small, steps, text};
 
-/// The program on a login node whose PATH holds these programs of Slurm, as shell scripts, and no others.
+/// The program on a login node whose PATH holds these programs of Slurm, as shell scripts, and no
+/// others.
 fn login_node(folder: &Path, programs: &[(&str, &str)]) -> Command {
     let bin = folder.join("bin");
     fs::create_dir_all(&bin).expect("makes a folder");
@@ -18,11 +20,18 @@ fn login_node(folder: &Path, programs: &[(&str, &str)]) -> Command {
     }
     // Ordinary programs without Slurm's.
     for name in ["bash", "sleep", "cat", "env"] {
-        let found = ["/bin", "/usr/bin"].iter().map(|it| Path::new(it).join(name)).find(|it| it.exists()).expect("a program");
+        let found = ["/bin", "/usr/bin"]
+            .iter()
+            .map(|it| Path::new(it).join(name))
+            .find(|it| it.exists())
+            .expect("a program");
         let _ = std::os::unix::fs::symlink(found, bin.join(name));
     }
     let mut command = segslurm();
-    command.env("PATH", &bin).env_remove("CUDA_VISIBLE_DEVICES").env("XDG_CONFIG_HOME", folder.join("config"));
+    command
+        .env("PATH", &bin)
+        .env_remove("CUDA_VISIBLE_DEVICES")
+        .env("XDG_CONFIG_HOME", folder.join("config"));
     command
 }
 
@@ -34,7 +43,8 @@ fn nasty(folder: &Path) -> std::path::PathBuf {
     let folder = folder.join("it's a \"nasty\", $HOME #1 & (50%) folder");
     fs::create_dir_all(&folder).expect("makes a folder");
     let base = Path::new(env!("CARGO_MANIFEST_DIR")).join(CONFIG);
-    fs::write(folder.join("my config.yaml"), format!("_base_: {}\n", base.display())).expect("writes");
+    fs::write(folder.join("my config.yaml"), format!("_base_: {}\n", base.display()))
+        .expect("writes");
     folder
 }
 
@@ -53,9 +63,17 @@ fn scripts_are_clean_for_shellcheck_whatever_the_paths() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let nasty = nasty(folder.path());
     let script = folder.path().join("script.sh");
-    for more in [&[][..], &["--array", "0-3"], &["--no-requeue"], &["--comment", "it's $5, \"50 %\" # off"]] {
+    for more in
+        [&[][..], &["--array", "0-3"], &["--no-requeue"], &["--comment", "it's $5, \"50 %\" # off"]]
+    {
         let mut command = segslurm();
-        command.env_remove("CUDA_VISIBLE_DEVICES").args(["slurm_train", "dev", "my job's", "my config.yaml", "--work-dir"]);
+        command.env_remove("CUDA_VISIBLE_DEVICES").args([
+            "slurm_train",
+            "dev",
+            "my job's",
+            "my config.yaml",
+            "--work-dir",
+        ]);
         command.arg(nasty.join("work $dir")).args(["--force", "--output"]).arg(&script).args(more);
         command.args(["--cfg-options", "experiment_name=it's $here \"quoted\"", "data_root=a b"]);
         ends_in(command.current_dir(&nasty), 0);
@@ -63,7 +81,11 @@ fn scripts_are_clean_for_shellcheck_whatever_the_paths() {
         let text = fs::read_to_string(&script).expect("a script");
         assert!(text.contains("#SBATCH --job-name=\"my job's\"\n"), "{text}");
         // The shell reads back what was said.
-        let line = text.lines().find(|it| it.contains("my config.yaml")).expect("the command").trim_end_matches('\\');
+        let line = text
+            .lines()
+            .find(|it| it.contains("my config.yaml"))
+            .expect("the command")
+            .trim_end_matches('\\');
         let words = shlex::split(line).expect("whole quotes");
         assert!(words.contains(&"experiment_name=it's $here \"quoted\"".to_owned()), "{words:?}");
     }
@@ -87,17 +109,29 @@ fn scripts_are_clean_for_shellcheck_whatever_the_paths() {
 fn the_line_of_srun_has_mmsegs_shape() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut command = login_node(folder.path(), &[]);
-    command.env("GPUS", "12").env("SRUN_ARGS", "--quiet").args(["slurm_train", "dev", "pspnet", CONFIG, "--srun", "--work-dir"]);
+    command.env("GPUS", "12").env("SRUN_ARGS", "--quiet").args([
+        "slurm_train",
+        "dev",
+        "pspnet",
+        CONFIG,
+        "--srun",
+        "--work-dir",
+    ]);
     let output = ends_in(command.arg(folder.path().join("work")), 0);
     let line = text(&output.stdout);
     for part in [
-        "srun --job-name=pspnet --partition=dev --nodes=2 --ntasks=12 --ntasks-per-node=6 --gres=gpu:6 --cpus-per-task=5",
+        "srun --job-name=pspnet --partition=dev --nodes=2 --ntasks=12 --ntasks-per-node=6 \
+         --gres=gpu:6 --cpus-per-task=5",
         " --quiet ",
         "--launcher slurm\n",
     ] {
         assert!(line.contains(part), "{part} is not in {line}");
     }
-    assert!(text(&output.stderr).contains("would hold 16 GPUs on 2 nodes"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("would hold 16 GPUs on 2 nodes"),
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 #[test]
@@ -108,7 +142,11 @@ fn a_template_of_the_users_own_is_used_and_its_mistakes_have_a_line() {
     let work = folder.path().join("work");
     let train = |template: &Path| {
         let mut command = login_node(folder.path(), &[]);
-        command.args(["slurm_train", "dev", "a b", CONFIG, "--template"]).arg(template).arg("--work-dir").arg(&work);
+        command
+            .args(["slurm_train", "dev", "a b", CONFIG, "--template"])
+            .arg(template)
+            .arg("--work-dir")
+            .arg(&work);
         command
     };
     assert_eq!(text(&ends_in(&mut train(&template), 0).stdout), "#!/bin/sh\n# 8 for 'a b'\n");
@@ -128,21 +166,32 @@ fn bad_input_is_one_line_and_nothing_is_submitted() {
     for (variables, arguments, code, expected) in [
         (&[("GPUS", "")][..], &["dev", "x", CONFIG][..], 2, "GPUS=\"\": it is empty"),
         (&[("GPUS", "four")], &["dev", "x", CONFIG], 2, "GPUS=\"four\": expected a whole number"),
-        (&[("GPUS", "0"), ("GPUS_PER_NODE", "8")], &["dev", "x", CONFIG], 2, "a CPU job, but GPUS_PER_NODE=8 asks for GPUs"),
+        (
+            &[("GPUS", "0"), ("GPUS_PER_NODE", "8")],
+            &["dev", "x", CONFIG],
+            2,
+            "a CPU job, but GPUS_PER_NODE=8 asks for GPUs",
+        ),
         (
             &[("GPUS", "9"), ("GPUS_PER_NODE", "9")],
             &["dev", "x", CONFIG],
             77,
             "no node of partition dev has 9 GPUs, the most is 8",
         ),
-        (&[], &["nope", "x", CONFIG], 77, "there is no partition \"nope\"; the partitions here are dev"),
+        (
+            &[],
+            &["nope", "x", CONFIG],
+            77,
+            "there is no partition \"nope\"; the partitions here are dev",
+        ),
         (&[], &["dev", "a\nb", CONFIG], 2, "JOB_NAME \"a\\nb\": it has a line break"),
         (&[], &["dev x", "x", CONFIG], 2, "PARTITION \"dev x\": no name of a partition"),
         (
             &[],
             &["x", CONFIG],
             2,
-            "expected CONFIG to train here, or PARTITION JOB_NAME CONFIG [WORK_DIR] to train on Slurm, but got 2",
+            "expected CONFIG to train here, or PARTITION JOB_NAME CONFIG [WORK_DIR] to train on \
+             Slurm, but got 2",
         ),
         (&[], &["dev", "x", CONFIG, "work"], 2, "two work dirs are given, work and --work-dir"),
         (&[], &["dev", "x", "none.yaml"], 66, "none.yaml"),
@@ -153,7 +202,11 @@ fn bad_input_is_one_line_and_nothing_is_submitted() {
         (&[], &[CONFIG, "--gpus", "4"], 2, "--gpus is for jobs on Slurm"),
     ] {
         let mut command = login_node(folder.path(), &programs);
-        command.arg("train").args(arguments).args(["--work-dir", &work]).envs(variables.iter().copied());
+        command
+            .arg("train")
+            .args(arguments)
+            .args(["--work-dir", &work])
+            .envs(variables.iter().copied());
         let said = text(&ends_in(&mut command, code).stderr);
         assert!(said.contains(expected), "{expected} is not in {said}");
         assert_eq!(said.trim_end().lines().count(), 1, "{said}");
@@ -186,12 +239,24 @@ fn job_ids_are_found_between_banners() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let submit = |answer: &str| {
         let script = format!("cat >{}\necho '{answer}'", folder.path().join("script").display());
-        let mut command = login_node(folder.path(), &[ANSWERS, PARTITIONS, ("srun", ""), ("sbatch", &script)]);
-        command.args(["train", "dev", "x", CONFIG, "--batch", "--work-dir"]).arg(folder.path().join("work"));
+        let mut command =
+            login_node(folder.path(), &[ANSWERS, PARTITIONS, ("srun", ""), ("sbatch", &script)]);
+        command
+            .args(["train", "dev", "x", CONFIG, "--batch", "--work-dir"])
+            .arg(folder.path().join("work"));
         command
     };
-    let said = text(&ends_in(&mut submit("*** Welcome ***\nSubmitted batch job 42 on cluster big\nBudget: 7 h\n"), 0).stderr);
-    assert!(said.contains("submitted job 42 on cluster big") && said.contains("slurm/42.log"), "{said}");
+    let said = text(
+        &ends_in(
+            &mut submit("*** Welcome ***\nSubmitted batch job 42 on cluster big\nBudget: 7 h\n"),
+            0,
+        )
+        .stderr,
+    );
+    assert!(
+        said.contains("submitted job 42 on cluster big") && said.contains("slurm/42.log"),
+        "{said}"
+    );
     let said = text(&ends_in(&mut submit("job accepted"), 70).stderr);
     assert!(said.contains("squeue --me"), "{said}");
     let script = fs::read_to_string(folder.path().join("script")).expect("what was submitted");
@@ -202,13 +267,17 @@ fn job_ids_are_found_between_banners() {
 fn where_there_is_no_slurm_the_same_line_trains_here_and_says_so() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let silent = [("srun", ""), ("sbatch", ""), ("scontrol", "sleep 30")];
-    for (name, programs, why) in
-        [("none", &[][..], "no Slurm here (srun, sbatch not on PATH)"), ("silent", &silent, "no Slurm controller answers")]
-    {
+    for (name, programs, why) in [
+        ("none", &[][..], "no Slurm here (srun, sbatch not on PATH)"),
+        ("silent", &silent, "no Slurm controller answers"),
+    ] {
         let work = folder.path().join(name);
         let train = || {
             let mut command = login_node(&folder.path().join(format!("{name}-node")), programs);
-            command.env("GPUS", "4").args(["train", "dev", "pspnet", CONFIG, "--work-dir"]).arg(&work);
+            command
+                .env("GPUS", "4")
+                .args(["train", "dev", "pspnet", CONFIG, "--work-dir"])
+                .arg(&work);
             command
         };
         let output = ends_in(train().args(small(dataset(), 2)), 0);

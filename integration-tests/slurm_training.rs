@@ -13,7 +13,8 @@ use crate::ranks::{COMPARABLE, loss, outcome, start, wait_for_steps};
 
 /// `segslurm train CONFIG --launcher slurm` on the small config, as arguments.
 fn train(work_dir: &Path, iterations: u32) -> Vec<String> {
-    let words = [env!("CARGO_BIN_EXE_segslurm"), "train", CONFIG, "--launcher", "slurm", "--work-dir"];
+    let words =
+        [env!("CARGO_BIN_EXE_segslurm"), "train", CONFIG, "--launcher", "slurm", "--work-dir"];
     let mut arguments: Vec<String> = words.map(str::to_owned).into();
     arguments.push(work_dir.display().to_string());
     arguments.extend(small(dataset(), iterations));
@@ -39,7 +40,11 @@ fn two_nodes_train_as_one_process_with_their_batches_together() {
     let (one, two) = (loss(&steps(&alone)), loss(&steps(&together)));
     assert_eq!((one.len(), two.len()), (20, 20));
     for (step, (one, two)) in one.iter().zip(&two).enumerate() {
-        assert!((one - two).abs() <= 1e-4 * one.abs(), "step {}: {one} with one rank, {two} on two nodes", step + 1);
+        assert!(
+            (one - two).abs() <= 1e-4 * one.abs(),
+            "step {}: {one} with one rank, {two} on two nodes",
+            step + 1
+        );
     }
     assert!(together.join("iter_20.safetensors").exists());
 }
@@ -49,7 +54,8 @@ fn two_jobs_on_a_node_find_ports_of_their_own_and_a_port_said_twice_ends_the_sec
     let Some(cluster) = cluster() else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
     let node = ["-w", "n1", "-n2"];
-    let runs = ["a", "b"].map(|name| start(&mut srun(cluster, &node, &folder.path().join(name), 2)));
+    let runs =
+        ["a", "b"].map(|name| start(&mut srun(cluster, &node, &folder.path().join(name), 2)));
     for run in runs {
         let (code, said) = outcome(run, Duration::from_mins(2));
         assert_eq!(code, Some(0), "{said}");
@@ -62,11 +68,16 @@ fn two_jobs_on_a_node_find_ports_of_their_own_and_a_port_said_twice_ends_the_sec
     let running = start(running.env("MASTER_PORT", &port));
     wait_for_steps(&first, 1);
     let since = Instant::now();
-    let second = start(srun(cluster, &node, &folder.path().join("second"), 2).env("MASTER_PORT", &port));
+    let second =
+        start(srun(cluster, &node, &folder.path().join("second"), 2).env("MASTER_PORT", &port));
     let (code, said) = outcome(second, Duration::from_mins(1));
     assert_eq!(code, Some(69), "{said}");
     assert!(since.elapsed() < Duration::from_secs(30), "after {:?}", since.elapsed());
-    assert_eq!(said.matches("error: Address already in use").count(), 2, "both ranks say so: {said}");
+    assert_eq!(
+        said.matches("error: Address already in use").count(),
+        2,
+        "both ranks say so: {said}"
+    );
     for part in [
         &format!("port {port}"),
         "set by MASTER_PORT",
@@ -83,13 +94,19 @@ fn two_jobs_on_a_node_find_ports_of_their_own_and_a_port_said_twice_ends_the_sec
 fn tasks_without_a_launcher_are_warned_that_each_trains_alone() {
     let Some(cluster) = cluster() else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let apart = format!("cd {} && exec \"$@\" --work-dir $PWD/$SLURM_PROCID", folder.path().display());
+    let apart =
+        format!("cd {} && exec \"$@\" --work-dir $PWD/$SLURM_PROCID", folder.path().display());
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join(CONFIG);
     let mut command = cluster.command("srun");
-    command.args(["-N1", "-n2", "bash", "-c", &apart, "bash", env!("CARGO_BIN_EXE_segslurm"), "train"]).arg(config);
+    command
+        .args(["-N1", "-n2", "bash", "-c", &apart, "bash", env!("CARGO_BIN_EXE_segslurm"), "train"])
+        .arg(config);
     let output = ends_in(command.args(small(dataset(), 1)), 0);
     let said = text(&output.stdout) + &text(&output.stderr);
-    assert!(said.contains("task 1 of 2 in step") && said.contains("without --launcher slurm"), "{said}");
+    assert!(
+        said.contains("task 1 of 2 in step") && said.contains("without --launcher slurm"),
+        "{said}"
+    );
 }
 
 /// The process of this rank.
@@ -97,8 +114,11 @@ fn process(work_dir: &Path, rank: usize) -> Option<Pid> {
     let wanted = work_dir.to_string_lossy().into_owned();
     let variable = format!("SLURM_PROCID={rank}");
     std::fs::read_dir("/proc").expect("/proc").flatten().find_map(|entry| {
-        let read = |name: &str| std::fs::read(entry.path().join(name)).map(|it| text(&it)).unwrap_or_default();
-        let ours = read("cmdline").starts_with(env!("CARGO_BIN_EXE_segslurm")) && read("cmdline").contains(&wanted);
+        let read = |name: &str| {
+            std::fs::read(entry.path().join(name)).map(|it| text(&it)).unwrap_or_default()
+        };
+        let ours = read("cmdline").starts_with(env!("CARGO_BIN_EXE_segslurm"))
+            && read("cmdline").contains(&wanted);
         let is = ours && read("environ").split('\0').any(|it| it == variable);
         is.then(|| entry.file_name().to_string_lossy().parse().ok().map(Pid::from_raw))?
     })
@@ -132,7 +152,8 @@ fn a_requeued_job_goes_on_from_its_checkpoint() {
     let line = shlex::try_join(arguments.iter().map(String::as_str)).expect("a command line");
     let env = shlex::try_quote(env!("CARGO_BIN_EXE_segslurm")).expect("a path");
     let script = format!("#!/bin/bash\nsrun -n1 -N1 {env} env --format json\nsrun {line}\n");
-    let job = cluster.submit(&["-N2", "-n2", "--requeue", "--open-mode=append", "-o", &log], &script);
+    let job =
+        cluster.submit(&["-N2", "-n2", "--requeue", "--open-mode=append", "-o", &log], &script);
     wait_for_steps(&broken, 3);
     ends_in(cluster.command("scontrol").args(["requeue", &job.to_string()]), 0);
     cluster.wait_for(job, &["PENDING"], Duration::from_mins(1));
@@ -158,10 +179,13 @@ fn without_scontrol_a_node_needs_a_name_that_resolves_or_an_address() {
     // One node needs no name.
     ends_in(&mut bare(&["-N1", "-n2"], &folder.path().join("one")), 0);
     ends_in(bare(&["-N2", "-n2"], &folder.path().join("two")).env("MASTER_ADDR", "127.0.0.1"), 0);
-    let output = bare(&["-N2", "-n2", "--kill-on-bad-exit=1"], &folder.path().join("three")).output().expect("srun starts");
+    let output = bare(&["-N2", "-n2", "--kill-on-bad-exit=1"], &folder.path().join("three"))
+        .output()
+        .expect("srun starts");
     assert!(!output.status.success());
     let said = text(&output.stderr);
-    for part in ["the name n1 cannot be resolved", "scontrol is not on PATH", "MASTER_ADDR=ADDRESS"] {
+    for part in ["the name n1 cannot be resolved", "scontrol is not on PATH", "MASTER_ADDR=ADDRESS"]
+    {
         assert!(said.contains(part), "{part} is not in: {said}");
     }
 }

@@ -17,22 +17,40 @@ pub(crate) fn on_two_ranks(test: &str, work: impl FnOnce(&Group)) {
                 .args(["--exact", test, "--nocapture", "--include-ignored"])
                 .env("OMP_NUM_THREADS", "1")
                 .env("CUDA_VISIBLE_DEVICES", "-1");
-            for (name, value) in
-                [("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port)]
-            {
+            for (name, value) in [
+                ("RANK", rank),
+                ("LOCAL_RANK", rank),
+                ("WORLD_SIZE", "2"),
+                ("MASTER_ADDR", "127.0.0.1"),
+                ("MASTER_PORT", &port),
+            ] {
                 command.env(format!("SEGSLURM_TEST_{name}"), value);
             }
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the test starts")
         });
         for (rank, child) in ranks.into_iter().enumerate() {
             let output = child.wait_with_output().expect("it ends");
-            assert!(output.status.success(), "rank {rank}: {}{}", text(&output.stdout), text(&output.stderr));
-            assert!(text(&output.stdout).contains("1 passed"), "rank {rank} ran the test: {}", text(&output.stdout));
+            assert!(
+                output.status.success(),
+                "rank {rank}: {}{}",
+                text(&output.stdout),
+                text(&output.stderr)
+            );
+            assert!(
+                text(&output.stdout).contains("1 passed"),
+                "rank {rank} ran the test: {}",
+                text(&output.stdout)
+            );
         }
         return;
     }
-    let config = DistConfig { backend: Some(Backend::Gloo), rendezvous_timeout: 30.0, ..DistConfig::default() };
-    let launched = Launched::read(Launcher::Pytorch, &variable, None, &config, 0).expect("complete");
+    let config = DistConfig {
+        backend: Some(Backend::Gloo),
+        rendezvous_timeout: 30.0,
+        ..DistConfig::default()
+    };
+    let launched =
+        Launched::read(Launcher::Pytorch, &variable, None, &config, 0).expect("complete");
     let group = join(&launched, &config, None, &Accelerator::default()).expect("the ranks meet");
     work(&group);
     group.finish().expect("all are done");

@@ -1,4 +1,5 @@
-//! Files that no training can use: found before its first step, all at once, with what to do about each.
+//! Files that no training can use: found before its first step, all at once, with what to do about
+//! each.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,14 +14,19 @@ struct Data {
 impl Data {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let copied = std::process::Command::new("cp").arg("-r").arg(dataset()).arg(folder.path().join("data")).status();
+        let copied = std::process::Command::new("cp")
+            .arg("-r")
+            .arg(dataset())
+            .arg(folder.path().join("data"))
+            .status();
         assert!(copied.expect("cp starts").success());
         Self { folder }
     }
 
     /// The files of `kind` (images, annotations) and `split`, in order.
     fn files(&self, kind: &str, split: &str) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.folder.path().join("data").join(kind).join(split)).expect("a folder");
+        let entries =
+            fs::read_dir(self.folder.path().join("data").join(kind).join(split)).expect("a folder");
         let mut files: Vec<_> = entries.flatten().map(|it| it.path()).collect();
         files.sort();
         files
@@ -29,7 +35,11 @@ impl Data {
     /// What `segslurm train` with these words says.
     fn train(&self, words: &[&str], options: &[&str], code: i32) -> String {
         let mut command = segslurm();
-        command.args(["train", CONFIG]).args(words).arg("--work-dir").arg(self.folder.path().join("work"));
+        command
+            .args(["train", CONFIG])
+            .args(words)
+            .arg("--work-dir")
+            .arg(self.folder.path().join("work"));
         command.args(small(&self.folder.path().join("data"), 2)).args(options);
         let output = ends_in(&mut command, code);
         assert!(!self.folder.path().join("work/last_checkpoint").exists(), "nothing was trained");
@@ -51,7 +61,8 @@ fn grey(path: &Path, [width, height]: [u32; 2], value: u8) {
 #[test]
 fn files_of_both_sets_that_cannot_be_used_are_told_at_once_before_the_first_step() {
     let data = Data::new();
-    let (labels, images) = (data.files("annotations", "training"), data.files("images", "training"));
+    let (labels, images) =
+        (data.files("annotations", "training"), data.files("images", "training"));
     let cut = fs::read(&labels[0]).expect("a label map");
     write(&labels[0], &cut[..cut.len() / 2]);
     grey(&labels[1], [48, 32], 1);
@@ -85,16 +96,21 @@ fn files_of_both_sets_that_cannot_be_used_are_told_at_once_before_the_first_step
 fn a_dry_run_of_every_file_finds_what_a_look_at_a_few_passes_by() {
     let data = Data::new();
     let list = data.folder.path().join("data/list.txt");
-    let name = |path: &Path| path.file_stem().and_then(|it| it.to_str()).expect("a name").to_owned();
+    let name =
+        |path: &Path| path.file_stem().and_then(|it| it.to_str()).expect("a name").to_owned();
     let images = data.files("images", "training");
     let (bad, good) = (name(&images[0]), name(&images[1]));
-    let lines: Vec<_> = (0..40).map(|line| if line == 21 { bad.clone() } else { good.clone() }).collect();
+    let lines: Vec<_> =
+        (0..40).map(|line| if line == 21 { bad.clone() } else { good.clone() }).collect();
     write(&list, lines.join("\n").as_bytes());
     let label = &data.files("annotations", "training")[0];
     let kept = fs::read(label).expect("a label map");
     write(label, &kept[..kept.len() / 2]);
     let listed = ["train_dataloader.dataset.ann_file=list.txt"];
-    says(&data.train(&["--dry-run"], &listed, 0), &["train_dataloader: 40 images", "nothing is wrong"]);
+    says(
+        &data.train(&["--dry-run"], &listed, 0),
+        &["train_dataloader: 40 images", "nothing is wrong"],
+    );
     let said = data.train(&["--dry-run=every-file"], &listed, 65);
     says(&said, &["failed to decode label map", &name(label)]);
     // A few of many: where something is found, the rest is spoken of.
@@ -113,14 +129,23 @@ fn an_image_that_is_turned_beside_its_label_map_is_told_with_the_key_that_leaves
         write(&path, &[&bytes[..2], exif, &bytes[2..]].concat());
     }
     let said = data.train(&["--dry-run"], &[], 65);
-    says(&said, &["is 96x64 but its image", "is 64x96", "EXIF orientation", "color_type: color_ignore_orientation"]);
+    says(
+        &said,
+        &[
+            "is 96x64 but its image",
+            "is 64x96",
+            "EXIF orientation",
+            "color_type: color_ignore_orientation",
+        ],
+    );
     data.train(&["--dry-run"], &["train_pipeline.0.color_type=color_ignore_orientation"], 0);
 }
 
 #[test]
 fn label_maps_that_are_jpeg_are_warned_of_whatever_their_names() {
     let data = Data::new();
-    let (images, labels) = (data.files("images", "training"), data.files("annotations", "training"));
+    let (images, labels) =
+        (data.files("images", "training"), data.files("annotations", "training"));
     for (image, label) in images.iter().zip(&labels) {
         let picture = segslurm::data::read_image(image).expect("an image");
         let (width, height) = (picture.width as u16, picture.height as u16);
@@ -142,5 +167,8 @@ fn a_list_that_names_nothing_is_told_by_its_own_name() {
     let said = data.train(&["--dry-run"], &listed, 66);
     says(&said, &["2 of 2 listed images of", "list.txt", "gone_1.jpg, gone_2.jpg"]);
     write(&list, b"a b c d\n");
-    says(&data.train(&["--dry-run"], &listed, 65), &["list.txt:1: `a b c d` has more than two columns"]);
+    says(
+        &data.train(&["--dry-run"], &listed, 65),
+        &["list.txt:1: `a b c d` has more than two columns"],
+    );
 }

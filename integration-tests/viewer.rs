@@ -23,12 +23,17 @@ fn pictures_are_shown_where_there_is_a_display_and_named_where_not() {
     let checkpoint = work_dir.join("iter_2.safetensors");
 
     let output = ends_in(&mut test(&checkpoint, &folder.path().join("blind")), 0);
-    assert!(text(&output.stdout).contains("there is no display here; the pictures are in"), "{}", text(&output.stdout));
+    assert!(
+        text(&output.stdout).contains("there is no display here; the pictures are in"),
+        "{}",
+        text(&output.stdout)
+    );
 
     // A viewer that keeps a list of what it was asked to open, in the place of the desktop's.
     let shown = folder.path().join("shown");
     let viewer = folder.path().join("xdg-open");
-    fs::write(&viewer, format!("#!/bin/sh\necho \"$1\" >>'{}'\n", shown.display())).expect("writes");
+    fs::write(&viewer, format!("#!/bin/sh\necho \"$1\" >>'{}'\n", shown.display()))
+        .expect("writes");
     fs::set_permissions(&viewer, fs::Permissions::from_mode(0o755)).expect("a program");
     let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap_or_default());
     let mut command = test(&checkpoint, &folder.path().join("seen"));

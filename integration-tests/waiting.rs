@@ -5,10 +5,17 @@ use crate::harness::{segslurm, text};
 /// The spin count that libgomp says it has, with this environment on top.
 fn spin_count(variables: &[(&str, &str)]) -> String {
     let mut command = segslurm();
-    command.arg("-V").env_remove("OMP_WAIT_POLICY").env_remove("GOMP_SPINCOUNT").env("OMP_DISPLAY_ENV", "verbose");
+    command
+        .arg("-V")
+        .env_remove("OMP_WAIT_POLICY")
+        .env_remove("GOMP_SPINCOUNT")
+        .env("OMP_DISPLAY_ENV", "verbose");
     let output = command.envs(variables.iter().copied()).output().expect("the program starts");
     let told = text(&output.stderr);
-    let line = told.lines().find(|it| it.contains("GOMP_SPINCOUNT")).unwrap_or_else(|| panic!("no spin count in:\n{told}"));
+    let line = told
+        .lines()
+        .find(|it| it.contains("GOMP_SPINCOUNT"))
+        .unwrap_or_else(|| panic!("no spin count in:\n{told}"));
     line.split('\'').nth(1).unwrap_or_default().to_owned()
 }
 

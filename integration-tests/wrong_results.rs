@@ -1,4 +1,5 @@
-//! What would end well with wrong numbers: contradicting sections, labels that mean nothing, outputs in each other's place.
+//! What would end well with wrong numbers: contradicting sections, labels that mean nothing,
+//! outputs in each other's place.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -17,7 +18,8 @@ fn grey(path: &Path, value: impl Fn(u32) -> u8) {
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut files: Vec<_> = fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path()).collect();
+    let mut files: Vec<_> =
+        fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path()).collect();
     files.sort();
     files
 }
@@ -25,7 +27,12 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 /// A copy of the dataset in which label maps are halves of two values.
 fn masks(to: &Path, left: u8, right: u8) -> PathBuf {
     let data = to.join("masks");
-    let status = std::process::Command::new("cp").arg("-r").arg(dataset()).arg(&data).status().expect("cp starts");
+    let status = std::process::Command::new("cp")
+        .arg("-r")
+        .arg(dataset())
+        .arg(&data)
+        .status()
+        .expect("cp starts");
     assert!(status.success());
     for split in ["training", "validation"] {
         for path in files(&data.join("annotations").join(split)) {
@@ -45,7 +52,12 @@ const TWO: [&str; 4] = [
 /// What a short training on `data` prints.
 fn trained(data: &Path, work_dir: &Path, extra: &[&str], code: i32) -> String {
     let mut command = segslurm();
-    command.args(["train", CONFIG, "--work-dir"]).arg(work_dir).args(small(data, 4)).args(TWO).args(extra);
+    command
+        .args(["train", CONFIG, "--work-dir"])
+        .arg(work_dir)
+        .args(small(data, 4))
+        .args(TWO)
+        .args(extra);
     let output = ends_in(&mut command, code);
     text(&output.stdout) + &text(&output.stderr)
 }
@@ -58,7 +70,8 @@ fn masks_of_0_and_255_are_told_at_the_start_and_with_the_table() {
     says(
         &printed,
         &[
-            "train_dataloader.dataset: 1 of 2 classes have no pixel in all 10 label maps: `road` (1)",
+            "train_dataloader.dataset: 1 of 2 classes have no pixel in all 10 label maps: `road` \
+             (1)",
             "0 = `background` (50.0 %), 255 = ignored (50.0 %)",
             "write 1 in place of 255 in the files",
             "val_dataloader.dataset: 1 of 2 classes",
@@ -107,8 +120,14 @@ fn sections_that_contradict_each_other_are_refused_before_anything_is_made() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let work_dir = folder.path().join("work");
     let order = "val_dataloader.dataset.metainfo.classes=[road,background]";
-    let more = ["val_dataloader.dataset.metainfo.palette=[[1,2,3]]", "model.auxiliary_head.num_classes=3"];
-    let printed = trained(dataset(), &work_dir, &[order, more[0], more[1], "val_evaluator.ignore_index=0"], 78);
+    let more =
+        ["val_dataloader.dataset.metainfo.palette=[[1,2,3]]", "model.auxiliary_head.num_classes=3"];
+    let printed = trained(
+        dataset(),
+        &work_dir,
+        &[order, more[0], more[1], "val_evaluator.ignore_index=0"],
+        78,
+    );
     says(
         &printed,
         &[
@@ -121,7 +140,8 @@ fn sections_that_contradict_each_other_are_refused_before_anything_is_made() {
     assert!(!work_dir.exists(), "nothing was begun");
 }
 
-/// A dataset whose images share names in several folders, with odd names beside, and a checkpoint to test on it.
+/// A dataset whose images share names in several folders, with odd names beside, and a checkpoint
+/// to test on it.
 struct Nested {
     folder: tempfile::TempDir,
     checkpoint: PathBuf,
@@ -132,7 +152,8 @@ impl Nested {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let trained = folder.path().join("trained");
         ends_in(&mut harness::train(&trained, 2), 0);
-        let (images, labels) = (folder.path().join("data/images"), folder.path().join("data/labels"));
+        let (images, labels) =
+            (folder.path().join("data/images"), folder.path().join("data/labels"));
         let from = files(&dataset().join("images/validation")).remove(0);
         let label = files(&dataset().join("annotations/validation")).remove(0);
         let latin = OsStr::from_bytes(b"b/caf\xe9");
@@ -158,7 +179,12 @@ impl Nested {
 
     fn test(&self, arguments: &[&str], options: &[&str], code: i32) -> String {
         let mut command = segslurm();
-        command.args(["test", CONFIG]).arg(&self.checkpoint).arg("--work-dir").arg(self.path("tested")).args(arguments);
+        command
+            .args(["test", CONFIG])
+            .arg(&self.checkpoint)
+            .arg("--work-dir")
+            .arg(self.path("tested"))
+            .args(arguments);
         command.args(small(&self.path("data"), 2));
         command.args(["test_dataloader.dataset.data_prefix.img_path=images"]);
         command.args(["test_dataloader.dataset.data_prefix.seg_map_path=labels"]).args(options);
@@ -170,14 +196,21 @@ impl Nested {
 #[test]
 fn a_tests_files_are_named_by_the_path_below_the_image_folder_and_overwrite_nothing() {
     let nested = Nested::new();
-    let written =
-        [nested.path("out/a/1.png"), nested.path("out/b/1.png"), nested.path("out/b").join(OsStr::from_bytes(b"caf\xe9.png"))];
+    let written = [
+        nested.path("out/a/1.png"),
+        nested.path("out/b/1.png"),
+        nested.path("out/b").join(OsStr::from_bytes(b"caf\xe9.png")),
+    ];
     let out = nested.path("out").display().to_string();
 
     let printed = nested.test(&["--out", &out, "--show-dir", "painted"], &[], 0);
-    says(&printed, &["1 file (c.JPG)", "img_suffix", "1 file (alone.png)", "without an image", "mIoU"]);
+    says(
+        &printed,
+        &["1 file (c.JPG)", "img_suffix", "1 file (alone.png)", "without an image", "mIoU"],
+    );
     assert!(written.iter().all(|it| it.exists()), "{:?}", files(&nested.path("out")));
-    let start = files(&nested.path("tested")).into_iter().find(|it| it.is_dir()).expect("a start's folder");
+    let start =
+        files(&nested.path("tested")).into_iter().find(|it| it.is_dir()).expect("a start's folder");
     assert!(start.join("painted/b/1.png").exists());
 
     let labels = nested.path("data/labels");
@@ -186,7 +219,10 @@ fn a_tests_files_are_named_by_the_path_below_the_image_folder_and_overwrite_noth
     says(&printed, &["--out", "label map folder of test_dataloader.dataset", "another folder"]);
     // The images' names begin with the folder of label maps here.
     let root = nested.path("data").display().to_string();
-    let below = ["test_dataloader.dataset.data_prefix.img_path=.", "test_dataloader.dataset.data_prefix.seg_map_path=."];
+    let below = [
+        "test_dataloader.dataset.data_prefix.img_path=.",
+        "test_dataloader.dataset.data_prefix.seg_map_path=.",
+    ];
     fs::rename(nested.path("data/images/c.JPG"), nested.path("data/c.jpg")).expect("moves");
     fs::write(nested.path("data/c.png"), "precious").expect("writes");
     let list = "test_dataloader.dataset.ann_file=list.txt";
@@ -202,13 +238,22 @@ fn a_set_without_labels_is_tested_for_its_files_alone() {
     let unlabelled = "test_dataloader.dataset.data_prefix.seg_map_path=None";
     let out = nested.path("out").display().to_string();
     let printed = nested.test(&["--out", &out], &[unlabelled], 0);
-    says(&printed, &["no metrics are computed: the test set has no label maps", "label maps are in"]);
+    says(
+        &printed,
+        &["no metrics are computed: the test set has no label maps", "label maps are in"],
+    );
     assert!(nested.path("out/a/1.png").exists() && nested.path("out/b/1.png").exists());
     let metrics = files(&nested.path("tested")).into_iter().filter(|it| it.is_dir());
-    assert!(metrics.flat_map(|it| files(&it)).all(|it| it.extension() != Some(OsStr::new("json"))), "nothing was measured");
+    assert!(
+        metrics.flat_map(|it| files(&it)).all(|it| it.extension() != Some(OsStr::new("json"))),
+        "nothing was measured"
+    );
     says(&nested.test(&[], &[unlabelled], 78), &["test_dataloader.dataset has no labels", "--out"]);
 
-    says(&nested.test(&[], &["test_evaluator.format_only=true"], 78), &["test_evaluator.format_only", "output_dir", "--out"]);
+    says(
+        &nested.test(&[], &["test_evaluator.format_only=true"], 78),
+        &["test_evaluator.format_only", "output_dir", "--out"],
+    );
     fs::remove_dir_all(nested.path("data/labels")).expect("removes");
     let formatted = format!("test_evaluator.output_dir={}", nested.path("formatted").display());
     let printed = nested.test(&[], &["test_evaluator.format_only=true", &formatted], 0);

@@ -1,5 +1,5 @@
-//! What came from outside, as an error shows it: on one line, and no more of it than helps. A variable may hold a binary file,
-//! and a config's key a page of text.
+//! What came from outside, as an error shows it: on one line, and no more of it than helps. A
+//! variable may hold a binary file, and a config's key a page of text.
 
 use std::borrow::Cow;
 
@@ -18,7 +18,9 @@ pub(crate) fn line(text: &str) -> String {
     let mut line = String::with_capacity(text.len().min(4 * LINE));
     for character in shortened(text, LINE).chars() {
         match character {
-            it if it.is_control() || matches!(it, '\u{2028}' | '\u{2029}') => line.extend(it.escape_default()),
+            it if it.is_control() || matches!(it, '\u{2028}' | '\u{2029}') => {
+                line.extend(it.escape_default())
+            }
             it => line.push(it),
         }
     }
@@ -31,7 +33,8 @@ fn shortened(text: &str, most: usize) -> Cow<'_, str> {
     if text.len() <= most || text.chars().count() <= most {
         return Cow::Borrowed(text);
     }
-    let place = |characters: usize| text.char_indices().nth(characters).map_or(text.len(), |(at, _)| at);
+    let place =
+        |characters: usize| text.char_indices().nth(characters).map_or(text.len(), |(at, _)| at);
     let half = most / 2;
     let tail = text.char_indices().rev().nth(half - 1).map_or(0, |(at, _)| at);
     Cow::Owned(format!("{}…{}", &text[..place(half)], &text[tail..]))

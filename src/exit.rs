@@ -1,4 +1,5 @@
-//! Exit codes: what a script around segslurm can rely on. They follow BSD's sysexits where one fits.
+//! Exit codes: what a script around segslurm can rely on. They follow BSD's sysexits where one
+//! fits.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -11,27 +12,31 @@ use segslurm_native::words;
 pub enum Exit {
     /// Done.
     Done,
-    /// The command line is wrong: an unknown flag, a missing value; or the launcher that it names did not start this process, or
-    /// says things that contradict each other.
+    /// The command line is wrong: an unknown flag, a missing value; or the launcher that it names
+    /// did not start this process, or says things that contradict each other.
     Usage,
     /// Input is wrong: an unreadable image, a label out of range, a checkpoint of another model.
     Data,
     /// A file or folder that the run needs does not exist.
     NoInput,
-    /// Something that the run needs does not answer or is in use: a rank, a Slurm controller, a taken port, the GPUs that it was given, a
-    /// work dir that another training holds.
+    /// Something that the run needs does not answer or is in use: a rank, a Slurm controller, a
+    /// taken port, the GPUs that it was given, a work dir that another training holds.
     Unavailable,
     /// A worker failed, or a fault of segslurm's own.
     Software,
-    /// Memory ran out, the host's or a GPU's. The same again would end the same: something has to be smaller.
+    /// Memory ran out, the host's or a GPU's. The same again would end the same: something has to
+    /// be smaller.
     OutOfMemory,
     /// An output cannot be created or written: a read-only work dir, a full disk.
     CannotWrite,
-    /// Interrupted by a signal after a checkpoint was written: start again with `--resume`, or requeue.
+    /// Interrupted by a signal after a checkpoint was written: start again with `--resume`, or
+    /// requeue.
     Interrupted,
-    /// Slurm refuses the job: an unknown partition, a limit, more GPUs than a node has. Nothing was submitted.
+    /// Slurm refuses the job: an unknown partition, a limit, more GPUs than a node has. Nothing was
+    /// submitted.
     Refused,
-    /// The config is wrong: it does not parse, has an unknown key, or its parts contradict each other.
+    /// The config is wrong: it does not parse, has an unknown key, or its parts contradict each
+    /// other.
     Config,
     /// A second interrupt: stopped at once, without a checkpoint (128 + SIGINT).
     Killed,
@@ -85,7 +90,8 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// An error that knows which code a program ends in for it. An error type without one cannot leave segslurm: it does not compile.
+/// An error that knows which code a program ends in for it. An error type without one cannot leave
+/// segslurm: it does not compile.
 pub trait Exits: Error + 'static {
     fn exit(&self) -> Exit;
 }
@@ -111,7 +117,8 @@ impl Failure {
 
     /// Something that cannot be, unless segslurm itself is wrong.
     pub fn fault(message: impl Display) -> Self {
-        let message = format!("a fault of segslurm's own: {message}; please report it with the command line");
+        let message =
+            format!("a fault of segslurm's own: {message}; please report it with the command line");
         Self { exit: Exit::Software, message }
     }
 
@@ -139,7 +146,8 @@ impl<T, E: Into<Failure>> Within<T> for Result<T, E> {
     }
 }
 
-/// An error and its causes on one line, each said once: many an error's own words hold its cause's already.
+/// An error and its causes on one line, each said once: many an error's own words hold its cause's
+/// already.
 fn told(error: &(dyn Error + 'static)) -> String {
     let mut told = String::new();
     for cause in std::iter::successors(Some(error), |&it| it.source()).map(ToString::to_string) {
@@ -175,7 +183,10 @@ mod tests {
     #[test]
     fn a_cause_is_told_once() {
         let failure = Failure::from(unreadable());
-        assert_eq!(failure.message, "cannot read a.txt: No such file or directory (os error 2); is it there?");
+        assert_eq!(
+            failure.message,
+            "cannot read a.txt: No such file or directory (os error 2); is it there?"
+        );
         let outer = Err::<(), _>(unreadable()).within("the third image").expect_err("it is one");
         assert_eq!(outer.message, format!("the third image: {}", failure.message));
         assert_eq!(outer.exit, Exit::Data);
@@ -184,11 +195,17 @@ mod tests {
     #[test]
     fn a_lack_of_memory_has_a_code_of_its_own_whatever_was_being_done() {
         let lack = "CUDA out of memory. Tried to allocate 2 GiB";
-        assert_eq!(Failure::new(Exit::Data, format!("a batch cannot be copied to Cuda(0): {lack}")).exit, Exit::OutOfMemory);
+        assert_eq!(
+            Failure::new(Exit::Data, format!("a batch cannot be copied to Cuda(0): {lack}")).exit,
+            Exit::OutOfMemory
+        );
         let failed = Failure::new(Exit::Software, "the update failed");
         assert_eq!(failed.within(lack).exit, Exit::OutOfMemory);
         // What another rank said of itself is not this one's reason.
-        assert_eq!(Failure::new(Exit::Unavailable, format!("rank 1 failed: {lack}")).exit, Exit::Unavailable);
+        assert_eq!(
+            Failure::new(Exit::Unavailable, format!("rank 1 failed: {lack}")).exit,
+            Exit::Unavailable
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! segslurm trains and tests semantic-segmentation models on Slurm clusters, with Burn on libtorch doing the compute.
+//! segslurm trains and tests semantic-segmentation models on Slurm clusters, with Burn on libtorch
+//! doing the compute.
 //!
-//! The modules below are floors, ground first: a module may name only modules of lower floors, never a sibling.
-//! `docs/architecture.md` is the map, and a test holds the rule.
+//! The modules below are floors, ground first: a module may name only modules of lower floors,
+//! never a sibling. `docs/architecture.md` is the map, and a test holds the rule.
 
 // `println!` panics where nobody reads any more: what is printed goes through `terminal`.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
@@ -11,27 +12,31 @@ mod excerpt;
 mod exit;
 mod shipped;
 mod text;
+
+// Floor 1: the environment.
 mod variables;
 
-// Floor 1: languages. No tensors, no siblings.
-mod config;
+// Floor 2: where ranks meet.
 mod port;
+
+// Floor 3: languages. No tensors, no siblings.
+mod config;
 mod rundir;
 mod slurm;
 mod terminal;
 
-// Floor 2: processes that talk, to each other and to people.
+// Floor 4: processes that talk, to each other and to people.
 mod dist;
 mod lock;
 mod logging;
 
-// Floor 3: fast paths for Burn.
+// Floor 5: fast paths for Burn.
 pub mod ops;
 
-// Floor 4: what parts speak of to each other.
+// Floor 6: what parts speak of to each other.
 pub mod weights;
 
-// Floor 5: parts that never meet.
+// Floor 7: parts that never meet.
 mod checkpoint;
 pub mod data;
 mod ddp;
@@ -40,20 +45,20 @@ pub mod models;
 mod optim;
 mod visualization;
 
-// Floor 6: the whole as a type.
+// Floor 8: the whole as a type.
 mod experiment;
 
-// Floor 7: time.
+// Floor 9: time.
 mod runner;
 
-// Floor 8: processes.
+// Floor 10: processes.
 mod launch;
 mod worker;
 
-// Floor 9: the command line.
+// Floor 11: the command line.
 mod cli;
 
-// Floor 10: the door for components of one's own, and for tests.
+// Floor 12: the door for components of one's own, and for tests.
 mod program;
 #[doc(hidden)]
 pub mod testing;

@@ -1,10 +1,12 @@
-//! One training a folder. Two in one folder write into the same log, prune each other's checkpoints, and both end well.
+//! One training a folder. Two in one folder write into the same log, prune each other's
+//! checkpoints, and both end well.
 //!
-//! The holder's name lies in the folder as `training.lock`, put there by a hard link: it is there whole or not at all, on NFS too,
-//! and only one of several can put it. A file does not go away with its owner, so whoever finds one asks whether the holder still
-//! lives: by its process where that can be seen, by its Slurm job, else by the file's date, which the holder renews every half
-//! minute. All dates are the file system's own, so that clocks need not agree. A dead holder's lock is replaced by one claimant at a
-//! time, which first looks again whether it is still that lock.
+//! The holder's name lies in the folder as `training.lock`, put there by a hard link: it is there
+//! whole or not at all, on NFS too, and only one of several can put it. A file does not go away
+//! with its owner, so whoever finds one asks whether the holder still lives: by its process where
+//! that can be seen, by its Slurm job, else by the file's date, which the holder renews every half
+//! minute. All dates are the file system's own, so that clocks need not agree. A dead holder's lock
+//! is replaced by one claimant at a time, which first looks again whether it is still that lock.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -31,7 +33,8 @@ use crate::slurm::env::Job;
 const NAME: &str = "training.lock";
 /// How often a holder renews its lock's date.
 const BEAT: Duration = Duration::from_secs(30);
-/// How old a lock's date may be before its holder counts as dead. Network file systems stall for a minute or two and come back.
+/// How old a lock's date may be before its holder counts as dead. Network file systems stall for a
+/// minute or two and come back.
 const STALE: Duration = Duration::from_mins(5);
 /// How often a lock that changes under our eyes is looked at again.
 const ATTEMPTS: usize = 40;
@@ -78,13 +81,15 @@ impl fmt::Display for Holder {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LockError {
     #[error(
-        "the folder {} is in use by another training ({by}); two trainings cannot share one: give this one another folder ({flag}), or \
-         stop the other and go on with --resume; if it is certain that nothing runs any more, remove {}",
+        "the folder {} is in use by another training ({by}); two trainings cannot share one: give \
+         this one another folder ({flag}), or stop the other and go on with --resume; if it is \
+         certain that nothing runs any more, remove {}",
         folder.display(),
         folder.join(NAME).display()
     )]
     Held { folder: PathBuf, by: String, flag: &'static str },
-    #[error("the folder {} is no longer this training's: {by} has taken it over, because this one gave no sign for minutes", folder.display())]
+    #[error("the folder {} is no longer this training's: {by} has taken it over, because this one \
+             gave no sign for minutes", folder.display())]
     Lost { folder: PathBuf, by: String },
     #[error("cannot write {}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
@@ -107,40 +112,68 @@ enum Verdict {
 impl Holder {
     /// This process, in this Slurm job.
     pub(crate) fn this_process(job: Option<&Job>, cluster: Option<String>) -> Self {
-        let read = |path: &str| fs::read_to_string(path).map(|it| it.trim().to_owned()).unwrap_or_default();
-        let user = User::from_uid(Uid::current()).ok().flatten().map_or_else(|| Uid::current().to_string(), |it| it.name);
+        let read = |path: &str| {
+            fs::read_to_string(path).map(|it| it.trim().to_owned()).unwrap_or_default()
+        };
+        let user = User::from_uid(Uid::current())
+            .ok()
+            .flatten()
+            .map_or_else(|| Uid::current().to_string(), |it| it.name);
         let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
         let pid = std::process::id();
         Self {
             nonce: format!("{:016x}", rand::rngs::StdRng::from_os_rng().next_u64()),
             user,
-            host: nix::unistd::gethostname().map(|it| it.to_string_lossy().into_owned()).unwrap_or_default(),
+            host: nix::unistd::gethostname()
+                .map(|it| it.to_string_lossy().into_owned())
+                .unwrap_or_default(),
             boot: read("/proc/sys/kernel/random/boot_id"),
-            pids: fs::read_link("/proc/self/ns/pid").map(|it| it.to_string_lossy().into_owned()).unwrap_or_default(),
+            pids: fs::read_link("/proc/self/ns/pid")
+                .map(|it| it.to_string_lossy().into_owned())
+                .unwrap_or_default(),
             pid,
             began: process_began(pid),
             since: rundir::now().format(format).unwrap_or_default(),
-            job: job.map(|it| HoldersJob { address: it.address.clone(), restart: it.restart, cluster }),
+            job: job.map(|it| HoldersJob {
+                address: it.address.clone(),
+                restart: it.restart,
+                cluster,
+            }),
         }
     }
 
     /// Whether this other holder, whose lock was renewed `age` ago, lives, as `own` can tell.
-    fn judge(&self, own: &Self, age: Duration, job_lives: &dyn Fn(&str, &str) -> Option<bool>) -> Verdict {
+    fn judge(
+        &self,
+        own: &Self,
+        age: Duration,
+        job_lives: &dyn Fn(&str, &str) -> Option<bool>,
+    ) -> Verdict {
         if let (Some(job), Some(ours)) = (&self.job, &own.job)
             && job.address == ours.address
             && job.cluster == ours.cluster
             && job.restart < ours.restart
         {
-            return Verdict::Dead("it is an earlier start of this job, which Slurm has ended and started again".to_owned());
+            return Verdict::Dead(
+                "it is an earlier start of this job, which Slurm has ended and started again"
+                    .to_owned(),
+            );
         }
-        let visible = !self.boot.is_empty() && self.boot == own.boot && !self.pids.is_empty() && self.pids == own.pids;
+        let visible = !self.boot.is_empty()
+            && self.boot == own.boot
+            && !self.pids.is_empty()
+            && self.pids == own.pids;
         if visible {
             if kill(Pid::from_raw(self.pid.cast_signed()), None) == Err(nix::errno::Errno::ESRCH) {
                 return Verdict::Dead("there is no such process any more".to_owned());
             }
             match (self.began, process_began(self.pid)) {
                 (Some(then), Some(now)) if then == now => return Verdict::Lives,
-                (Some(_), Some(_)) => return Verdict::Dead("its process number is another process's by now".to_owned()),
+                (Some(_), Some(_)) => {
+                    return Verdict::Dead(
+                        "its process number is another process's by now".to_owned(),
+                    );
+                }
                 _ if fs::exists(format!("/proc/{}/stat", self.pid)).unwrap_or(false) => {
                     return Verdict::Dead("its process has ended".to_owned());
                 }
@@ -153,13 +186,17 @@ impl Holder {
             return Verdict::Dead("Slurm says that the job does not run any more".to_owned());
         }
         if age > STALE {
-            return Verdict::Dead(format!("it has given no sign for {} minutes", age.as_secs() / 60));
+            return Verdict::Dead(format!(
+                "it has given no sign for {} minutes",
+                age.as_secs() / 60
+            ));
         }
         Verdict::Lives
     }
 }
 
-/// When a process began, in ticks since the machine did; `None` where it is not there, has ended, or cannot be seen.
+/// When a process began, in ticks since the machine did; `None` where it is not there, has ended,
+/// or cannot be seen.
 fn process_began(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in parentheses, may hold anything.
@@ -187,7 +224,9 @@ impl Lock {
     pub(crate) fn take(folder: &Path, own: &Holder, flag: &'static str) -> Result<Self, LockError> {
         let path = folder.join(NAME);
         let held = |by: String| LockError::Held { folder: folder.to_owned(), by, flag };
-        let replaced = match take(&path, own, 0).map_err(|source| LockError::Write { path: path.clone(), source })? {
+        let replaced = match take(&path, own, 0)
+            .map_err(|source| LockError::Write { path: path.clone(), source })?
+        {
             Taken::Free => None,
             Taken::After(who) => Some(who),
             Taken::Not(by) => return Err(held(by)),
@@ -218,17 +257,25 @@ impl Lock {
         std::thread::Builder::new().name("lock".to_owned()).spawn(beat).ok().map(|_| sender)
     }
 
-    /// Whether the folder is still held: a process that was stopped for minutes may find another one in its place.
+    /// Whether the folder is still held: a process that was stopped for minutes may find another
+    /// one in its place.
     pub(crate) fn confirm(&self) -> Result<(), LockError> {
         match read(&self.path()) {
             Ok(Some(holder)) if holder.nonce == self.own.nonce => Ok(()),
-            Ok(Some(holder)) => Err(LockError::Lost { folder: self.folder.clone(), by: holder.to_string() }),
+            Ok(Some(holder)) => {
+                Err(LockError::Lost { folder: self.folder.clone(), by: holder.to_string() })
+            }
             // Somebody removed it, and nobody has come since.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => match place(&self.path(), &self.own) {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(LockError::Lost { folder: self.folder.clone(), by: "another training".to_owned() }),
-                Err(source) => Err(LockError::Write { path: self.path(), source }),
-            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                match place(&self.path(), &self.own) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => Err(LockError::Lost {
+                        folder: self.folder.clone(),
+                        by: "another training".to_owned(),
+                    }),
+                    Err(source) => Err(LockError::Write { path: self.path(), source }),
+                }
+            }
             // A file system that does not answer well just now is not another training.
             Ok(None) | Err(_) => Ok(()),
         }
@@ -251,7 +298,8 @@ enum Taken {
     Not(String),
 }
 
-/// Puts `own` at `path`. Replacing a dead holder's lock takes a lock of its own, so it calls itself, once deeper.
+/// Puts `own` at `path`. Replacing a dead holder's lock takes a lock of its own, so it calls
+/// itself, once deeper.
 fn take(path: &Path, own: &Holder, depth: usize) -> io::Result<Taken> {
     let folder = path.parent().unwrap_or(Path::new("."));
     for attempt in 0..ATTEMPTS {
@@ -266,7 +314,10 @@ fn take(path: &Path, own: &Holder, depth: usize) -> io::Result<Taken> {
         let (who, verdict) = match serde_json::from_slice::<Holder>(&before) {
             Ok(holder) => (holder.to_string(), holder.judge(own, age, &job_lives)),
             // Where there are no hard links, a lock is empty for a moment.
-            Err(_) if age > STALE => ("somebody whose lock cannot be read".to_owned(), Verdict::Dead("it is old".to_owned())),
+            Err(_) if age > STALE => (
+                "somebody whose lock cannot be read".to_owned(),
+                Verdict::Dead("it is old".to_owned()),
+            ),
             Err(_) => ("somebody whose lock cannot be read".to_owned(), Verdict::Lives),
         };
         let why = match verdict {
@@ -278,13 +329,19 @@ fn take(path: &Path, own: &Holder, depth: usize) -> io::Result<Taken> {
             Verdict::Lives => return Ok(Taken::Not(who)),
             Verdict::Dead(why) => why,
         };
-        let claim = path.with_extension(format!("{}-claim", path.extension().unwrap_or_default().display()));
+        let claim = path
+            .with_extension(format!("{}-claim", path.extension().unwrap_or_default().display()));
         if depth < 2 && matches!(take(&claim, own, depth + 1)?, Taken::Not(_)) {
             continue;
         }
-        // The claim is ours: nobody else replaces the lock now, so it stays what it is between this look and the rename.
+        // The claim is ours: nobody else replaces the lock now, so it stays what it is between this
+        // look and the rename.
         let same = fs::read(path).is_ok_and(|it| it == before);
-        let renamed = if same { written(folder, own)?.persist(path).map(drop).map_err(|it| it.error) } else { Ok(()) };
+        let renamed = if same {
+            written(folder, own)?.persist(path).map(drop).map_err(|it| it.error)
+        } else {
+            Ok(())
+        };
         release(&claim, own);
         renamed?;
         if same {
@@ -307,11 +364,16 @@ fn place(path: &Path, own: &Holder) -> io::Result<bool> {
     let file = written(path.parent().unwrap_or(Path::new(".")), own)?;
     match fs::hard_link(file.path(), path) {
         Ok(()) => Ok(true),
-        // Over NFS the answer to a link that was made may be lost, and the second try finds it there.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(file.as_file().metadata()?.nlink() == 2),
+        // Over NFS the answer to a link that was made may be lost, and the second try finds it
+        // there.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Ok(file.as_file().metadata()?.nlink() == 2)
+        }
         // A file system without hard links.
         Err(_) => match File::options().write(true).create_new(true).open(path) {
-            Ok(mut lock) => fs::read(file.path()).and_then(|text| lock.write_all(&text)).map(|()| true),
+            Ok(mut lock) => {
+                fs::read(file.path()).and_then(|text| lock.write_all(&text)).map(|()| true)
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(error),
         },
@@ -329,7 +391,8 @@ fn release(path: &Path, own: &Holder) {
     }
 }
 
-/// How long ago the lock was renewed, by the clock of its file system; `None` where it has just gone.
+/// How long ago the lock was renewed, by the clock of its file system; `None` where it has just
+/// gone.
 fn age(path: &Path, folder: &Path) -> io::Result<Option<Duration>> {
     let now = rundir::unfinished(folder)?.as_file().metadata()?.modified()?;
     match fs::metadata(path) {
@@ -374,35 +437,61 @@ mod tests {
         let unknown = |_: &str, _: &str| None;
         let ended = |_: &str, _: &str| Some(false);
         let old = STALE + Duration::from_mins(1);
-        let judge = |other: &Holder, own: &Holder, age, ask: &dyn Fn(&str, &str) -> Option<bool>| {
-            matches!(other.judge(own, age, ask), Verdict::Dead(_))
-        };
+        let judge =
+            |other: &Holder, own: &Holder, age, ask: &dyn Fn(&str, &str) -> Option<bool>| {
+                matches!(other.judge(own, age, ask), Verdict::Dead(_))
+            };
         let own = this();
-        assert!(!judge(&own, &own, old, &ended), "a process that is there lives, however long it was stopped");
-        assert!(judge(&Holder { began: Some(1), ..this() }, &own, FRESH, &unknown), "the number is another process's");
+        assert!(
+            !judge(&own, &own, old, &ended),
+            "a process that is there lives, however long it was stopped"
+        );
+        assert!(
+            judge(&Holder { began: Some(1), ..this() }, &own, FRESH, &unknown),
+            "the number is another process's"
+        );
         // No process has a number beyond the kernel's limit of 4194304.
-        assert!(judge(&Holder { pid: 4_194_305, ..this() }, &own, FRESH, &unknown), "there is no such process");
+        assert!(
+            judge(&Holder { pid: 4_194_305, ..this() }, &own, FRESH, &unknown),
+            "there is no such process"
+        );
         let container = Holder { pids: "pid:[1]".to_owned(), pid: 4_194_305, ..this() };
-        assert!(!judge(&container, &own, FRESH, &unknown), "another container's processes cannot be seen");
-        assert!(!judge(&elsewhere(), &own, FRESH, &unknown) && judge(&elsewhere(), &own, old, &unknown));
+        assert!(
+            !judge(&container, &own, FRESH, &unknown),
+            "another container's processes cannot be seen"
+        );
+        assert!(
+            !judge(&elsewhere(), &own, FRESH, &unknown) && judge(&elsewhere(), &own, old, &unknown)
+        );
         let queued = Holder { job: job("7", 0), ..elsewhere() };
         assert!(!judge(&queued, &own, FRESH, &unknown) && judge(&queued, &own, FRESH, &ended));
         let requeued = Holder { job: job("7", 1), ..this() };
-        assert!(judge(&queued, &requeued, FRESH, &unknown) && !judge(&requeued, &queued, FRESH, &unknown));
+        assert!(
+            judge(&queued, &requeued, FRESH, &unknown)
+                && !judge(&requeued, &queued, FRESH, &unknown)
+        );
     }
 
     #[test]
     fn a_folder_is_held_until_the_lock_is_dropped_and_the_error_says_by_whom() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let first = Lock::take(folder.path(), &this(), "--work-dir").expect("free");
-        let message = Lock::take(folder.path(), &this(), "--work-dir").expect_err("held").to_string();
-        for part in [&format!("process {}", std::process::id()), "--work-dir", "training.lock", "--resume"] {
+        let message =
+            Lock::take(folder.path(), &this(), "--work-dir").expect_err("held").to_string();
+        for part in
+            [&format!("process {}", std::process::id()), "--work-dir", "training.lock", "--resume"]
+        {
             assert!(message.contains(part), "{part} is not in: {message}");
         }
         first.confirm().expect("still held");
         drop(first);
         assert_eq!(fs::read_dir(folder.path()).expect("reads").count(), 0);
-        assert!(Lock::take(folder.path(), &this(), "--work-dir").expect("free again").replaced.is_none());
+        assert!(
+            Lock::take(folder.path(), &this(), "--work-dir")
+                .expect("free again")
+                .replaced
+                .is_none()
+        );
     }
 
     #[test]
@@ -418,7 +507,10 @@ mod tests {
             });
             let held: Vec<_> = taken.iter().filter_map(|it| it.as_ref().ok()).collect();
             assert_eq!(held.len(), 1, "{taken:?}");
-            assert!(held[0].replaced.as_ref().is_some_and(|it| it.contains("process 4194305")), "{held:?}");
+            assert!(
+                held[0].replaced.as_ref().is_some_and(|it| it.contains("process 4194305")),
+                "{held:?}"
+            );
             held[0].confirm().expect("it is the one in the file");
             drop(taken);
             assert_eq!(fs::read_dir(folder.path()).expect("reads").count(), 0);
@@ -432,9 +524,15 @@ mod tests {
         assert!(place(&path, &elsewhere()).expect("writes"));
         Lock::take(folder.path(), &this(), "--work-dir").expect_err("it may live");
         let file = File::options().write(true).open(&path).expect("opens");
-        file.set_modified(SystemTime::now() - STALE - Duration::from_mins(2)).expect("another date");
+        file.set_modified(SystemTime::now() - STALE - Duration::from_mins(2))
+            .expect("another date");
         let lock = Lock::take(folder.path(), &this(), "--work-dir").expect("it is dead");
-        assert!(lock.replaced.as_ref().is_some_and(|it| it.contains("on elsewhere") && it.contains("7 minutes")), "{lock:?}");
+        assert!(
+            lock.replaced
+                .as_ref()
+                .is_some_and(|it| it.contains("on elsewhere") && it.contains("7 minutes")),
+            "{lock:?}"
+        );
     }
 
     #[test]

@@ -1,6 +1,8 @@
-//! Where log lines go: rank 0's to the terminal, every rank's to its own file, in mmengine's format.
+//! Where log lines go: rank 0's to the terminal, every rank's to its own file, in mmengine's
+//! format.
 //!
-//! A progress bar and log lines share one terminal, so lines are printed through the bar's owner, which lifts the bar first.
+//! A progress bar and log lines share one terminal, so lines are printed through the bar's owner,
+//! which lifts the bar first.
 
 use std::fmt;
 use std::fs::File;
@@ -24,8 +26,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::exit::{Exit, Failure};
 use crate::rundir;
 
-/// `log_level`: from which level on lines are logged. Python's names, as configs of mmengine have them, its numbers, and
-/// `tracing`'s names, in any case.
+/// `log_level`: from which level on lines are logged. Python's names, as configs of mmengine have
+/// them, its numbers, and `tracing`'s names, in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogLevel(LevelFilter);
 
@@ -41,11 +43,15 @@ const LEVELS: [(&str, LevelFilter); 9] = [
     ("CRITICAL", LevelFilter::ERROR),
     ("FATAL", LevelFilter::ERROR),
 ];
-const NAMES: [&str; 9] = ["NOTSET", "TRACE", "DEBUG", "INFO", "WARNING", "WARN", "ERROR", "CRITICAL", "FATAL"];
+const NAMES: [&str; 9] =
+    ["NOTSET", "TRACE", "DEBUG", "INFO", "WARNING", "WARN", "ERROR", "CRITICAL", "FATAL"];
 
 impl LogLevel {
     fn named(name: &str) -> Option<Self> {
-        LEVELS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name.trim())).map(|(_, level)| Self(*level))
+        LEVELS
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name.trim()))
+            .map(|(_, level)| Self(*level))
     }
 
     /// The level behind one of Python's numbers.
@@ -84,7 +90,8 @@ impl<'de> Deserialize<'de> for LogLevel {
             }
 
             fn visit_i64<E: de::Error>(self, number: i64) -> Result<LogLevel, E> {
-                LogLevel::numbered(number).ok_or_else(|| E::invalid_type(Unexpected::Signed(number), &self))
+                LogLevel::numbered(number)
+                    .ok_or_else(|| E::invalid_type(Unexpected::Signed(number), &self))
             }
 
             fn visit_unit<E: de::Error>(self) -> Result<LogLevel, E> {
@@ -95,14 +102,16 @@ impl<'de> Deserialize<'de> for LogLevel {
     }
 }
 
-/// What `SEGSLURM_LOG` asks for: a level, or levels of parts of the program, `info,segslurm::data=debug`. Whoever misspells a
-/// level would name a part that does not exist, and see nothing.
+/// What `SEGSLURM_LOG` asks for: a level, or levels of parts of the program,
+/// `info,segslurm::data=debug`. Whoever misspells a level would name a part that does not exist,
+/// and see nothing.
 fn filter(text: &str) -> Result<EnvFilter, Failure> {
     let refuse = |why: &str| {
         Failure::new(
             Exit::Usage,
             format!(
-                "SEGSLURM_LOG is `{text}`, {why}; write a level ({}), or levels of parts, such as `info,segslurm::data=debug`",
+                "SEGSLURM_LOG is `{text}`, {why}; write a level ({}), or levels of parts, such as \
+                 `info,segslurm::data=debug`",
                 NAMES.join(", ")
             ),
         )
@@ -112,14 +121,18 @@ fn filter(text: &str) -> Result<EnvFilter, Failure> {
         let plain = !part.contains(['=', '[', '/']);
         match LogLevel::named(part) {
             Some(LogLevel(level)) => directives.push(level.to_string()),
-            None if plain && !part.starts_with("segslurm") => return Err(refuse(&format!("and `{part}` is no level"))),
+            None if plain && !part.starts_with("segslurm") => {
+                return Err(refuse(&format!("and `{part}` is no level")));
+            }
             None => directives.push(part.to_owned()),
         }
     }
-    EnvFilter::try_new(directives.join(",")).map_err(|error| refuse(&format!("which is no filter ({error})")))
+    EnvFilter::try_new(directives.join(","))
+        .map_err(|error| refuse(&format!("which is no filter ({error})")))
 }
 
-/// The terminal of this process and the log file that may be opened later, once the work dir is known.
+/// The terminal of this process and the log file that may be opened later, once the work dir is
+/// known.
 #[derive(Debug, Clone)]
 pub(crate) struct Console {
     progress: MultiProgress,
@@ -128,15 +141,21 @@ pub(crate) struct Console {
 }
 
 impl Console {
-    /// Starts logging. `speaks` is whether this process writes to the terminal (rank 0 does); `level` is the config's
-    /// `log_level`, which `asked` (`SEGSLURM_LOG`) overrides where it says anything.
-    pub(crate) fn start(level: LogLevel, asked: Option<&str>, speaks: bool) -> Result<Self, Failure> {
+    /// Starts logging. `speaks` is whether this process writes to the terminal (rank 0 does);
+    /// `level` is the config's `log_level`, which `asked` (`SEGSLURM_LOG`) overrides where it says
+    /// anything.
+    pub(crate) fn start(
+        level: LogLevel,
+        asked: Option<&str>,
+        speaks: bool,
+    ) -> Result<Self, Failure> {
         let console = Self { progress: MultiProgress::new(), file: Arc::default(), speaks };
         let filter = match asked.filter(|it| !it.trim().is_empty()) {
             Some(asked) => filter(asked)?,
             None => EnvFilter::new(level.0.to_string()),
         };
-        let layer = tracing_subscriber::fmt::layer().event_format(Line).with_writer(console.clone());
+        let layer =
+            tracing_subscriber::fmt::layer().event_format(Line).with_writer(console.clone());
         // A second start in one process (tests) keeps the first.
         let _ = tracing_subscriber::registry().with(filter).with(layer).try_init();
         Ok(console)
@@ -145,17 +164,23 @@ impl Console {
     /// Log lines go into this file too, from now on.
     pub(crate) fn also_to(&self, path: &Path) -> Result<(), Failure> {
         let open = File::options().create(true).append(true).open(path);
-        let file = open
-            .map_err(|error| Failure::new(Exit::CannotWrite, format!("cannot write the log file {}: {error}", path.display())))?;
+        let file = open.map_err(|error| {
+            Failure::new(
+                Exit::CannotWrite,
+                format!("cannot write the log file {}: {error}", path.display()),
+            )
+        })?;
         if let Ok(mut place) = self.file.lock() {
             *place = Some(file);
         }
         Ok(())
     }
 
-    /// Writes the error that ends this process into the log file; the terminal gets it from whoever ends the process.
+    /// Writes the error that ends this process into the log file; the terminal gets it from whoever
+    /// ends the process.
     pub(crate) fn keep(&self, failure: &Failure) {
-        let line = line_start("ERROR").map(|start| format!("{start}{failure}\n")).unwrap_or_default();
+        let line =
+            line_start("ERROR").map(|start| format!("{start}{failure}\n")).unwrap_or_default();
         if let Ok(mut file) = self.file.lock()
             && let Some(file) = file.as_mut()
         {
@@ -212,7 +237,8 @@ impl<'a> MakeWriter<'a> for Console {
 
 /// What stands before every message.
 fn line_start(level: &str) -> Result<String, fmt::Error> {
-    let time = rundir::now().format(format_description!("[year]/[month]/[day] [hour]:[minute]:[second]"));
+    let time =
+        rundir::now().format(format_description!("[year]/[month]/[day] [hour]:[minute]:[second]"));
     Ok(format!("{} - segslurm - {level} - ", time.map_err(|_| fmt::Error)?))
 }
 
@@ -224,7 +250,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut out: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let level = match *event.metadata().level() {
             Level::ERROR => "ERROR",
             Level::WARN => "WARNING",
@@ -261,19 +292,30 @@ mod tests {
         assert_eq!(level("log_level: 30"), LevelFilter::WARN);
         assert_eq!(level("{}"), LevelFilter::INFO);
         let error = parse_str::<Section>("log_level: WARNNING").expect_err("no level").to_string();
-        assert!(error.contains("log_level") && error.contains("`WARNING`") && error.contains("CRITICAL"), "{error}");
+        assert!(
+            error.contains("log_level")
+                && error.contains("`WARNING`")
+                && error.contains("CRITICAL"),
+            "{error}"
+        );
         let error = parse_str::<Section>("log_level: 25").expect_err("no level").to_string();
         assert!(error.contains("log_level") && error.contains("25"), "{error}");
     }
 
     #[test]
     fn a_filter_is_a_level_or_levels_of_parts_and_nothing_else() {
-        for text in ["WARNING", "debug", "info,segslurm::data=debug", "error,segslurm=trace", "segslurm"] {
+        for text in
+            ["WARNING", "debug", "info,segslurm::data=debug", "error,segslurm=trace", "segslurm"]
+        {
             assert!(filter(text).is_ok(), "{text}");
         }
         for text in ["WARNNING", "info,debgu", "segslurm=loud", "segslurm[", ",,"] {
             let error = filter(text).expect_err(text);
-            assert!(error.exit == Exit::Usage && error.message.starts_with("SEGSLURM_LOG is"), "{}", error.message);
+            assert!(
+                error.exit == Exit::Usage && error.message.starts_with("SEGSLURM_LOG is"),
+                "{}",
+                error.message
+            );
         }
     }
 }

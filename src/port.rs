@@ -1,5 +1,6 @@
-//! The port at which ranks meet. Whoever starts them, the order is one: the config's (`--cfg-options` is part of it), as in mmengine;
-//! then the variable; then what the launcher itself knows. torchrun's ranks alone are told MASTER_PORT as a fact: it serves there.
+//! The port at which ranks meet. Whoever starts them, the order is one: the config's
+//! (`--cfg-options` is part of it), as in mmengine; then the variable; then what the launcher
+//! itself knows. torchrun's ranks alone are told MASTER_PORT as a fact: it serves there.
 
 use std::fmt;
 
@@ -34,7 +35,11 @@ pub enum Origin {
 
 impl Port {
     /// What the user chose: the config's port, else the first of the variables `names` that is set.
-    pub fn chosen(config: Option<u16>, variables: Variables<'_>, names: &[&'static str]) -> Result<Option<Self>, VariableError> {
+    pub fn chosen(
+        config: Option<u16>,
+        variables: Variables<'_>,
+        names: &[&'static str],
+    ) -> Result<Option<Self>, VariableError> {
         let mut said = None;
         for name in names {
             let Some(number) = number::<u16>(variables, name)? else { continue };
@@ -44,7 +49,9 @@ impl Port {
             said = said.or(Some(Self { number, origin: Origin::Variable(name) }));
         }
         Ok(match (config, said) {
-            (Some(number), Some(Self { number: other, origin: Origin::Variable(name) })) if other != number => {
+            (Some(number), Some(Self { number: other, origin: Origin::Variable(name) }))
+                if other != number =>
+            {
                 Some(Self { number, origin: Origin::ConfigOver(name) })
             }
             (Some(number), _) => Some(Self { number, origin: Origin::Config }),
@@ -55,9 +62,10 @@ impl Port {
     /// What to say where a choice was overruled.
     pub fn remark(&self) -> Option<String> {
         match self.origin {
-            Origin::ConfigOver(name) => {
-                Some(format!("the ranks meet at port {}, set by {}: {name} is not looked at", self.number, self.origin))
-            }
+            Origin::ConfigOver(name) => Some(format!(
+                "the ranks meet at port {}, set by {}: {name} is not looked at",
+                self.number, self.origin
+            )),
             _ => None,
         }
     }
@@ -81,7 +89,9 @@ mod tests {
     use super::*;
 
     fn chosen(config: Option<u16>, variables: &[(&str, &str)]) -> Result<Option<Port>, String> {
-        let read = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        let read = |name: &str| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        };
         Port::chosen(config, &read, &["PORT", "MASTER_PORT"]).map_err(|error| error.to_string())
     }
 
@@ -91,13 +101,20 @@ mod tests {
         assert_eq!(chosen(None, &[]), Ok(None));
         assert_eq!(chosen(None, &[("PORT", "")]), Ok(None));
         assert_eq!(chosen(Some(3), &[]), port(3, Origin::Config));
-        assert_eq!(chosen(None, &[("MASTER_PORT", "2"), ("PORT", "1")]), port(1, Origin::Variable("PORT")));
+        assert_eq!(
+            chosen(None, &[("MASTER_PORT", "2"), ("PORT", "1")]),
+            port(1, Origin::Variable("PORT"))
+        );
         assert_eq!(chosen(None, &[("MASTER_PORT", "2")]), port(2, Origin::Variable("MASTER_PORT")));
         assert_eq!(chosen(Some(2), &[("MASTER_PORT", "2")]), port(2, Origin::Config));
         let overruled = chosen(Some(3), &[("MASTER_PORT", "2")]).expect("ports").expect("one");
-        let remark = "the ranks meet at port 3, set by env_cfg.dist_cfg.port: MASTER_PORT is not looked at";
+        let remark =
+            "the ranks meet at port 3, set by env_cfg.dist_cfg.port: MASTER_PORT is not looked at";
         assert_eq!(overruled.remark().as_deref(), Some(remark));
-        assert_eq!(chosen(Some(3), &[("PORT", "70000")]), Err("PORT=\"70000\": expected a whole number".to_owned()));
+        assert_eq!(
+            chosen(Some(3), &[("PORT", "70000")]),
+            Err("PORT=\"70000\": expected a whole number".to_owned())
+        );
         assert!(chosen(None, &[("PORT", "0")]).is_err());
     }
 }

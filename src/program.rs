@@ -1,4 +1,5 @@
-//! segslurm with components of one's own: a program that depends on this library registers them and hands over.
+//! segslurm with components of one's own: a program that depends on this library registers them and
+//! hands over.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -13,7 +14,8 @@ use crate::models::Loss;
 use crate::models::contract::{BackboneSpec, HeadKeys, HeadSpec, NeckSpec};
 use crate::models::head::DecodeConfig;
 
-/// The program, and what it knows beside segslurm's own components. A `type:` that segslurm has too is then the registered one's.
+/// The program, and what it knows beside segslurm's own components. A `type:` that segslurm has too
+/// is then the registered one's.
 ///
 /// ```no_run
 /// # #[derive(Debug, serde::Deserialize)] struct Grey {}
@@ -34,7 +36,10 @@ impl Program {
 
     /// A step of pipelines, `type: NAME`, whose other keys are `T`'s.
     #[must_use]
-    pub fn transform<T: RunTransform + DeserializeOwned + 'static>(self, name: &'static str) -> Self {
+    pub fn transform<T: RunTransform + DeserializeOwned + 'static>(
+        self,
+        name: &'static str,
+    ) -> Self {
         register::<T, dyn RunTransform>(name, |it| Arc::new(it));
         self
     }
@@ -46,7 +51,8 @@ impl Program {
         self
     }
 
-    /// A head for `decode_head` and `auxiliary_head`, `type: NAME`, whose keys are those of every head and `K`'s.
+    /// A head for `decode_head` and `auxiliary_head`, `type: NAME`, whose keys are those of every
+    /// head and `K`'s.
     #[must_use]
     pub fn head<K: HeadKeys + DeserializeOwned>(self, name: &'static str) -> Self {
         register::<Both<DecodeConfig, K>, dyn HeadSpec>(name, |it| Arc::new(it));
@@ -55,7 +61,10 @@ impl Program {
 
     /// A backbone, `type: NAME`, whose other keys are `T`'s.
     #[must_use]
-    pub fn backbone<T: BackboneSpec + DeserializeOwned + 'static>(self, name: &'static str) -> Self {
+    pub fn backbone<T: BackboneSpec + DeserializeOwned + 'static>(
+        self,
+        name: &'static str,
+    ) -> Self {
         register::<T, dyn BackboneSpec>(name, |it| Arc::new(it));
         self
     }
@@ -67,14 +76,18 @@ impl Program {
         self
     }
 
-    /// A folder dataset whose classes and suffixes are known by its `type`; it has the keys of `BaseSegDataset`.
+    /// A folder dataset whose classes and suffixes are known by its `type`; it has the keys of
+    /// `BaseSegDataset`.
     #[must_use]
     pub fn dataset(self, kind: Kind) -> Self {
-        register::<BaseSegDataset, OwnDataset>(kind.name, move |config| Arc::new(OwnDataset { kind, config }));
+        register::<BaseSegDataset, OwnDataset>(kind.name, move |config| {
+            Arc::new(OwnDataset { kind, config })
+        });
         self
     }
 
-    /// Runs the command line and returns the process's exit code. Ranks are started from the same program.
+    /// Runs the command line and returns the process's exit code. Ranks are started from the same
+    /// program.
     pub fn run(self, args: impl IntoIterator<Item = OsString>) -> ExitCode {
         cli::run(args)
     }
@@ -111,7 +124,8 @@ mod tests {
 
         fn build(&self, image: Feature, builder: &Builder) -> Result<Backbone, ModelError> {
             let conv = Conv { stride: [4; 2], ..Conv::default() };
-            let embed = Conv2d::new([image.channels, self.channels], 4, conv, builder).with_bias(builder);
+            let embed =
+                Conv2d::new([image.channels, self.channels], 4, conv, builder).with_bias(builder);
             Ok(Backbone::own(Embedding { embed }))
         }
 
@@ -206,7 +220,10 @@ test_cfg: {mode: whole}
 
     #[test]
     fn a_model_of_ones_own_parts_is_built_and_trained() {
-        let _ = Program::new().backbone::<Patches>("Patches").neck::<Twice>("Twice").loss::<Quiet>("Quiet");
+        let _ = Program::new()
+            .backbone::<Patches>("Patches")
+            .neck::<Twice>("Twice")
+            .loss::<Quiet>("Quiet");
         let config: SegmentorConfig = parse_str(MODEL).expect("a config");
         let device = Device::libtorch().autodiff();
         let model = config.init(&device, 0).expect("a model");
@@ -228,7 +245,10 @@ test_cfg: {mode: whole}
 
     #[test]
     fn sync_bn_reaches_the_norms_of_a_backbone_that_others_hold_too() {
-        let _ = Program::new().backbone::<Patches>("Patches").neck::<Twice>("Twice").loss::<Quiet>("Quiet");
+        let _ = Program::new()
+            .backbone::<Patches>("Patches")
+            .neck::<Twice>("Twice")
+            .loss::<Quiet>("Quiet");
         let mut config: SegmentorConfig = parse_str(MODEL).expect("a config");
         let before = config.clone();
         config.synchronize_norms();
@@ -252,7 +272,10 @@ test_cfg: {mode: whole}
         let _ = Program::new().dataset(kind);
         let text = "{type: FieldDataset, data_root: nowhere, data_prefix: {img_path: a, seg_map_path: b}, pipeline: []}";
         let mut config: DatasetConfig = parse_str(text).expect("a config");
-        assert_eq!(config.sources("d")[0].classes(), Some(vec!["weed".to_owned(), "crop".to_owned()]));
+        assert_eq!(
+            config.sources("d")[0].classes(),
+            Some(vec!["weed".to_owned(), "crop".to_owned()])
+        );
         assert_eq!(config.pipelines().len(), 1);
         assert!(config.init().expect_err("no folder").to_string().contains("nowhere/a"));
     }

@@ -1,18 +1,20 @@
-//! What commands print, to a reader who may have gone: `segslurm config … | head -1` is no failure, and a note that nobody can
-//! read any more ends nothing. (`println!` would panic.)
+//! What commands print, to a reader who may have gone: `segslurm config … | head -1` is no failure,
+//! and a note that nobody can read any more ends nothing. (`println!` would panic.)
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 
 use crate::exit::{Exit, Failure};
 
-/// Writes `text` to standard output as it is. A reader who has seen enough is no failure; a full disk behind a redirection is.
+/// Writes `text` to standard output as it is. A reader who has seen enough is no failure; a full
+/// disk behind a redirection is.
 pub(crate) fn print(text: impl Display) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match write!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::new(Exit::CannotWrite, format!("cannot write to standard output: {error}")))
-        }
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::new(
+            Exit::CannotWrite,
+            format!("cannot write to standard output: {error}"),
+        )),
         _ => Ok(()),
     }
 }

@@ -1,4 +1,5 @@
-//! What the tests of this repository and its benchmarks reach into. This is no interface: it changes as the program does.
+//! What the tests of this repository and its benchmarks reach into. This is no interface: it
+//! changes as the program does.
 
 pub mod checkpoint {
     pub use crate::checkpoint::{Checkpoint, DatasetMeta, Fit, Report, StateDict, load_into};
@@ -13,7 +14,9 @@ pub mod ddp {
 }
 
 pub mod dist {
-    pub use crate::dist::{Accelerator, Backend, DistConfig, Group, Launched, Launcher, Reduce, join, overheard};
+    pub use crate::dist::{
+        Accelerator, Backend, DistConfig, Group, Launched, Launcher, Reduce, join, overheard,
+    };
 }
 
 pub mod exit {
@@ -40,7 +43,9 @@ pub mod slurm {
     pub use crate::slurm::{JobState, Place};
 
     pub mod client {
-        pub use crate::slurm::client::{address, cluster_of, estimate, job_id, misfit, parse_partitions, refused};
+        pub use crate::slurm::client::{
+            address, cluster_of, estimate, job_id, misfit, parse_partitions, refused,
+        };
     }
     pub mod env {
         pub use crate::slurm::env::StepDaemon;

@@ -1,5 +1,6 @@
-//! The environment as every part sees it: a reader that is handed down, so that tests can answer in its place. A variable that is
-//! empty or blank is absent; a number is made of digits alone, with blanks around it or not.
+//! The environment as every part sees it: a reader that is handed down, so that tests can answer in
+//! its place. A variable that is empty or blank is absent; a number is made of digits alone, with
+//! blanks around it or not.
 
 use std::str::FromStr;
 
@@ -29,7 +30,10 @@ pub(crate) fn text(variables: Variables<'_>, name: &str) -> Option<String> {
 }
 
 /// The number in a variable; one that `T` cannot hold is none.
-pub(crate) fn number<T: FromStr>(variables: Variables<'_>, name: &str) -> Result<Option<T>, VariableError> {
+pub(crate) fn number<T: FromStr>(
+    variables: Variables<'_>,
+    name: &str,
+) -> Result<Option<T>, VariableError> {
     let Some(text) = text(variables, name) else { return Ok(None) };
     let digits = text.bytes().all(|it| it.is_ascii_digit());
     let number = digits.then(|| text.parse().ok()).flatten();
@@ -44,9 +48,15 @@ mod tests {
     fn blank_is_absent_and_a_number_is_digits_that_fit() {
         let read = |value: &'static str| number::<u16>(&move |_| Some(value.to_owned()), "N");
         assert_eq!(number::<u16>(&|_| None, "N"), Ok(None));
-        assert_eq!((read(""), read(" \t"), read(" 12\n"), read("0")), (Ok(None), Ok(None), Ok(Some(12)), Ok(Some(0))));
+        assert_eq!(
+            (read(""), read(" \t"), read(" 12\n"), read("0")),
+            (Ok(None), Ok(None), Ok(Some(12)), Ok(Some(0)))
+        );
         for wrong in ["x", "-1", "+1", "1.0", "70000", "0x10", "1 2"] {
-            assert_eq!(read(wrong).expect_err("no number").to_string(), format!("N={wrong:?}: expected a whole number"));
+            assert_eq!(
+                read(wrong).expect_err("no number").to_string(),
+                format!("N={wrong:?}: expected a whole number")
+            );
         }
     }
 }

@@ -3,19 +3,20 @@
 /// mmseg's default weight of the colours against the image.
 pub(crate) const ALPHA: f64 = 0.8;
 
-/// Lays `labels` over an image: each pixel is `alpha` of its class's colour and the rest of the image. Pixels whose label has no
-/// colour (255, say) stay as they are.
+/// Lays `labels` over an image: each pixel is `alpha` of its class's colour and the rest of the
+/// image. Pixels whose label has no colour (255, say) stay as they are.
 ///
-/// `image` is `[height, width, 3]` in BGR, as the readers give it; the result is RGB, of the same size.
+/// `image` is `[height, width, 3]` in BGR, as the readers give it; the result is RGB, of the same
+/// size.
 pub(crate) fn overlay(image: &[u8], labels: &[u8], palette: &[[u8; 3]], alpha: f64) -> Vec<u8> {
     debug_assert_eq!(image.len(), 3 * labels.len());
     let mut painted = Vec::with_capacity(image.len());
     for (pixel, &label) in image.chunks_exact(3).zip(labels) {
         let rgb = [pixel[2], pixel[1], pixel[0]];
         match palette.get(usize::from(label)) {
-            Some(colour) => painted.extend(
-                rgb.iter().zip(colour).map(|(&under, &over)| (f64::from(under) * (1.0 - alpha) + f64::from(over) * alpha) as u8),
-            ),
+            Some(colour) => painted.extend(rgb.iter().zip(colour).map(|(&under, &over)| {
+                (f64::from(under) * (1.0 - alpha) + f64::from(over) * alpha) as u8
+            })),
             None => painted.extend(rgb),
         }
     }
@@ -29,7 +30,12 @@ pub(crate) fn beside(left: &[u8], right: &[u8], width: usize) -> Vec<u8> {
 }
 
 /// A PNG of RGB pixels (`colours` 3) or of one byte a pixel (`colours` 1).
-pub(crate) fn png(pixels: &[u8], width: usize, height: usize, colours: usize) -> Result<Vec<u8>, png::EncodingError> {
+pub(crate) fn png(
+    pixels: &[u8],
+    width: usize,
+    height: usize,
+    colours: usize,
+) -> Result<Vec<u8>, png::EncodingError> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, width as u32, height as u32);
     encoder.set_color(if colours == 3 { png::ColorType::Rgb } else { png::ColorType::Grayscale });

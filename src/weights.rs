@@ -1,7 +1,9 @@
-//! A model's tensors, with one owner: what each is called, which layer it belongs to, and whether training changes it.
+//! A model's tensors, with one owner: what each is called, which layer it belongs to, and whether
+//! training changes it.
 //!
-//! Loading, optimizing, averaging over ranks and the running statistics change them in place, through handles that share the
-//! module's storage; the module itself is never rebuilt. Whoever speaks of a tensor of the model speaks of it by its [`WeightId`].
+//! Loading, optimizing, averaging over ranks and the running statistics change them in place,
+//! through handles that share the module's storage; the module itself is never rebuilt. Whoever
+//! speaks of a tensor of the model speaks of it by its [`WeightId`].
 
 use std::ops::Index;
 use std::sync::Arc;
@@ -59,8 +61,8 @@ pub struct Weight {
     pub layer: Layer,
     /// Of a convolution with as many groups as input channels.
     pub depthwise: bool,
-    /// Whether training gives it a gradient; frozen stages and buffers have none. As the model was built for training:
-    /// a model that left autodiff says `false` everywhere.
+    /// Whether training gives it a gradient; frozen stages and buffers have none. As the model was
+    /// built for training: a model that left autodiff says `false` everywhere.
     pub trained: bool,
     /// Its place in the graph.
     pub leaf: Option<Leaf>,
@@ -69,7 +71,15 @@ pub struct Weight {
 impl Weight {
     /// A trained parameter outside of any graph.
     pub fn new(name: impl Into<String>, tensor: Handle, layer: Layer) -> Self {
-        Self { name: name.into(), tensor, role: Role::Parameter, layer, depthwise: false, trained: true, leaf: None }
+        Self {
+            name: name.into(),
+            tensor,
+            role: Role::Parameter,
+            layer,
+            depthwise: false,
+            trained: true,
+            leaf: None,
+        }
     }
 
     /// The name of the layer that it belongs to.
@@ -189,7 +199,8 @@ impl<T> IntoIterator for PerWeight<T> {
     type IntoIter = std::vec::IntoIter<(WeightId, T)>;
 
     fn into_iter(self) -> Self::IntoIter {
-        let filled = self.0.into_iter().enumerate().filter_map(|(at, it)| Some((WeightId(at), it?)));
+        let filled =
+            self.0.into_iter().enumerate().filter_map(|(at, it)| Some((WeightId(at), it?)));
         filled.collect::<Vec<_>>().into_iter()
     }
 }

@@ -1,4 +1,5 @@
-//! The program finds the libtorch that segslurm was built with by an rpath, which does not come with a dependency.
+//! The program finds the libtorch that segslurm was built with by an rpath, which does not come
+//! with a dependency.
 
 #![allow(clippy::disallowed_methods, reason = "cargo speaks to build scripts by variables")]
 

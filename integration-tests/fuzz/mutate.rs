@@ -103,7 +103,13 @@ pub(crate) struct Mutator {
 
 impl Mutator {
     pub(crate) fn new(seed: u64, form: Form, corpus: Vec<Vec<u8>>) -> Self {
-        Self { random: Pcg64::seed_from_u64(seed), form, shown: 0, real: corpus.len().min(200), corpus }
+        Self {
+            random: Pcg64::seed_from_u64(seed),
+            form,
+            shown: 0,
+            real: corpus.len().min(200),
+            corpus,
+        }
     }
 
     /// An input that was answered in a new way: worth more of its kind.
@@ -183,7 +189,8 @@ impl Mutator {
     fn line(&mut self, input: &[u8]) -> (usize, usize) {
         let at = self.below(input.len());
         let start = input[..at].iter().rposition(|&it| it == b'\n').map_or(0, |it| it + 1);
-        let end = input[at..].iter().position(|&it| it == b'\n').map_or(input.len(), |it| at + it + 1);
+        let end =
+            input[at..].iter().position(|&it| it == b'\n').map_or(input.len(), |it| at + it + 1);
         (start, end)
     }
 
@@ -191,14 +198,16 @@ impl Mutator {
     fn foreign(&mut self) -> Vec<u8> {
         let at = self.pick();
         let other = std::mem::take(&mut self.corpus[at]);
-        let (start, end) = if self.random.random_bool(0.5) { self.token(&other) } else { self.line(&other) };
+        let (start, end) =
+            if self.random.random_bool(0.5) { self.token(&other) } else { self.line(&other) };
         let taken = other[start..end].to_vec();
         self.corpus[at] = other;
         taken
     }
 
     fn change_text(&mut self, input: &mut Vec<u8>) {
-        let (start, end) = if self.random.random_bool(0.75) { self.token(input) } else { self.line(input) };
+        let (start, end) =
+            if self.random.random_bool(0.75) { self.token(input) } else { self.line(input) };
         match self.below(14) {
             0 => drop(input.drain(start..end)),
             1 => {
@@ -207,12 +216,19 @@ impl Mutator {
                 input.splice(start..start, repeated);
             }
             2 | 3 => {
-                let numbers: Vec<usize> = (0..input.len()).filter(|&at| input[at].is_ascii_digit()).collect();
+                let numbers: Vec<usize> =
+                    (0..input.len()).filter(|&at| input[at].is_ascii_digit()).collect();
                 let number = *NUMBERS.choose(&mut self.random).expect("numbers");
                 let place = match numbers.choose(&mut self.random) {
                     Some(&at) => {
-                        let from = input[..at].iter().rposition(|it| !it.is_ascii_digit()).map_or(0, |it| it + 1);
-                        let to = input[at..].iter().position(|it| !it.is_ascii_digit()).map_or(input.len(), |it| at + it);
+                        let from = input[..at]
+                            .iter()
+                            .rposition(|it| !it.is_ascii_digit())
+                            .map_or(0, |it| it + 1);
+                        let to = input[at..]
+                            .iter()
+                            .position(|it| !it.is_ascii_digit())
+                            .map_or(input.len(), |it| at + it);
                         from..to
                     }
                     None => start..end,
@@ -230,7 +246,8 @@ impl Mutator {
             7 => {
                 let at = self.pick();
                 let other = &self.corpus[at];
-                let from = if other.is_empty() { 0 } else { self.random.random_range(0..other.len()) };
+                let from =
+                    if other.is_empty() { 0 } else { self.random.random_range(0..other.len()) };
                 input.truncate(end);
                 input.extend(&other[from..]);
             }
@@ -255,7 +272,22 @@ impl Mutator {
             }
             12 => {
                 // A link of a chain, many times: `a.b.b.b`, `1+1+1`, `a,b,b,b`.
-                let link = ["+1", ".a", "[0]", "()", ",", ",1", "**1", "-", " for a in b", "{{a}}", ".0", "\n", "=", ":"];
+                let link = [
+                    "+1",
+                    ".a",
+                    "[0]",
+                    "()",
+                    ",",
+                    ",1",
+                    "**1",
+                    "-",
+                    " for a in b",
+                    "{{a}}",
+                    ".0",
+                    "\n",
+                    "=",
+                    ":",
+                ];
                 let link = *link.choose(&mut self.random).expect("links");
                 let times = self.times().min(LARGEST / link.len());
                 input.splice(end..end, link.repeat(times).into_bytes());
@@ -304,7 +336,8 @@ impl Mutator {
                 };
                 let big = number.to_be_bytes();
                 let little = number.to_le_bytes();
-                let bytes = if self.random.random_bool(0.5) { &big[8 - width..] } else { &little[..width] };
+                let bytes =
+                    if self.random.random_bool(0.5) { &big[8 - width..] } else { &little[..width] };
                 let end = (at + width).min(input.len());
                 input.splice(at..end, bytes.iter().copied());
             }
@@ -321,10 +354,15 @@ impl Mutator {
             7 => {
                 let other = self.pick();
                 let other = &self.corpus[other];
-                let from = if other.is_empty() { 0 } else { self.random.random_range(0..other.len()) };
-                let length = self.random.random_range(0..=other.len() - from).min(1 + self.random.random_range(0..2000));
+                let from =
+                    if other.is_empty() { 0 } else { self.random.random_range(0..other.len()) };
+                let length = self
+                    .random
+                    .random_range(0..=other.len() - from)
+                    .min(1 + self.random.random_range(0..2000));
                 let part = other[from..from + length].to_vec();
-                let end = if self.random.random_bool(0.5) { (at + length).min(input.len()) } else { at };
+                let end =
+                    if self.random.random_bool(0.5) { (at + length).min(input.len()) } else { at };
                 input.splice(at..end, part);
             }
             8 => input.truncate(at),

@@ -1,5 +1,6 @@
-//! The parsers, one line each in [`TARGETS`]. A target takes an input apart with the very functions that the program uses, and
-//! checks what has to hold: what is printed is read back, an error is one line that names its place.
+//! The parsers, one line each in [`TARGETS`]. A target takes an input apart with the very functions
+//! that the program uses, and checks what has to hold: what is printed is read back, an error is
+//! one line that names its place.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -100,9 +101,13 @@ fn told(error: &impl Display) -> Verdict {
         return Err(format!("an error blames segslurm: {}", cut(&text)));
     }
     // Everything that is wrong is told at once, a line for each, as far as anybody would read.
-    let (length, lines) = (text.lines().map(|it| it.chars().count()).max().unwrap_or_default(), text.lines().count());
+    let (length, lines) =
+        (text.lines().map(|it| it.chars().count()).max().unwrap_or_default(), text.lines().count());
     if length > 4000 || lines > 101 {
-        return Err(format!("an error has {lines} lines of up to {length} characters: {}", cut(&text)));
+        return Err(format!(
+            "an error has {lines} lines of up to {length} characters: {}",
+            cut(&text)
+        ));
     }
     Ok(text)
 }
@@ -110,7 +115,11 @@ fn told(error: &impl Display) -> Verdict {
 /// An error that begins with its place.
 fn told_at(error: &impl Display, places: &[&str]) -> Verdict {
     let text = told(error)?;
-    if places.iter().any(|it| text.contains(it)) { Ok(text) } else { Err(format!("an error without its place: {}", cut(&text))) }
+    if places.iter().any(|it| text.contains(it)) {
+        Ok(text)
+    } else {
+        Err(format!("an error without its place: {}", cut(&text)))
+    }
 }
 
 fn cut(text: &str) -> String {
@@ -157,8 +166,20 @@ fn printed(case: &Case<'_>, config: &Config) -> Result<(), String> {
         fs::write(&path, &text).map_err(|error| error.to_string())?;
         match config::load(&path, &[]) {
             Ok(again) if again.root == config.root => {}
-            Ok(again) => return Err(format!("{name} loads as something else: {} is {}", cut(&text), cut(&again.to_json()))),
-            Err(error) => return Err(format!("{name} does not load: {}: {}", cut(&error.to_string()), cut(&text))),
+            Ok(again) => {
+                return Err(format!(
+                    "{name} loads as something else: {} is {}",
+                    cut(&text),
+                    cut(&again.to_json())
+                ));
+            }
+            Err(error) => {
+                return Err(format!(
+                    "{name} does not load: {}: {}",
+                    cut(&error.to_string()),
+                    cut(&text)
+                ));
+            }
         }
     }
     Ok(())
@@ -188,7 +209,8 @@ fn hosts(case: &Case<'_>) -> Verdict {
 
 fn counts(case: &Case<'_>) -> Verdict {
     answer(tasks::expand(&case.text()), |counts| {
-        let again = tasks::expand(&counts.iter().map(usize::to_string).collect::<Vec<_>>().join(","));
+        let again =
+            tasks::expand(&counts.iter().map(usize::to_string).collect::<Vec<_>>().join(","));
         if again.as_ref() == Ok(&counts) {
             Ok(format!("{} counts", size(counts.len())))
         } else {
@@ -199,13 +221,20 @@ fn counts(case: &Case<'_>) -> Verdict {
 
 fn time(case: &Case<'_>) -> Verdict {
     answer(case.text().parse::<TimeLimit>(), |limit| {
-        if limit.to_string().parse() == Ok(limit) { Ok("a time".into()) } else { Err(format!("{limit} is another time")) }
+        if limit.to_string().parse() == Ok(limit) {
+            Ok("a time".into())
+        } else {
+            Err(format!("{limit} is another time"))
+        }
     })
 }
 
 /// `NAME=value` lines as variables.
 fn variables(text: &str) -> BTreeMap<String, String> {
-    text.lines().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    text.lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 fn slurm_variables(case: &Case<'_>) -> Verdict {
@@ -216,7 +245,8 @@ fn slurm_variables(case: &Case<'_>) -> Verdict {
         let sentence = place.to_string();
         answer(place.step(), |step| {
             let chosen = Port::chosen(None, &var, &["MASTER_PORT"]);
-            let port = answer(chosen, |it| Ok(it.unwrap_or_else(|| step.port()).origin.to_string()))?;
+            let port =
+                answer(chosen, |it| Ok(it.unwrap_or_else(|| step.port()).origin.to_string()))?;
             let address = answer(step.address(), |_| Ok("an address".into()))?;
             let device = answer(step.device(2), |it| Ok(format!("{it:?}")))?;
             let hosts = step.host_of_each().map_or(0, |it| it.len());
@@ -291,7 +321,8 @@ fn job(case: &Case<'_>) -> Verdict {
     }
     let variables = variables(&text);
     let var = |name: &str| variables.get(name).filter(|it| !it.is_empty()).cloned();
-    let positional = |name: &str, default: &str| variables.get(name).map_or(default, String::as_str).to_owned();
+    let positional =
+        |name: &str, default: &str| variables.get(name).map_or(default, String::as_str).to_owned();
     let (partition, name) = (positional("PARTITION", "dev"), positional("JOB_NAME", "job"));
     answer(JobSpec::resolve(Kind::Train, &partition, &name, &flags, &var, None), |spec| {
         let ranks = RankCommand {
@@ -301,35 +332,43 @@ fn job(case: &Case<'_>) -> Verdict {
             work_dir: "work_dirs/a".into(),
             log_dir: positional("LOG_DIR", "logs"),
         };
-        let script =
-            answer(ranks.render(&spec, &Template::batch(Kind::Train)), |it| Ok(format!("{} lines", size(it.lines().count()))))?;
-        let misfit =
-            client::misfit(&spec, &client::parse_partitions("dev|10:00|gpu:4\n")).map_or(Ok("fits".into()), |it| told(&it))?;
+        let script = answer(ranks.render(&spec, &Template::batch(Kind::Train)), |it| {
+            Ok(format!("{} lines", size(it.lines().count())))
+        })?;
+        let misfit = client::misfit(&spec, &client::parse_partitions("dev|10:00|gpu:4\n"))
+            .map_or(Ok("fits".into()), |it| told(&it))?;
         Ok(format!("{} {script} {misfit} {}", spec.shape.describe(), ranks.srun(&spec).len()))
     })
 }
 
 fn answers(case: &Case<'_>) -> Verdict {
     let text = case.text();
-    let id = client::job_id(&text).map_or("no id", |it| if it.cluster.is_some() { "an id and a cluster" } else { "an id" });
+    let id = client::job_id(&text)
+        .map_or("no id", |it| if it.cluster.is_some() { "an id and a cluster" } else { "an id" });
     let partitions = client::parse_partitions(&text);
-    let state =
-        answer(
-            text.parse::<JobState>(),
-            |it| if it.name().parse() == Ok(it) { Ok(it.name().into()) } else { Err(it.name().into()) },
-        )?;
-    let spec = JobSpec::resolve(Kind::Train, "dev", "job", &Flags::default(), &|_| None, None).map_err(|it| it.to_string())?;
+    let state = answer(text.parse::<JobState>(), |it| {
+        if it.name().parse() == Ok(it) { Ok(it.name().into()) } else { Err(it.name().into()) }
+    })?;
+    let spec = JobSpec::resolve(Kind::Train, "dev", "job", &Flags::default(), &|_| None, None)
+        .map_err(|it| it.to_string())?;
     let refused = told(&client::refused(&spec, &text))?;
     let misfit = client::misfit(&spec, &partitions).map_or(Ok("fits".into()), |it| told(&it))?;
     let estimate = client::estimate(&text);
     let daemon = StepDaemon::parse(&text).map_or("no daemon", |_| "a daemon");
     let node = client::address(&text).is_some();
     let cluster = client::cluster_of(&text).is_some();
-    Ok(format!("{id} {} {state} {refused} {misfit} {estimate} {daemon} {node} {cluster}", size(partitions.len())))
+    Ok(format!(
+        "{id} {} {state} {refused} {misfit} {estimate} {daemon} {node} {cluster}",
+        size(partitions.len())
+    ))
 }
 
 fn image_list(case: &Case<'_>) -> Verdict {
-    let text = format!("type: BaseSegDataset\nann_file: '{}'\ndata_root: '{}'\n", case.path.display(), case.folder.display());
+    let text = format!(
+        "type: BaseSegDataset\nann_file: '{}'\ndata_root: '{}'\n",
+        case.path.display(),
+        case.folder.display()
+    );
     let dataset: DatasetConfig = config::parse_str(&text).map_err(|error| error.to_string())?;
     answer(dataset.init(), |dataset| {
         let last = dataset.paths(dataset.len() - 1);
@@ -339,7 +378,12 @@ fn image_list(case: &Case<'_>) -> Verdict {
 
 fn read(path: &Path) -> Verdict {
     answer(Checkpoint::read(path), |it| {
-        Ok(format!("{} tensors, {} classes, {}", it.model.len(), it.meta.dataset_meta.classes.len(), it.optimizer.len()))
+        Ok(format!(
+            "{} tensors, {} classes, {}",
+            it.model.len(),
+            it.meta.dataset_meta.classes.len(),
+            it.optimizer.len()
+        ))
     })
 }
 
@@ -362,9 +406,14 @@ fn pickle(case: &Case<'_>) -> Verdict {
 }
 
 fn picture(case: &Case<'_>) -> Verdict {
-    let image = answer(read_image(case.path), |it| Ok(format!("{}x{}", size(it.height), size(it.width))))?;
+    let image =
+        answer(read_image(case.path), |it| Ok(format!("{}x{}", size(it.height), size(it.width))))?;
     let label = answer(read_label(case.path), |it| {
-        if it.data.len() == it.height * it.width { Ok("labels".into()) } else { Err(format!("{} labels", it.data.len())) }
+        if it.data.len() == it.height * it.width {
+            Ok("labels".into())
+        } else {
+            Err(format!("{} labels", it.data.len()))
+        }
     })?;
     Ok(format!("{image}; {label}"))
 }

@@ -75,8 +75,9 @@ fn processor_time(clock: ClockId) -> Duration {
 /// Runs one input; an error is a finding.
 fn verdict(target: &Target, case: &Case<'_>) -> Result<String, String> {
     PANIC.with_borrow_mut(|it| *it = None);
-    catch_unwind(AssertUnwindSafe(|| (target.run)(case)))
-        .unwrap_or_else(|_| Err(format!("panic: {}", PANIC.with_borrow_mut(Option::take).unwrap_or_default())))
+    catch_unwind(AssertUnwindSafe(|| (target.run)(case))).unwrap_or_else(|_| {
+        Err(format!("panic: {}", PANIC.with_borrow_mut(Option::take).unwrap_or_default()))
+    })
 }
 
 fn remember_panics() {
@@ -121,17 +122,32 @@ pub(crate) fn run(target: &'static Target, seed: u64, seconds: f64, scratch: &Pa
 /// Limits what this process may allocate from now on.
 fn limit_memory() {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let held = status.lines().find_map(|line| line.strip_prefix("VmData:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let held = status.lines().find_map(|line| {
+        line.strip_prefix("VmData:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    });
     let limit = held.unwrap_or(0) * 1024 + MEMORY;
     setrlimit(Resource::RLIMIT_DATA, limit, limit).expect("a limit");
 }
 
-fn search(target: &Target, seed: u64, seconds: f64, scratch: &Path, count: &AtomicU64, kept: &AtomicU64) {
+fn search(
+    target: &Target,
+    seed: u64,
+    seconds: f64,
+    scratch: &Path,
+    count: &AtomicU64,
+    kept: &AtomicU64,
+) {
     let folder = scratch.join("files");
     let seeds = (target.seeds)(&folder);
     assert!(!seeds.is_empty(), "{} has no corpus", target.name);
     let path = scratch.join(INPUT);
-    let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&path).expect("a file");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .expect("a file");
     let mut length = 0;
     let largest = seeds.iter().map(|it| 2 * it.len()).max().unwrap_or(0).max(KEPT_BYTES);
     let mut answers: HashSet<String> = HashSet::new();
@@ -139,8 +155,11 @@ fn search(target: &Target, seed: u64, seconds: f64, scratch: &Path, count: &Atom
     let start = Instant::now();
     let mut input = Vec::new();
     for number in 0.. {
-        let over =
-            if seconds > 0.0 { number % 16 == 0 && start.elapsed().as_secs_f64() > seconds } else { number >= target.short };
+        let over = if seconds > 0.0 {
+            number % 16 == 0 && start.elapsed().as_secs_f64() > seconds
+        } else {
+            number >= target.short
+        };
         if over {
             return;
         }
@@ -157,9 +176,12 @@ fn search(target: &Target, seed: u64, seconds: f64, scratch: &Path, count: &Atom
         count.store(number + 1, Ordering::Relaxed);
         let end = match verdict {
             Err(end) => Some(end.replace('\n', "\\n")),
-            Ok(_) if time > SLOW => Some(format!("it takes {:.1} s of processor time", time.as_secs_f64())),
+            Ok(_) if time > SLOW => {
+                Some(format!("it takes {:.1} s of processor time", time.as_secs_f64()))
+            }
             Ok(answer) => {
-                if input.len() <= largest && answers.len() < KEPT && answers.insert(shape(&answer)) {
+                if input.len() <= largest && answers.len() < KEPT && answers.insert(shape(&answer))
+                {
                     mutator.keep(&input);
                     kept.fetch_add(1, Ordering::Relaxed);
                 }
@@ -168,7 +190,8 @@ fn search(target: &Target, seed: u64, seconds: f64, scratch: &Path, count: &Atom
         };
         if let Some(end) = end {
             let mut out = std::io::stdout();
-            let _ = writeln!(out, "at {} {}\nfound {end}", number + 1, kept.load(Ordering::Relaxed));
+            let _ =
+                writeln!(out, "at {} {}\nfound {end}", number + 1, kept.load(Ordering::Relaxed));
             let _ = out.flush();
             std::process::exit(3);
         }

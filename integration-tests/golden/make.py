@@ -94,6 +94,25 @@ def pyramid():
     return model
 
 
+def unet(upsample, **changes):
+    """A backbone of its own, with heads on its two largest maps; sizes are multiples of what it halves."""
+    model = small("fcn", "ResNetV1c", 18)
+    model["backbone"] = dict(type="UNet", base_channels=8, num_stages=3, strides=[1, 1, 1], enc_num_convs=[2, 1, 2], dec_num_convs=[1, 2],
+                             downsamples=[True, True], enc_dilations=[1, 1, 2], dec_dilations=[2, 1], norm_cfg=dict(type="BN"),
+                             act_cfg=dict(type="ReLU"), upsample_cfg=upsample, **changes)
+    model["decode_head"].update(in_channels=8, in_index=2)
+    model["auxiliary_head"].update(in_channels=16, in_index=1)
+    model["data_preprocessor"].update(size=[52, 68], test_cfg=dict(size_divisor=4))
+    model["test_cfg"].update(crop_size=[32, 40], stride=[20, 28])
+    return model
+
+
+def strided(model):
+    """The second stage keeps the size, the third halves it by a stride."""
+    model["backbone"].update(strides=[1, 1, 2], downsamples=[False, True])
+    return model
+
+
 def layers(norm, act):
     """Heads with another norm and another activation."""
     model = small("fcn", "ResNetV1c", 18)
@@ -113,6 +132,12 @@ def models():
         "upernet_r18": lambda: upernet(18),
         "upernet_r18_aligned": lambda: upernet(18, align_corners=True, pool_scales=[1, 3]),
         "fpn_fcn_r18": pyramid,
+        "unet": lambda: unet(dict(type="InterpConv")),
+        "unet_deconv": lambda: unet(dict(type="DeconvModule", kernel_size=6), norm_eval=True, with_cp=True),
+        "unet_conv_first": lambda: unet(dict(
+            type="InterpConv", conv_first=True, kernel_size=3, padding=1,
+            upsample_cfg=dict(scale_factor=2, mode="bicubic", align_corners=False))),
+        "unet_nearest": lambda: strided(unet(dict(type="InterpConv", upsample_cfg=dict(scale_factor=2, mode="nearest")))),
         "fcn_r18_gn_gelu": lambda: layers(dict(type="GN", num_groups=3), dict(type="GELU")),
         "fcn_r18_in_leaky": lambda: layers(dict(type="IN"), dict(type="LeakyReLU", negative_slope=0.2)),
         "fcn_r18_in_affine_elu": lambda: layers(dict(type="IN", affine=True), dict(type="ELU", alpha=0.7)),

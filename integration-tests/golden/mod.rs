@@ -1,4 +1,5 @@
-//! What mmseg, mmengine and OpenCV computed, kept in files beside the scripts that made them: a drift is seen without Python.
+//! What mmseg, mmengine and OpenCV computed, kept in files beside the scripts that made them: a
+//! drift is seen without Python.
 
 mod decoding;
 mod network;
@@ -19,7 +20,8 @@ fn parse(text: &str) -> Value {
     serde_json::from_str(text).expect("a golden file is JSON")
 }
 
-/// `count` numbers in [0, 1) with 24 bits each: splitmix64 of the name's CRC-32 and the place, as the scripts make them.
+/// `count` numbers in [0, 1) with 24 bits each: splitmix64 of the name's CRC-32 and the place, as
+/// the scripts make them.
 fn numbers(name: &str, count: usize) -> impl Iterator<Item = f64> {
     let start = u64::from(crc32fast::hash(name.as_bytes())) << 32;
     (0..count as u64).map(move |place| {
@@ -32,13 +34,19 @@ fn numbers(name: &str, count: usize) -> impl Iterator<Item = f64> {
 
 /// Noise in every channel.
 fn noise<const C: usize>(name: &str, height: usize, width: usize) -> Raster<C> {
-    Raster { height, width, data: numbers(name, height * width * C).map(|it| (it * 256.0) as u8).collect() }
+    Raster {
+        height,
+        width,
+        data: numbers(name, height * width * C).map(|it| (it * 256.0) as u8).collect(),
+    }
 }
 
 /// Squares of eight pixels, each of one class of `classes`; one in eight or so is ignored.
 fn squares(name: &str, height: usize, width: usize, classes: u8) -> Raster<1> {
     let columns = width.div_ceil(8);
-    let squares: Vec<u8> = numbers(name, height.div_ceil(8) * columns).map(|it| (it * f64::from(classes + 1)) as u8).collect();
+    let squares: Vec<u8> = numbers(name, height.div_ceil(8) * columns)
+        .map(|it| (it * f64::from(classes + 1)) as u8)
+        .collect();
     let label = |at: usize| match squares[at / width / 8 * columns + at % width / 8] {
         label if label == classes => 255,
         label => label,
@@ -59,7 +67,9 @@ fn close(what: &str, ours: f64, golden: f64, tolerance: f64) {
 
 fn bytes(hex: &Value) -> Vec<u8> {
     let hex = hex.as_str().expect("hexadecimal digits");
-    (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).expect("two digits")).collect()
+    (0..hex.len() / 2)
+        .map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).expect("two digits"))
+        .collect()
 }
 
 fn integer(value: &Value) -> usize {

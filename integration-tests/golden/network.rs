@@ -1,4 +1,5 @@
-//! Small networks with weights that are formulas of their names (`make.py`): logits, losses, gradients, statistics, names.
+//! Small networks with weights that are formulas of their names (`make.py`): logits, losses,
+//! gradients, statistics, names.
 
 use std::path::Path;
 
@@ -33,7 +34,8 @@ fn weights(segmentor: &Segmentor) -> StateDict {
         let values: Vec<f32> = numbers(name, count).map(|u| of(u) as f32).collect();
         tch::Tensor::from_slice(&values).view(&size[..])
     };
-    let counter = |name: &str| name.ends_with("num_batches_tracked").then(|| tch::Tensor::from(0_i64));
+    let counter =
+        |name: &str| name.ends_with("num_batches_tracked").then(|| tch::Tensor::from(0_i64));
     let filled = segmentor.weights().into_iter().map(|it| {
         let tensor = counter(&it.name).unwrap_or_else(|| value(&it.name, &it.tensor));
         (it.name, tensor)
@@ -58,16 +60,26 @@ fn logits_are(golden: &Value) {
         let segmentor = model.init(&cpu(), 0).expect("builds");
         load(&segmentor, &weights(&segmentor));
         let pictures = pictures();
-        let images = model.preprocessor().expect("builds").testing(&pictures.each_ref().map(pixels), &cpu()).expect("a batch");
-        let logits = ops::to_tch(&segmentor.valid().infer(images, &Forward::default())).flatten(0, -1);
+        let images = model
+            .preprocessor()
+            .expect("builds")
+            .testing(&pictures.each_ref().map(pixels), &cpu())
+            .expect("a batch");
+        let logits =
+            ops::to_tch(&segmentor.valid().infer(images, &Forward::default())).flatten(0, -1);
         let logits = Vec::<f32>::try_from(logits).expect("numbers");
         let stride = golden["stride"].as_u64().expect("a stride") as usize;
         let kept: Vec<f64> = logits.iter().step_by(stride).map(|&it| f64::from(it)).collect();
-        let expected: Vec<f64> = golden[mode].as_array().expect("logits").iter().map(number).collect();
+        let expected: Vec<f64> =
+            golden[mode].as_array().expect("logits").iter().map(number).collect();
         assert_eq!(kept.len(), expected.len());
         let scale = expected.iter().fold(0.0_f64, |most, it| most.max(it.abs()));
         for (place, (ours, golden)) in kept.iter().zip(&expected).enumerate() {
-            assert!((ours - golden).abs() <= 1e-3 * scale, "{mode} logit {}: {ours}, expected {golden}", place * stride);
+            assert!(
+                (ours - golden).abs() <= 1e-3 * scale,
+                "{mode} logit {}: {ours}, expected {golden}",
+                place * stride
+            );
         }
     }
 }
@@ -87,16 +99,25 @@ fn training_is(golden: &Value) {
         names
     });
     for (name, norm) in norms {
-        close(&format!("the norm of {name}'s gradient"), found[name].norm().double_value(&[]), number(norm), 1e-3);
+        close(
+            &format!("the norm of {name}'s gradient"),
+            found[name].norm().double_value(&[]),
+            number(norm),
+            1e-3,
+        );
     }
 
     let mut learner: Learner = learner(&model, &wrapper, &state, 3);
     for (step, expected) in golden["losses"].as_array().expect("losses").iter().enumerate() {
         let losses = learner.step(&batch, step as u64, &[0.01; 2]).expect("a step");
         let expected = expected.as_object().expect("losses by name");
-        assert_eq!(losses.iter().map(|it| &it.0).collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+        assert_eq!(
+            losses.iter().map(|it| &it.0).collect::<Vec<_>>(),
+            expected.keys().collect::<Vec<_>>()
+        );
         for (name, value) in losses {
-            // Pooled to one pixel, a norm sees two values a channel: steps amplify rounding, and accuracy counts pixels that tip.
+            // Pooled to one pixel, a norm sees two values a channel: steps amplify rounding, and
+            // accuracy counts pixels that tip.
             let tolerance = match step {
                 0 | 1 => 1e-3,
                 _ if name.contains("acc") => 1e-1,
@@ -108,14 +129,22 @@ fn training_is(golden: &Value) {
     for kind in ["running_mean", "running_var"] {
         let all = learner.segmentor.weights().into_iter().filter(|it| it.name.ends_with(kind));
         let all: Vec<_> = all.map(|it| it.tensor.flatten(0, -1)).collect();
-        close(kind, tch::Tensor::cat(&all, 0).norm().double_value(&[]), number(&golden[kind]), 1e-3);
+        close(
+            kind,
+            tch::Tensor::cat(&all, 0).norm().double_value(&[]),
+            number(&golden[kind]),
+            1e-3,
+        );
     }
 }
 
 #[test]
 fn every_model_of_the_folder_computes_what_mmseg_computed() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration-tests/golden/models");
-    let mut files: Vec<_> = std::fs::read_dir(folder).expect("the folder").map(|it| it.expect("an entry").path()).collect();
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .expect("the folder")
+        .map(|it| it.expect("an entry").path())
+        .collect();
     files.sort();
     let wrong: Vec<String> = files.iter().filter_map(|file| wrong(file)).collect();
     assert!(files.len() >= 18 && wrong.is_empty(), "{}", wrong.join("\n"));
@@ -129,7 +158,10 @@ fn wrong(file: &Path) -> Option<String> {
         training_is(&golden);
     });
     let why = computed.err()?;
-    let why = why.downcast_ref::<String>().cloned().or_else(|| why.downcast_ref::<&str>().map(ToString::to_string));
+    let why = why
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| why.downcast_ref::<&str>().map(ToString::to_string));
     Some(format!("{}: {}", file.display(), why.unwrap_or_default()))
 }
 
@@ -137,14 +169,21 @@ fn wrong(file: &Path) -> Option<String> {
 fn schedules_have_mmengines_rates() {
     use segslurm::testing::optim::{Horizon, ParamSchedulerConfig, Schedule};
     for (name, case) in golden!("schedules.json").as_object().expect("cases") {
-        let configs: Vec<ParamSchedulerConfig> = config::parse_str(&case["param_scheduler"].to_string()).expect("schedulers");
+        let configs: Vec<ParamSchedulerConfig> =
+            config::parse_str(&case["param_scheduler"].to_string()).expect("schedulers");
         let samples = case["samples"].as_array().expect("samples");
         let max_iters = samples.last().expect("one")[0].as_u64().expect("an iteration") + 1;
         let horizon = Horizon { max_iters, epoch_length: max_iters, max_epochs: None };
-        let mut schedule = Schedule::new(&configs, &[number(&case["lr"])], horizon).expect("a schedule");
+        let mut schedule =
+            Schedule::new(&configs, &[number(&case["lr"])], horizon).expect("a schedule");
         for sample in samples {
             let iteration = sample[0].as_u64().expect("an iteration");
-            close(&format!("{name} at {iteration}"), schedule.rates(iteration)[0], number(&sample[1]), 1e-9);
+            close(
+                &format!("{name} at {iteration}"),
+                schedule.rates(iteration)[0],
+                number(&sample[1]),
+                1e-9,
+            );
         }
     }
 }

@@ -23,12 +23,18 @@ fn logits_and_label_maps_are_mmsegs() {
     figures.done();
 }
 
-fn compare(figures: &mut Figures, run: &Value, mode: &str, tensors: &segslurm::testing::checkpoint::StateDict) {
+fn compare(
+    figures: &mut Figures,
+    run: &Value,
+    mode: &str,
+    tensors: &segslurm::testing::checkpoint::StateDict,
+) {
     let (name, size) = (peer::text(&run["model"]), peer::text(&run["run"]));
     let what = |part: &str| format!("{name}, {size}, {mode}: {part}");
     let mut section = peer::yaml(&format!("models/{name}/config.yaml"))["model"].clone();
     if mode == "slide" {
-        section["test_cfg"] = json!({"mode": "slide", "crop_size": run["crop_size"], "stride": run["stride"]});
+        section["test_cfg"] =
+            json!({"mode": "slide", "crop_size": run["crop_size"], "stride": run["stride"]});
     }
     if !run["size_divisor"].is_null() {
         section["data_preprocessor"]["test_cfg"] = json!({"size_divisor": run["size_divisor"]});
@@ -39,20 +45,37 @@ fn compare(figures: &mut Figures, run: &Value, mode: &str, tensors: &segslurm::t
     let segmentor = segmentor.valid();
 
     let count = peer::list(&run["ori_shapes"]).len();
-    let pictures: Vec<Raster<3>> = (0..count).map(|index| peer::raster(&tensors[&format!("image.{index}")])).collect();
+    let pictures: Vec<Raster<3>> =
+        (0..count).map(|index| peer::raster(&tensors[&format!("image.{index}")])).collect();
     let preprocessor = model.preprocessor().expect("builds");
-    let images = preprocessor.testing(&pictures.iter().map(pixels).collect::<Vec<_>>(), &cpu()).expect("a batch");
-    figures.at_most(&what("preprocessed images"), peer::apart(&ops::to_tch(&images), &tensors["input"]), 1e-5);
+    let images = preprocessor
+        .testing(&pictures.iter().map(pixels).collect::<Vec<_>>(), &cpu())
+        .expect("a batch");
+    figures.at_most(
+        &what("preprocessed images"),
+        peer::apart(&ops::to_tch(&images), &tensors["input"]),
+        1e-5,
+    );
     let logits = ops::to_tch(&segmentor.infer(images.clone(), &Forward::default()));
-    figures.at_most(&what("logits"), peer::apart(&logits, &tensors[&format!("{mode}.logits")]), 1e-3);
+    figures.at_most(
+        &what("logits"),
+        peer::apart(&logits, &tensors[&format!("{mode}.logits")]),
+        1e-3,
+    );
 
     let geometry: Vec<_> = pictures
         .iter()
         .zip(peer::list(&run["ori_shapes"]))
-        .map(|(picture, ori)| Geometry { img_shape: picture.shape().into(), ori_shape: peer::pair(ori).into(), flip: None })
+        .map(|(picture, ori)| Geometry {
+            img_shape: picture.shape().into(),
+            ori_shape: peer::pair(ori).into(),
+            flip: None,
+        })
         .collect();
     let (mut equal, mut all) = (0, 0);
-    for (index, ours) in segmentor.label_maps(images, &geometry, &Forward::default()).into_iter().enumerate() {
+    for (index, ours) in
+        segmentor.label_maps(images, &geometry, &Forward::default()).into_iter().enumerate()
+    {
         let theirs: Raster<1> = peer::raster(&tensors[&format!("{mode}.labels.{index}")]);
         assert_eq!((ours.height, ours.width), theirs.shape());
         equal += ours.data.iter().zip(&theirs.data).filter(|(ours, theirs)| ours == theirs).count();
@@ -71,13 +94,17 @@ fn state_dicts_have_mmsegs_names_shapes_and_types() {
         ("models", "fcn_r50"),
         ("training", "frozen_norm_eval_v1d"),
     ] {
-        let model: SegmentorConfig = peer::section(&peer::yaml(&format!("{folder}/{name}/config.yaml"))["model"]);
-        let described = |name: &str, tensor: &tch::Tensor| format!("{name} {:?} {:?}", tensor.size(), tensor.kind());
+        let model: SegmentorConfig =
+            peer::section(&peer::yaml(&format!("{folder}/{name}/config.yaml"))["model"]);
+        let described = |name: &str, tensor: &tch::Tensor| {
+            format!("{name} {:?} {:?}", tensor.size(), tensor.kind())
+        };
         let ours = model.init(&cpu(), 0).expect("builds").weights();
         let mut ours: Vec<_> = ours.iter().map(|it| described(&it.name, &it.tensor)).collect();
         ours.sort();
         let theirs = peer::tensors(&format!("{folder}/{name}/checkpoint.pth"));
-        let mut theirs: Vec<_> = theirs.iter().map(|(name, tensor)| described(name, tensor)).collect();
+        let mut theirs: Vec<_> =
+            theirs.iter().map(|(name, tensor)| described(name, tensor)).collect();
         theirs.sort();
         println!("state dict: {name}: {} tensors", theirs.len());
         assert_eq!(ours, theirs, "{name}");

@@ -1,6 +1,8 @@
-//! Our numbers beside mmsegmentation's own, on the same weights and pixels: `make parity` makes the peer's side and runs this.
+//! Our numbers beside mmsegmentation's own, on the same weights and pixels: `make parity` makes the
+//! peer's side and runs this.
 //!
-//! Every test prints what it found, with the limit; a figure beyond its limit fails the test after all of them are printed.
+//! Every test prints what it found, with the limit; a figure beyond its limit fails the test after
+//! all of them are printed.
 
 #![allow(clippy::disallowed_methods, reason = "it looks at the program from outside")]
 

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 /// A file of the peer's, below the folder of one part.
 pub(crate) fn path(name: &str) -> PathBuf {
-    let folder =
-        std::env::var_os("SEGSLURM_PARITY_DATA").expect("SEGSLURM_PARITY_DATA names the peer's results: run `make parity`");
+    let folder = std::env::var_os("SEGSLURM_PARITY_DATA")
+        .expect("SEGSLURM_PARITY_DATA names the peer's results: run `make parity`");
     PathBuf::from(folder).join(name)
 }
 
@@ -21,13 +21,15 @@ pub(crate) fn tensors(name: &str) -> StateDict {
 }
 
 pub(crate) fn json(name: &str) -> Value {
-    let text = std::fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let text =
+        std::fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// A config that the peer wrote, to be changed before it is read.
 pub(crate) fn yaml(name: &str) -> Value {
-    let text = std::fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let text =
+        std::fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
     serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 

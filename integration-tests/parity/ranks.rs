@@ -1,4 +1,5 @@
-//! Two ranks over Gloo beside torch's DistributedDataParallel, and with SyncBN beside one process with both batches.
+//! Two ranks over Gloo beside torch's DistributedDataParallel, and with SyncBN beside one process
+//! with both batches.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +24,10 @@ fn batches(tensors: &StateDict, rank: usize) -> Vec<Batch> {
         let name = |what: &str| format!("{step}.{rank}.{what}.{index}");
         (peer::raster(&tensors[&name("image")]), peer::raster(&tensors[&name("label")]))
     };
-    steps.map(|step| (0..2).map(|index| raster(step, index)).unzip()).map(|(images, labels)| batch(images, labels)).collect()
+    steps
+        .map(|step| (0..2).map(|index| raster(step, index)).unzip())
+        .map(|(images, labels)| batch(images, labels))
+        .collect()
 }
 
 fn joined(config: &Value, group: &Group) -> Learner {
@@ -31,7 +35,8 @@ fn joined(config: &Value, group: &Group) -> Learner {
     let sgd = serde_json::json!({"type": "OptimWrapper", "optimizer": {"type": "SGD", "lr": 0.01, "momentum": 0.9, "weight_decay": 0.0005}});
     let wrapper: OptimWrapperConfig = peer::section(&sgd);
     let mut learner =
-        Learner::new(&model, &wrapper, &cpu().autodiff(), group, 0, 3, MemoryFormat::Contiguous).expect("a learner");
+        Learner::new(&model, &wrapper, &cpu().autodiff(), group, 0, 3, MemoryFormat::Contiguous)
+            .expect("a learner");
     load(&learner.segmentor, &peer::tensors("ranks/checkpoint.pth"));
     learner.join_ranks(&WrapperConfig::default()).expect("the ranks are one");
     learner
@@ -40,13 +45,18 @@ fn joined(config: &Value, group: &Group) -> Learner {
 /// The averaged gradients of one batch a rank.
 fn averaged(learner: &Learner, batch: &Batch, group: &Group) -> StateDict {
     let images: Vec<_> = batch.samples.iter().map(|it| pixels(&it.image)).collect();
-    let labels: Vec<_> = batch.samples.iter().map(|it| pixels(it.label.as_ref().expect("labels"))).collect();
-    let (images, labels) = learner.preprocessor.training(&images, &labels, &learner.device).expect("a batch");
+    let labels: Vec<_> =
+        batch.samples.iter().map(|it| pixels(it.label.as_ref().expect("labels"))).collect();
+    let (images, labels) =
+        learner.preprocessor.training(&images, &labels, &learner.device).expect("a batch");
     let losses = learner.segmentor.loss(images, &labels, &Forward::training(0, Some(group)));
     let ddp = learner.ddp.as_ref().expect("two ranks");
     ddp.backward(&losses.total, true).expect("gradients leave");
     let grads = ddp.finish().expect("averages come");
-    grads.iter().map(|(id, grad)| (learner.weights[id].name.clone(), grad.copy())).collect::<BTreeMap<_, _>>()
+    grads
+        .iter()
+        .map(|(id, grad)| (learner.weights[id].name.clone(), grad.copy()))
+        .collect::<BTreeMap<_, _>>()
 }
 
 #[test]
@@ -67,7 +77,8 @@ fn two_ranks_are_torchs_ddp() {
         let mut worst = 0.0_f64;
         for (step, batch) in batches.iter().enumerate() {
             for (name, value) in learner.step(batch, step as u64, &[0.01; 2]).expect("a step") {
-                let theirs = curves.iter().map(|curve| peer::number(&curve[step][&name])).sum::<f64>() / 2.0;
+                let theirs =
+                    curves.iter().map(|curve| peer::number(&curve[step][&name])).sum::<f64>() / 2.0;
                 if name.contains("loss") {
                     worst = worst.max((value - theirs).abs() / theirs);
                 }
@@ -83,15 +94,19 @@ fn two_ranks_are_torchs_ddp() {
 fn two_ranks_with_sync_bn_are_one_process_with_both_batches() {
     on_two_ranks("ranks::two_ranks_with_sync_bn_are_one_process_with_both_batches", |group| {
         let mut figures = Figures::new(&format!("ranks, SyncBN, rank {}", group.rank()));
-        let text = peer::yaml("ranks/config.yaml")["model"].to_string().replace(r#""type":"BN""#, r#""type":"SyncBN""#);
+        let text = peer::yaml("ranks/config.yaml")["model"]
+            .to_string()
+            .replace(r#""type":"BN""#, r#""type":"SyncBN""#);
         let config = serde_json::from_str(&text).expect("JSON");
         let batches = batches(&peer::tensors("ranks/batches.safetensors"), group.rank());
         let learner = joined(&config, group);
         let ours = averaged(&learner, &batches[0], group);
-        let (worst, name) = worst_gradient(&ours, &peer::tensors("ranks/gradients.together.safetensors"));
-        // Statistics that are summed over ranks round differently, and behind them a few ReLUs flip. The peer's own gradients,
-        // in double precision, move by `spread` when the pixels change by 1e-7: no implementation can be held to less. That the
-        // operation itself is exact, to 1e-12, shows `group::sync_batch_norm_is_batch_norm_of_all_ranks_batches`.
+        let (worst, name) =
+            worst_gradient(&ours, &peer::tensors("ranks/gradients.together.safetensors"));
+        // Statistics that are summed over ranks round differently, and behind them a few ReLUs
+        // flip. The peer's own gradients, in double precision, move by `spread` when the pixels
+        // change by 1e-7: no implementation can be held to less. That the operation itself is
+        // exact, to 1e-12, shows `group::sync_batch_norm_is_batch_norm_of_all_ranks_batches`.
         let spread = peer::number(&peer::json("ranks/spread.json"));
         figures.at_most(
             &format!("averaged gradients, at worst {name}'s; the peer's spread is {spread:.2e}"),
@@ -100,7 +115,8 @@ fn two_ranks_with_sync_bn_are_one_process_with_both_batches() {
         );
         let buffers = peer::tensors("ranks/buffers.together.safetensors");
         let tensors = learner.segmentor.weights();
-        let apart = tensors.iter().filter_map(|it| Some(peer::apart(&it.tensor, buffers.get(&it.name)?)));
+        let apart =
+            tensors.iter().filter_map(|it| Some(peer::apart(&it.tensor, buffers.get(&it.name)?)));
         figures.at_most("running statistics", apart.fold(0.0, f64::max), 1e-4);
         figures.done();
     });

@@ -12,10 +12,15 @@ fn learning_rates_are_mmengines() {
     for case in peer::list(&peer::json("schedules/index.json")) {
         let name = peer::text(&case["name"]);
         let configs: Vec<ParamSchedulerConfig> = peer::section(&case["param_scheduler"]);
-        let (iterations, epoch_length) = (peer::size(&case["iterations"]) as u64, peer::size(&case["epoch_length"]) as u64);
+        let (iterations, epoch_length) =
+            (peer::size(&case["iterations"]) as u64, peer::size(&case["epoch_length"]) as u64);
         let lr = peer::number(&case["lr"]);
         // The peer's script steps every scheduler that counts in epochs at each epoch's end.
-        let horizon = Horizon { max_iters: iterations, epoch_length, max_epochs: Some(iterations.div_ceil(epoch_length)) };
+        let horizon = Horizon {
+            max_iters: iterations,
+            epoch_length,
+            max_epochs: Some(iterations.div_ceil(epoch_length)),
+        };
         let mut schedule = Schedule::new(&configs, &[lr, 10.0 * lr], horizon).expect("a schedule");
         let theirs = Vec::<f64>::try_from(rates[name].flatten(0, -1)).expect("rates");
         assert_eq!(theirs.len() as u64, 2 * iterations);

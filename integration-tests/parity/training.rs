@@ -1,4 +1,5 @@
-//! Ten steps from mmseg's weights on the same batches: losses, and the first step's gradients and running statistics.
+//! Ten steps from mmseg's weights on the same batches: losses, and the first step's gradients and
+//! running statistics.
 
 use segslurm::data::Batch;
 use segslurm::models::SegmentorConfig;
@@ -15,7 +16,10 @@ fn batches(tensors: &StateDict) -> Vec<Batch> {
         let name = |what: &str| format!("{step}.{what}.{index}");
         (peer::raster(&tensors[&name("image")]), peer::raster(&tensors[&name("label")]))
     };
-    steps.map(|step| (0..2).map(|index| raster(step, index)).unzip()).map(|(images, labels)| batch(images, labels)).collect()
+    steps
+        .map(|step| (0..2).map(|index| raster(step, index)).unzip())
+        .map(|(images, labels)| batch(images, labels))
+        .collect()
 }
 
 /// What a run may differ by.
@@ -40,9 +44,17 @@ fn compare(names: &[&str], amp: bool, limits: &Limits) {
         if let Some(limit) = limits.gradient {
             let ours = gradients(&learner(&model, &wrapper, &state, 10), &batches[0]);
             let theirs = peer::tensors(&file("gradients.safetensors"));
-            assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>(), "{name}: parameters with a gradient");
+            assert_eq!(
+                ours.keys().collect::<Vec<_>>(),
+                theirs.keys().collect::<Vec<_>>(),
+                "{name}: parameters with a gradient"
+            );
             let (worst, parameter) = worst_gradient(&ours, &theirs);
-            figures.at_most(&format!("{name}: the first gradients, at worst {parameter}'s"), worst, limit);
+            figures.at_most(
+                &format!("{name}: the first gradients, at worst {parameter}'s"),
+                worst,
+                limit,
+            );
         }
 
         let mut learner = learner(&model, &wrapper, &state, 10);
@@ -53,7 +65,9 @@ fn compare(names: &[&str], amp: bool, limits: &Limits) {
             if step == 0 {
                 let buffers = peer::tensors(&file("buffers.safetensors"));
                 let tensors = learner.segmentor.weights();
-                let apart = tensors.iter().filter_map(|it| Some(peer::apart(&it.tensor, buffers.get(&it.name)?)));
+                let apart = tensors
+                    .iter()
+                    .filter_map(|it| Some(peer::apart(&it.tensor, buffers.get(&it.name)?)));
                 figures.at_most(
                     &format!("{name}: running statistics of the first step"),
                     apart.fold(0.0, f64::max),
@@ -71,10 +85,13 @@ fn compare(names: &[&str], amp: bool, limits: &Limits) {
             }
         }
         figures.at_most(&format!("{name}: losses of ten steps"), loss_apart, limits.loss);
-        // A case whose own losses move more than that when the pixels change by 1e-7 would prove nothing.
+        // A case whose own losses move more than that when the pixels change by 1e-7 would prove
+        // nothing.
         let spread = peer::number(&peer::json(&file("spread.json")));
         figures.at_most(&format!("{name}: the peer's own spread"), spread, limits.loss / 2.0);
-        println!("training: {name}: accuracies of ten steps: {accuracy_apart:.3} percent points apart");
+        println!(
+            "training: {name}: accuracies of ten steps: {accuracy_apart:.3} percent points apart"
+        );
     }
     figures.done();
 }
@@ -92,7 +109,8 @@ fn compared(ours: &[(String, f64)], theirs: &Value) -> Vec<(String, f64)> {
 /// The largest distance of a gradient to the peer's, over the peer's norm, and whose it is.
 pub(crate) fn worst_gradient(ours: &StateDict, theirs: &StateDict) -> (f64, String) {
     let apart = |(name, theirs): (&String, &tch::Tensor)| {
-        let apart = (&ours[name] - theirs).norm().double_value(&[]) / theirs.norm().double_value(&[]).max(1e-12);
+        let apart = (&ours[name] - theirs).norm().double_value(&[])
+            / theirs.norm().double_value(&[]).max(1e-12);
         (apart, name.clone())
     };
     theirs.iter().map(apart).max_by(|left, right| left.0.total_cmp(&right.0)).expect("gradients")
@@ -115,7 +133,11 @@ fn other_optimizers_are_mmengines() {
 #[test]
 #[ignore = "compares with the peer's results: make parity"]
 fn other_losses_and_frozen_parts_are_mmsegs() {
-    compare(&["frozen_norm_eval_v1d", "class_weight", "dice_ohem_non_ignore", "sigmoid"], false, &EXACT);
+    compare(
+        &["frozen_norm_eval_v1d", "class_weight", "dice_ohem_non_ignore", "sigmoid"],
+        false,
+        &EXACT,
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! mmseg's own models, one of a kind, from its weights and pixels: names, label maps, the first step's losses, gradients, statistics.
+//! mmseg's own models, one of a kind, from its weights and pixels: names, label maps, the first
+//! step's losses, gradients, statistics.
 
 use burn::module::Module;
 use segslurm::data::Raster;
@@ -13,9 +14,13 @@ use crate::training::worst_gradient;
 #[ignore = "compares with the peer's results: make parity"]
 fn every_kind_of_model_is_mmsegs() {
     let mut figures = Figures::new("zoo");
-    let entries = std::fs::read_dir(peer::path("zoo")).expect("the peer's results").map(|it| it.expect("an entry"));
-    let mut names: Vec<String> =
-        entries.filter(|it| it.path().is_dir()).map(|it| it.file_name().to_string_lossy().into_owned()).collect();
+    let entries = std::fs::read_dir(peer::path("zoo"))
+        .expect("the peer's results")
+        .map(|it| it.expect("an entry"));
+    let mut names: Vec<String> = entries
+        .filter(|it| it.path().is_dir())
+        .map(|it| it.file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort();
     assert!(!names.is_empty());
     for name in names {
@@ -43,25 +48,39 @@ fn compare(figures: &mut Figures, name: &str) {
     let segmentor = segmentor.valid();
     let pictures: [Raster<3>; 2] = [0, 1].map(|it| peer::raster(&tensors[&format!("image.{it}")]));
     let labels: [Raster<1>; 2] = [0, 1].map(|it| peer::raster(&tensors[&format!("label.{it}")]));
-    let images = model.preprocessor().expect("builds").testing(&pictures.each_ref().map(pixels), &cpu()).expect("a batch");
+    let images = model
+        .preprocessor()
+        .expect("builds")
+        .testing(&pictures.each_ref().map(pixels), &cpu())
+        .expect("a batch");
     let geometry = pictures.each_ref().map(|it| {
         let shape = it.shape().into();
         Geometry { img_shape: shape, ori_shape: shape, flip: None }
     });
     let (mut equal, mut all) = (0, 0);
-    for (index, ours) in segmentor.label_maps(images, &geometry, &Forward::default()).into_iter().enumerate() {
+    for (index, ours) in
+        segmentor.label_maps(images, &geometry, &Forward::default()).into_iter().enumerate()
+    {
         let theirs: Raster<1> = peer::raster(&tensors[&format!("map.{index}")]);
         equal += ours.data.iter().zip(&theirs.data).filter(|(ours, theirs)| ours == theirs).count();
         all += theirs.data.len();
     }
-    figures.at_least(&format!("{name}: equal labels in percent"), 100.0 * equal as f64 / all as f64, 99.99);
+    figures.at_least(
+        &format!("{name}: equal labels in percent"),
+        100.0 * equal as f64 / all as f64,
+        99.99,
+    );
 
     let sgd = serde_json::json!({"type": "OptimWrapper", "optimizer": {"type": "SGD", "lr": 0.01}});
     let wrapper: OptimWrapperConfig = peer::section(&sgd);
     let batch = batch(pictures.into(), labels.into());
     let ours = gradients(&learner(&model, &wrapper, &state, 1), &batch);
     let theirs = peer::tensors(&file("gradients.safetensors"));
-    assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>(), "{name}: parameters with a gradient");
+    assert_eq!(
+        ours.keys().collect::<Vec<_>>(),
+        theirs.keys().collect::<Vec<_>>(),
+        "{name}: parameters with a gradient"
+    );
     let (worst, parameter) = worst_gradient(&ours, &theirs);
     figures.at_most(&format!("{name}: the first gradients, at worst {parameter}'s"), worst, 1e-3);
 
@@ -76,6 +95,9 @@ fn compare(figures: &mut Figures, name: &str) {
     assert_eq!(found.len(), theirs.as_object().expect("losses by name").len(), "{name}: losses");
     figures.at_most(&format!("{name}: the first losses"), apart, 1e-5);
     let buffers = peer::tensors(&file("buffers.safetensors"));
-    let statistics = learner.weights.iter().filter_map(|it| Some(peer::apart(&it.tensor, buffers.get(&it.name)?)));
+    let statistics = learner
+        .weights
+        .iter()
+        .filter_map(|it| Some(peer::apart(&it.tensor, buffers.get(&it.name)?)));
     figures.at_most(&format!("{name}: running statistics"), statistics.fold(0.0, f64::max), 1e-5);
 }

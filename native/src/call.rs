@@ -1,8 +1,9 @@
 //! ATen's operations by the names of their schemas, through libtorch's dispatcher.
 //!
-//! `tch` generates a function for each operation but not for those with a list of booleans, which backward passes have, nor for
-//! those over lists of tensors, which optimizers are. Here any operation is a line of Rust; what it takes and gives is looked up in
-//! libtorch's own schema, and a wrong argument is an error that quotes it.
+//! `tch` generates a function for each operation but not for those with a list of booleans, which
+//! backward passes have, nor for those over lists of tensors, which optimizers are. Here any
+//! operation is a line of Rust; what it takes and gives is looked up in libtorch's own schema, and
+//! a wrong argument is an error that quotes it.
 
 use std::ffi::{CStr, c_void};
 use std::ptr::null;
@@ -13,7 +14,8 @@ use crate::ffi::{self, RawArgument, RawTensor};
 use crate::tensor::{own, raw};
 use crate::{NativeError, check};
 
-/// An argument, in the order of the schema. Those that are left out at the end have the schema's defaults.
+/// An argument, in the order of the schema. Those that are left out at the end have the schema's
+/// defaults.
 #[derive(Debug, Clone, Copy)]
 pub enum Arg<'a> {
     /// An optional argument that is not given.
@@ -130,7 +132,8 @@ mod kind {
 }
 
 impl Arg<'_> {
-    /// As the shim reads it. `pointers` holds what a list of tensors points to, for as long as the result is used.
+    /// As the shim reads it. `pointers` holds what a list of tensors points to, for as long as the
+    /// result is used.
     fn lower(&self, pointers: &mut Vec<Vec<*const RawTensor>>) -> RawArgument {
         let of = |kind| RawArgument { kind, integer: 0, number: 0.0, data: null(), length: 0 };
         let list = |kind, data: *const c_void, length| RawArgument { data, length, ..of(kind) };
@@ -139,7 +142,11 @@ impl Arg<'_> {
             Self::Tensor(tensor) => RawArgument { data: raw(tensor).cast(), ..of(kind::TENSOR) },
             Self::Tensors(tensors) => {
                 pointers.push(tensors.iter().map(|it| raw(it)).collect());
-                list(kind::TENSORS, pointers.last().map_or(null(), |it| it.as_ptr().cast()), tensors.len())
+                list(
+                    kind::TENSORS,
+                    pointers.last().map_or(null(), |it| it.as_ptr().cast()),
+                    tensors.len(),
+                )
             }
             Self::Int(integer) => RawArgument { integer, ..of(kind::INT) },
             Self::Ints(values) => list(kind::INTS, values.as_ptr().cast(), values.len()),
@@ -197,17 +204,28 @@ impl Results {
     }
 }
 
-/// Calls the operation `name`, such as `aten::add.Tensor`: its schema's name, a dot, and its overload's if it has one.
+/// Calls the operation `name`, such as `aten::add.Tensor`: its schema's name, a dot, and its
+/// overload's if it has one.
 pub fn call(name: &'static CStr, arguments: &[Arg]) -> Result<Results, NativeError> {
     let mut pointers = Vec::new();
     let lowered: Vec<RawArgument> = arguments.iter().map(|it| it.lower(&mut pointers)).collect();
     let (mut results, mut count) = (null(), 0);
-    // SAFETY: name and arguments outlive the call (lists of pointers in `pointers`), the outputs are valid places.
-    check(unsafe { ffi::segslurm_call(name.as_ptr(), lowered.as_ptr(), lowered.len(), &raw mut results, &raw mut count) })?;
+    // SAFETY: name and arguments outlive the call (lists of pointers in `pointers`), the outputs
+    // are valid places.
+    check(unsafe {
+        ffi::segslurm_call(
+            name.as_ptr(),
+            lowered.as_ptr(),
+            lowered.len(),
+            &raw mut results,
+            &raw mut count,
+        )
+    })?;
     let given = if count == 0 {
         &[]
     } else {
-        // SAFETY: on success there are `count` results, this thread's until its next call, which comes after they are read.
+        // SAFETY: on success there are `count` results, this thread's until its next call, which
+        // comes after they are read.
         unsafe { std::slice::from_raw_parts(results, count) }
     };
     let values = given.iter().map(|it| match it.kind {
@@ -232,8 +250,10 @@ mod tests {
         let (a, b) = (Tensor::from_slice(&[1.0, 2.0]), Tensor::from_slice(&[3.0, 4.0]));
         let sum = call1(c"aten::add.Tensor", &[(&a).into(), (&b).into()]).expect("a sum");
         assert_eq!(Vec::<f64>::try_from(sum).expect("values"), [4.0, 6.0]);
-        let lists = call(c"aten::_foreach_norm.Scalar", &[Arg::Tensors(&[&a, &b]), 1.0.into()]).expect("norms");
-        let norms: Vec<f64> = lists.tensors().expect("tensors").iter().map(|it| it.double_value(&[])).collect();
+        let lists = call(c"aten::_foreach_norm.Scalar", &[Arg::Tensors(&[&a, &b]), 1.0.into()])
+            .expect("norms");
+        let norms: Vec<f64> =
+            lists.tensors().expect("tensors").iter().map(|it| it.double_value(&[])).collect();
         assert_eq!(norms, [3.0, 7.0]);
     }
 

@@ -1,7 +1,8 @@
 //! c10d's collectives: a key-value store to meet at, and process groups over Gloo or NCCL.
 //!
-//! A collective in flight owns the tensors it works on ([`Pending`]): they come back when it is done. All ranks of a group
-//! must start the same collectives in the same order; a peer's death ends those in flight with an error.
+//! A collective in flight owns the tensors it works on ([`Pending`]): they come back when it is
+//! done. All ranks of a group must start the same collectives in the same order; a peer's death
+//! ends those in flight with an error.
 
 use std::ffi::{CStr, CString, c_int};
 use std::os::fd::RawFd;
@@ -13,7 +14,8 @@ use tch::Tensor;
 use crate::ffi::{self, RawGroup, RawStore, RawTensor, RawWork};
 use crate::{NativeError, check};
 
-/// Ends the process at once: no destructors, so no waiting for threads that a dead peer keeps blocked.
+/// Ends the process at once: no destructors, so no waiting for threads that a dead peer keeps
+/// blocked.
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: takes a number, touches no memory of ours.
     unsafe { ffi::segslurm_exit_now(c_int::from(code)) }
@@ -37,7 +39,8 @@ fn raw(tensor: &Tensor) -> *mut RawTensor {
     tensor.as_ptr().cast_mut().cast()
 }
 
-/// A connection to a `TCPStore`: bytes under names, shared by all ranks. One call runs at a time; others wait.
+/// A connection to a `TCPStore`: bytes under names, shared by all ranks. One call runs at a time;
+/// others wait.
 #[derive(Debug)]
 pub struct Store(*mut RawStore);
 
@@ -47,7 +50,8 @@ unsafe impl Send for Store {}
 unsafe impl Sync for Store {}
 
 impl Store {
-    /// Serves a store on `listening`, a listening TCP socket that the store owns from now on, and connects to it.
+    /// Serves a store on `listening`, a listening TCP socket that the store owns from now on, and
+    /// connects to it.
     pub fn serve(listening: RawFd, port: u16, timeout: Duration) -> Result<Self, NativeError> {
         Self::new("localhost", port, listening, timeout)
     }
@@ -57,12 +61,23 @@ impl Store {
         Self::new(host, port, -1, timeout)
     }
 
-    fn new(host: &str, port: u16, listening: c_int, timeout: Duration) -> Result<Self, NativeError> {
+    fn new(
+        host: &str,
+        port: u16,
+        listening: c_int,
+        timeout: Duration,
+    ) -> Result<Self, NativeError> {
         let (host, mut out) = (text(host)?, null_mut());
         // SAFETY: `host` outlives the calls, `out` is a valid place.
         check(unsafe {
             ffi::segslurm_quiet_c10d();
-            ffi::segslurm_store_new(host.as_ptr(), port, listening, milliseconds(timeout), &raw mut out)
+            ffi::segslurm_store_new(
+                host.as_ptr(),
+                port,
+                listening,
+                milliseconds(timeout),
+                &raw mut out,
+            )
         })?;
         Ok(Self(out))
     }
@@ -85,7 +100,15 @@ impl Store {
     pub fn get(&self, key: &str, timeout: Duration) -> Result<Vec<u8>, NativeError> {
         let (key, mut value, mut size) = (text(key)?, null_mut(), 0);
         // SAFETY: the outputs are valid places.
-        check(unsafe { ffi::segslurm_store_get(self.0, key.as_ptr(), milliseconds(timeout), &raw mut value, &raw mut size) })?;
+        check(unsafe {
+            ffi::segslurm_store_get(
+                self.0,
+                key.as_ptr(),
+                milliseconds(timeout),
+                &raw mut value,
+                &raw mut size,
+            )
+        })?;
         // SAFETY: the shim hands over `size` bytes at `value`, freed right here, once.
         unsafe {
             let bytes = std::slice::from_raw_parts(value, size).to_vec();
@@ -143,14 +166,23 @@ pub struct ProcessGroup {
     world: i64,
 }
 
-// SAFETY: c10d's backends may be used from any thread, one call at a time; `&self` methods only enqueue under its own locks.
+// SAFETY: c10d's backends may be used from any thread, one call at a time; `&self` methods only
+// enqueue under its own locks.
 unsafe impl Send for ProcessGroup {}
-// SAFETY: enqueueing is guarded by mutexes inside ProcessGroupGloo and ProcessGroupNCCL. Order between threads is the caller's.
+// SAFETY: enqueueing is guarded by mutexes inside ProcessGroupGloo and ProcessGroupNCCL. Order
+// between threads is the caller's.
 unsafe impl Sync for ProcessGroup {}
 
 impl ProcessGroup {
-    /// Meets the other `world - 1` ranks over Gloo. Every group on a store needs a prefix of its own.
-    pub fn gloo(store: &Store, rank: usize, world: usize, timeout: Duration, device: GlooDevice) -> Result<Self, NativeError> {
+    /// Meets the other `world - 1` ranks over Gloo. Every group on a store needs a prefix of its
+    /// own.
+    pub fn gloo(
+        store: &Store,
+        rank: usize,
+        world: usize,
+        timeout: Duration,
+        device: GlooDevice,
+    ) -> Result<Self, NativeError> {
         let (interface, address) = match device {
             GlooDevice::Interface(name) => (Some(text(name)?), None),
             GlooDevice::Address(address) => (None, Some(text(address)?)),
@@ -173,11 +205,26 @@ impl ProcessGroup {
     }
 
     /// Meets the other ranks over NCCL, this one with the CUDA device of that index.
-    pub fn nccl(store: &Store, rank: usize, world: usize, timeout: Duration, device: usize) -> Result<Self, NativeError> {
+    pub fn nccl(
+        store: &Store,
+        rank: usize,
+        world: usize,
+        timeout: Duration,
+        device: usize,
+    ) -> Result<Self, NativeError> {
         let mut raw = null_mut();
         let (rank, ranks) = (rank as c_int, world as c_int);
         // SAFETY: `raw` is a valid place.
-        check(unsafe { ffi::segslurm_group_nccl(store.0, rank, ranks, milliseconds(timeout), device as c_int, &raw mut raw) })?;
+        check(unsafe {
+            ffi::segslurm_group_nccl(
+                store.0,
+                rank,
+                ranks,
+                milliseconds(timeout),
+                device as c_int,
+                &raw mut raw,
+            )
+        })?;
         Ok(Self { raw, world: world as i64 })
     }
 
@@ -185,7 +232,9 @@ impl ProcessGroup {
     pub fn all_reduce(&self, tensor: Tensor, operation: Reduce) -> Result<Pending, NativeError> {
         let mut work = null_mut();
         // SAFETY: c10d keeps its own reference to the tensor; `work` is a valid place.
-        check(unsafe { ffi::segslurm_all_reduce(self.raw, raw(&tensor), operation as c_int, &raw mut work) })?;
+        check(unsafe {
+            ffi::segslurm_all_reduce(self.raw, raw(&tensor), operation as c_int, &raw mut work)
+        })?;
         Ok(Pending { work: Work(work), tensor })
     }
 
@@ -193,7 +242,9 @@ impl ProcessGroup {
     pub fn broadcast(&self, tensor: Tensor, root: usize) -> Result<Pending, NativeError> {
         let mut work = null_mut();
         // SAFETY: as above.
-        check(unsafe { ffi::segslurm_broadcast(self.raw, raw(&tensor), root as c_int, &raw mut work) })?;
+        check(unsafe {
+            ffi::segslurm_broadcast(self.raw, raw(&tensor), root as c_int, &raw mut work)
+        })?;
         Ok(Pending { work: Work(work), tensor })
     }
 
@@ -204,7 +255,9 @@ impl ProcessGroup {
         let output = Tensor::f_empty(&shape, (input.kind(), input.device())).map_err(told)?;
         let mut work = null_mut();
         // SAFETY: as above, for both tensors.
-        check(unsafe { ffi::segslurm_all_gather(self.raw, raw(&input), raw(&output), &raw mut work) })?;
+        check(unsafe {
+            ffi::segslurm_all_gather(self.raw, raw(&input), raw(&output), &raw mut work)
+        })?;
         Ok(Pending { work: Work(work), tensor: output })
     }
 }
@@ -256,6 +309,7 @@ impl Pending {
     pub fn is_done(&self) -> bool {
         let mut completed = 0;
         // SAFETY: `work` is alive, `completed` a valid place.
-        check(unsafe { ffi::segslurm_work_is_completed(self.work.0, &raw mut completed) }).is_err() || completed != 0
+        check(unsafe { ffi::segslurm_work_is_completed(self.work.0, &raw mut completed) }).is_err()
+            || completed != 0
     }
 }

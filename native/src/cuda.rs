@@ -45,10 +45,14 @@ pub fn is_built() -> bool {
 pub fn versions() -> Option<Versions> {
     let (mut runtime, mut cudnn, mut nccl) = (0, 0, [0; 3]);
     // SAFETY: the outputs are valid places, the last one of three numbers.
-    check(unsafe { ffi::segslurm_cuda_versions(&raw mut runtime, &raw mut cudnn, nccl.as_mut_ptr()) }).ok()?;
+    check(unsafe {
+        ffi::segslurm_cuda_versions(&raw mut runtime, &raw mut cudnn, nccl.as_mut_ptr())
+    })
+    .ok()?;
     Some(Versions {
         cuda: format!("{}.{}", runtime / 1000, runtime % 1000 / 10),
-        cudnn: (cudnn > 0).then(|| format!("{}.{}.{}", cudnn / 10_000, cudnn / 100 % 100, cudnn % 100)),
+        cudnn: (cudnn > 0)
+            .then(|| format!("{}.{}.{}", cudnn / 10_000, cudnn / 100 % 100, cudnn % 100)),
         nccl: nccl.map(|it: i64| it.to_string()).join("."),
     })
 }
@@ -66,7 +70,14 @@ pub fn card(index: usize) -> Result<Card, NativeError> {
     let (mut name, mut size, mut memory, mut major, mut minor) = (null_mut(), 0, 0, 0, 0);
     // SAFETY: the outputs are valid places.
     check(unsafe {
-        ffi::segslurm_cuda_card(index as c_int, &raw mut name, &raw mut size, &raw mut memory, &raw mut major, &raw mut minor)
+        ffi::segslurm_cuda_card(
+            index as c_int,
+            &raw mut name,
+            &raw mut size,
+            &raw mut memory,
+            &raw mut major,
+            &raw mut minor,
+        )
     })?;
     // SAFETY: the shim hands over `size` bytes at `name`, freed right here, once.
     let name = unsafe {
@@ -86,8 +97,10 @@ pub fn select(index: usize) -> Result<(), NativeError> {
 /// The folder of the libtorch that this process runs on, as the system's loader found it.
 pub fn libtorch_folder() -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    let path =
-        maps.lines().filter_map(|line| line.find('/').map(|at| &line[at..])).find(|it| it.ends_with("/libtorch_cpu.so"))?;
+    let path = maps
+        .lines()
+        .filter_map(|line| line.find('/').map(|at| &line[at..]))
+        .find(|it| it.ends_with("/libtorch_cpu.so"))?;
     PathBuf::from(path).parent().map(PathBuf::from)
 }
 
@@ -107,7 +120,11 @@ mod tests {
 
     #[test]
     fn a_card_is_told_in_a_line() {
-        let card = Card { name: "NVIDIA H100 80GB HBM3".into(), memory: 85_017_493_504, capability: (9, 0) };
+        let card = Card {
+            name: "NVIDIA H100 80GB HBM3".into(),
+            memory: 85_017_493_504,
+            capability: (9, 0),
+        };
         assert_eq!(card.to_string(), "NVIDIA H100 80GB HBM3, 79.2 GiB");
     }
 }

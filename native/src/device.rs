@@ -1,7 +1,8 @@
 //! A device's settings and queues, which `tch` does not expose.
 //!
-//! CUDA works through queues (streams), one after the other within a queue. Computations have one; copies that must not wait
-//! for them have another, the [`CopyStream`]. On the CPU it is no queue at all: the same calls then copy at once.
+//! CUDA works through queues (streams), one after the other within a queue. Computations have one;
+//! copies that must not wait for them have another, the [`CopyStream`]. On the CPU it is no queue
+//! at all: the same calls then copy at once.
 
 use std::ptr::null_mut;
 
@@ -33,8 +34,8 @@ pub fn tf32() -> Result<Tf32, NativeError> {
     Ok(Tf32 { convolutions: convolutions != 0, matmuls: matmuls != 0 })
 }
 
-/// Makes it an error to let the host wait for a CUDA device, except through [`Readback`]: for finding hidden waits. Of the whole
-/// process; without the `cuda` feature nothing is noticed.
+/// Makes it an error to let the host wait for a CUDA device, except through [`Readback`]: for
+/// finding hidden waits. Of the whole process; without the `cuda` feature nothing is noticed.
 pub fn forbid_waiting(forbid: bool) -> Result<(), NativeError> {
     // SAFETY: takes a number, touches no memory of ours.
     check(unsafe { ffi::segslurm_forbid_waiting(forbid.into()) })
@@ -45,7 +46,8 @@ fn raw(tensor: &Tensor) -> *const RawTensor {
 }
 
 fn own(raw: *mut RawTensor) -> Tensor {
-    // SAFETY: called with what a successful call of the shim left: a fresh `new at::Tensor`, which nobody else holds.
+    // SAFETY: called with what a successful call of the shim left: a fresh `new at::Tensor`, which
+    // nobody else holds.
     unsafe { Tensor::from_ptr(raw.cast()) }
 }
 
@@ -56,7 +58,8 @@ fn index(device: Device) -> Option<i32> {
     }
 }
 
-/// A small host tensor on `device`. To CUDA it goes from pinned memory, in the queue of the computations; the host does not wait.
+/// A small host tensor on `device`. To CUDA it goes from pinned memory, in the queue of the
+/// computations; the host does not wait.
 pub fn send(host: &Tensor, device: Device) -> Result<Tensor, NativeError> {
     let Some(index) = index(device) else { return Ok(host.to_device(device)) };
     let mut sent = null_mut();
@@ -92,7 +95,8 @@ impl CopyStream {
         self.device
     }
 
-    /// Does `work` with this queue as the thread's current one: what it queues comes after the copies, not after the computations.
+    /// Does `work` with this queue as the thread's current one: what it queues comes after the
+    /// copies, not after the computations.
     pub fn on<T>(&self, work: impl FnOnce() -> T) -> Result<T, NativeError> {
         struct Restore(*mut RawStream);
         impl Drop for Restore {
@@ -111,32 +115,48 @@ impl CopyStream {
         Ok(work())
     }
 
-    /// Starts to copy `tensor`, as what was queued until now leaves it, to the host. It must not be written to meanwhile.
+    /// Starts to copy `tensor`, as what was queued until now leaves it, to the host. It must not be
+    /// written to meanwhile.
     pub fn download(&self, tensor: &Tensor) -> Result<Readback, NativeError> {
         if self.raw.is_null() || index(tensor.device()).is_none() {
             return Ok(Readback { tensor: tensor.shallow_clone(), done: None });
         }
         let (mut host, mut done) = (null_mut(), null_mut());
         // SAFETY: stream and tensor outlive the call and the outputs are valid places.
-        check(unsafe { ffi::segslurm_download(self.raw, raw(tensor), &raw mut host, &raw mut done) })?;
+        check(unsafe {
+            ffi::segslurm_download(self.raw, raw(tensor), &raw mut host, &raw mut done)
+        })?;
         Ok(Readback { tensor: own(host), done: Some(Event(done)) })
     }
 
-    /// Starts to copy `parts`, one after the other as one tensor of bytes, to the device. They are read before this returns.
+    /// Starts to copy `parts`, one after the other as one tensor of bytes, to the device. They are
+    /// read before this returns.
     pub fn upload(&self, parts: &[&[u8]]) -> Result<Upload, NativeError> {
-        let (starts, sizes): (Vec<*const u8>, Vec<usize>) = parts.iter().map(|it| (it.as_ptr(), it.len())).unzip();
+        let (starts, sizes): (Vec<*const u8>, Vec<usize>) =
+            parts.iter().map(|it| (it.as_ptr(), it.len())).unzip();
         let pinned = index(self.device).is_some();
         let mut packed = null_mut();
-        // SAFETY: the lists hold `parts.len()` places and lengths of slices that outlive the call; the output is a valid place.
-        check(unsafe { ffi::segslurm_pack(starts.as_ptr(), sizes.as_ptr(), parts.len(), pinned.into(), &raw mut packed) })?;
+        // SAFETY: the lists hold `parts.len()` places and lengths of slices that outlive the call;
+        // the output is a valid place.
+        check(unsafe {
+            ffi::segslurm_pack(
+                starts.as_ptr(),
+                sizes.as_ptr(),
+                parts.len(),
+                pinned.into(),
+                &raw mut packed,
+            )
+        })?;
         let packed = own(packed);
         if self.raw.is_null() {
             return Ok(Upload { tensor: send(&packed, self.device)?, done: None });
         }
         let (mut tensor, mut done) = (null_mut(), null_mut());
-        // SAFETY: stream and tensor outlive the call (libtorch keeps pinned memory until the copy is done); the outputs are
-        // valid places.
-        check(unsafe { ffi::segslurm_upload(self.raw, raw(&packed), &raw mut tensor, &raw mut done) })?;
+        // SAFETY: stream and tensor outlive the call (libtorch keeps pinned memory until the copy
+        // is done); the outputs are valid places.
+        check(unsafe {
+            ffi::segslurm_upload(self.raw, raw(&packed), &raw mut tensor, &raw mut done)
+        })?;
         Ok(Upload { tensor: own(tensor), done: Some(Event(done)) })
     }
 }
@@ -152,7 +172,8 @@ impl Drop for CopyStream {
 #[derive(Debug)]
 struct Event(*mut RawEvent);
 
-// SAFETY: a CUDA event may be waited for from any thread; methods take `&self` one at a time, as `Event` is not `Sync`.
+// SAFETY: a CUDA event may be waited for from any thread; methods take `&self` one at a time, as
+// `Event` is not `Sync`.
 unsafe impl Send for Event {}
 
 impl Drop for Event {
@@ -171,7 +192,8 @@ pub struct Readback {
 }
 
 impl Readback {
-    /// The tensor on the host. Waits for the copy and what came before it, not for what was queued since.
+    /// The tensor on the host. Waits for the copy and what came before it, not for what was queued
+    /// since.
     pub fn wait(self) -> Result<Tensor, NativeError> {
         match &self.done {
             // SAFETY: the event is alive.
@@ -190,7 +212,8 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// The bytes `[n]` on the device, for computations that are queued from now on. They wait for the copy; the host does not.
+    /// The bytes `[n]` on the device, for computations that are queued from now on. They wait for
+    /// the copy; the host does not.
     pub fn ready(self) -> Result<Tensor, NativeError> {
         if let Some(done) = &self.done {
             // SAFETY: event and tensor are alive.
@@ -211,11 +234,18 @@ mod tests {
         let copies = CopyStream::new(Device::Cpu).expect("no stream");
         let mut values = Tensor::from_slice(&[1.0_f64, 2.0]);
         let readback = copies.download(&values).expect("a copy");
-        assert_eq!(Vec::<f64>::try_from(readback.wait().expect("values")).expect("flat"), [1.0, 2.0]);
-        let nested = copies.on(|| copies.on(|| values.fill_(3.0).size()).expect("inner")).expect("outer");
+        assert_eq!(
+            Vec::<f64>::try_from(readback.wait().expect("values")).expect("flat"),
+            [1.0, 2.0]
+        );
+        let nested =
+            copies.on(|| copies.on(|| values.fill_(3.0).size()).expect("inner")).expect("outer");
         assert_eq!(nested, [2]);
         let bytes = copies.upload(&[&[1, 2], &[], &[3]]).expect("a copy").ready().expect("bytes");
-        assert_eq!((bytes.kind(), Vec::<u8>::try_from(bytes).expect("flat")), (Kind::Uint8, vec![1, 2, 3]));
+        assert_eq!(
+            (bytes.kind(), Vec::<u8>::try_from(bytes).expect("flat")),
+            (Kind::Uint8, vec![1, 2, 3])
+        );
         assert_eq!(copies.upload(&[]).expect("a copy").ready().expect("bytes").size(), [0]);
         assert_eq!(send(&values, Device::Cpu).expect("a copy").size(), [2]);
     }

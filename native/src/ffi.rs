@@ -110,11 +110,18 @@ unsafe extern "C" {
         pinned: c_int,
         packed: *mut *mut RawTensor,
     ) -> c_int;
-    pub(crate) fn segslurm_send(host: *const RawTensor, device: c_int, sent: *mut *mut RawTensor) -> c_int;
+    pub(crate) fn segslurm_send(
+        host: *const RawTensor,
+        device: c_int,
+        sent: *mut *mut RawTensor,
+    ) -> c_int;
     pub(crate) fn segslurm_forbid_waiting(forbid: c_int) -> c_int;
     pub(crate) fn segslurm_stream_new(device: c_int, out: *mut *mut RawStream) -> c_int;
     pub(crate) fn segslurm_stream_free(stream: *mut RawStream);
-    pub(crate) fn segslurm_stream_enter(stream: *const RawStream, previous: *mut *mut RawStream) -> c_int;
+    pub(crate) fn segslurm_stream_enter(
+        stream: *const RawStream,
+        previous: *mut *mut RawStream,
+    ) -> c_int;
     pub(crate) fn segslurm_stream_restore(previous: *mut RawStream);
     pub(crate) fn segslurm_download(
         stream: *const RawStream,
@@ -133,7 +140,11 @@ unsafe extern "C" {
     pub(crate) fn segslurm_event_free(event: *mut RawEvent);
 
     pub(crate) fn segslurm_has_cuda() -> c_int;
-    pub(crate) fn segslurm_cuda_versions(runtime: *mut i64, cudnn: *mut i64, nccl: *mut i64) -> c_int;
+    pub(crate) fn segslurm_cuda_versions(
+        runtime: *mut i64,
+        cudnn: *mut i64,
+        nccl: *mut i64,
+    ) -> c_int;
     pub(crate) fn segslurm_cuda_count(count: *mut c_int) -> c_int;
     pub(crate) fn segslurm_cuda_card(
         index: c_int,
@@ -147,10 +158,19 @@ unsafe extern "C" {
 
     pub(crate) fn segslurm_count_memory(count: c_int) -> c_int;
     pub(crate) fn segslurm_memory(now: *mut i64) -> c_int;
-    pub(crate) fn segslurm_memory_course(course: *mut i64, capacity: usize, count: *mut usize) -> c_int;
+    pub(crate) fn segslurm_memory_course(
+        course: *mut i64,
+        capacity: usize,
+        count: *mut usize,
+    ) -> c_int;
 
     pub(crate) fn segslurm_profile_begin() -> c_int;
-    pub(crate) fn segslurm_profile_end(kernels: *mut i64, nanoseconds: *mut i64, table: *mut *mut u8, size: *mut usize) -> c_int;
+    pub(crate) fn segslurm_profile_end(
+        kernels: *mut i64,
+        nanoseconds: *mut i64,
+        table: *mut *mut u8,
+        size: *mut usize,
+    ) -> c_int;
 
     pub(crate) fn segslurm_exit_now(code: c_int) -> !;
     pub(crate) fn segslurm_libtorch_version() -> *const c_char;
@@ -163,8 +183,17 @@ unsafe extern "C" {
         timeout_ms: i64,
         out: *mut *mut RawStore,
     ) -> c_int;
-    pub(crate) fn segslurm_store_prefixed(store: *const RawStore, prefix: *const c_char, out: *mut *mut RawStore) -> c_int;
-    pub(crate) fn segslurm_store_set(store: *const RawStore, key: *const c_char, value: *const u8, size: usize) -> c_int;
+    pub(crate) fn segslurm_store_prefixed(
+        store: *const RawStore,
+        prefix: *const c_char,
+        out: *mut *mut RawStore,
+    ) -> c_int;
+    pub(crate) fn segslurm_store_set(
+        store: *const RawStore,
+        key: *const c_char,
+        value: *const u8,
+        size: usize,
+    ) -> c_int;
     pub(crate) fn segslurm_store_get(
         store: *const RawStore,
         key: *const c_char,
@@ -173,8 +202,17 @@ unsafe extern "C" {
         size: *mut usize,
     ) -> c_int;
     pub(crate) fn segslurm_free(value: *mut u8);
-    pub(crate) fn segslurm_store_add(store: *const RawStore, key: *const c_char, amount: i64, sum: *mut i64) -> c_int;
-    pub(crate) fn segslurm_store_has(store: *const RawStore, key: *const c_char, found: *mut c_int) -> c_int;
+    pub(crate) fn segslurm_store_add(
+        store: *const RawStore,
+        key: *const c_char,
+        amount: i64,
+        sum: *mut i64,
+    ) -> c_int;
+    pub(crate) fn segslurm_store_has(
+        store: *const RawStore,
+        key: *const c_char,
+        found: *mut c_int,
+    ) -> c_int;
     pub(crate) fn segslurm_store_free(store: *mut RawStore);
 
     pub(crate) fn segslurm_group_gloo(

@@ -1,7 +1,9 @@
-//! The wall between segslurm and C++: every `unsafe` block and every foreign function of the project is in this crate.
+//! The wall between segslurm and C++: every `unsafe` block and every foreign function of the
+//! project is in this crate.
 //!
-//! The other side of the wall is `cpp/`, a thin C interface over libtorch: its dispatcher, through which every ATen operation is called by name,
-//! kernels of our own, settings and queues of the device, and the collectives of `c10d`. What this crate exports is safe.
+//! The other side of the wall is `cpp/`, a thin C interface over libtorch: its dispatcher, through
+//! which every ATen operation is called by name, kernels of our own, settings and queues of the
+//! device, and the collectives of `c10d`. What this crate exports is safe.
 
 mod ffi;
 mod tensor;
@@ -29,7 +31,8 @@ fn check(code: std::ffi::c_int) -> Result<(), NativeError> {
     if code == 0 {
         return Ok(());
     }
-    // SAFETY: the shim returns a NUL-terminated string owned by this thread, valid until its next failing call.
+    // SAFETY: the shim returns a NUL-terminated string owned by this thread, valid until its next
+    // failing call.
     let message = unsafe { std::ffi::CStr::from_ptr(ffi::segslurm_last_error()) };
     Err(NativeError(words::sentence(&message.to_string_lossy())))
 }

@@ -6,24 +6,33 @@ use std::ptr::null_mut;
 
 use crate::{NativeError, check, ffi};
 
-/// Lets the allocator keep what is freed, and take large blocks from its heap too. A train step allocates the same activations
-/// as the one before: given back to the system in between, every page of them would be fetched and zeroed anew.
+/// Lets the allocator keep what is freed, and take large blocks from its heap too. A train step
+/// allocates the same activations as the one before: given back to the system in between, every
+/// page of them would be fetched and zeroed anew.
 ///
-/// Of the whole process, for what its first thread allocates (glibc's heaps of other threads are not covered); glibc's
-/// defaults stay where it refuses. Settings of the user's (`MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_MAX_`) win.
-#[expect(clippy::disallowed_methods, reason = "glibc's own settings, which only the environment has")]
+/// Of the whole process, for what its first thread allocates (glibc's heaps of other threads are
+/// not covered); glibc's defaults stay where it refuses. Settings of the user's
+/// (`MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_MAX_`) win.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "glibc's own settings, which only the environment has"
+)]
 pub fn keep_freed_pages() {
     const M_TRIM_THRESHOLD: c_int = -1;
     const M_MMAP_MAX: c_int = -4;
-    for (parameter, value, variable) in [(M_TRIM_THRESHOLD, -1, "MALLOC_TRIM_THRESHOLD_"), (M_MMAP_MAX, 0, "MALLOC_MMAP_MAX_")] {
+    for (parameter, value, variable) in
+        [(M_TRIM_THRESHOLD, -1, "MALLOC_TRIM_THRESHOLD_"), (M_MMAP_MAX, 0, "MALLOC_MMAP_MAX_")]
+    {
         if std::env::var_os(variable).is_none() {
-            // SAFETY: takes two numbers; glibc's allocator may be set at any time and from any thread.
+            // SAFETY: takes two numbers; glibc's allocator may be set at any time and from any
+            // thread.
             unsafe { ffi::mallopt(parameter, value) };
         }
     }
 }
 
-/// Counts the bytes that this thread's tensors take on the CPU, for as long as it lives; one at a time on a thread.
+/// Counts the bytes that this thread's tensors take on the CPU, for as long as it lives; one at a
+/// time on a thread.
 #[derive(Debug)]
 pub struct Counted(PhantomData<*const ()>);
 
@@ -57,8 +66,11 @@ fn course() -> Result<Vec<u64>, NativeError> {
     // SAFETY: with no capacity nothing but the count is written, unless there is nothing to write.
     check(unsafe { ffi::segslurm_memory_course(null_mut(), 0, &raw mut count) })?;
     let mut course = vec![0; count];
-    // SAFETY: `course` has as many places as are said to be there, and this thread allocates no tensor in between.
-    check(unsafe { ffi::segslurm_memory_course(course.as_mut_ptr(), course.len(), &raw mut count) })?;
+    // SAFETY: `course` has as many places as are said to be there, and this thread allocates no
+    // tensor in between.
+    check(unsafe {
+        ffi::segslurm_memory_course(course.as_mut_ptr(), course.len(), &raw mut count)
+    })?;
     Ok(course.into_iter().map(i64::unsigned_abs).collect())
 }
 

@@ -1,4 +1,5 @@
-//! How long a CUDA device runs kernels while something is done, traced by CUPTI through libtorch's own profiler.
+//! How long a CUDA device runs kernels while something is done, traced by CUPTI through libtorch's
+//! own profiler.
 
 use std::ptr::null_mut;
 use std::time::Duration;
@@ -23,7 +24,8 @@ pub struct Kernel {
     pub spent: Duration,
 }
 
-/// Does `work`, waits for the device, and tells which kernels ran meanwhile. Tracing slows the host down, not the kernels.
+/// Does `work`, waits for the device, and tells which kernels ran meanwhile. Tracing slows the host
+/// down, not the kernels.
 pub fn kernels<T>(work: impl FnOnce() -> T) -> Result<(T, Kernels), NativeError> {
     // SAFETY: touches no memory of ours.
     check(unsafe { ffi::segslurm_profile_begin() })?;
@@ -34,7 +36,14 @@ pub fn kernels<T>(work: impl FnOnce() -> T) -> Result<(T, Kernels), NativeError>
     }
     let (mut count, mut nanoseconds, mut table, mut size) = (0, 0, null_mut(), 0);
     // SAFETY: the outputs are valid places.
-    check(unsafe { ffi::segslurm_profile_end(&raw mut count, &raw mut nanoseconds, &raw mut table, &raw mut size) })?;
+    check(unsafe {
+        ffi::segslurm_profile_end(
+            &raw mut count,
+            &raw mut nanoseconds,
+            &raw mut table,
+            &raw mut size,
+        )
+    })?;
     // SAFETY: the shim hands over `size` bytes at `table`, freed right here, once.
     let text = unsafe {
         let text = String::from_utf8_lossy(std::slice::from_raw_parts(table, size)).into_owned();
@@ -43,7 +52,8 @@ pub fn kernels<T>(work: impl FnOnce() -> T) -> Result<(T, Kernels), NativeError>
     };
     let by_name = text.lines().filter_map(|line| {
         let mut parts = line.splitn(3, ' ');
-        let (spent, count, name) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?);
+        let (spent, count, name) =
+            (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?);
         Some(Kernel { name: name.to_owned(), count, spent: Duration::from_nanos(spent) })
     });
     let busy = Duration::from_nanos(nanoseconds as u64);
@@ -59,8 +69,10 @@ mod tests {
     #[test]
     fn the_cpu_runs_no_kernels_of_a_device() {
         for _ in 0..2 {
-            let work =
-                || Tensor::ones([64, 64], (Kind::Float, Device::Cpu)).matmul(&Tensor::ones([64, 1], (Kind::Float, Device::Cpu)));
+            let work = || {
+                Tensor::ones([64, 64], (Kind::Float, Device::Cpu))
+                    .matmul(&Tensor::ones([64, 1], (Kind::Float, Device::Cpu)))
+            };
             let (product, kernels) = kernels(work).expect("a trace");
             assert_eq!(product.double_value(&[3, 0]), 64.0);
             assert_eq!(kernels, Kernels { count: 0, busy: Duration::ZERO, by_name: Vec::new() });

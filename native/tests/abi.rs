@@ -1,4 +1,5 @@
-//! The declarations in `src/ffi.rs` are those of `cpp/shim.h`: a mismatch would link, and be undefined behaviour.
+//! The declarations in `src/ffi.rs` are those of `cpp/shim.h`: a mismatch would link, and be
+//! undefined behaviour.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,8 @@ type Prototypes = BTreeMap<String, Vec<String>>;
 
 fn without_name(argument: &str) -> String {
     let argument = argument.trim();
-    let array = argument.strip_suffix(']').and_then(|it| it.rsplit_once('[')).map(|(before, _)| before);
+    let array =
+        argument.strip_suffix(']').and_then(|it| it.rsplit_once('[')).map(|(before, _)| before);
     let named = array.unwrap_or(argument);
     let start = named.rfind(|it: char| !it.is_alphanumeric() && it != '_').map_or(0, |it| it + 1);
     let pointer = if array.is_some() { "*" } else { "" };
@@ -16,13 +18,19 @@ fn without_name(argument: &str) -> String {
 
 /// C's prototypes: `int segslurm_x(const Tensor* a, int b);`
 fn of_c(header: &str) -> Prototypes {
-    let text: String = header.lines().filter(|it| !it.trim_start().starts_with("//")).collect::<Vec<_>>().join(" ");
-    let found = text.split([';', '{', '}']).filter(|it| it.contains(" segslurm_") && it.contains('('));
+    let text: String = header
+        .lines()
+        .filter(|it| !it.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join(" ");
+    let found =
+        text.split([';', '{', '}']).filter(|it| it.contains(" segslurm_") && it.contains('('));
     let of_one = |it: &str| {
         let (head, arguments) = it.split_once('(')?;
         let (result, name) = head.trim().rsplit_once(' ')?;
         let result = result.replace(' ', "");
-        let arguments = arguments.trim().trim_end_matches(')').split(',').filter(|it| !it.trim().is_empty());
+        let arguments =
+            arguments.trim().trim_end_matches(')').split(',').filter(|it| !it.trim().is_empty());
         let mut types: Vec<String> = arguments.map(without_name).collect();
         types.push(result);
         Some((name.trim().to_owned(), types))
@@ -93,7 +101,9 @@ fn rust_declares_what_the_header_declares() {
     let wrong: Vec<String> = declared
         .iter()
         .filter(|(name, types)| header.get(*name) != Some(types))
-        .map(|(name, types)| format!("{name}: {types:?} in src/ffi.rs, {:?} in cpp/shim.h", header.get(name)))
+        .map(|(name, types)| {
+            format!("{name}: {types:?} in src/ffi.rs, {:?} in cpp/shim.h", header.get(name))
+        })
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let unused: Vec<_> = header.keys().filter(|it| !declared.contains_key(*it)).collect();
@@ -107,7 +117,11 @@ fn every_definition_sees_the_header() {
         let path = entry.path();
         if path.extension().is_some_and(|it| it == "cpp") {
             let text = std::fs::read_to_string(&path).expect("a source file");
-            assert!(text.contains("#include \"shim.h\""), "{} does not include shim.h", path.display());
+            assert!(
+                text.contains("#include \"shim.h\""),
+                "{} does not include shim.h",
+                path.display()
+            );
         }
     }
 }

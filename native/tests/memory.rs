@@ -1,4 +1,5 @@
-//! Whether freed memory is used again without the system's help. Without libtest, which would run this in a second thread.
+//! Whether freed memory is used again without the system's help. Without libtest, which would run
+//! this in a second thread.
 
 use segslurm_native::memory::keep_freed_pages;
 
@@ -9,7 +10,8 @@ fn faults() -> u64 {
     after_name.split_whitespace().nth(7).and_then(|it| it.parse().ok()).expect("minflt")
 }
 
-/// Faults of making and freeing eight blocks of 40 MiB: 81,920 pages of 4 KiB, if each is fetched anew.
+/// Faults of making and freeing eight blocks of 40 MiB: 81,920 pages of 4 KiB, if each is fetched
+/// anew.
 fn of_eight_blocks() -> u64 {
     let fill = || drop(tch::Tensor::ones([40 << 20], (tch::Kind::Uint8, tch::Device::Cpu)));
     fill();

@@ -15,13 +15,25 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// What each of the two processes does: every collective, its result checked against arithmetic.
 fn work(rank: usize, store: &Store) {
     assert!((1..=2).contains(&store.add("arrived", 1).expect("add")));
-    let group = ProcessGroup::gloo(&store.prefixed("gloo").expect("prefix"), rank, 2, TIMEOUT, GlooDevice::Address("127.0.0.1"))
-        .expect("group");
+    let group = ProcessGroup::gloo(
+        &store.prefixed("gloo").expect("prefix"),
+        rank,
+        2,
+        TIMEOUT,
+        GlooDevice::Address("127.0.0.1"),
+    )
+    .expect("group");
     let mine = (rank + 1) as f64;
     let full = |value: f64| Tensor::full([3], value, (Kind::Float, tch::Device::Cpu));
-    let values = |tensor: Tensor| Vec::<f64>::try_from(tensor.to_kind(Kind::Double).flatten(0, -1)).expect("values");
+    let values = |tensor: Tensor| {
+        Vec::<f64>::try_from(tensor.to_kind(Kind::Double).flatten(0, -1)).expect("values")
+    };
 
-    let reduced = |operation| values(group.all_reduce(full(mine), operation).and_then(|it| it.wait()).expect("all_reduce"));
+    let reduced = |operation| {
+        values(
+            group.all_reduce(full(mine), operation).and_then(|it| it.wait()).expect("all_reduce"),
+        )
+    };
     assert_eq!(reduced(Reduce::Sum), [3.0; 3]);
     assert_eq!(reduced(Reduce::Min), [1.0; 3]);
     assert_eq!(reduced(Reduce::Max), [2.0; 3]);
@@ -54,7 +66,8 @@ fn work(rank: usize, store: &Store) {
 #[test]
 fn two_processes_agree_on_every_collective() {
     if let Ok(port) = std::env::var("TWO_RANKS_PORT") {
-        let store = Store::connect("127.0.0.1", port.parse().expect("port"), TIMEOUT).expect("connect");
+        let store =
+            Store::connect("127.0.0.1", port.parse().expect("port"), TIMEOUT).expect("connect");
         return work(1, &store);
     }
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");

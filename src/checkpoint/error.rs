@@ -24,13 +24,17 @@ pub enum CheckpointError {
     #[error("the checkpoint does not fit the model: {}", shapes(tensors))]
     Shapes { tensors: Vec<Reshaped> },
     /// Not one tensor of the checkpoint is the model's.
-    #[error("no tensor of the checkpoint is one of the model's; the checkpoint has {found}, the model {expected}{hint}")]
+    #[error(
+        "no tensor of the checkpoint is one of the model's; the checkpoint has {found}, the model \
+         {expected}{hint}"
+    )]
     Foreign { found: String, expected: String, hint: &'static str },
     /// A checkpoint that should be on this machine, or come to it, and does not.
     #[error("the checkpoint {name}: {problem}")]
     Missing { name: String, problem: String },
     /// A fetched file whose content is not what its name promises.
-    #[error("{}: sha256 starts with {found}, but the name promises {expected}; delete the file to fetch it again", path.display())]
+    #[error("{}: sha256 starts with {found}, but the name promises {expected}; delete the file to \
+             fetch it again", path.display())]
     Hash { path: PathBuf, expected: String, found: String },
 }
 

@@ -1,8 +1,10 @@
-//! Whose a checkpoint is. A number in a file's name tells nothing about that: two runs in one work dir count alike.
+//! Whose a checkpoint is. A number in a file's name tells nothing about that: two runs in one work
+//! dir count alike.
 //!
-//! Every run has an id, drawn when it begins and written into each of its checkpoints; a resume keeps it. Beside the checkpoints
-//! lies `current_run`, which says what the work dir is busy with: a run exists before its first checkpoint does, and whoever goes
-//! on then must not end up in an older one.
+//! Every run has an id, drawn when it begins and written into each of its checkpoints; a resume
+//! keeps it. Beside the checkpoints lies `current_run`, which says what the work dir is busy with:
+//! a run exists before its first checkpoint does, and whoever goes on then must not end up in an
+//! older one.
 
 use std::fmt;
 use std::fs;
@@ -16,14 +18,16 @@ use time::{Duration, OffsetDateTime, PrimitiveDateTime};
 
 use crate::rundir::write_atomically;
 
-/// The name of a run, `20261126_041500-3fa9c1d2`: when it began (UTC), and something that no other run has. Later runs of a work
-/// dir have later names. A checkpoint from before runs had ids is of the empty one, which is older than any.
+/// The name of a run, `20261126_041500-3fa9c1d2`: when it began (UTC), and something that no other
+/// run has. Later runs of a work dir have later names. A checkpoint from before runs had ids is of
+/// the empty one, which is older than any.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RunId(String);
 
 impl RunId {
-    /// The id of a run that begins now. It is later than `after`, whatever the clocks of two machines say.
+    /// The id of a run that begins now. It is later than `after`, whatever the clocks of two
+    /// machines say.
     pub fn draw(after: Option<&Self>) -> Self {
         let format = format_description!("[year][month][day]_[hour][minute][second]");
         let now = OffsetDateTime::now_utc();
@@ -71,7 +75,8 @@ impl CurrentRun {
         work_dir.join("current_run")
     }
 
-    /// What the work dir says; `None` where nothing began in it yet. What cannot be read is an error of kind `InvalidData`.
+    /// What the work dir says; `None` where nothing began in it yet. What cannot be read is an
+    /// error of kind `InvalidData`.
     pub(crate) fn load(work_dir: &Path) -> io::Result<Option<Self>> {
         match fs::read(Self::path(work_dir)) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::from),
@@ -80,7 +85,8 @@ impl CurrentRun {
         }
     }
 
-    /// Takes the place of what the work dir said, until a failure before the first step takes it back.
+    /// Takes the place of what the work dir said, until a failure before the first step takes it
+    /// back.
     pub(crate) fn begin(&self, work_dir: &Path) -> io::Result<Beginning> {
         let path = Self::path(work_dir);
         let before = fs::read(&path).ok();
@@ -89,8 +95,8 @@ impl CurrentRun {
     }
 }
 
-/// A run that has not made a step. Where it ends like this, the work dir says again what it said before: a start that fails over
-/// a wrong path is no run.
+/// A run that has not made a step. Where it ends like this, the work dir says again what it said
+/// before: a start that fails over a wrong path is no run.
 #[derive(Debug)]
 pub(crate) struct Beginning {
     path: PathBuf,
@@ -135,7 +141,12 @@ mod tests {
     #[test]
     fn a_start_that_fails_before_its_first_step_is_no_run() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let run = |id: &str| CurrentRun { id: RunId(id.to_owned()), from: None, with_state: false, jobs: Vec::new() };
+        let run = |id: &str| CurrentRun {
+            id: RunId(id.to_owned()),
+            from: None,
+            with_state: false,
+            jobs: Vec::new(),
+        };
         drop(run("a").begin(folder.path()).expect("writes"));
         assert_eq!(CurrentRun::load(folder.path()).expect("reads"), None);
         run("a").begin(folder.path()).expect("writes").done();

@@ -1,8 +1,9 @@
 //! Everything needed to go on, as one value and one file: weights, optimizer, progress.
 //!
-//! Our files are safetensors: model tensors under mmseg's state-dict names, the optimizer's state under `optimizer.`, and a
-//! JSON text in the header's metadata for the rest. They are written beside their place, synced and renamed, and carry a
-//! checksum, so a checkpoint is whole or it is not one. mmseg's `.pth` files are read and written too; pickle code is never run.
+//! Our files are safetensors: model tensors under mmseg's state-dict names, the optimizer's state
+//! under `optimizer.`, and a JSON text in the header's metadata for the rest. They are written
+//! beside their place, synced and renamed, and carry a checksum, so a checkpoint is whole or it is
+//! not one. mmseg's `.pth` files are read and written too; pickle code is never run.
 
 mod archive;
 mod error;
@@ -25,7 +26,9 @@ pub(crate) use error::CheckpointError;
 pub(crate) use identity::{Beginning, CurrentRun, RunId};
 pub(crate) use load::listed;
 pub use load::{Fit, Report, load_into};
-pub(crate) use newest::{Found, Naming, Survey, last_checkpoint, owner, prune, record_newest, set_aside};
+pub(crate) use newest::{
+    Found, Naming, Survey, last_checkpoint, owner, prune, record_newest, set_aside,
+};
 pub(crate) use source::{Places, Source};
 
 /// A state dict: tensors on the CPU by name.
@@ -63,7 +66,9 @@ pub struct Meta {
 /// A tensor of these bytes; a shape that libtorch cannot hold is an error.
 fn tensor_of(bytes: &[u8], shape: &[usize], kind: tch::Kind) -> Result<tch::Tensor, String> {
     // Sizes beside a zero count too: libtorch multiplies them for strides.
-    let strides = shape.iter().try_fold(1_i64, |product, &size| product.checked_mul(i64::try_from(size.max(1)).ok()?));
+    let strides = shape
+        .iter()
+        .try_fold(1_i64, |product, &size| product.checked_mul(i64::try_from(size.max(1)).ok()?));
     let sizes: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
     let impossible = || format!("it has the shape {shape:?}, which no tensor can have");
     strides.ok_or_else(impossible)?;
@@ -96,7 +101,8 @@ impl Checkpoint {
     /// Reads a checkpoint of ours or of mmseg's; the content decides which it is, not the name.
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
         let start = error::first_bytes(path)?;
-        // The length of a safetensors header may look like the start of anything; the brace after it does not.
+        // The length of a safetensors header may look like the start of anything; the brace after
+        // it does not.
         let ours = start.get(6..9) == Some(b"\0\0{");
         // A zip archive, and the two formats of torch before it: a pickle, and a tar.
         let torchs = start.starts_with(b"PK") || start.starts_with(&[0x80]);
@@ -106,7 +112,8 @@ impl Checkpoint {
         safetensors::read(path)
     }
 
-    /// What is left for use without going on: weights, classes, config, and the number of iterations behind them.
+    /// What is left for use without going on: weights, classes, config, and the number of
+    /// iterations behind them.
     #[must_use]
     pub fn into_weights(mut self) -> Self {
         self.optimizer.clear();
@@ -121,7 +128,8 @@ impl Checkpoint {
         safetensors::write(self, path)
     }
 
-    /// Writes the model as a `.pth` that `torch.load` reads with its default `weights_only=True`, and mmseg's tools with it.
+    /// Writes the model as a `.pth` that `torch.load` reads with its default `weights_only=True`,
+    /// and mmseg's tools with it.
     pub fn write_pth(&self, path: &Path) -> Result<(), CheckpointError> {
         pth::write(self, path)
     }

@@ -1,10 +1,11 @@
 //! The values of a pickle, read without running anything of it.
 //!
-//! A pickle is a program for a small stack machine (CPython's `Lib/pickletools.py` lists its opcodes). Here it builds plain
-//! values: a class is a name, and calling one is kept as what was called with what. All values lie in one list and refer to each
-//! other by their places there. So what Python shares stays shared (a training's log of a million numbers is not copied for
-//! every reference to it), a value that contains itself harms nobody, dicts keep their order, and memory grows with the
-//! file's length alone.
+//! A pickle is a program for a small stack machine (CPython's `Lib/pickletools.py` lists its
+//! opcodes). Here it builds plain values: a class is a name, and calling one is kept as what was
+//! called with what. All values lie in one list and refer to each other by their places there. So
+//! what Python shares stays shared (a training's log of a million numbers is not copied for every
+//! reference to it), a value that contains itself harms nobody, dicts keep their order, and memory
+//! grows with the file's length alone.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -12,8 +13,8 @@ use std::collections::HashMap;
 /// More values than any checkpoint has; a file that makes more is made to fill the memory.
 const MOST_VALUES: usize = 4_000_000;
 
-/// Bytes that may be copied from one value into another. A checkpoint needs next to none: names of classes, lists of pairs that
-/// become dicts.
+/// Bytes that may be copied from one value into another. A checkpoint needs next to none: names of
+/// classes, lists of pairs that become dicts.
 const MOST_COPIED: usize = 64 << 20;
 
 /// Where a value is among its pickle's.
@@ -71,7 +72,9 @@ impl<'a> Pickle<'a> {
     pub(super) fn read(bytes: &'a [u8]) -> Result<Self, String> {
         let (values, stack, marks, memo) = (Vec::new(), Vec::new(), Vec::new(), HashMap::new());
         let mut machine = Machine { bytes, at: 0, values, stack, marks, memo, copied: 0 };
-        let root = machine.run().map_err(|problem| format!("{problem} at byte {} of its pickle", machine.at))?;
+        let root = machine
+            .run()
+            .map_err(|problem| format!("{problem} at byte {} of its pickle", machine.at))?;
         Ok(Self { values: machine.values, root })
     }
 
@@ -102,7 +105,11 @@ impl<'a> Pickle<'a> {
 
     /// The value that a dict has under a text. As in Python the last one written counts.
     pub(super) fn get(&self, place: Place, key: &str) -> Option<Place> {
-        self.entries(place).iter().rev().find(|(name, _)| self.text(*name) == Some(key)).map(|(_, value)| *value)
+        self.entries(place)
+            .iter()
+            .rev()
+            .find(|(name, _)| self.text(*name) == Some(key))
+            .map(|(_, value)| *value)
     }
 
     pub(super) fn text(&self, place: Place) -> Option<&str> {
@@ -157,7 +164,8 @@ impl<'a> Pickle<'a> {
         })
     }
 
-    /// Bytes, also as the older protocols write them: a text of their values, to be encoded as Latin-1.
+    /// Bytes, also as the older protocols write them: a text of their values, to be encoded as
+    /// Latin-1.
     fn bytes(&self, place: Place) -> Option<Cow<'_, [u8]>> {
         if let Value::Bytes(bytes) = self.at(place) {
             return Some(Cow::Borrowed(bytes));
@@ -201,7 +209,13 @@ impl<'a> Machine<'a> {
                     let value = match line.trim_end_matches('L') {
                         "00" if opcode == b'I' => Value::Bool(false),
                         "01" if opcode == b'I' => Value::Bool(true),
-                        digits if !digits.is_empty() && digits.trim_start_matches('-').bytes().all(|it| it.is_ascii_digit()) => {
+                        digits
+                            if !digits.is_empty()
+                                && digits
+                                    .trim_start_matches('-')
+                                    .bytes()
+                                    .all(|it| it.is_ascii_digit()) =>
+                        {
                             digits.parse().map_or(Value::Huge, Value::Int)
                         }
                         other => return Err(format!("`{}` is no integer", other.escape_debug())),
@@ -227,7 +241,9 @@ impl<'a> Machine<'a> {
                 }
                 b'F' => {
                     let line = self.line()?;
-                    let value = line.parse().map_err(|_| format!("`{}` is no number", line.escape_debug()))?;
+                    let value = line
+                        .parse()
+                        .map_err(|_| format!("`{}` is no number", line.escape_debug()))?;
                     self.push(Value::Float(value))?;
                 }
                 b'G' => {
@@ -325,7 +341,9 @@ impl<'a> Machine<'a> {
                 }
                 b'g' | b'p' => {
                     let line = self.line()?;
-                    let index = line.parse().map_err(|_| format!("`{}` is no place of the memo", line.escape_debug()))?;
+                    let index = line.parse().map_err(|_| {
+                        format!("`{}` is no place of the memo", line.escape_debug())
+                    })?;
                     self.memo(opcode == b'g', index)?;
                 }
                 b'h' | b'q' => {
@@ -344,12 +362,17 @@ impl<'a> Machine<'a> {
                 }
                 0x93 => {
                     let (name, module) = (self.pop()?, self.pop()?);
-                    let (Value::Text(module), Value::Text(name)) = (&self.values[module.index()], &self.values[name.index()])
+                    let (Value::Text(module), Value::Text(name)) =
+                        (&self.values[module.index()], &self.values[name.index()])
                     else {
                         return Err("a class has a name that is no text".to_owned());
                     };
                     let length = module.len() + name.len();
-                    let class = if length <= MOST_COPIED { format!("{module}.{name}") } else { String::new() };
+                    let class = if length <= MOST_COPIED {
+                        format!("{module}.{name}")
+                    } else {
+                        String::new()
+                    };
                     self.copies(length)?;
                     self.push(Value::Class(class))?;
                 }
@@ -402,7 +425,8 @@ impl<'a> Machine<'a> {
 
     fn take(&mut self, length: usize) -> Step<&'a [u8]> {
         let bytes = self.bytes;
-        let end = self.at.checked_add(length).filter(|&end| end <= bytes.len()).ok_or("it breaks off")?;
+        let end =
+            self.at.checked_add(length).filter(|&end| end <= bytes.len()).ok_or("it breaks off")?;
         let taken = &bytes[self.at..end];
         self.at = end;
         Ok(taken)
@@ -436,7 +460,11 @@ impl<'a> Machine<'a> {
     /// Counts what is about to be copied.
     fn copies(&mut self, bytes: usize) -> Step<()> {
         self.copied = self.copied.saturating_add(bytes);
-        if self.copied <= MOST_COPIED { Ok(()) } else { Err("more copies of values than any checkpoint has".to_owned()) }
+        if self.copied <= MOST_COPIED {
+            Ok(())
+        } else {
+            Err("more copies of values than any checkpoint has".to_owned())
+        }
     }
 
     fn push(&mut self, value: Value<'a>) -> Step<()> {
@@ -483,7 +511,10 @@ impl<'a> Machine<'a> {
 
     fn memo(&mut self, get: bool, index: u32) -> Step<()> {
         if get {
-            let place = *self.memo.get(&index).ok_or_else(|| format!("place {index} of the memo is empty"))?;
+            let place = *self
+                .memo
+                .get(&index)
+                .ok_or_else(|| format!("place {index} of the memo is empty"))?;
             self.push_place(place)
         } else {
             let top = self.top()?;
@@ -532,11 +563,17 @@ impl<'a> Machine<'a> {
                 let entries = listed.iter().map(pair).collect::<Step<_>>()?;
                 self.push(Value::Dict(entries))
             }
-            "builtins.set" | "__builtin__.set" | "builtins.frozenset" | "__builtin__.frozenset" => match first {
-                Some(listed) => self.push_place(listed),
-                None => self.push(Value::List(Vec::new())),
-            },
-            _ => self.push(Value::Object(Box::new(Object { callee, arguments, entries: Vec::new() }))),
+            "builtins.set" | "__builtin__.set" | "builtins.frozenset" | "__builtin__.frozenset" => {
+                match first {
+                    Some(listed) => self.push_place(listed),
+                    None => self.push(Value::List(Vec::new())),
+                }
+            }
+            _ => self.push(Value::Object(Box::new(Object {
+                callee,
+                arguments,
+                entries: Vec::new(),
+            }))),
         }
     }
 
@@ -570,15 +607,19 @@ fn pairs(items: &[Place]) -> Step<Vec<(Place, Place)>> {
 
 /// An error where so many values are one too many.
 fn room(used: usize) -> Step<()> {
-    if used < MOST_VALUES { Ok(()) } else { Err(format!("more than {MOST_VALUES} values, as no checkpoint has,")) }
+    if used < MOST_VALUES {
+        Ok(())
+    } else {
+        Err(format!("more than {MOST_VALUES} values, as no checkpoint has,"))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What CPython 3.11 writes for `{'a': [1, -2, 2**70, 2.5, None, True, 70000, 300], 'b': (x, x), 'c': {3: 'é'}, 'd': b'xy', 'e': {7}}`
-    /// with `x = ['s']`, in the protocols 2 to 5.
+    /// What CPython 3.11 writes for `{'a': [1, -2, 2**70, 2.5, None, True, 70000, 300], 'b': (x,
+    /// x), 'c': {3: 'é'}, 'd': b'xy', 'e': {7}}` with `x = ['s']`, in the protocols 2 to 5.
     const PROTOCOLS: [&str; 4] = [
         "80027d71002858010000006171015d7102284b014afeffffff8a090000000000000000404740040000000000004e884a701101004d2c016558010000006271035d7104580100000073710561680486710658010000006371077d71084b035802000000c3a9710973580100000064710a635f636f646563730a656e636f64650a710b58020000007879710c58060000006c6174696e31710d86710e52710f5801000000657110635f5f6275696c74696e5f5f0a7365740a71115d71124b0761857113527114752e",
         "80037d71002858010000006171015d7102284b014afeffffff8a090000000000000000404740040000000000004e884a701101004d2c016558010000006271035d7104580100000073710561680486710658010000006371077d71084b035802000000c3a9710973580100000064710a43027879710b580100000065710c636275696c74696e730a7365740a710d5d710e4b076185710f527110752e",
@@ -589,15 +630,27 @@ mod tests {
     #[test]
     fn every_protocol_gives_the_same_values_in_their_order() {
         for hex in PROTOCOLS {
-            let bytes: Vec<u8> =
-                (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).expect("hex")).collect();
+            let bytes: Vec<u8> = (0..hex.len() / 2)
+                .map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).expect("hex"))
+                .collect();
             let pickle = read(&bytes).expect("a pickle");
             let root = pickle.root();
-            let keys: Vec<_> = pickle.entries(root).iter().filter_map(|(key, _)| pickle.text(*key)).collect();
+            let keys: Vec<_> =
+                pickle.entries(root).iter().filter_map(|(key, _)| pickle.text(*key)).collect();
             assert_eq!(keys, ["a", "b", "c", "d", "e"]);
             let of = |key: &str| pickle.get(root, key).expect("a value");
-            let numbers: Vec<_> = pickle.items(of("a")).iter().map(|it| pickle.number(*it)).collect();
-            let expected = [Some(1.0), Some(-2.0), None, Some(2.5), None, Some(1.0), Some(70000.0), Some(300.0)];
+            let numbers: Vec<_> =
+                pickle.items(of("a")).iter().map(|it| pickle.number(*it)).collect();
+            let expected = [
+                Some(1.0),
+                Some(-2.0),
+                None,
+                Some(2.5),
+                None,
+                Some(1.0),
+                Some(70000.0),
+                Some(300.0),
+            ];
             assert_eq!(numbers, expected);
             let twice = pickle.items(of("b"));
             assert_eq!(twice[0], twice[1]);

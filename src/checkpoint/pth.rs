@@ -1,4 +1,5 @@
-//! torch's `.pth` files, read without running their pickle code, and written so that torch reads them back.
+//! torch's `.pth` files, read without running their pickle code, and written so that torch reads
+//! them back.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, Write};
@@ -21,11 +22,16 @@ const WEIGHTS: [&str; 2] = ["state_dict", "model"];
 
 type Tensors = Vec<(String, Tensor)>;
 
-/// Reads weights and classes. Files since torch 1.6 are archives; the formats before it, and whole modules in an archive, are
-/// left to a crate that knows them all. (It does not say in which order names are, which an optimizer's state needs.)
+/// Reads weights and classes. Files since torch 1.6 are archives; the formats before it, and whole
+/// modules in an archive, are left to a crate that knows them all. (It does not say in which order
+/// names are, which an optimizer's state needs.)
 pub(super) fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let archived = first_bytes(path)?.starts_with(b"PK");
-    let found = if archived { read_archive(path).map_err(|problem| no_checkpoint(path, &problem))? } else { None };
+    let found = if archived {
+        read_archive(path).map_err(|problem| no_checkpoint(path, &problem))?
+    } else {
+        None
+    };
     let (tensors, dataset_meta) = match found {
         Some(found) => found,
         None => (read_foreign(path)?, dataset_meta(path)),
@@ -34,9 +40,15 @@ pub(super) fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
         return Err(CheckpointError::damaged(path, "it holds no tensors"));
     }
     // What DistributedDataParallel writes before every name.
-    let plain = |(name, tensor): (String, Tensor)| (name.strip_prefix("module.").unwrap_or(&name).to_owned(), tensor);
+    let plain = |(name, tensor): (String, Tensor)| {
+        (name.strip_prefix("module.").unwrap_or(&name).to_owned(), tensor)
+    };
     let model = tensors.into_iter().map(plain).collect();
-    Ok(Checkpoint { model, meta: Meta { dataset_meta, ..Meta::default() }, ..Checkpoint::default() })
+    Ok(Checkpoint {
+        model,
+        meta: Meta { dataset_meta, ..Meta::default() },
+        ..Checkpoint::default()
+    })
 }
 
 fn no_checkpoint(path: &Path, problem: &str) -> CheckpointError {
@@ -69,7 +81,8 @@ fn classes(pickle: &Pickle<'_>) -> DatasetMeta {
     let items = |key: &str| pickle.get(place, key).map_or(&[][..], |it| pickle.items(it));
     let text = |it: &Place| pickle.text(*it).map(ToOwned::to_owned);
     let colour = |it: &Place| {
-        let parts: Option<Vec<u8>> = pickle.items(*it).iter().map(|it| u8::try_from(pickle.int(*it)?).ok()).collect();
+        let parts: Option<Vec<u8>> =
+            pickle.items(*it).iter().map(|it| u8::try_from(pickle.int(*it)?).ok()).collect();
         parts?.try_into().ok()
     };
     let classes = items(classes).iter().map(text).collect::<Option<_>>().unwrap_or_default();
@@ -81,12 +94,17 @@ fn read_foreign(path: &Path) -> Result<Tensors, CheckpointError> {
     let reader = open(path)?;
     let mut tensors = Vec::with_capacity(reader.len());
     for (name, tensor) in reader.tensors() {
-        let bytes = tensor.read().map_err(|error| CheckpointError::damaged(path, format!("{name}: {error}")))?;
+        let bytes = tensor
+            .read()
+            .map_err(|error| CheckpointError::damaged(path, format!("{name}: {error}")))?;
         let kind = kind(tensor.dtype()).ok_or_else(|| {
-            CheckpointError::damaged(path, format!("{name} has the type {:?}, which no model here has", tensor.dtype()))
+            CheckpointError::damaged(
+                path,
+                format!("{name} has the type {:?}, which no model here has", tensor.dtype()),
+            )
         })?;
-        let tensor =
-            tensor_of(&bytes, tensor.shape(), kind).map_err(|why| CheckpointError::damaged(path, format!("{name}: {why}")))?;
+        let tensor = tensor_of(&bytes, tensor.shape(), kind)
+            .map_err(|why| CheckpointError::damaged(path, format!("{name}: {why}")))?;
         tensors.push((name.clone(), tensor));
     }
     Ok(tensors)
@@ -132,7 +150,9 @@ fn dataset_meta(path: &Path) -> DatasetMeta {
         classes: Option<Vec<String>>,
         palette: Option<Vec<[u8; 3]>>,
     }
-    let Ok(meta) = PytorchReader::load_config::<MetaOfMmengine, _>(path, Some("meta")) else { return DatasetMeta::default() };
+    let Ok(meta) = PytorchReader::load_config::<MetaOfMmengine, _>(path, Some("meta")) else {
+        return DatasetMeta::default();
+    };
     let (classes, palette) = match meta.dataset_meta {
         Some(described) => (described.classes, described.palette),
         None => (meta.old_classes, meta.old_palette),
@@ -153,11 +173,13 @@ fn store(checkpoint: &Checkpoint, path: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// The zip that torch expects: one folder with the pickle, one stored entry a tensor (64-byte aligned, so that torch can map
-/// it), the byte order and the format's version.
+/// The zip that torch expects: one folder with the pickle, one stored entry a tensor (64-byte
+/// aligned, so that torch can map it), the byte order and the format's version.
 fn archive(checkpoint: &Checkpoint, sink: impl Write + Seek) -> io::Result<()> {
     let mut zip = zip::ZipWriter::new(sink);
-    let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored).with_alignment(64);
+    let stored = SimpleFileOptions::default()
+        .compression_method(zip::CompressionMethod::Stored)
+        .with_alignment(64);
     zip.start_file("archive/data.pkl", stored)?;
     zip.write_all(&pickle(checkpoint)?)?;
     zip.start_file("archive/byteorder", stored)?;
@@ -174,8 +196,9 @@ fn archive(checkpoint: &Checkpoint, sink: impl Write + Seek) -> io::Result<()> {
     zip.finish()?.flush()
 }
 
-/// `{'meta': {'dataset_meta': {…}, 'epoch': 0, 'iter': n}, 'state_dict': {name: tensor, …}}` in pickle's protocol 2, with no class
-/// but torch's own storages and the function that rebuilds a tensor on one: what the default `torch.load` allows.
+/// `{'meta': {'dataset_meta': {…}, 'epoch': 0, 'iter': n}, 'state_dict': {name: tensor, …}}` in
+/// pickle's protocol 2, with no class but torch's own storages and the function that rebuilds a
+/// tensor on one: what the default `torch.load` allows.
 fn pickle(checkpoint: &Checkpoint) -> io::Result<Vec<u8>> {
     let mut pickle = PickleWriter(vec![0x80, 2]);
     let DatasetMeta { classes, palette } = &checkpoint.meta.dataset_meta;
@@ -188,7 +211,9 @@ fn pickle(checkpoint: &Checkpoint) -> io::Result<Vec<u8>> {
                     pickle.text("classes");
                     pickle.list(classes, |pickle, class| pickle.text(class));
                     pickle.text("palette");
-                    pickle.list(palette, |pickle, colour| pickle.list(colour, |pickle, &part| pickle.int(i64::from(part))));
+                    pickle.list(palette, |pickle, colour| {
+                        pickle.list(colour, |pickle, &part| pickle.int(i64::from(part)))
+                    });
                 });
                 // mmengine's own have both; runs here count in iterations.
                 if let Some(iteration) = checkpoint.meta.iteration() {
@@ -212,7 +237,8 @@ fn pickle(checkpoint: &Checkpoint) -> io::Result<Vec<u8>> {
     Ok(pickle.0)
 }
 
-/// A pickle in the making: one method a kind of value, each writing pickle's opcodes (CPython's `Lib/pickletools.py`).
+/// A pickle in the making: one method a kind of value, each writing pickle's opcodes (CPython's
+/// `Lib/pickletools.py`).
 struct PickleWriter(Vec<u8>);
 
 impl PickleWriter {
@@ -261,7 +287,11 @@ impl PickleWriter {
             Kind::Int => "IntStorage",
             Kind::Uint8 => "ByteStorage",
             Kind::Bool => "BoolStorage",
-            other => return Err(io::Error::other(format!("a tensor of type {other:?} has no storage that torch reads"))),
+            other => {
+                return Err(io::Error::other(format!(
+                    "a tensor of type {other:?} has no storage that torch reads"
+                )));
+            }
         };
         let size = tensor.size();
         let mut strides = vec![1; size.len()];
@@ -293,10 +323,17 @@ mod tests {
 
     fn example() -> Checkpoint {
         let mut checkpoint = Checkpoint::default();
-        checkpoint.model.insert("conv.weight".to_owned(), Tensor::from_slice(&[1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0]).view([2, 3]));
-        checkpoint.model.insert("bn.num_batches_tracked".to_owned(), Tensor::from_slice(&[300_i64]).squeeze());
-        checkpoint.meta.dataset_meta =
-            DatasetMeta { classes: vec!["wall".to_owned(), "sky".to_owned()], palette: vec![[1, 2, 3], [255, 0, 128]] };
+        checkpoint.model.insert(
+            "conv.weight".to_owned(),
+            Tensor::from_slice(&[1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0]).view([2, 3]),
+        );
+        checkpoint
+            .model
+            .insert("bn.num_batches_tracked".to_owned(), Tensor::from_slice(&[300_i64]).squeeze());
+        checkpoint.meta.dataset_meta = DatasetMeta {
+            classes: vec!["wall".to_owned(), "sky".to_owned()],
+            palette: vec![[1, 2, 3], [255, 0, 128]],
+        };
         checkpoint
     }
 

@@ -1,5 +1,5 @@
-//! Where a checkpoint is: every way in which `pretrained`, `load_from`, `--resume` and `segslurm test` may name one, torch's
-//! cache folder, and the way there.
+//! Where a checkpoint is: every way in which `pretrained`, `load_from`, `--resume` and `segslurm
+//! test` may name one, torch's cache folder, and the way there.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -46,12 +46,18 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    /// The folders of a process, from the variables that torch asks too: `TORCH_HOME`, `XDG_CACHE_HOME`, `HOME`.
+    /// The folders of a process, from the variables that torch asks too: `TORCH_HOME`,
+    /// `XDG_CACHE_HOME`, `HOME`.
     pub(crate) fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name| variable(name).filter(|it| !it.is_empty()).map(PathBuf::from);
         let home = set("HOME");
-        let cache = || set("XDG_CACHE_HOME").or_else(|| Some(home.as_ref()?.join(".cache"))).unwrap_or_else(|| ".cache".into());
-        let hub = set("TORCH_HOME").unwrap_or_else(|| cache().join("torch")).join("hub/checkpoints");
+        let cache = || {
+            set("XDG_CACHE_HOME")
+                .or_else(|| Some(home.as_ref()?.join(".cache")))
+                .unwrap_or_else(|| ".cache".into())
+        };
+        let hub =
+            set("TORCH_HOME").unwrap_or_else(|| cache().join("torch")).join("hub/checkpoints");
         Self { hub, home }
     }
 }
@@ -63,7 +69,8 @@ struct Remote {
     file: String,
 }
 
-/// A checkpoint as a config or a command line names it: a path, `open-mmlab://NAME`, `torchvision://NAME` or an `https://` address.
+/// A checkpoint as a config or a command line names it: a path, `open-mmlab://NAME`,
+/// `torchvision://NAME` or an `https://` address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Source {
     name: String,
@@ -99,30 +106,45 @@ impl Source {
     }
 
     fn remote(&self, text: &str) -> Result<Option<Remote>, CheckpointError> {
-        let listed = |scheme: &str, list: &[(&str, &str)], address: &str, name: &str| match list.iter().find(|it| it.0 == name) {
-            Some((_, file)) => Ok(Some(Remote { address: format!("{address}{file}"), file: (*file).to_owned() })),
+        let listed = |scheme: &str, list: &[(&str, &str)], address: &str, name: &str| match list
+            .iter()
+            .find(|it| it.0 == name)
+        {
+            Some((_, file)) => {
+                Ok(Some(Remote { address: format!("{address}{file}"), file: (*file).to_owned() }))
+            }
             None => {
                 let names: Vec<_> = list.iter().map(|it| it.0).collect();
-                Err(self.error(format!("{scheme} has no such name; expected one of {}", names.join(", "))))
+                Err(self.error(format!(
+                    "{scheme} has no such name; expected one of {}",
+                    names.join(", ")
+                )))
             }
         };
-        if let Some(name) = text.strip_prefix("open-mmlab://").or_else(|| text.strip_prefix("openmmlab://")) {
+        if let Some(name) =
+            text.strip_prefix("open-mmlab://").or_else(|| text.strip_prefix("openmmlab://"))
+        {
             return listed("open-mmlab://", OPEN_MMLAB, OPEN_MMLAB_ADDRESS, name);
         }
         if let Some(name) = text.strip_prefix("torchvision://") {
             return listed("torchvision://", TORCHVISION, TORCHVISION_ADDRESS, name);
         }
         if text.starts_with("https://") {
-            let file = text.split(['?', '#']).next().and_then(|it| it.rsplit('/').next()).unwrap_or_default();
+            let file = text
+                .split(['?', '#'])
+                .next()
+                .and_then(|it| it.rsplit('/').next())
+                .unwrap_or_default();
             if file.is_empty() {
                 return Err(self.error("the address names no file"));
             }
             return Ok(Some(Remote { address: text.to_owned(), file: file.to_owned() }));
         }
         match text.split_once("://") {
-            Some((scheme, _)) => {
-                Err(self.error(format!("`{scheme}://` is not known; expected a path, open-mmlab://, torchvision:// or https://")))
-            }
+            Some((scheme, _)) => Err(self.error(format!(
+                "`{scheme}://` is not known; expected a path, open-mmlab://, torchvision:// or \
+                 https://"
+            ))),
             None => Ok(None),
         }
     }
@@ -130,12 +152,17 @@ impl Source {
     fn expand(&self, text: &str, places: &Places) -> Result<PathBuf, CheckpointError> {
         match text.strip_prefix('~') {
             Some(rest) if rest.is_empty() || rest.starts_with('/') => {
-                let home = places.home.as_ref().ok_or_else(|| self.error("`~` stands for HOME, which is not set"))?;
+                let home = places
+                    .home
+                    .as_ref()
+                    .ok_or_else(|| self.error("`~` stands for HOME, which is not set"))?;
                 Ok(home.join(rest.trim_start_matches('/')))
             }
             Some(rest) if !Path::new(text).exists() => {
                 let user = rest.split('/').next().unwrap_or_default();
-                Err(self.error(format!("`~{user}`: other users' folders are not looked up; write the whole path")))
+                Err(self.error(format!(
+                    "`~{user}`: other users' folders are not looked up; write the whole path"
+                )))
             }
             _ => Ok(PathBuf::from(text)),
         }
@@ -146,7 +173,8 @@ impl Source {
         matches!(self.location, Location::Remote(..))
     }
 
-    /// The file on this machine: for a path the one that it means; a fetched one, if it is there already.
+    /// The file on this machine: for a path the one that it means; a fetched one, if it is there
+    /// already.
     pub(crate) fn local(&self) -> Result<Option<PathBuf>, CheckpointError> {
         match &self.location {
             Location::Path(path) => self.find(path).map(Some),
@@ -154,8 +182,8 @@ impl Source {
         }
     }
 
-    /// The file on this machine, fetched into the cache if it is not there yet; its hash is checked against the one in its
-    /// name. One rank of a machine calls this before the others.
+    /// The file on this machine, fetched into the cache if it is not there yet; its hash is checked
+    /// against the one in its name. One rank of a machine calls this before the others.
     pub(crate) fn fetched(&self) -> Result<PathBuf, CheckpointError> {
         if let Some(path) = self.local()? {
             return Ok(path);
@@ -166,7 +194,8 @@ impl Source {
         }
     }
 
-    /// The file that a path means: itself; the one of a folder; or the one with the other suffix beside it.
+    /// The file that a path means: itself; the one of a folder; or the one with the other suffix
+    /// beside it.
     fn find(&self, path: &Path) -> Result<PathBuf, CheckpointError> {
         if path.is_dir() {
             return self.in_folder(path);
@@ -174,7 +203,8 @@ impl Source {
         // The file that names the newest leads to it.
         if path.file_name().is_some_and(|it| it == "last_checkpoint")
             && let Some(folder) = path.parent()
-            && let Some(last) = last_checkpoint(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
+            && let Some(last) =
+                last_checkpoint(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
         {
             return Ok(last);
         }
@@ -190,9 +220,11 @@ impl Source {
         Err(self.error(absence(path, &beside)))
     }
 
-    /// The checkpoint of a folder: the one that `last_checkpoint` names, or the only one. Among several it is not guessed.
+    /// The checkpoint of a folder: the one that `last_checkpoint` names, or the only one. Among
+    /// several it is not guessed.
     fn in_folder(&self, folder: &Path) -> Result<PathBuf, CheckpointError> {
-        let mut files = checkpoints(folder).map_err(|error| self.error(format!("the folder cannot be read: {error}")))?;
+        let mut files = checkpoints(folder)
+            .map_err(|error| self.error(format!("the folder cannot be read: {error}")))?;
         let (chosen, why) = match (last_checkpoint(folder), files.len()) {
             (Some(last), _) => (last, "which last_checkpoint names"),
             (None, 1) => (files.remove(0), "the only checkpoint in it"),
@@ -200,9 +232,10 @@ impl Source {
             (None, count) => {
                 files.sort_by_key(|it| fs::metadata(it).and_then(|it| it.modified()).ok());
                 let newest = files.last().map(|it| it.display().to_string()).unwrap_or_default();
-                return Err(
-                    self.error(format!("it is a folder with {count} checkpoints; name one, such as the newest, {newest}"))
-                );
+                return Err(self.error(format!(
+                    "it is a folder with {count} checkpoints; name one, such as the newest, \
+                     {newest}"
+                )));
             }
         };
         tracing::info!("{} is a folder: taking {}, {why}", folder.display(), chosen.display());
@@ -211,18 +244,29 @@ impl Source {
 
     fn fetch(&self, remote: &Remote, path: &Path) -> Result<(), CheckpointError> {
         let failed = |why: String| {
-            self.error(format!("{why}; fetch {} on a machine that can, and put it at {}", remote.address, path.display()))
+            self.error(format!(
+                "{why}; fetch {} on a machine that can, and put it at {}",
+                remote.address,
+                path.display()
+            ))
         };
         let folder = path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder).map_err(|it| failed(format!("cannot make {}: {it}", folder.display())))?;
+        fs::create_dir_all(folder)
+            .map_err(|it| failed(format!("cannot make {}: {it}", folder.display())))?;
         let mut part = tempfile::NamedTempFile::new_in(folder)
             .map_err(|it| failed(format!("cannot write to {}: {it}", folder.display())))?;
         tracing::info!("fetching {} to {}", remote.address, path.display());
-        let mut answer = agent().get(&remote.address).call().map_err(|it| failed(format!("cannot be fetched: {it}")))?;
-        io::copy(&mut answer.body_mut().as_reader(), &mut part).map_err(|it| failed(format!("broke off: {it}")))?;
+        let mut answer = agent()
+            .get(&remote.address)
+            .call()
+            .map_err(|it| failed(format!("cannot be fetched: {it}")))?;
+        io::copy(&mut answer.body_mut().as_reader(), &mut part)
+            .map_err(|it| failed(format!("broke off: {it}")))?;
         part.as_file().sync_all().map_err(|it| failed(format!("cannot be written: {it}")))?;
         check_hash(part.path(), &remote.file).map_err(|it| match it {
-            CheckpointError::Hash { expected, found, .. } => failed(format!("came with sha256 {found}…, expected {expected}…")),
+            CheckpointError::Hash { expected, found, .. } => {
+                failed(format!("came with sha256 {found}…, expected {expected}…"))
+            }
             other => other,
         })?;
         part.persist(path).map_err(|it| failed(format!("cannot be put in place: {}", it.error)))?;
@@ -242,8 +286,8 @@ fn checkpoints(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(entries.into_iter().map(|it| it.path()).filter(|it| is_checkpoint(it)).collect())
 }
 
-/// The same name with the other suffixes of checkpoints: in place of its own, or behind it where its own is none of them (a dot
-/// may be part of a name).
+/// The same name with the other suffixes of checkpoints: in place of its own, or behind it where
+/// its own is none of them (a dot may be part of a name).
 fn other_names(path: &Path) -> Vec<PathBuf> {
     let Some(name) = path.file_name() else { return Vec::new() };
     let suffixed = path.extension().is_some_and(|it| SUFFIXES.iter().any(|suffix| it == *suffix));
@@ -256,20 +300,33 @@ fn other_names(path: &Path) -> Vec<PathBuf> {
     SUFFIXES.into_iter().map(with).filter(|it| it != path).collect()
 }
 
-/// Why there is no file at `path`: what was looked for, where, and what is there under a name like it.
+/// Why there is no file at `path`: what was looked for, where, and what is there under a name like
+/// it.
 fn absence(path: &Path, beside: &[PathBuf]) -> String {
-    let name = |path: &Path| path.file_name().map(|it| it.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = |path: &Path| {
+        path.file_name().map(|it| it.to_string_lossy().into_owned()).unwrap_or_default()
+    };
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut told = if folder.is_dir() {
         let tried: Vec<_> = beside.iter().map(|it| name(it)).collect();
         format!("does not exist, nor {} in {}", tried.join(" or "), folder.display())
     } else {
-        let there = folder.ancestors().find(|it| it.is_dir() && !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        format!("does not exist: there is no folder {} ({} is there)", folder.display(), there.display())
+        let there = folder
+            .ancestors()
+            .find(|it| it.is_dir() && !it.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        format!(
+            "does not exist: there is no folder {} ({} is there)",
+            folder.display(),
+            there.display()
+        )
     };
-    let mut near: Vec<_> = checkpoints(folder).unwrap_or_default().iter().map(|it| name(it)).collect();
+    let mut near: Vec<_> =
+        checkpoints(folder).unwrap_or_default().iter().map(|it| name(it)).collect();
     let wanted = name(path);
-    near.sort_by(|left, right| strsim::jaro_winkler(right, &wanted).total_cmp(&strsim::jaro_winkler(left, &wanted)));
+    near.sort_by(|left, right| {
+        strsim::jaro_winkler(right, &wanted).total_cmp(&strsim::jaro_winkler(left, &wanted))
+    });
     if !near.is_empty() {
         near.truncate(3);
         told.push_str(&format!("; checkpoints there: {}", near.join(", ")));
@@ -280,21 +337,29 @@ fn absence(path: &Path, beside: &[PathBuf]) -> String {
     told
 }
 
-/// Trusts whom the machine trusts (`SSL_CERT_FILE` included), so that a site's own authority serves too.
+/// Trusts whom the machine trusts (`SSL_CERT_FILE` included), so that a site's own authority serves
+/// too.
 fn agent() -> ureq::Agent {
     let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
-    ureq::Agent::config_builder().tls_config(tls).timeout_connect(Some(Duration::from_secs(30))).build().into()
+    ureq::Agent::config_builder()
+        .tls_config(tls)
+        .timeout_connect(Some(Duration::from_secs(30)))
+        .build()
+        .into()
 }
 
-/// Compares the file's sha256 with the start of it that torch's naming puts into `name` (`resnet18-f37072fd.pth`); a name
-/// without one passes.
+/// Compares the file's sha256 with the start of it that torch's naming puts into `name`
+/// (`resnet18-f37072fd.pth`); a name without one passes.
 fn check_hash(path: &Path, name: &str) -> Result<(), CheckpointError> {
     let stem = name.split('.').next().unwrap_or(name);
     let Some((_, expected)) = stem.rsplit_once('-') else { return Ok(()) };
     if expected.len() < 8 || !expected.bytes().all(|it| it.is_ascii_hexdigit()) {
         return Ok(());
     }
-    let unreadable = |it: io::Error| CheckpointError::Missing { name: name.to_owned(), problem: format!("cannot be read: {it}") };
+    let unreadable = |it: io::Error| CheckpointError::Missing {
+        name: name.to_owned(),
+        problem: format!("cannot be read: {it}"),
+    };
     let mut file = File::open(path).map_err(unreadable)?;
     let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
     loop {
@@ -321,7 +386,9 @@ mod tests {
     }
 
     fn local(name: impl AsRef<Path>, home: &Path) -> Result<Option<PathBuf>, String> {
-        Source::parse(name.as_ref(), &places(home)).and_then(|it| it.local()).map_err(|it| it.to_string())
+        Source::parse(name.as_ref(), &places(home))
+            .and_then(|it| it.local())
+            .map_err(|it| it.to_string())
     }
 
     #[test]
@@ -339,12 +406,19 @@ mod tests {
         assert_eq!(local("~/iter_8.pth", folder.path()), Ok(Some(place("iter_8.safetensors"))));
 
         let message = local(folder.path(), folder.path()).expect_err("one of three");
-        assert!(message.contains("a folder with 3 checkpoints") && message.contains("v1.5.pth"), "{message}");
+        assert!(
+            message.contains("a folder with 3 checkpoints") && message.contains("v1.5.pth"),
+            "{message}"
+        );
         // Of a work dir that was moved, the file of that name in it.
         fs::write(place("last_checkpoint"), "/elsewhere/iter_8.safetensors\n").expect("writes");
         assert_eq!(local("~", folder.path()), Ok(Some(place("iter_8.safetensors"))));
         fs::create_dir(place("one")).expect("a folder");
-        assert!(local(place("one"), folder.path()).expect_err("empty").contains("no checkpoint is in it"));
+        assert!(
+            local(place("one"), folder.path())
+                .expect_err("empty")
+                .contains("no checkpoint is in it")
+        );
         fs::write(place("one/a.pth"), "x").expect("writes");
         assert_eq!(found("one"), place("one/a.pth"));
     }
@@ -353,12 +427,20 @@ mod tests {
     fn what_is_not_there_is_told_with_where_it_was_looked_for_and_what_is_near() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         fs::write(folder.path().join("iter_40000.safetensors"), "x").expect("writes");
-        let message = |name: &str| local(folder.path().join(name), folder.path()).expect_err("not there");
+        let message =
+            |name: &str| local(folder.path().join(name), folder.path()).expect_err("not there");
         let told = message("iter_4000.pth");
-        let words = ["iter_4000.safetensors or iter_4000.pt in", "checkpoints there: iter_40000.safetensors"];
+        let words = [
+            "iter_4000.safetensors or iter_4000.pt in",
+            "checkpoints there: iter_40000.safetensors",
+        ];
         assert!(words.iter().all(|it| told.contains(it)), "{told}");
         let told = message("work/iter_1.pth");
-        assert!(told.contains("no folder") && told.contains(&format!("({} is there)", folder.path().display())), "{told}");
+        assert!(
+            told.contains("no folder")
+                && told.contains(&format!("({} is there)", folder.path().display())),
+            "{told}"
+        );
         assert!(message("$HOME.pth").contains("environment variables in it are not expanded"));
         assert!(local("~nobody/x.pth", folder.path()).expect_err("a user").contains("`~nobody`"));
     }
@@ -366,16 +448,21 @@ mod tests {
     #[test]
     fn schemes_lead_to_the_cache_and_unknown_ones_are_named() {
         let home = Path::new("/home/me");
-        let way = |name: &str| Source::parse(Path::new(name), &places(home)).map_err(|it| it.to_string());
+        let way =
+            |name: &str| Source::parse(Path::new(name), &places(home)).map_err(|it| it.to_string());
         for (name, file) in [
             ("open-mmlab://resnet50_v1c", "resnet50_v1c-2cccc1ad.pth"),
             ("torchvision://resnet18", "resnet18-f37072fd.pth"),
             ("https://host/a/b.pth?x=1", "b.pth"),
         ] {
-            let Location::Remote(_, cached) = way(name).expect("known").location else { panic!("{name} is a path") };
+            let Location::Remote(_, cached) = way(name).expect("known").location else {
+                panic!("{name} is a path")
+            };
             assert_eq!(cached, home.join("hub").join(file));
         }
-        for name in ["s3://bucket/a.pth", "http://host/a.pth", "open-mmlab://resnet5", "https://host/"] {
+        for name in
+            ["s3://bucket/a.pth", "http://host/a.pth", "open-mmlab://resnet5", "https://host/"]
+        {
             let told = way(name).expect_err("not known");
             assert!(told.contains(name), "{told}");
         }

@@ -16,13 +16,18 @@ use crate::experiment::Experiment;
 pub(crate) struct ConfigArgs {
     /// The config file
     pub config: PathBuf,
-    /// Change settings of the config: `model.backbone.depth=101`, `train_pipeline.0.type=X`, `a.b=1,2` or `"a.b=[(1,2),(3,4)]"`
+    /// Change settings of the config: `model.backbone.depth=101`, `train_pipeline.0.type=X`,
+    /// `a.b=1,2` or `"a.b=[(1,2),(3,4)]"`
     #[arg(long, value_name = "KEY=VALUE", num_args = 1..)]
     pub cfg_options: Vec<String>,
 }
 
-/// The path of an option. In `--work-dir=~/runs` a shell leaves the `~` as it is, though everybody means the home folder.
-#[expect(clippy::disallowed_methods, reason = "the command line is read before anything is handed down")]
+/// The path of an option. In `--work-dir=~/runs` a shell leaves the `~` as it is, though everybody
+/// means the home folder.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the command line is read before anything is handed down"
+)]
 pub(super) fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().try_map(|given: OsString| match given.as_bytes() {
         [b'~'] | [b'~', b'/', ..] => match std::env::var_os("HOME").filter(|it| !it.is_empty()) {

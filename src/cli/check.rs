@@ -1,4 +1,5 @@
-//! `--dry-run`: everything that can be known of a training or a test before it runs, without a device, a queue or a file written.
+//! `--dry-run`: everything that can be known of a training or a test before it runs, without a
+//! device, a queue or a file written.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -19,8 +20,9 @@ pub(super) struct Checked {
     pub lines: Vec<String>,
 }
 
-/// Lists and surveys the datasets, finds the files of weights, builds the model. Files of all datasets that are missing or cannot
-/// be used are told together, any other fault ends it, as it would end the run; what is odd is noted on standard error.
+/// Lists and surveys the datasets, finds the files of weights, builds the model. Files of all
+/// datasets that are missing or cannot be used are told together, any other fault ends it, as it
+/// would end the run; what is odd is noted on standard error.
 pub(super) fn check(
     kind: Kind,
     experiment: &Experiment,
@@ -29,20 +31,34 @@ pub(super) fn check(
     variables: Variables,
 ) -> Result<Checked, Failure> {
     let parts = match kind {
-        Kind::Train => [("train_dataloader", &experiment.train_dataloader), ("val_dataloader", &experiment.val_dataloader)],
+        Kind::Train => [
+            ("train_dataloader", &experiment.train_dataloader),
+            ("val_dataloader", &experiment.val_dataloader),
+        ],
         Kind::Test => [("test_dataloader", &experiment.test_dataloader), ("", &None)],
     };
     if let (Kind::Train, Some(missing)) = (kind, experiment.lacks_for_training()) {
-        return Err(Failure::new(Exit::Config, format!("the config has no {missing}, which a training needs")));
+        return Err(Failure::new(
+            Exit::Config,
+            format!("the config has no {missing}, which a training needs"),
+        ));
     }
     let (mut lines, mut faults) = (Vec::new(), Survey::default());
-    for (key, loader) in parts.into_iter().filter_map(|(key, loader)| Some((key, loader.as_ref()?))) {
+    for (key, loader) in parts.into_iter().filter_map(|(key, loader)| Some((key, loader.as_ref()?)))
+    {
         let model = &experiment.model;
         let dataset = loader.dataset.init()?.for_model(model.num_classes(), model.ignore_index());
         let survey = dataset.survey(look)?;
-        survey.told.iter().for_each(|told| terminal::note(format!("segslurm: {key}.dataset: {told}")));
+        survey
+            .told
+            .iter()
+            .for_each(|told| terminal::note(format!("segslurm: {key}.dataset: {told}")));
         faults.take_faults(survey);
-        lines.push(format!("{key}: {} images, {} classes", dataset.len(), dataset.metainfo().classes.len()));
+        lines.push(format!(
+            "{key}: {} images, {} classes",
+            dataset.len(),
+            dataset.metainfo().classes.len()
+        ));
     }
     faults.outcome()?;
     for (what, path) in weights(kind, experiment, checkpoint) {
@@ -59,9 +75,15 @@ pub(super) fn check(
     Ok(Checked { lines })
 }
 
-/// Files of weights that the run begins with. The backbone's pretrained ones are found when the model is built.
-fn weights(kind: Kind, experiment: &Experiment, checkpoint: Option<&Path>) -> Vec<(&'static str, PathBuf)> {
-    let load_from = experiment.load_from.as_ref().filter(|_| kind == Kind::Train && !experiment.resume);
+/// Files of weights that the run begins with. The backbone's pretrained ones are found when the
+/// model is built.
+fn weights(
+    kind: Kind,
+    experiment: &Experiment,
+    checkpoint: Option<&Path>,
+) -> Vec<(&'static str, PathBuf)> {
+    let load_from =
+        experiment.load_from.as_ref().filter(|_| kind == Kind::Train && !experiment.resume);
     let checkpoint = checkpoint.map(|it| ("checkpoint", it.to_owned()));
     checkpoint.into_iter().chain(load_from.map(|it| ("load_from", it.clone()))).collect()
 }
@@ -90,13 +112,18 @@ pub(super) fn report(
     for line in &checked.lines {
         let _ = writeln!(text, "{line}");
     }
-    if let (Kind::Train, Some(length)) = (kind, experiment.train_cfg.as_ref().map(ToString::to_string)) {
+    if let (Kind::Train, Some(length)) =
+        (kind, experiment.train_cfg.as_ref().map(ToString::to_string))
+    {
         let batch = experiment.train_dataloader.as_ref().map_or(0, |it| it.batch_size);
         let _ = writeln!(text, "{length}, {batch} images a step and rank");
     }
     let _ = writeln!(text, "work dir: {}", work_dir.display());
-    let _ =
-        writeln!(text, "nothing is wrong with {} as far as can be seen before it runs; nothing was written", config.display());
+    let _ = writeln!(
+        text,
+        "nothing is wrong with {} as far as can be seen before it runs; nothing was written",
+        config.display()
+    );
     terminal::print(text)?;
     Ok(Exit::Done)
 }

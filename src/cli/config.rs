@@ -1,4 +1,5 @@
-//! `segslurm config`: what a config says once its bases, its references and the command line are merged.
+//! `segslurm config`: what a config says once its bases, its references and the command line are
+//! merged.
 
 use clap::{Args as ClapArgs, ValueEnum};
 
@@ -17,10 +18,12 @@ pub(crate) struct Args {
     /// The form to print it in
     #[arg(long, value_enum, default_value_t = Format::Yaml)]
     format: Format,
-    /// In place of the config, print what each part of its model gives and costs, once nothing is found to be wrong
+    /// In place of the config, print what each part of its model gives and costs, once nothing is
+    /// found to be wrong
     #[arg(long)]
     check: bool,
-    /// Height and width of the image that --check is about; the size that the model is trained with, unless given
+    /// Height and width of the image that --check is about; the size that the model is trained
+    /// with, unless given
     #[arg(long, num_args = 1..=2, value_names = ["HEIGHT", "WIDTH"], requires = "check", value_parser = clap::value_parser!(u32).range(1..=65536))]
     shape: Vec<u32>,
     /// Also print about how much memory a training step takes, found by steps on small images
@@ -39,7 +42,10 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     if args.check {
         let experiment = Experiment::from_config(&config)?;
         experiment.remarks.iter().for_each(|it| terminal::note(format!("segslurm: {it}")));
-        let shape = args.shape.first().map(|&height| [height, *args.shape.last().unwrap_or(&height)].map(|it| it as usize));
+        let shape = args
+            .shape
+            .first()
+            .map(|&height| [height, *args.shape.last().unwrap_or(&height)].map(|it| it as usize));
         terminal::print(outline::table(&experiment, shape)?)?;
         if args.memory {
             terminal::print(format!("\n{}", Footprint::of(&experiment, shape)?))?;

@@ -1,4 +1,5 @@
-//! `segslurm convert`: a checkpoint's weights in the other format, for mmseg and every tool that reads torch's files.
+//! `segslurm convert`: a checkpoint's weights in the other format, for mmseg and every tool that
+//! reads torch's files.
 
 use std::path::PathBuf;
 
@@ -11,8 +12,9 @@ use crate::terminal;
 /// Write a checkpoint's weights and classes as .pth for mmseg, or as .safetensors
 #[derive(Debug, ClapArgs)]
 #[command(
-    after_help = "A .pth is read by torch.load with its default weights_only=True, and by mmseg's tools. The state of a training \
-(optimizer, progress) stays behind: go on from the original. Environment variables have no effect."
+    after_help = "A .pth is read by torch.load with its default weights_only=True, and by mmseg's \
+                  tools. The state of a training (optimizer, progress) stays behind: go on from \
+                  the original. Environment variables have no effect."
 )]
 pub(crate) struct Args {
     /// A checkpoint of segslurm's or a .pth of mmseg's
@@ -30,14 +32,20 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
         Some("pth") => Checkpoint::write_pth,
         Some("safetensors") => Checkpoint::write,
         _ => {
-            let message = format!("{}: its name ends in neither .pth nor .safetensors, which say what to write", out.display());
+            let message = format!(
+                "{}: its name ends in neither .pth nor .safetensors, which say what to write",
+                out.display()
+            );
             return Err(Failure::new(Exit::Usage, message));
         }
     };
     if let (Ok(from), Ok(to)) = (path.canonicalize(), out.canonicalize())
         && from == to
     {
-        let message = format!("{} would be replaced by its own weights, without the training's state", out.display());
+        let message = format!(
+            "{} would be replaced by its own weights, without the training's state",
+            out.display()
+        );
         return Err(Failure::new(Exit::Usage, message + "; name another file"));
     }
     let checkpoint = Checkpoint::read(path)?.into_weights();

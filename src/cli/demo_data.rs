@@ -15,11 +15,13 @@ use crate::terminal;
 /// Draw a small segmentation dataset: textured shapes, six classes, in ADE20K's folders.
 ///
 /// `configs/demo/` trains on it. Images are in images/{training,validation}, label maps in
-/// annotations/{training,validation}; in these 0 is "no label" and 1 to 6 are the classes, so datasets on it need
-/// `reduce_zero_label: true`. The same options give the same bytes. Environment variables have no effect.
+/// annotations/{training,validation}; in these 0 is "no label" and 1 to 6 are the classes, so
+/// datasets on it need `reduce_zero_label: true`. The same options give the same bytes. Environment
+/// variables have no effect.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The folder to make. One that holds such a dataset is replaced; one that holds anything else is refused.
+    /// The folder to make. One that holds such a dataset is replaced; one that holds anything else
+    /// is refused.
     dir: PathBuf,
     /// Images in all. A fifth of them are for validation.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..))]
@@ -65,7 +67,11 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
         classes: scene::CLASSES.map(str::to_owned).to_vec(),
         palette: scene::PALETTE.to_vec(),
     };
-    let place = format!("{} ({} training, {validation} validation)", args.dir.display(), description.training);
+    let place = format!(
+        "{} ({} training, {validation} validation)",
+        args.dir.display(),
+        description.training
+    );
     if found(&args.dir)?.is_some_and(|there| there == description) {
         terminal::print(format!("the demo dataset is there already: {place}\n"))?;
         return Ok(Exit::Done);
@@ -81,7 +87,8 @@ fn found(dir: &Path) -> Result<Option<Description>, Failure> {
         return Ok(None);
     }
     let refuse = |reason: &str| {
-        let message = format!("{} {reason}; give another folder, or remove this one", dir.display());
+        let message =
+            format!("{} {reason}; give another folder, or remove this one", dir.display());
         Err(Failure::new(Exit::CannotWrite, message))
     };
     if !dir.is_dir() {
@@ -92,18 +99,26 @@ fn found(dir: &Path) -> Result<Option<Description>, Failure> {
     }
     let text = fs::read_to_string(dir.join(DESCRIPTION)).unwrap_or_default();
     match serde_json::from_str::<Description>(&text) {
-        Ok(description) if description.made_by.starts_with("segslurm demo-data") => Ok(Some(description)),
+        Ok(description) if description.made_by.starts_with("segslurm demo-data") => {
+            Ok(Some(description))
+        }
         _ => refuse("is not empty and holds no demo dataset"),
     }
 }
 
 fn failed<E: Display>(to_do: &str, path: &Path) -> impl FnOnce(E) -> Failure {
-    move |error| Failure::new(Exit::CannotWrite, format!("failed to {to_do} {}: {error}", path.display()))
+    move |error| {
+        Failure::new(Exit::CannotWrite, format!("failed to {to_do} {}: {error}", path.display()))
+    }
 }
 
-/// Draws everything beside `dir`, then puts it there, so that an interrupted call leaves no half of a dataset.
+/// Draws everything beside `dir`, then puts it there, so that an interrupted call leaves no half of
+/// a dataset.
 fn write(dir: &Path, description: &Description) -> Result<(), Failure> {
-    let name = dir.file_name().ok_or_else(|| Failure::new(Exit::Usage, "the folder needs a name"))?.to_string_lossy();
+    let name = dir
+        .file_name()
+        .ok_or_else(|| Failure::new(Exit::Usage, "the folder needs a name"))?
+        .to_string_lossy();
     let partial = dir.with_file_name(format!(".{name}.partial-{}", std::process::id()));
     let outcome = fill(&partial, description).and_then(|()| {
         if dir.exists() {
@@ -120,14 +135,17 @@ fn write(dir: &Path, description: &Description) -> Result<(), Failure> {
 
 fn fill(dir: &Path, description: &Description) -> Result<(), Failure> {
     let mut number = 0;
-    for (split, count) in [("training", description.training), ("validation", description.validation)] {
+    for (split, count) in
+        [("training", description.training), ("validation", description.validation)]
+    {
         let images = dir.join("images").join(split);
         let annotations = dir.join("annotations").join(split);
         for folder in [&images, &annotations] {
             fs::create_dir_all(folder).map_err(failed("create", folder))?;
         }
         for index in 1..=count {
-            let (image, label) = scene::draw(description.seed, number, description.height, description.width);
+            let (image, label) =
+                scene::draw(description.seed, number, description.height, description.width);
             number += 1;
             let name = format!("demo_{split}_{index:05}");
             write_jpeg(&images.join(format!("{name}.jpg")), &image)?;
@@ -156,9 +174,13 @@ fn write_png(path: &Path, label: &LabelMap) -> Result<(), Failure> {
 }
 
 fn parse_size(text: &str) -> Result<(usize, usize), String> {
-    let sides = text.split_once('x').and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
+    let sides = text
+        .split_once('x')
+        .and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
     match sides {
-        Some((width, height)) if (16..=8192).contains(&width) && (16..=8192).contains(&height) => Ok((width, height)),
+        Some((width, height)) if (16..=8192).contains(&width) && (16..=8192).contains(&height) => {
+            Ok((width, height))
+        }
         _ => Err("expected WIDTHxHEIGHT in pixels, 16 to 8192 each, such as 160x128".to_owned()),
     }
 }

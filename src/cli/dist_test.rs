@@ -1,4 +1,5 @@
-//! `segslurm dist_test`: test with several ranks on this machine, and on others that are started alike.
+//! `segslurm dist_test`: test with several ranks on this machine, and on others that are started
+//! alike.
 
 use std::path::PathBuf;
 
@@ -26,7 +27,10 @@ pub(crate) struct Args {
 
 /// The ranks' own command line, to see that it is right before they are started.
 #[derive(Debug, Parser)]
-#[command(name = "segslurm dist_test", override_usage = "segslurm dist_test CONFIG CHECKPOINT GPUS [OPTIONS of segslurm test]")]
+#[command(
+    name = "segslurm dist_test",
+    override_usage = "segslurm dist_test CONFIG CHECKPOINT GPUS [OPTIONS of segslurm test]"
+)]
 struct Rank {
     #[command(flatten)]
     testing: Testing,
@@ -36,10 +40,16 @@ struct Rank {
 }
 
 pub(crate) fn run(args: &Args, variables: Variables) -> Result<Exit, Failure> {
-    let mut line = vec!["test".into(), args.config.clone().into_os_string(), args.checkpoint.clone().into_os_string()];
+    let mut line = vec![
+        "test".into(),
+        args.config.clone().into_os_string(),
+        args.checkpoint.clone().into_os_string(),
+    ];
     line.extend(args.ranks.options.iter().cloned());
     match Rank::try_parse_from(&line) {
-        Ok(Rank { testing, check: CheckArgs { dry_run: Some(files) } }) => testing.check(files, variables),
+        Ok(Rank { testing, check: CheckArgs { dry_run: Some(files) } }) => {
+            testing.check(files, variables)
+        }
         Ok(rank) => args.ranks.start(line, &rank.testing.here()?.0, variables),
         Err(error) => {
             let line: Vec<_> = std::iter::once("segslurm".into()).chain(line).collect();

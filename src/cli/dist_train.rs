@@ -1,4 +1,5 @@
-//! `segslurm dist_train`: train with several ranks on this machine, and on others that are started alike.
+//! `segslurm dist_train`: train with several ranks on this machine, and on others that are started
+//! alike.
 
 use std::path::PathBuf;
 
@@ -23,7 +24,10 @@ pub(crate) struct Args {
 
 /// The ranks' own command line, to see that it is right before they are started.
 #[derive(Debug, Parser)]
-#[command(name = "segslurm dist_train", override_usage = "segslurm dist_train CONFIG GPUS [OPTIONS of segslurm train]")]
+#[command(
+    name = "segslurm dist_train",
+    override_usage = "segslurm dist_train CONFIG GPUS [OPTIONS of segslurm train]"
+)]
 struct Rank {
     #[command(flatten)]
     training: Training,
@@ -36,7 +40,9 @@ pub(crate) fn run(args: &Args, variables: Variables) -> Result<Exit, Failure> {
     let mut line = vec!["train".into(), args.config.clone().into_os_string()];
     line.extend(args.ranks.options.iter().cloned());
     match Rank::try_parse_from(&line) {
-        Ok(Rank { training, check: CheckArgs { dry_run: Some(files) } }) => training.check(files, variables),
+        Ok(Rank { training, check: CheckArgs { dry_run: Some(files) } }) => {
+            training.check(files, variables)
+        }
         Ok(rank) => args.ranks.start(line, &rank.training.here()?, variables),
         Err(error) => {
             let line: Vec<_> = std::iter::once("segslurm".into()).chain(line).collect();

@@ -1,4 +1,5 @@
-//! `segslurm env`: what Slurm's variables make of this process, and which of them say so. In a job it is the first thing to ask.
+//! `segslurm env`: what Slurm's variables make of this process, and which of them say so. In a job
+//! it is the first thing to ask.
 
 use std::fmt::Write as _;
 use std::time::SystemTime;
@@ -15,7 +16,8 @@ use crate::slurm::{Context, Place, Step};
 use crate::terminal;
 use crate::variables::Variables;
 
-/// Show who this process is to Slurm: rank, world, nodes, meeting place, GPU, and from which variable each is known
+/// Show who this process is to Slurm: rank, world, nodes, meeting place, GPU, and from which
+/// variable each is known
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
     /// The form to print it in
@@ -63,8 +65,14 @@ struct Fact {
 
 impl<'a> Report<'a> {
     fn of(variables: Variables<'a>, daemon: Option<&StepDaemon>) -> Self {
-        let mut report =
-            Self { variables, context: None, sentence: String::new(), facts: Vec::new(), stale: Vec::new(), errors: Vec::new() };
+        let mut report = Self {
+            variables,
+            context: None,
+            sentence: String::new(),
+            facts: Vec::new(),
+            stale: Vec::new(),
+            errors: Vec::new(),
+        };
         match Place::derive(variables, daemon) {
             Err(error) => {
                 "the variables of Slurm do not fit together".clone_into(&mut report.sentence);
@@ -82,7 +90,9 @@ impl<'a> Report<'a> {
                 report.context = Some(word);
                 match place.context {
                     Context::Step(step) => report.step(&step),
-                    Context::BatchShell(it) | Context::AllocationShell(it) => report.allocation(&it),
+                    Context::BatchShell(it) | Context::AllocationShell(it) => {
+                        report.allocation(&it)
+                    }
                     Context::Outside => {}
                 }
                 if let Some(error) = instead {
@@ -95,13 +105,19 @@ impl<'a> Report<'a> {
 
     /// Adds a line; of `names` those that are set are shown with their values.
     fn fact(&mut self, name: &'static str, value: Value, names: &[&str]) {
-        let shown = |name: &&str| (self.variables)(name).filter(|it| !it.is_empty()).map(|it| format!("{name}={it}"));
+        let shown = |name: &&str| {
+            (self.variables)(name).filter(|it| !it.is_empty()).map(|it| format!("{name}={it}"))
+        };
         let from = names.iter().filter_map(shown).collect::<Vec<_>>().join(" ");
         self.facts.push(Fact { name, value, from });
     }
 
     fn job(&mut self, job: &Job) {
-        let array: &[&str] = if job.array.is_some() { &["SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"] } else { &["SLURM_JOB_ID"] };
+        let array: &[&str] = if job.array.is_some() {
+            &["SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"]
+        } else {
+            &["SLURM_JOB_ID"]
+        };
         self.fact("job", json!(job.address), array);
         self.fact("job_id", json!(job.id), &["SLURM_JOB_ID"]);
         self.fact("job_name", json!(job.name), &["SLURM_JOB_NAME"]);
@@ -124,13 +140,18 @@ impl<'a> Report<'a> {
         self.fact("rank", json!(step.rank), &["SLURM_PROCID"]);
         self.fact("world", json!(step.world), &["SLURM_STEP_NUM_TASKS"]);
         self.fact("local_rank", json!(step.local_rank), &["SLURM_LOCALID"]);
-        self.fact("local_world", json!(step.local_world), &["SLURM_STEP_TASKS_PER_NODE", "SLURM_GTIDS"]);
+        self.fact(
+            "local_world",
+            json!(step.local_world),
+            &["SLURM_STEP_TASKS_PER_NODE", "SLURM_GTIDS"],
+        );
         self.fact("node_rank", json!(step.node_rank), &["SLURM_NODEID"]);
         self.fact("node", json!(step.host), &["SLURMD_NODENAME"]);
         self.fact("hosts", json!(step.hosts), &["SLURM_STEP_NODELIST"]);
         let layout = ["SLURM_STEP_TASKS_PER_NODE", "SLURM_DISTRIBUTION", "SLURM_HOSTFILE"];
         self.fact("host_of_each_rank", json!(step.host_of_each()), &layout);
-        let place = if step.named_address.is_some() { "MASTER_ADDR" } else { "SLURM_STEP_NODELIST" };
+        let place =
+            if step.named_address.is_some() { "MASTER_ADDR" } else { "SLURM_STEP_NODELIST" };
         match step.address() {
             Ok(address) => self.fact("address", json!(address), &[place]),
             Err(error) => self.refused("address", &layout, error.to_string()),
@@ -146,8 +167,14 @@ impl<'a> Report<'a> {
         }
         let visible = step.visible_devices.as_ref().map_or(0, Vec::len);
         match step.device(visible) {
-            Ok(device) => self.fact("device", json!(device), &["CUDA_VISIBLE_DEVICES", "SLURM_GPUS_ON_NODE"]),
-            Err(error) => self.refused("device", &["CUDA_VISIBLE_DEVICES", "SLURM_GPUS_ON_NODE"], error.to_string()),
+            Ok(device) => {
+                self.fact("device", json!(device), &["CUDA_VISIBLE_DEVICES", "SLURM_GPUS_ON_NODE"])
+            }
+            Err(error) => self.refused(
+                "device",
+                &["CUDA_VISIBLE_DEVICES", "SLURM_GPUS_ON_NODE"],
+                error.to_string(),
+            ),
         }
     }
 
@@ -159,13 +186,27 @@ impl<'a> Report<'a> {
     fn text(&self) -> String {
         let mut text = format!("{}\n", self.sentence);
         if !self.stale.is_empty() {
-            let _ = writeln!(text, "not believed, since they are another job's or step's: {}", self.stale.join(", "));
+            let _ = writeln!(
+                text,
+                "not believed, since they are another job's or step's: {}",
+                self.stale.join(", ")
+            );
         }
-        let shown: Vec<_> = self.facts.iter().map(|fact| (fact.name, plain(&fact.value), &fact.from)).collect();
+        let shown: Vec<_> =
+            self.facts.iter().map(|fact| (fact.name, plain(&fact.value), &fact.from)).collect();
         let width = shown.iter().map(|(name, ..)| name.len()).max().unwrap_or(0);
-        let column = shown.iter().map(|(_, value, _)| value.chars().count()).filter(|it| *it <= 40).max().unwrap_or(0);
+        let column = shown
+            .iter()
+            .map(|(_, value, _)| value.chars().count())
+            .filter(|it| *it <= 40)
+            .max()
+            .unwrap_or(0);
         for (name, value, from) in shown {
-            let _ = writeln!(text, "{}", format!("  {name:width$}  {value:column$}  {from}").trim_end());
+            let _ = writeln!(
+                text,
+                "{}",
+                format!("  {name:width$}  {value:column$}  {from}").trim_end()
+            );
         }
         text
     }
@@ -202,15 +243,20 @@ fn moment(time: SystemTime) -> Option<String> {
 mod tests {
     use super::*;
 
-    const STEP: &str = "SLURMD_NODENAME=n1 SLURM_GPUS_ON_NODE=2 SLURM_GTIDS=0,1 SLURM_JOB_ID=7 SLURM_JOB_NAME=pspnet \
-        SLURM_JOB_NODELIST=n[1-2] SLURM_LOCALID=1 SLURM_NODEID=0 SLURM_NTASKS=4 SLURM_PROCID=1 SLURM_STEP_ID=0 \
-        SLURM_STEP_NODELIST=n[1-2] SLURM_STEP_NUM_TASKS=4 SLURM_STEP_TASKS_PER_NODE=2(x2) CUDA_VISIBLE_DEVICES=4,5 \
-        SLURM_JOB_END_TIME=1700000000 SLURM_RESTART_COUNT=1";
+    const STEP: &str = "SLURMD_NODENAME=n1 SLURM_GPUS_ON_NODE=2 SLURM_GTIDS=0,1 SLURM_JOB_ID=7 \
+                        SLURM_JOB_NAME=pspnet SLURM_JOB_NODELIST=n[1-2] SLURM_LOCALID=1 \
+                        SLURM_NODEID=0 SLURM_NTASKS=4 SLURM_PROCID=1 SLURM_STEP_ID=0 \
+                        SLURM_STEP_NODELIST=n[1-2] SLURM_STEP_NUM_TASKS=4 \
+                        SLURM_STEP_TASKS_PER_NODE=2(x2) CUDA_VISIBLE_DEVICES=4,5 \
+                        SLURM_JOB_END_TIME=1700000000 SLURM_RESTART_COUNT=1";
 
     fn report(variables: &str, changes: &str, read: impl Fn(&Report<'_>) -> String) -> String {
         let find = |text: &str, name: &str| {
-            text.split_whitespace()
-                .find_map(|it| it.split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()))
+            text.split_whitespace().find_map(|it| {
+                it.split_once('=')
+                    .filter(|(key, _)| *key == name)
+                    .map(|(_, value)| value.to_owned())
+            })
         };
         let var = |name: &str| find(changes, name).or_else(|| find(variables, name));
         read(&Report::of(&var, None))
@@ -245,24 +291,36 @@ mod tests {
         let batch = "SLURM_JOB_ID=8 SLURM_PROCID=0 SLURM_NTASKS=4 SLURM_JOB_NODELIST=n[1-2]";
         let said = report(batch, "", |it| it.text());
         assert!(said.starts_with("batch shell of job 8: one process, not a rank\n"), "{said}");
-        assert!(said.contains("put srun in front of the command, so that all 4 ranks start"), "{said}");
+        assert!(
+            said.contains("put srun in front of the command, so that all 4 ranks start"),
+            "{said}"
+        );
         assert_eq!(report("", "", |it| it.text()), "outside of any Slurm job\n");
-        assert!(report("", "SLURM_PROCID=3", |it| it.text()).contains("SLURM_PROCID"), "what is left over is named");
+        assert!(
+            report("", "SLURM_PROCID=3", |it| it.text()).contains("SLURM_PROCID"),
+            "what is left over is named"
+        );
     }
 
     #[test]
     fn what_would_be_refused_is_an_error() {
         let errors = |changes: &str| report(STEP, changes, |it| it.errors.join("\n"));
         assert_eq!(errors(""), "");
-        assert!(errors("SLURM_PROCID=9").contains("SLURM_PROCID=9 contradicts SLURM_STEP_NUM_TASKS=4"));
+        assert!(
+            errors("SLURM_PROCID=9").contains("SLURM_PROCID=9 contradicts SLURM_STEP_NUM_TASKS=4")
+        );
         assert!(errors("SLURM_DISTRIBUTION=arbitrary").contains("MASTER_ADDR"));
         assert!(errors("MASTER_PORT=http").contains("MASTER_PORT"));
-        assert!(errors("CUDA_VISIBLE_DEVICES=0 SLURM_GPUS_ON_NODE=1").contains("2 ranks on n1 share 1 GPU"));
+        assert!(
+            errors("CUDA_VISIBLE_DEVICES=0 SLURM_GPUS_ON_NODE=1")
+                .contains("2 ranks on n1 share 1 GPU")
+        );
     }
 
     #[test]
     fn scripts_read_json() {
-        let value: Value = serde_json::from_str(&report(STEP, "", |it| it.json().to_string())).expect("JSON");
+        let value: Value =
+            serde_json::from_str(&report(STEP, "", |it| it.json().to_string())).expect("JSON");
         assert_eq!(
             (&value["context"], &value["rank"]["value"], &value["device"]["value"]),
             (&json!("step"), &json!(1), &json!(1))

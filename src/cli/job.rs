@@ -1,4 +1,5 @@
-//! From a command line with PARTITION and JOB_NAME to a job: resolved, checked, then shown, submitted, run, or run here.
+//! From a command line with PARTITION and JOB_NAME to a job: resolved, checked, then shown,
+//! submitted, run, or run here.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -65,8 +66,11 @@ fn local(named: &Path, variables: Variables) -> Result<Option<PathBuf>, Checkpoi
 
 impl Order<'_> {
     fn plan(self, variables: Variables) -> Result<(Self, Plan), Failure> {
-        let folders: Vec<PathBuf> =
-            dirs::config_dir().map(|it| it.join("segslurm/sites")).into_iter().chain(["slurm/sites".into()]).collect();
+        let folders: Vec<PathBuf> = dirs::config_dir()
+            .map(|it| it.join("segslurm/sites"))
+            .into_iter()
+            .chain(["slurm/sites".into()])
+            .collect();
         let folders = [folders, shipped::folders("slurm/sites")].concat();
         let named = self.slurm.site.clone().or_else(|| variables::text(variables, "SEGSLURM_SITE"));
         let reach = client::reach();
@@ -79,40 +83,63 @@ impl Order<'_> {
             None => None,
         };
         let flags = self.slurm.flags();
-        let spec = JobSpec::resolve(self.kind, self.partition, self.name, &flags, variables, site.as_ref())?;
+        let spec = JobSpec::resolve(
+            self.kind,
+            self.partition,
+            self.name,
+            &flags,
+            variables,
+            site.as_ref(),
+        )?;
         if self.task.launcher != Launcher::None || self.task.local_rank.is_some() {
-            return Err(usage("--launcher and --local_rank are for the ranks, which the job starts: leave them out"));
+            return Err(usage(
+                "--launcher and --local_rank are for the ranks, which the job starts: leave them \
+                 out",
+            ));
         }
         // Read here first: a mistake in the config is told before anything waits in a queue.
         let config = Experiment::load_config(&self.task.config, &self.task.overrides)?;
         let experiment = Experiment::from_config(&config)?;
         experiment.remarks.iter().for_each(|it| terminal::note(format!("segslurm: {it}")));
-        if variables::text(variables, "PORT").is_some() && variables::text(variables, "MASTER_PORT").is_none() {
+        if variables::text(variables, "PORT").is_some()
+            && variables::text(variables, "MASTER_PORT").is_none()
+        {
             terminal::note(
-                "segslurm: PORT is for dist_train; a job on Slurm takes MASTER_PORT, and without it a port of its own",
+                "segslurm: PORT is for dist_train; a job on Slurm takes MASTER_PORT, and without \
+                 it a port of its own",
             );
         }
         match self.kind {
             Kind::Train => experiment.check_training()?,
             Kind::Test => experiment.check_test(self.arguments.iter().any(|it| it == "--out"))?,
         }
-        let checkpoint = self.checkpoint.iter().map(|it| local(it, variables)).collect::<Result<Vec<_>, _>>()?;
+        let checkpoint =
+            self.checkpoint.iter().map(|it| local(it, variables)).collect::<Result<Vec<_>, _>>()?;
         let checkpoints = checkpoint.into_iter().flatten().collect();
-        let work_dir = RunDir::choose(self.task.work_dir.as_deref(), experiment.work_dir.as_deref(), &self.task.config);
-        let directory = std::env::current_dir()
-            .map_err(|error| Failure::new(Exit::NoInput, format!("the current folder is gone: {error}")))?;
+        let work_dir = RunDir::choose(
+            self.task.work_dir.as_deref(),
+            experiment.work_dir.as_deref(),
+            &self.task.config,
+        );
+        let directory = std::env::current_dir().map_err(|error| {
+            Failure::new(Exit::NoInput, format!("the current folder is gone: {error}"))
+        })?;
         let text = |path: &Path| {
-            let refuse = || usage(format!("{} is not UTF-8: a script cannot hold it", path.display()));
+            let refuse =
+                || usage(format!("{} is not UTF-8: a script cannot hold it", path.display()));
             path.to_str().map(str::to_owned).ok_or_else(refuse)
         };
         let gpus_here = Accelerator::find(variables, Launcher::None)?.gpus;
         let own = site.as_ref().is_none_or(|it| it.program.is_none());
-        let never = dist::never_uses_gpus(variables)?.filter(|_| own && spec.shape.gpus_per_node > 0);
+        let never =
+            dist::never_uses_gpus(variables)?.filter(|_| own && spec.shape.gpus_per_node > 0);
         let program = match site.as_ref().and_then(|it| it.program.clone()) {
             Some(program) => program,
-            None => std::env::current_exe().map_err(|error| Failure::fault(format!("its own path is not known: {error}")))?,
+            None => std::env::current_exe()
+                .map_err(|error| Failure::fault(format!("its own path is not known: {error}")))?,
         };
-        let arguments = self.arguments.iter().map(|it| text(Path::new(it))).collect::<Result<_, _>>()?;
+        let arguments =
+            self.arguments.iter().map(|it| text(Path::new(it))).collect::<Result<_, _>>()?;
         let command = RankCommand {
             program: text(&program)?,
             arguments,
@@ -120,7 +147,20 @@ impl Order<'_> {
             directory: text(&directory)?,
             work_dir: text(&work_dir)?,
         };
-        Ok((self, Plan { spec, command, experiment, checkpoints, work_dir, reach, site, gpus_here, never }))
+        Ok((
+            self,
+            Plan {
+                spec,
+                command,
+                experiment,
+                checkpoints,
+                work_dir,
+                reach,
+                site,
+                gpus_here,
+                never,
+            },
+        ))
     }
 
     /// The template for the batch script: the user's, the site's, or ours.
@@ -139,7 +179,8 @@ impl Order<'_> {
     pub(super) fn run(self, submit: &SubmitArgs, variables: Variables) -> Result<Exit, Failure> {
         let (order, mut plan) = self.plan(variables)?;
         // A training that goes on may have left behind what it began with.
-        if let Some(named) = plan.experiment.load_from.as_ref().filter(|_| !plan.experiment.resume) {
+        if let Some(named) = plan.experiment.load_from.as_ref().filter(|_| !plan.experiment.resume)
+        {
             plan.checkpoints.extend(local(named, variables)?);
         }
         let script = plan.command.render(&plan.spec, &order.template(&plan)?)?;
@@ -156,19 +197,27 @@ impl Order<'_> {
             terminal::note(format!("segslurm: {note}"));
         }
         plan.usable()?;
-        plan.hardly_fits(order.kind).iter().for_each(|it| terminal::note(format!("segslurm: {it}")));
+        plan.hardly_fits(order.kind)
+            .iter()
+            .for_each(|it| terminal::note(format!("segslurm: {it}")));
         plan.log_folder()?;
         if submit.batch {
             return plan.submit(&script);
         }
         if !plan.spec.sbatch_args.is_empty() {
-            terminal::note("segslurm: SBATCH_ARGS are for --batch; srun in the foreground takes SRUN_ARGS");
+            terminal::note(
+                "segslurm: SBATCH_ARGS are for --batch; srun in the foreground takes SRUN_ARGS",
+            );
         }
         plan.accepted(&script)?;
         let partition = plan.spec.partition.as_deref().unwrap_or("Slurm's default");
-        terminal::note(format!("segslurm: {} on partition {partition}", plan.spec.shape.describe()));
+        terminal::note(format!(
+            "segslurm: {} on partition {partition}",
+            plan.spec.shape.describe()
+        ));
         let line = plan.command.srun(&plan.spec);
-        Foreground { line, exports: plan.spec.exports.clone(), saves: order.kind == Kind::Train }.execute()
+        Foreground { line, exports: plan.spec.exports.clone(), saves: order.kind == Kind::Train }
+            .execute()
     }
 
     /// Prints or submits the script alone.
@@ -180,7 +229,11 @@ impl Order<'_> {
         variables: Variables,
     ) -> Result<Exit, Failure> {
         let (order, plan) = self.plan(variables)?;
-        let template = if srun && order.slurm.template.is_none() { Template::srun() } else { order.template(&plan)? };
+        let template = if srun && order.slurm.template.is_none() {
+            Template::srun()
+        } else {
+            order.template(&plan)?
+        };
         let text = plan.command.render(&plan.spec, &template)?;
         for note in &plan.spec.notes {
             terminal::note(format!("segslurm: {note}"));
@@ -191,12 +244,18 @@ impl Order<'_> {
             Some((path, force)) => {
                 if !force && fs::read(path).is_ok_and(|it| it != text.as_bytes()) {
                     let message = format!(
-                        "{} is there and says something else, which may be your own: name another file, or add --force",
+                        "{} is there and says something else, which may be your own: name another \
+                         file, or add --force",
                         path.display()
                     );
                     return Err(Failure::new(Exit::CannotWrite, message));
                 }
-                let refuse = |error| Failure::new(Exit::CannotWrite, format!("cannot write {}: {error}", path.display()));
+                let refuse = |error| {
+                    Failure::new(
+                        Exit::CannotWrite,
+                        format!("cannot write {}: {error}", path.display()),
+                    )
+                };
                 write_atomically(path, text.as_bytes()).map_err(refuse)?;
             }
             None => terminal::print(&text)?,
@@ -209,9 +268,13 @@ impl Order<'_> {
         }
         plan.usable()?;
         match plan.without_slurm() {
-            Some(without) => Err(Failure::new(Exit::Unavailable, format!("cannot submit: {without}"))),
+            Some(without) => {
+                Err(Failure::new(Exit::Unavailable, format!("cannot submit: {without}")))
+            }
             None => {
-                plan.hardly_fits(order.kind).iter().for_each(|it| terminal::note(format!("segslurm: {it}")));
+                plan.hardly_fits(order.kind)
+                    .iter()
+                    .for_each(|it| terminal::note(format!("segslurm: {it}")));
                 plan.submit(&text)
             }
         }
@@ -224,15 +287,32 @@ impl Order<'_> {
             return Err(Failure::new(Exit::Unavailable, message));
         }
         let ranks = plan.ranks_here(submit);
-        terminal::note(format!("segslurm: {without}: running here, {}", plan.describe_here(self.kind, ranks)));
+        terminal::note(format!(
+            "segslurm: {without}: running here, {}",
+            plan.describe_here(self.kind, ranks)
+        ));
         let output = RunDir::output(&plan.work_dir, &stamp_now());
         let port = plan.port()?;
-        let local = Local { arguments: self.arguments.clone(), ranks, machines: Machines::default(), port, output };
+        let local = Local {
+            arguments: self.arguments.clone(),
+            ranks,
+            machines: Machines::default(),
+            port,
+            output,
+        };
         local.execute()
     }
 
-    fn dry_run(&self, plan: &Plan, submit: &SubmitArgs, script: &str, look: Look, variables: Variables) -> Result<Exit, Failure> {
-        let checked = check(self.kind, &plan.experiment, self.checkpoint.as_deref(), look, variables)?;
+    fn dry_run(
+        &self,
+        plan: &Plan,
+        submit: &SubmitArgs,
+        script: &str,
+        look: Look,
+        variables: Variables,
+    ) -> Result<Exit, Failure> {
+        let checked =
+            check(self.kind, &plan.experiment, self.checkpoint.as_deref(), look, variables)?;
         for path in &plan.checkpoints {
             Checkpoint::read(path)?;
         }
@@ -278,8 +358,10 @@ impl Order<'_> {
 impl Plan {
     fn log_folder(&self) -> Result<(), Failure> {
         fs::create_dir_all(&self.command.log_dir).map_err(|error| {
-            let message =
-                format!("cannot write the folder of the job's log, {}: {error}; choose --work-dir", self.command.log_dir);
+            let message = format!(
+                "cannot write the folder of the job's log, {}: {error}; choose --work-dir",
+                self.command.log_dir
+            );
             Failure::new(Exit::CannotWrite, message)
         })
     }
@@ -287,16 +369,27 @@ impl Plan {
     /// A job that cannot use its GPUs does not go into a queue.
     fn usable(&self) -> Result<(), Failure> {
         let Some(why) = &self.never else { return Ok(()) };
-        let message = format!("the job asks for {} GPUs, but its ranks could use none: {why}", self.spec.shape.ranks);
+        let message = format!(
+            "the job asks for {} GPUs, but its ranks could use none: {why}",
+            self.spec.shape.ranks
+        );
         Err(Failure::new(Exit::Unavailable, message))
     }
 
-    /// What to say of a training that a GPU of this site has hardly enough memory for, as far as the profile knows.
+    /// What to say of a training that a GPU of this site has hardly enough memory for, as far as
+    /// the profile knows.
     fn hardly_fits(&self, kind: Kind) -> Option<String> {
-        let memory = self.site.as_ref()?.gpu.memory.filter(|_| kind == Kind::Train && self.spec.shape.gpus_per_node > 0)?;
+        let memory = self
+            .site
+            .as_ref()?
+            .gpu
+            .memory
+            .filter(|_| kind == Kind::Train && self.spec.shape.gpus_per_node > 0)?;
         match Footprint::of(&self.experiment, None) {
             Ok(footprint) => footprint.misfit(memory.0),
-            Err(error) => Some(format!("how much memory a training step takes was not found: {error}")),
+            Err(error) => {
+                Some(format!("how much memory a training step takes was not found: {error}"))
+            }
         }
     }
 
@@ -304,7 +397,9 @@ impl Plan {
     fn without_slurm(&self) -> Option<String> {
         match &self.reach {
             Reach::Answers => None,
-            Reach::NotInstalled(programs) => Some(format!("no Slurm here ({} not on PATH)", programs.join(", "))),
+            Reach::NotInstalled(programs) => {
+                Some(format!("no Slurm here ({} not on PATH)", programs.join(", ")))
+            }
             Reach::Silent(said) => Some(format!("no Slurm controller answers ({said})")),
         }
     }
@@ -323,19 +418,33 @@ impl Plan {
         }
         let job = client::submit(&self.spec, script)?;
         let on = job.cluster.map(|it| format!(" on cluster {it}")).unwrap_or_default();
-        let log = self.command.log(&self.spec).replace("%j", &job.id.to_string()).replace("%A", &job.id.to_string());
+        let log = self
+            .command
+            .log(&self.spec)
+            .replace("%j", &job.id.to_string())
+            .replace("%A", &job.id.to_string());
         let log = log.replace("%%", "%");
-        terminal::note(format!("segslurm: submitted job {}{on}: {}", job.id, self.spec.shape.describe()));
+        terminal::note(format!(
+            "segslurm: submitted job {}{on}: {}",
+            job.id,
+            self.spec.shape.describe()
+        ));
         terminal::note(format!("  log     {log}"));
         let quoted = shlex::try_quote(&log).unwrap_or_default();
         // Every element of an array has a log of its own.
         match log.strip_suffix("_%a.log") {
-            Some(stem) => terminal::note(format!("  follow  tail -F {}_*.log", shlex::try_quote(stem).unwrap_or_default())),
+            Some(stem) => terminal::note(format!(
+                "  follow  tail -F {}_*.log",
+                shlex::try_quote(stem).unwrap_or_default()
+            )),
             None => terminal::note(format!("  follow  tail -F {quoted}")),
         }
         terminal::note(format!("  state   squeue -j {}", job.id));
         if self.spec.kind == Kind::Train {
-            terminal::note(format!("  stop    scancel --batch --signal=INT {}    (saves first)", job.id));
+            terminal::note(format!(
+                "  stop    scancel --batch --signal=INT {}    (saves first)",
+                job.id
+            ));
         }
         terminal::note(format!("  cancel  scancel {}", job.id));
         // For scripts: `JOB=$(segslurm train … --batch)`.
@@ -346,12 +455,16 @@ impl Plan {
     fn ranks_here(&self, submit: &SubmitArgs) -> usize {
         let visible = self.gpus_here;
         let asked = self.spec.shape.ranks;
-        submit.nproc.map_or_else(|| if visible == 0 { 1 } else { asked.min(visible) }, std::num::NonZeroUsize::get)
+        submit.nproc.map_or_else(
+            || if visible == 0 { 1 } else { asked.min(visible) },
+            std::num::NonZeroUsize::get,
+        )
     }
 
     /// The port that was chosen for the ranks.
     fn port(&self) -> Result<Option<Port>, Failure> {
-        let exported = |name: &str| self.spec.exports.iter().find(|it| it.0 == name).map(|it| it.1.clone());
+        let exported =
+            |name: &str| self.spec.exports.iter().find(|it| it.0 == name).map(|it| it.1.clone());
         Ok(Port::chosen(self.experiment.env_cfg.dist_cfg.port, &exported, &["MASTER_PORT"])?)
     }
 
@@ -364,7 +477,8 @@ impl Plan {
         if let (Kind::Train, Some(batch), true) = (kind, batch, asked != ranks) {
             let _ = write!(
                 text,
-                "; a step sees {} images instead of {} ({asked} ranks with {batch} each), which may want another learning rate",
+                "; a step sees {} images instead of {} ({asked} ranks with {batch} each), which \
+                 may want another learning rate",
                 ranks * batch,
                 asked * batch
             );

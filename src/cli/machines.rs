@@ -1,4 +1,5 @@
-//! What `dist_train` and `dist_test` share: the machines and ranks of a run, from the command line and mmseg's variables.
+//! What `dist_train` and `dist_test` share: the machines and ranks of a run, from the command line
+//! and mmseg's variables.
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
@@ -39,10 +40,17 @@ pub(super) struct Ranks {
 }
 
 impl Ranks {
-    /// Starts this machine's ranks on `arguments` and waits for them. `task` is what each will make of them.
-    pub(super) fn start(&self, arguments: Vec<OsString>, task: &Task, variables: Variables) -> Result<Exit, Failure> {
+    /// Starts this machine's ranks on `arguments` and waits for them. `task` is what each will make
+    /// of them.
+    pub(super) fn start(
+        &self,
+        arguments: Vec<OsString>,
+        task: &Task,
+        variables: Variables,
+    ) -> Result<Exit, Failure> {
         if task.launcher != Launcher::None || task.local_rank.is_some() {
-            let message = "--launcher and --local_rank are for the ranks, which this command starts: leave them out";
+            let message = "--launcher and --local_rank are for the ranks, which this command \
+                           starts: leave them out";
             return Err(Failure::new(Exit::Usage, message));
         }
         // Read here first: a mistake in the config is told once, before anything is started.
@@ -50,7 +58,8 @@ impl Ranks {
         let experiment = Experiment::from_config(&config)?;
         let machines = machines(variables)?;
         let port = port(variables, experiment.env_cfg.dist_cfg.port, machines.count)?;
-        let work_dir = RunDir::choose(task.work_dir.as_deref(), experiment.work_dir.as_deref(), &task.config);
+        let work_dir =
+            RunDir::choose(task.work_dir.as_deref(), experiment.work_dir.as_deref(), &task.config);
         let output = RunDir::output(&work_dir, &stamp_now());
         Local { arguments, ranks: self.gpus.get(), machines, port, output }.execute()
     }
@@ -64,23 +73,36 @@ fn machines(variables: Variables) -> Result<Machines, Failure> {
     let count = number(variables, "NNODES")?.unwrap_or(1);
     let own = number(variables, "NODE_RANK")?.unwrap_or(0);
     if own >= count {
-        return Err(usage(format!("NODE_RANK is {own} and NNODES is {count}: machines are counted from 0 to NNODES - 1")));
+        return Err(usage(format!(
+            "NODE_RANK is {own} and NNODES is {count}: machines are counted from 0 to NNODES - 1"
+        )));
     }
     let address = match text(variables, "MASTER_ADDR") {
         Some(address) => address,
         None if count == 1 => return Ok(Machines::default()),
         None => {
-            let message = format!("NNODES is {count}, but MASTER_ADDR is not set: give all machines the address of machine 0");
+            let message = format!(
+                "NNODES is {count}, but MASTER_ADDR is not set: give all machines the address of \
+                 machine 0"
+            );
             return Err(usage(message));
         }
     };
     Ok(Machines { count, own, address })
 }
 
-/// The port that was chosen, with a word where the config overrules a variable; several machines cannot agree on a free one.
-fn port(variables: Variables, config: Option<u16>, machines: usize) -> Result<Option<Port>, Failure> {
+/// The port that was chosen, with a word where the config overrules a variable; several machines
+/// cannot agree on a free one.
+fn port(
+    variables: Variables,
+    config: Option<u16>,
+    machines: usize,
+) -> Result<Option<Port>, Failure> {
     let chosen = Port::chosen(config, variables, &["PORT", "MASTER_PORT"])?;
-    chosen.and_then(|it| it.remark()).iter().for_each(|it| terminal::note(format!("segslurm: {it}")));
+    chosen
+        .and_then(|it| it.remark())
+        .iter()
+        .for_each(|it| terminal::note(format!("segslurm: {it}")));
     Ok(chosen.or((machines > 1).then_some(port::USUAL)))
 }
 
@@ -89,14 +111,19 @@ mod tests {
     use super::*;
 
     fn with<T>(variables: &[(&str, &str)], read: impl Fn(Variables) -> T) -> T {
-        read(&|name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+        read(&|name: &str| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
     }
 
     #[test]
     fn one_machine_needs_nothing_and_several_need_an_address() {
         assert_eq!(with(&[], machines).expect("one"), Machines::default());
         let two = [("NNODES", "2"), ("NODE_RANK", "1"), ("MASTER_ADDR", "n1")];
-        assert_eq!(with(&two, machines).expect("two"), Machines { count: 2, own: 1, address: "n1".to_owned() });
+        assert_eq!(
+            with(&two, machines).expect("two"),
+            Machines { count: 2, own: 1, address: "n1".to_owned() }
+        );
         let error = with(&two[..2], machines).expect_err("no address").message;
         assert!(error.contains("MASTER_ADDR is not set"), "{error}");
         let error = with(&[("NODE_RANK", "1")], machines).expect_err("outside").message;
@@ -111,8 +138,14 @@ mod tests {
             let port = with(variables, |it| port(it, config, machines)).expect("a number");
             port.map(|it| (it.number, it.origin.to_string()))
         };
-        assert_eq!(chosen(&[("PORT", "1")], Some(3), 1), Some((3, "env_cfg.dist_cfg.port".to_owned())));
-        assert_eq!(chosen(&[("MASTER_PORT", "2"), ("PORT", "1")], None, 1), Some((1, "PORT".to_owned())));
+        assert_eq!(
+            chosen(&[("PORT", "1")], Some(3), 1),
+            Some((3, "env_cfg.dist_cfg.port".to_owned()))
+        );
+        assert_eq!(
+            chosen(&[("MASTER_PORT", "2"), ("PORT", "1")], None, 1),
+            Some((1, "PORT".to_owned()))
+        );
         assert_eq!(chosen(&[], None, 2), Some((29500, "the default".to_owned())));
         assert_eq!(chosen(&[("PORT", "")], None, 1), None);
     }

@@ -82,7 +82,8 @@ pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         // clap's own text is a constant, and what libtorch and the cards are is not.
         Err(error) if error.kind() == clap::error::ErrorKind::DisplayVersion => {
             let long = args.iter().any(|it| it == "--version");
-            let text = if long { version::long(&variables) } else { format!("{}\n", version::short()) };
+            let text =
+                if long { version::long(&variables) } else { format!("{}\n", version::short()) };
             return match terminal::print(text) {
                 Ok(()) => Exit::Done.into(),
                 Err(failure) => {

@@ -11,7 +11,8 @@ pub(super) fn table(experiment: &Experiment, shape: Option<[usize; 2]>) -> Resul
     let size = shape.unwrap_or_else(|| experiment.trained_size());
     let segmentor = experiment.model.init(&Device::libtorch().autodiff(), 0)?;
     let parts = segmentor.outline(size);
-    let mut rows = vec![["part", "gives", "parameters", "trained", "multiply-adds"].map(str::to_owned)];
+    let mut rows =
+        vec![["part", "gives", "parameters", "trained", "multiply-adds"].map(str::to_owned)];
     rows.extend(parts.iter().map(row));
     rows.push(total("in training", &parts, |_| true));
     rows.push(total("in tests", &parts, |it| it.in_tests));
@@ -32,7 +33,8 @@ fn total(name: &str, parts: &[Part], counts: impl Fn(&Part) -> bool) -> [String;
 fn row(part: &Part) -> [String; 5] {
     let shape = |[_, channels, height, width]: &[usize; 4]| format!("{channels}x{height}x{width}");
     let gives = part.outputs.iter().map(shape).collect::<Vec<_>>().join(", ");
-    let [parameters, trained, cost] = [part.parameters as f64, part.trained as f64, part.multiply_adds as f64].map(number);
+    let [parameters, trained, cost] =
+        [part.parameters as f64, part.trained as f64, part.multiply_adds as f64].map(number);
     [part.name.clone(), gives, parameters, trained, cost]
 }
 
@@ -52,12 +54,18 @@ fn number(value: f64) -> String {
 
 /// Columns of one width each; numbers to the right.
 fn aligned(rows: &[[String; 5]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let width = |column: usize| {
+        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
+    };
     let widths = [0, 1, 2, 3, 4].map(width);
     let line = |row: &[String; 5]| {
         let cell = |column: usize| {
             let width = widths[column];
-            if column < 2 { format!("{:<width$}", row[column]) } else { format!("{:>width$}", row[column]) }
+            if column < 2 {
+                format!("{:<width$}", row[column])
+            } else {
+                format!("{:>width$}", row[column])
+            }
         };
         [0, 1, 2, 3, 4].map(cell).join("  ").trim_end().to_owned() + "\n"
     };

@@ -15,11 +15,15 @@ use crate::slurm::options::{Kind, OPTIONS, Row};
 
 /// The end of a command's help: a process's variables, then a job's.
 pub(super) fn help_end(process: &str) -> String {
-    let mut text = format!("{process}\n\nEnvironment of a Slurm job (an option of the same name wins):\n");
+    let mut text =
+        format!("{process}\n\nEnvironment of a Slurm job (an option of the same name wins):\n");
     let own = |variable: &&str| !variable.starts_with("SBATCH_") || *variable == "SBATCH_ARGS";
     for row in &OPTIONS {
         let Some(variable) = row.variable.filter(|it| own(it)) else { continue };
-        let default = Some(row.default).filter(|it| !it.is_empty()).map(|it| format!(" [{it}]")).unwrap_or_default();
+        let default = Some(row.default)
+            .filter(|it| !it.is_empty())
+            .map(|it| format!(" [{it}]"))
+            .unwrap_or_default();
         let _ = writeln!(text, "  {variable:<21} {}{default}", row.help);
     }
     text += "  SBATCH_*              sbatch's own variables, such as SBATCH_ACCOUNT\n";
@@ -36,8 +40,14 @@ impl Given {
         let argument = Arg::new(row.flag).long(row.flag).help(row.described());
         match row.kind {
             Kind::Switch => argument.action(ArgAction::SetTrue),
-            Kind::Number(value) | Kind::Text(value) => argument.value_name(value).allow_hyphen_values(true),
-            Kind::SwitchOr(value) => argument.value_name(value).num_args(0..=1).require_equals(true).default_missing_value(""),
+            Kind::Number(value) | Kind::Text(value) => {
+                argument.value_name(value).allow_hyphen_values(true)
+            }
+            Kind::SwitchOr(value) => argument
+                .value_name(value)
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value(""),
         }
     }
 }
@@ -71,6 +81,11 @@ impl FromArgMatches for Given {
     }
 }
 
+/// A name of a profile, or its file.
+fn name() -> impl TypedValueParser<Value = String> {
+    path().try_map(|it| it.into_os_string().into_string().map_err(|_| "it is not UTF-8"))
+}
+
 /// The shape of a job.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Slurm")]
@@ -80,8 +95,9 @@ pub(crate) struct SlurmArgs {
     /// Any other option of sbatch and srun
     #[arg(long, value_name = "KEY=VALUE")]
     slurm: Vec<String>,
-    /// A profile of the cluster: a name in slurm/sites or ~/.config/segslurm/sites, or a file [SEGSLURM_SITE, else by ClusterName]
-    #[arg(long, value_name = "NAME", value_parser = path().try_map(|it| it.into_os_string().into_string().map_err(|_| "it is not UTF-8")))]
+    /// A profile of the cluster: a name in slurm/sites or ~/.config/segslurm/sites, or a file
+    /// [SEGSLURM_SITE, else by ClusterName]
+    #[arg(long, value_name = "NAME", value_parser = name())]
     pub(super) site: Option<String>,
     /// A script template of your own
     #[arg(long, value_name = "FILE", value_parser = path())]
@@ -91,8 +107,9 @@ pub(crate) struct SlurmArgs {
 /// What is looked at in place of a run.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct CheckArgs {
-    /// Check config, data and model and start nothing; a few images and label maps are decoded, or every-file. Of a job on Slurm also
-    /// when it would start, and every value and where it came from
+    /// Check config, data and model and start nothing; a few images and label maps are decoded, or
+    /// every-file. Of a job on Slurm also when it would start, and every value and where it came
+    /// from
     #[arg(long, value_name = "FILES", num_args = 0..=1, require_equals = true, default_missing_value = "some")]
     pub(super) dry_run: Option<Files>,
 }
@@ -152,7 +169,10 @@ impl SlurmArgs {
         match given.or_else(|| switches.iter().find(|it| it.1).map(|it| it.0)) {
             None => Ok(()),
             Some(flag) => {
-                let message = format!("--{flag} is for jobs on Slurm: put PARTITION and JOB_NAME in front of the config");
+                let message = format!(
+                    "--{flag} is for jobs on Slurm: put PARTITION and JOB_NAME in front of the \
+                     config"
+                );
                 Err(Failure::new(Exit::Usage, message))
             }
         }

@@ -44,5 +44,10 @@ const FORM: &str = "PARTITION JOB_NAME CONFIG [WORK_DIR]";
 
 pub(crate) fn run(args: &Args, variables: Variables) -> Result<Exit, Failure> {
     let ScriptArgs { output, force, srun, submit } = &args.script;
-    args.training.order(FORM)?.script(output.as_deref().map(|it| (it, *force)), *srun, *submit, variables)
+    args.training.order(FORM)?.script(
+        output.as_deref().map(|it| (it, *force)),
+        *srun,
+        *submit,
+        variables,
+    )
 }

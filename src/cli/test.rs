@@ -19,10 +19,12 @@ use crate::slurm::job::Kind;
 use crate::variables::Variables;
 use crate::worker::{self, Task};
 
-/// Test a checkpoint: on this machine with CONFIG CHECKPOINT, on Slurm with PARTITION JOB_NAME CONFIG CHECKPOINT
+/// Test a checkpoint: on this machine with CONFIG CHECKPOINT, on Slurm with PARTITION JOB_NAME
+/// CONFIG CHECKPOINT
 #[derive(Debug, ClapArgs)]
 #[command(
-    override_usage = "segslurm test CONFIG CHECKPOINT [OPTIONS]\n       segslurm test PARTITION JOB_NAME CONFIG CHECKPOINT [OPTIONS]",
+    override_usage = "segslurm test CONFIG CHECKPOINT [OPTIONS]\n       segslurm test PARTITION \
+                      JOB_NAME CONFIG CHECKPOINT [OPTIONS]",
     after_help = help_end(ENVIRONMENT)
 )]
 pub(crate) struct Args {
@@ -44,8 +46,8 @@ const ENVIRONMENT: &str = "Environment:
 /// A test, wherever it runs.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct Testing {
-    /// The config file and a checkpoint of segslurm's or a .pth of mmseg's, as a path or an address; for a job on Slurm behind its partition (`-` for the
-    /// default one) and its name
+    /// The config file and a checkpoint of segslurm's or a .pth of mmseg's, as a path or an
+    /// address; for a job on Slurm behind its partition (`-` for the default one) and its name
     #[arg(value_name = "[PARTITION JOB_NAME] CONFIG CHECKPOINT", required = true, num_args = 1..)]
     positionals: Vec<OsString>,
 
@@ -76,10 +78,12 @@ pub(crate) struct Testing {
     slurm: SlurmArgs,
 }
 
-const FORMS: &str = "CONFIG CHECKPOINT to test here, or PARTITION JOB_NAME CONFIG CHECKPOINT [WORK_DIR] to test on Slurm";
+const FORMS: &str = "CONFIG CHECKPOINT to test here, or PARTITION JOB_NAME CONFIG CHECKPOINT \
+                     [WORK_DIR] to test on Slurm";
 
 impl Testing {
-    /// What a rank with this command line does, and its checkpoint, if it has CONFIG and CHECKPOINT alone.
+    /// What a rank with this command line does, and its checkpoint, if it has CONFIG and CHECKPOINT
+    /// alone.
     pub(super) fn here(&self) -> Result<(Task, PathBuf), Failure> {
         match &self.positionals[..] {
             [config, checkpoint] => {
@@ -99,7 +103,8 @@ impl Testing {
         let launch = &launch.clone().in_folder(behind, forms, given)?;
         let mut arguments: Vec<OsString> = vec!["test".into(), config.clone(), checkpoint.clone()];
         for (flag, folder) in [("--out", out), ("--show-dir", show_dir)] {
-            arguments.extend(folder.iter().flat_map(|it| [flag.into(), it.clone().into_os_string()]));
+            arguments
+                .extend(folder.iter().flat_map(|it| [flag.into(), it.clone().into_os_string()]));
         }
         if *show {
             arguments.extend(["--show".into(), "--wait-time".into(), wait_time.to_string().into()]);
@@ -123,7 +128,8 @@ impl Testing {
         let experiment = worker::typed(&task)?;
         experiment.check_test(self.out.is_some())?;
         let checked = check(Kind::Test, &experiment, Some(&checkpoint), files.into(), variables)?;
-        let work_dir = RunDir::choose(task.work_dir.as_deref(), experiment.work_dir.as_deref(), &task.config);
+        let work_dir =
+            RunDir::choose(task.work_dir.as_deref(), experiment.work_dir.as_deref(), &task.config);
         report(Kind::Test, &task.config, &checked, &experiment, &work_dir)
     }
 }
@@ -144,15 +150,25 @@ pub(crate) fn run(args: &Args, variables: Variables) -> Result<Exit, Failure> {
         return args.check(files, variables);
     }
     let (task, checkpoint) = args.here()?;
-    let show_dir = args.show_dir.clone().or_else(|| args.show.then(|| PathBuf::from("vis_data/vis_image")));
-    let options = TestOptions { checkpoint, out_dir: args.out.clone(), show_dir: show_dir.clone(), tta: args.tta };
+    let show_dir =
+        args.show_dir.clone().or_else(|| args.show.then(|| PathBuf::from("vis_data/vis_image")));
+    let options = TestOptions {
+        checkpoint,
+        out_dir: args.out.clone(),
+        show_dir: show_dir.clone(),
+        tta: args.tta,
+    };
     let rundir = worker::test(&task, &options, variables)?;
     // Rank 0's desktop, if any.
     if let Some(rundir) = rundir.filter(|_| args.show) {
         let folder = rundir.show_dir(show_dir.as_deref().unwrap_or(Path::new("")));
         let wait = Duration::try_from_secs_f64(args.wait_time).map_err(Failure::fault)?;
-        viewer::show(&folder, wait, variables)
-            .map_err(|error| Failure::new(Exit::NoInput, format!("cannot read the pictures in {}: {error}", folder.display())))?;
+        viewer::show(&folder, wait, variables).map_err(|error| {
+            Failure::new(
+                Exit::NoInput,
+                format!("cannot read the pictures in {}: {error}", folder.display()),
+            )
+        })?;
     }
     Ok(Exit::Done)
 }

@@ -18,7 +18,8 @@ use crate::worker::{self, Task};
 /// Train a model: on this machine with CONFIG, on Slurm with PARTITION JOB_NAME CONFIG
 #[derive(Debug, ClapArgs)]
 #[command(
-    override_usage = "segslurm train CONFIG [OPTIONS]\n       segslurm train PARTITION JOB_NAME CONFIG [WORK_DIR] [OPTIONS]",
+    override_usage = "segslurm train CONFIG [OPTIONS]\n       segslurm train PARTITION JOB_NAME \
+                      CONFIG [WORK_DIR] [OPTIONS]",
     after_help = help_end(ENVIRONMENT)
 )]
 pub(crate) struct Args {
@@ -39,15 +40,18 @@ const ENVIRONMENT: &str = "Environment:
 /// A training, wherever it runs.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct Training {
-    /// The config file; for a job on Slurm behind its partition (`-` for the default one) and its name
+    /// The config file; for a job on Slurm behind its partition (`-` for the default one) and its
+    /// name
     #[arg(value_name = "[PARTITION JOB_NAME] CONFIG [WORK_DIR]", required = true, num_args = 1..)]
     positionals: Vec<OsString>,
 
-    /// Automatic mixed precision: fp16 on CUDA, bf16 on the CPU, unless the config's AmpOptimWrapper says more
+    /// Automatic mixed precision: fp16 on CUDA, bf16 on the CPU, unless the config's
+    /// AmpOptimWrapper says more
     #[arg(long)]
     amp: bool,
 
-    /// Go on from the newest whole checkpoint of the work dir's latest run, or from the load_from of --cfg-options
+    /// Go on from the newest whole checkpoint of the work dir's latest run, or from the load_from
+    /// of --cfg-options
     #[arg(long, overrides_with = "resume")]
     resume: bool,
 
@@ -58,7 +62,8 @@ pub(crate) struct Training {
     slurm: SlurmArgs,
 }
 
-const FORMS: &str = "CONFIG to train here, or PARTITION JOB_NAME CONFIG [WORK_DIR] to train on Slurm";
+const FORMS: &str =
+    "CONFIG to train here, or PARTITION JOB_NAME CONFIG [WORK_DIR] to train on Slurm";
 
 impl Training {
     /// What a rank with this command line does, if it has CONFIG alone.
@@ -78,7 +83,8 @@ impl Training {
         let experiment = worker::typed(&task)?;
         experiment.check_training()?;
         let checked = check(Kind::Train, &experiment, None, files.into(), variables)?;
-        let work_dir = RunDir::choose(task.work_dir.as_deref(), experiment.work_dir.as_deref(), &task.config);
+        let work_dir =
+            RunDir::choose(task.work_dir.as_deref(), experiment.work_dir.as_deref(), &task.config);
         report(Kind::Train, &task.config, &checked, &experiment, &work_dir)
     }
 
@@ -97,7 +103,8 @@ impl Training {
     pub(super) fn order(&self, forms: &str) -> Result<Order<'_>, Failure> {
         // Exhaustive on purpose: an option that is not passed on to the ranks would be lost.
         let Self { positionals: given, amp, resume, launch, slurm } = self;
-        let ([partition, name, config], behind) = given.split_first_chunk().ok_or_else(|| positionals(forms, given))?;
+        let ([partition, name, config], behind) =
+            given.split_first_chunk().ok_or_else(|| positionals(forms, given))?;
         let launch = &launch.clone().in_folder(behind, forms, given)?;
         let mut arguments: Vec<OsString> = vec!["train".into(), config.clone()];
         arguments.extend(amp.then(|| "--amp".into()));
@@ -117,7 +124,9 @@ impl Training {
 
 pub(crate) fn run(args: &Args, variables: Variables) -> Result<Exit, Failure> {
     if args.training.positionals.len() == 1 {
-        args.training.slurm.refuse(&SubmitArgs { check: CheckArgs::default(), ..args.submit.clone() })?;
+        args.training
+            .slurm
+            .refuse(&SubmitArgs { check: CheckArgs::default(), ..args.submit.clone() })?;
         args.training.launch.notice_launcher(variables)?;
         if let Some(files) = args.submit.check.dry_run {
             return args.training.check(files, variables);

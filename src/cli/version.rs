@@ -18,7 +18,8 @@ pub(super) fn long(variables: Variables) -> String {
         }
         Ok(Accelerator { gpus, trouble, .. }) => {
             for index in 0..gpus {
-                let card = dist::card(index).map_or_else(|error| error.to_string(), |it| it.to_string());
+                let card =
+                    dist::card(index).map_or_else(|error| error.to_string(), |it| it.to_string());
                 let _ = writeln!(text, "cuda:{index} {card}");
             }
             trouble.into_iter().for_each(|it| text.push_str(&format!("{it}\n")));

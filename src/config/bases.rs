@@ -1,4 +1,5 @@
-//! `_base_`: a config starts from one or several other files and is merged over them, mapping by mapping, as mmengine does.
+//! `_base_`: a config starts from one or several other files and is merged over them, mapping by
+//! mapping, as mmengine does.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -17,11 +18,12 @@ pub(super) const BASE: &str = "_base_";
 const MAX_BASES: usize = 64;
 const DELETE: &str = "_delete_";
 
-/// Top-level key that lists names a config keeps although no value refers to them any more, as a printed config does.
+/// Top-level key that lists names a config keeps although no value refers to them any more, as a
+/// printed config does.
 pub(super) const VARIABLES: &str = "_variables_";
 
-/// Loads a file and everything that it is based on, merged; adds to `uses` the names that the files refer to, and to `refused` what is
-/// wrong and leaves a rest to be looked at.
+/// Loads a file and everything that it is based on, merged; adds to `uses` the names that the files
+/// refer to, and to `refused` what is wrong and leaves a rest to be looked at.
 pub(super) fn load(
     path: &Path,
     uses: &mut Uses,
@@ -42,9 +44,14 @@ struct Loading<'a> {
 
 impl Loading<'_> {
     fn file(&mut self, path: &Path) -> Result<Node, ConfigError> {
-        let bytes = fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source, hint: hint(path) })?;
+        let bytes = fs::read(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+            hint: hint(path),
+        })?;
         let name: Arc<str> = tidy(path).to_string_lossy().into();
-        let text = text::decode(&bytes).map_err(|it| ConfigError::text(&Origin::file(&name, it.line), it.to_string()))?;
+        let text = text::decode(&bytes)
+            .map_err(|it| ConfigError::text(&Origin::file(&name, it.line), it.to_string()))?;
         let whole = std::path::absolute(path).map_or_else(|_| path.to_owned(), |it| tidy(&it));
         let text = predefined::replace(text, &whole, &name, self.environment)?;
         let file = File::parse(path, &text, &name)?;
@@ -61,7 +68,8 @@ impl Loading<'_> {
         }
         let has_bases = bases.as_map().is_some_and(|it| !it.is_empty());
         if matches!(file, File::Python(_)) {
-            // In Python a name's value is taken where the name is used: what this file sets changes nothing in its bases.
+            // In Python a name's value is taken where the name is used: what this file sets changes
+            // nothing in its bases.
             let whole = bases.clone();
             let taken = references::resolve(&mut bases, &Uses::new())?;
             taken.names.iter().for_each(|name| references::take(name, &whole, self.uses));
@@ -89,9 +97,11 @@ impl Loading<'_> {
         }
         self.file(path).map_err(|error| match error {
             // A folder, or no text: whoever names it is to be mended.
-            ConfigError::Read { path: unread, source, .. } if unread == path => {
-                ConfigError::at(&named.origin, BASE, format!("cannot read {}: {source}", tidy(path).display()))
-            }
+            ConfigError::Read { path: unread, source, .. } if unread == path => ConfigError::at(
+                &named.origin,
+                BASE,
+                format!("cannot read {}: {source}", tidy(path).display()),
+            ),
             other => other,
         })
     }
@@ -110,7 +120,10 @@ impl File {
         }
         let mut own = yaml::parse(text, name)?;
         let Value::Map(map) = &mut own.value else {
-            return Err(ConfigError::text(&own.origin, format!("a config is a mapping, found {}", own.value.describe())));
+            return Err(ConfigError::text(
+                &own.origin,
+                format!("a config is a mapping, found {}", own.value.describe()),
+            ));
         };
         let bases = map.shift_remove(BASE);
         Ok(Self::Yaml(own, bases))
@@ -123,8 +136,14 @@ impl File {
         }
     }
 
-    /// The file's own settings; a Python file may change what its bases gave, too. Adds to `uses` the names that they refer to.
-    fn evaluate(self, bases: &mut Node, uses: &mut Uses, refused: &mut Vec<ConfigError>) -> Result<Node, ConfigError> {
+    /// The file's own settings; a Python file may change what its bases gave, too. Adds to `uses`
+    /// the names that they refer to.
+    fn evaluate(
+        self,
+        bases: &mut Node,
+        uses: &mut Uses,
+        refused: &mut Vec<ConfigError>,
+    ) -> Result<Node, ConfigError> {
         let mut own = match self {
             Self::Yaml(own, _) => own,
             Self::Python(program) => program.evaluate(bases, uses, refused),
@@ -144,23 +163,33 @@ impl File {
 /// The entries of `_base_`: one string or a list of them.
 fn base_names(entry: &Node) -> Result<Vec<&Node>, ConfigError> {
     let wrong = |node: &Node| {
-        ConfigError::at(&node.origin, BASE, format!("expected a file or a list of files, found {}", node.value.describe()))
+        ConfigError::at(
+            &node.origin,
+            BASE,
+            format!("expected a file or a list of files, found {}", node.value.describe()),
+        )
     };
     match &entry.value {
         Value::String(_) => Ok(vec![entry]),
-        Value::List(items) => items.iter().map(|it| if it.as_str().is_some() { Ok(it) } else { Err(wrong(it)) }).collect(),
+        Value::List(items) => items
+            .iter()
+            .map(|it| if it.as_str().is_some() { Ok(it) } else { Err(wrong(it)) })
+            .collect(),
         _ => Err(wrong(entry)),
     }
 }
 
-/// The config that a path stands for, seen from `directory`: the file of that name, or the YAML in place of Python, or one of those
-/// that come with the program, wherever the path begins (`../_base_/models/x.py`, `mmseg::_base_/models/x.py`).
+/// The config that a path stands for, seen from `directory`: the file of that name, or the YAML in
+/// place of Python, or one of those that come with the program, wherever the path begins
+/// (`../_base_/models/x.py`, `mmseg::_base_/models/x.py`).
 pub(super) fn find(directory: &Path, path: &str) -> Option<PathBuf> {
     let there = |path: PathBuf| {
-        let other = path.extension().is_some_and(|it| it == "py").then(|| path.with_extension("yaml"));
+        let other =
+            path.extension().is_some_and(|it| it == "py").then(|| path.with_extension("yaml"));
         std::iter::once(path).chain(other).find(|it| it.exists())
     };
-    let (scope, below) = path.split_once("::").map_or((None, path), |(scope, below)| (Some(scope), below));
+    let (scope, below) =
+        path.split_once("::").map_or((None, path), |(scope, below)| (Some(scope), below));
     match scope {
         None => {
             if let Some(found) = there(directory.join(below)) {
@@ -185,7 +214,10 @@ fn find_base(directory: &Path, named: &Node) -> Result<PathBuf, ConfigError> {
     find(directory, path).ok_or_else(|| {
         let message = match path.split_once("::") {
             Some((scope, _)) if !["mmseg", "segslurm"].contains(&scope) => {
-                format!("`{path}`: the configs of {scope} are not here; only those of mmseg come with the program, as mmseg::…")
+                format!(
+                    "`{path}`: the configs of {scope} are not here; only those of mmseg come with \
+                     the program, as mmseg::…"
+                )
             }
             Some((_, below)) => format!("no config `{below}` comes with the program"),
             None => {
@@ -204,8 +236,11 @@ fn find_base(directory: &Path, named: &Node) -> Result<PathBuf, ConfigError> {
 /// The file beside a missing one whose name is the closest.
 fn hint(path: &Path) -> String {
     let parent = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let names: Vec<String> =
-        fs::read_dir(parent).into_iter().flatten().filter_map(|it| it.ok()?.file_name().into_string().ok()).collect();
+    let names: Vec<String> = fs::read_dir(parent)
+        .into_iter()
+        .flatten()
+        .filter_map(|it| it.ok()?.file_name().into_string().ok())
+        .collect();
     let wanted = path.file_name().and_then(|it| it.to_str()).unwrap_or_default();
     match nearest(wanted, names.iter().map(String::as_str)) {
         Some(name) if name != wanted => format!("; did you mean `{name}`?"),
@@ -213,13 +248,17 @@ fn hint(path: &Path) -> String {
     }
 }
 
-/// Adds one more base beside the others. A key may come from one base only: the order of bases shall not matter.
+/// Adds one more base beside the others. A key may come from one base only: the order of bases
+/// shall not matter.
 fn join(bases: &mut Node, base: Node, listed: &Origin) -> Result<(), ConfigError> {
     let mut faults = Vec::new();
     if let (Value::Map(into), Value::Map(from)) = (&mut bases.value, base.value) {
         for (key, node) in from {
             if let Some(first) = into.get(&key) {
-                let message = format!("two bases set `{key}`: {} and {}; keep it in one of them", first.origin, node.origin);
+                let message = format!(
+                    "two bases set `{key}`: {} and {}; keep it in one of them",
+                    first.origin, node.origin
+                );
                 faults.push(ConfigError::at(listed, BASE, message));
             } else {
                 into.insert(key, node);
@@ -229,23 +268,35 @@ fn join(bases: &mut Node, base: Node, listed: &Origin) -> Result<(), ConfigError
     if faults.is_empty() { Ok(()) } else { Err(ConfigError::all(faults)) }
 }
 
-/// Whether the keys `0`, `1`, … of a mapping reach into a list: on the command line they do, in a file they do not.
+/// Whether the keys `0`, `1`, … of a mapping reach into a list: on the command line they do, in a
+/// file they do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ListKeys {
     Allowed,
     Refused,
 }
 
-/// Merges `child` over `base`: mappings key by key, everything else by replacing. A mapping with `_delete_: true` replaces too.
-/// What cannot be merged is told all at once.
-pub(super) fn merge(base: Node, child: Node, list_keys: ListKeys, uses: &mut Uses) -> Result<Node, ConfigError> {
+/// Merges `child` over `base`: mappings key by key, everything else by replacing. A mapping with
+/// `_delete_: true` replaces too. What cannot be merged is told all at once.
+pub(super) fn merge(
+    base: Node,
+    child: Node,
+    list_keys: ListKeys,
+    uses: &mut Uses,
+) -> Result<Node, ConfigError> {
     let mut faults = Vec::new();
     let merged = merged(base, child, list_keys, uses, &mut faults);
     if faults.is_empty() { Ok(merged) } else { Err(ConfigError::all(faults)) }
 }
 
 /// The same; what cannot be merged is added to `faults` and stays as it is in the base.
-fn merged(base: Node, child: Node, list_keys: ListKeys, uses: &mut Uses, faults: &mut Vec<ConfigError>) -> Node {
+fn merged(
+    base: Node,
+    child: Node,
+    list_keys: ListKeys,
+    uses: &mut Uses,
+    faults: &mut Vec<ConfigError>,
+) -> Node {
     let whole = base.clone();
     Merge { whole: &whole, list_keys, uses, faults }.at(base, child, "")
 }
@@ -296,10 +347,18 @@ impl Merge<'_> {
                     let path = join_path(path, &key);
                     let length = items.len();
                     let digits = key.bytes().all(|it| it.is_ascii_digit());
-                    let Some(slot) = key.parse::<usize>().ok().filter(|_| digits).and_then(|index| items.get_mut(index)) else {
+                    let Some(slot) = key
+                        .parse::<usize>()
+                        .ok()
+                        .filter(|_| digits)
+                        .and_then(|index| items.get_mut(index))
+                    else {
                         let message = match length {
                             0 => "the list is empty".to_owned(),
-                            _ => format!("not an index of the list, which has {length} items (0 to {})", length - 1),
+                            _ => format!(
+                                "not an index of the list, which has {length} items (0 to {})",
+                                length - 1
+                            ),
                         };
                         self.faults.push(ConfigError::at(&change.origin, &path, message));
                         continue;
@@ -335,7 +394,11 @@ fn delete(map: &mut Map, path: &str) -> Result<bool, ConfigError> {
         Some(Node { value: Value::Bool(delete), .. }) => Ok(delete),
         Some(node) => {
             let path = join_path(path, DELETE);
-            Err(ConfigError::at(&node.origin, &path, format!("expected true or false, found {}", node.value.describe())))
+            Err(ConfigError::at(
+                &node.origin,
+                &path,
+                format!("expected true or false, found {}", node.value.describe()),
+            ))
         }
     }
 }
@@ -365,7 +428,9 @@ fn tidy(path: &Path) -> PathBuf {
     for component in path.components() {
         match component {
             Component::CurDir => {}
-            Component::ParentDir if matches!(tidy.components().next_back(), Some(Component::Normal(_))) => {
+            Component::ParentDir
+                if matches!(tidy.components().next_back(), Some(Component::Normal(_))) =>
+            {
                 tidy.pop();
             }
             it => tidy.push(it),
@@ -415,7 +480,11 @@ mod tests {
             ("models/m.yaml", "model: {backbone: {type: R, depth: 50}, heads: [1, 2]}"),
             ("run/deep.yaml", "log: INFO\nlr: 1"),
             ("run/r.yaml", "_base_: ./deep.yaml\nlr: 2"),
-            ("top/a.yaml", "_base_: [../models/m.yaml, ../run/r.yaml]\nmodel: {backbone: {depth: 18}, heads: [3]}\nextra: 1"),
+            (
+                "top/a.yaml",
+                "_base_: [../models/m.yaml, ../run/r.yaml]\nmodel: \
+                 {backbone: {depth: 18}, heads: [3]}\nextra: 1",
+            ),
         ]);
         let expected = r#"{"model":{"backbone":{"type":"R","depth":18},"heads":[3]},"log":"INFO","lr":2,"extra":1}"#;
         assert_eq!(merged, expected);
@@ -429,7 +498,10 @@ mod tests {
 
     #[test]
     fn delete_in_a_list_is_not_kept() {
-        let merged = json(&[("top/b.yaml", "a: [1]"), ("top/a.yaml", "_base_: b.yaml\na: [{_delete_: true, x: 1}]")]);
+        let merged = json(&[
+            ("top/b.yaml", "a: [1]"),
+            ("top/a.yaml", "_base_: b.yaml\na: [{_delete_: true, x: 1}]"),
+        ]);
         assert_eq!(merged, r#"{"a":[{"x":1}]}"#);
     }
 
@@ -439,7 +511,8 @@ mod tests {
             ("top/b.yaml", "a: {x: 1, y: {z: 1}}\nb: {x: 1}"),
             (
                 "top/a.yaml",
-                "_base_: b.yaml\na: {_delete_: true, y: {w: 2}}\nb: {_delete_: false, y: 2}\nc: {_delete_: true, q: 1}",
+                "_base_: b.yaml\na: {_delete_: true, y: {w: 2}}\nb: {_delete_: false, y: 2}\nc: \
+                 {_delete_: true, q: 1}",
             ),
         ]);
         assert_eq!(merged, r#"{"a":{"y":{"w":2}},"b":{"x":1,"y":2},"c":{"q":1}}"#);
@@ -451,11 +524,11 @@ mod tests {
             ("top/b.yaml", "a: {x: 1, y: [5, {z: w}]}\nname: psp"),
             (
                 "top/a.yaml",
-                "_base_: b.yaml\na: {x: 2}\nold: {{_base_.a.x}}\nlist: '{{ _base_.a.y }}'\nitem: {{_base_.a.y.1.z}}\ntext: run-{{_base_.name}}-{{_base_.a.x}}",
+                "_base_: b.yaml\na: {x: 2}\nold: {{_base_.a.x}}\nlist: '{{ _base_.a.y }}'\nitem: \
+                 {{_base_.a.y.1.z}}\ntext: run-{{_base_.name}}-{{_base_.a.x}}",
             ),
         ]);
-        let expected =
-            r#"{"a":{"x":2,"y":[5,{"z":"w"}]},"name":"psp","old":1,"list":[5,{"z":"w"}],"item":"w","text":"run-psp-1"}"#;
+        let expected = r#"{"a":{"x":2,"y":[5,{"z":"w"}]},"name":"psp","old":1,"list":[5,{"z":"w"}],"item":"w","text":"run-psp-1"}"#;
         assert_eq!(merged, expected);
     }
 
@@ -466,12 +539,31 @@ mod tests {
             error(&[("top/a.yaml", "_base_: 5")]),
             error(&[("top/a.yaml", "_base_:\n  - a.yaml")]),
             error(&[("top/a.yaml", "_base_: b.yaml"), ("top/b.yaml", "\n_base_: ../top/a.yaml")]),
-            error(&[("top/a.yaml", "_base_:\n  - b.yaml\n  - c.yaml"), ("top/b.yaml", "x: 1"), ("top/c.yaml", "\nx: 1")]),
-            error(&[("top/a.yaml", "_base_: b.yaml\nx:\n  y:\n    z: 1"), ("top/b.yaml", "x: {y: 1}")]),
-            error(&[("top/a.yaml", "_base_: b.yaml\nx:\n  '0': {y: 1}"), ("top/b.yaml", "x: [{y: 0}]")]),
-            error(&[("top/a.yaml", "_base_: b.yaml\nx:\n  _delete_: 1"), ("top/b.yaml", "x: {y: 1}")]),
-            error(&[("top/a.yaml", "_base_: b.yaml\ny: {{_base_.xx.z}}"), ("top/b.yaml", "x: {z: 1}")]),
-            error(&[("top/a.yaml", "_base_: b.yaml\ny: a-{{_base_.x}}"), ("top/b.yaml", "x: {z: 1}")]),
+            error(&[
+                ("top/a.yaml", "_base_:\n  - b.yaml\n  - c.yaml"),
+                ("top/b.yaml", "x: 1"),
+                ("top/c.yaml", "\nx: 1"),
+            ]),
+            error(&[
+                ("top/a.yaml", "_base_: b.yaml\nx:\n  y:\n    z: 1"),
+                ("top/b.yaml", "x: {y: 1}"),
+            ]),
+            error(&[
+                ("top/a.yaml", "_base_: b.yaml\nx:\n  '0': {y: 1}"),
+                ("top/b.yaml", "x: [{y: 0}]"),
+            ]),
+            error(&[
+                ("top/a.yaml", "_base_: b.yaml\nx:\n  _delete_: 1"),
+                ("top/b.yaml", "x: {y: 1}"),
+            ]),
+            error(&[
+                ("top/a.yaml", "_base_: b.yaml\ny: {{_base_.xx.z}}"),
+                ("top/b.yaml", "x: {z: 1}"),
+            ]),
+            error(&[
+                ("top/a.yaml", "_base_: b.yaml\ny: a-{{_base_.x}}"),
+                ("top/b.yaml", "x: {z: 1}"),
+            ]),
             error(&[("top/a.yaml", "y: {{_base_.x}}")]),
             error(&[("top/a.yaml", "- 1")]),
             error(&[("top/a.yaml", "x: 1\ny: [1\nz: 2")]),
@@ -484,15 +576,22 @@ mod tests {
         let origin = Origin::named("test");
         let leaf = {
             let origin = origin.clone();
-            prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::Bool), any::<i64>().prop_map(Value::Int)]
-                .prop_map(move |it| Node::new(it, origin.clone()))
+            prop_oneof![
+                Just(Value::Null),
+                any::<bool>().prop_map(Value::Bool),
+                any::<i64>().prop_map(Value::Int)
+            ]
+            .prop_map(move |it| Node::new(it, origin.clone()))
         };
         leaf.prop_recursive(4, 24, 4, move |below| {
             let (list, map) = (origin.clone(), origin.clone());
             prop_oneof![
-                prop::collection::vec(below.clone(), 0..4).prop_map(move |it| Node::new(Value::List(it), list.clone())),
-                prop::collection::hash_map("[a-d]", below, 0..4)
-                    .prop_map(move |it| Node::new(Value::Map(it.into_iter().collect()), map.clone())),
+                prop::collection::vec(below.clone(), 0..4)
+                    .prop_map(move |it| Node::new(Value::List(it), list.clone())),
+                prop::collection::hash_map("[a-d]", below, 0..4).prop_map(move |it| Node::new(
+                    Value::Map(it.into_iter().collect()),
+                    map.clone()
+                )),
             ]
         })
     }

@@ -1,4 +1,5 @@
-//! One mapping that is read as two structs: what components of a kind share, and what one of them has for itself.
+//! One mapping that is read as two structs: what components of a kind share, and what one of them
+//! has for itself.
 //!
 //! serde's own way, `flatten`, would lose the lines of errors and what is unknown.
 
@@ -8,7 +9,8 @@ use std::ops::{Deref, DerefMut};
 
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
-/// The name by which [`Both`] asks the tree's deserializer for one mapping twice. A key that neither half has is unknown.
+/// The name by which [`Both`] asks the tree's deserializer for one mapping twice. A key that
+/// neither half has is unknown.
 pub(super) const BOTH: &str = "segslurm::config::Both";
 
 /// The keys of `S` and of `O` in one mapping. It reads as `O`.
@@ -55,8 +57,10 @@ impl<'de, S: Deserialize<'de>, O: Deserialize<'de>> Deserialize<'de> for Both<S,
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut halves: A) -> Result<Self::Value, A::Error> {
-                let shared = halves.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
-                let own = halves.next_element()?.ok_or_else(|| de::Error::invalid_length(1, &self))?;
+                let shared =
+                    halves.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
+                let own =
+                    halves.next_element()?.ok_or_else(|| de::Error::invalid_length(1, &self))?;
                 Ok(Both { shared, own })
             }
         }
@@ -90,14 +94,23 @@ mod tests {
 
     #[test]
     fn a_mapping_fills_two_structs_and_what_neither_has_is_unknown() {
-        let read = parse_str::<Part>("{type: Pyramid, scales: [1, 2], channels: 4}").expect("a part");
+        let read =
+            parse_str::<Part>("{type: Pyramid, scales: [1, 2], channels: 4}").expect("a part");
         let Part::Pyramid(both) = &read;
         assert_eq!((both.shared.channels, &both.scales[..]), (4, &[1, 2][..]));
-        let error = parse_str::<Part>("{type: Pyramid, channel: 4, scale: [1]}").expect_err("refused").to_string();
+        let error = parse_str::<Part>("{type: Pyramid, channel: 4, scale: [1]}")
+            .expect_err("refused")
+            .to_string();
         for words in ["did you mean `channels`?", "did you mean `scales`?", "channels"] {
             assert!(error.contains(words), "{error}");
         }
-        let error = parse_str::<Part>("{type: Pyramid, channels: four, scales: 1}").expect_err("refused").to_string();
-        assert!(error.contains("channels: expected a whole number") && error.contains("scales: expected a list"), "{error}");
+        let error = parse_str::<Part>("{type: Pyramid, channels: four, scales: 1}")
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            error.contains("channels: expected a whole number")
+                && error.contains("scales: expected a list"),
+            "{error}"
+        );
     }
 }

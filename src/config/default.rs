@@ -5,6 +5,11 @@ pub(crate) fn n<const N: usize>() -> usize {
     N
 }
 
+/// The same number so many times, such as `list::<1, 4>`.
+pub(crate) fn list<const N: usize, const TIMES: usize>() -> Vec<usize> {
+    vec![N; TIMES]
+}
+
 /// A number that may be negative.
 pub(crate) fn i<const N: i64>() -> i64 {
     N

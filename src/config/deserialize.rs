@@ -1,10 +1,13 @@
 //! A tree to any serde type. The rules that make it ours:
 //!
-//! - `type:` selects an enum's variant, and the rest of the mapping is the variant's payload; a plain string selects a variant
-//!   without payload.
-//! - A key that a struct does not have is an error everywhere, whether or not the struct asks for it.
-//! - An integer is accepted where a float is expected, never the reverse. Nothing else is converted.
-//! - An error names the key path, the place that set the value, what was expected, and the nearest valid name.
+//! - `type:` selects an enum's variant, and the rest of the mapping is the variant's payload; a
+//!   plain string selects a variant without payload.
+//! - A key that a struct does not have is an error everywhere, whether or not the struct asks for
+//!   it.
+//! - An integer is accepted where a float is expected, never the reverse. Nothing else is
+//!   converted.
+//! - An error names the key path, the place that set the value, what was expected, and the nearest
+//!   valid name.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -32,7 +35,8 @@ const SCOPE: &str = "_scope_";
 /// The packages whose components are segslurm's under the same names.
 pub(super) const SCOPES: [&str; 4] = ["mmseg", "mmengine", "mmcv", "torch"];
 
-/// A name that is a key but for so many letters is a slip; a name of one's own may be further away by chance.
+/// A name that is a key but for so many letters is a slip; a name of one's own may be further away
+/// by chance.
 const SLIP: usize = 2;
 
 /// A config with more faults than this is another kind of file.
@@ -57,22 +61,33 @@ pub(super) fn from_node<T: DeserializeOwned>(node: &Node, path: &str) -> Result<
     Ok(from_root(node, path, None).map(|(value, _)| value)?)
 }
 
-/// Like [`from_node`]; at a config's root stand `names` too, which need not be keys of `T`. What people should know of them is
-/// returned.
+/// Like [`from_node`]; at a config's root stand `names` too, which need not be keys of `T`. What
+/// people should know of them is returned.
 ///
-/// Faults are told all at once. A pass ends at the first wrong value; the next pass reads something that fits in its place, so
-/// it ends at the second.
+/// Faults are told all at once. A pass ends at the first wrong value; the next pass reads something
+/// that fits in its place, so it ends at the second.
 pub(super) fn from_root<T: DeserializeOwned>(
     node: &Node,
     path: &str,
     names: Option<&Names>,
 ) -> Result<(T, Vec<String>), Faulty<T>> {
-    let mut reading = Reading { names, stand_ins: BTreeSet::new(), unknown: RefCell::default(), remarks: RefCell::default() };
+    let mut reading = Reading {
+        names,
+        stand_ins: BTreeSet::new(),
+        unknown: RefCell::default(),
+        remarks: RefCell::default(),
+    };
     let mut faults: Vec<(String, Origin, ConfigError)> = Vec::new();
     let mut value = None;
     for _ in 0..MAX_FAULTS {
-        let root =
-            Deserializer { node, path: &Path::Root(path), typed: false, root: names.is_some(), part: None, reading: &reading };
+        let root = Deserializer {
+            node,
+            path: &Path::Root(path),
+            typed: false,
+            root: names.is_some(),
+            part: None,
+            reading: &reading,
+        };
         let fault = match T::deserialize(root) {
             Ok(read) => {
                 value = Some(read).filter(|_| reading.stand_ins.is_empty());
@@ -90,7 +105,10 @@ pub(super) fn from_root<T: DeserializeOwned>(
         let follows = reading.stand_ins.iter().any(|it| *it == spot || it.starts_with(&below));
         let misspelt = |key: &&str| {
             let unknown = reading.unknown.borrow();
-            let mut beside = unknown.keys().filter_map(|it| it.strip_prefix(&at)).map(|it| it.trim_start_matches('.'));
+            let mut beside = unknown
+                .keys()
+                .filter_map(|it| it.strip_prefix(&at))
+                .map(|it| it.trim_start_matches('.'));
             beside.any(|it| nearest(it, [*key]).is_some())
         };
         if !follows && !fault.missing.as_ref().is_some_and(misspelt) {
@@ -118,14 +136,19 @@ fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// Faults by file and line. What one line sets in several places, through a name or an anchor, is told once.
+/// Faults by file and line. What one line sets in several places, through a name or an anchor, is
+/// told once.
 fn in_order(mut faults: Vec<(String, Origin, ConfigError)>) -> Vec<ConfigError> {
     faults.sort_by(|(_, a, _), (_, b, _)| (a.source(), a.line()).cmp(&(b.source(), b.line())));
     let mut told = BTreeSet::new();
     let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
     faults.retain(|(path, origin, error)| {
         let message =
-            if let ConfigError::Value { message, .. } | ConfigError::Text { message, .. } = error { message } else { "" };
+            if let ConfigError::Value { message, .. } | ConfigError::Text { message, .. } = error {
+                message
+            } else {
+                ""
+            };
         origin.line() == 0 || told.insert((origin.to_string(), last(path), message.to_owned()))
     });
     faults.into_iter().map(|(_, _, error)| error).collect()
@@ -136,14 +159,16 @@ fn in_order(mut faults: Vec<(String, Origin, ConfigError)>) -> Vec<ConfigError> 
 pub(super) struct Names<'a> {
     /// What values refer to.
     pub(super) variables: &'a Variables,
-    /// What configs call their parts before they use them; in a config that was printed nothing refers to them any more.
+    /// What configs call their parts before they use them; in a config that was printed nothing
+    /// refers to them any more.
     pub(super) usual: &'a [&'a str],
 }
 
 /// What all passes over a tree have in common.
 struct Reading<'a> {
     names: Option<&'a Names<'a>>,
-    /// Places where something that fits is read in place of a value that does not, or that is missing.
+    /// Places where something that fits is read in place of a value that does not, or that is
+    /// missing.
     stand_ins: BTreeSet<String>,
     /// Keys that nothing has, by their paths.
     unknown: RefCell<IndexMap<String, (Origin, String)>>,
@@ -254,7 +279,9 @@ fn wanted(expected: &dyn de::Expected) -> String {
             if text.starts_with("struct ") || text.starts_with("enum ") {
                 return "a mapping".into();
             }
-            let size = text.strip_prefix("a tuple of size ").or_else(|| text.strip_prefix("an array of length "));
+            let size = text
+                .strip_prefix("a tuple of size ")
+                .or_else(|| text.strip_prefix("an array of length "));
             size.map_or_else(|| text.to_owned(), |size| format!("a list of {size}"))
         }
     }
@@ -350,14 +377,32 @@ impl<'a> Deserializer<'a> {
     fn entries(&self, map: &'a Map, fields: Option<&'static [&'static str]>) -> Entries<'a> {
         let (path, reading) = (self.path, self.reading);
         let absent = fields.filter(|_| !reading.stand_ins.is_empty()).unwrap_or_default().iter();
-        Entries { map, iter: map.iter(), absent, path, fields, typed: self.typed, root: self.root, reading, value: None }
+        Entries {
+            map,
+            iter: map.iter(),
+            absent,
+            path,
+            fields,
+            typed: self.typed,
+            root: self.root,
+            reading,
+            value: None,
+        }
     }
 
-    fn visit_list<'de, V: Visitor<'de>>(self, items: &'a [Node], visitor: V) -> Result<V::Value, Fault> {
-        let mut access = Items { iter: items.iter().enumerate(), path: self.path, reading: self.reading };
+    fn visit_list<'de, V: Visitor<'de>>(
+        self,
+        items: &'a [Node],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        let mut access =
+            Items { iter: items.iter().enumerate(), path: self.path, reading: self.reading };
         let result = visitor.visit_seq(&mut access).and_then(|value| match access.iter.next() {
             None => Ok(value),
-            Some((taken, _)) => Err(Fault::new(format!("expected a list of {taken}, found a list of {}", items.len()))),
+            Some((taken, _)) => Err(Fault::new(format!(
+                "expected a list of {taken}, found a list of {}",
+                items.len()
+            ))),
         });
         self.place(result)
     }
@@ -373,14 +418,23 @@ impl<'a> Deserializer<'a> {
                 Some(names) => self.check_name(names, key, node, fields),
                 None if key == SCOPE => match node.as_str() {
                     Some(scope) if SCOPES.contains(&scope) => {}
-                    _ => self.reading.unknown(&path, &node.origin, format!("expected one of {}", SCOPES.join(", "))),
+                    _ => self.reading.unknown(
+                        &path,
+                        &node.origin,
+                        format!("expected one of {}", SCOPES.join(", ")),
+                    ),
                 },
-                None => self.reading.unknown(&path, &node.origin, format!("unknown key{}", suggest(key, "keys", fields))),
+                None => self.reading.unknown(
+                    &path,
+                    &node.origin,
+                    format!("unknown key{}", suggest(key, "keys", fields)),
+                ),
             }
         }
     }
 
-    /// A name at the root that is not a key. In a Python config it is as good as any; elsewhere something has to refer to it.
+    /// A name at the root that is not a key. In a Python config it is as good as any; elsewhere
+    /// something has to refer to it.
     fn check_name(&self, names: &Names, key: &str, node: &Node, fields: &[&'static str]) {
         let Names { variables, usual } = names;
         let stale = variables.stale.get(key);
@@ -404,9 +458,14 @@ impl<'a> Deserializer<'a> {
             return;
         }
         if !python {
-            return self.reading.unknown(&path, origin, format!("unknown key{}", suggest(key, "keys", fields)));
+            return self.reading.unknown(
+                &path,
+                origin,
+                format!("unknown key{}", suggest(key, "keys", fields)),
+            );
         }
-        let near = nearest(key, fields.iter().copied()).filter(|it| strsim::damerau_levenshtein(key, it) <= SLIP);
+        let near = nearest(key, fields.iter().copied())
+            .filter(|it| strsim::damerau_levenshtein(key, it) <= SLIP);
         if let Some(meant) = near {
             self.reading.remark(origin, format!("nothing uses `{key}`; did you mean `{meant}`?"));
         }
@@ -436,10 +495,20 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_> {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         if name.starts_with(own::VARIANT) {
-            let of = self.node.as_map().and_then(|it| it.get(TYPE)).and_then(Node::as_str).unwrap_or_default();
-            return own::read(name, without_scope(of), self).and_then(|()| self.place(visitor.visit_unit()));
+            let of = self
+                .node
+                .as_map()
+                .and_then(|it| it.get(TYPE))
+                .and_then(Node::as_str)
+                .unwrap_or_default();
+            return own::read(name, without_scope(of), self)
+                .and_then(|()| self.place(visitor.visit_unit()));
         }
         match &self.node.value {
             Value::List(items) if name == VALUE_OR_LIST => self.visit_list(items, visitor),
@@ -448,16 +517,26 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_> {
         }
     }
 
-    fn deserialize_tuple<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_tuple<V: Visitor<'de>>(
+        self,
+        length: usize,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         match &self.node.value {
-            Value::List(items) if items.len() != length => {
-                self.place(Err(Fault::new(format!("expected a list of {length}, found a list of {}", items.len()))))
-            }
+            Value::List(items) if items.len() != length => self.place(Err(Fault::new(format!(
+                "expected a list of {length}, found a list of {}",
+                items.len()
+            )))),
             _ => self.deserialize_any(visitor),
         }
     }
 
-    fn deserialize_tuple_struct<V: Visitor<'de>>(self, name: &'static str, length: usize, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        length: usize,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         if name != BOTH {
             return self.deserialize_tuple(length, visitor);
         }
@@ -502,13 +581,27 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_> {
         let names = || own::names(slot, variants).join(", ");
         let result = match &self.node.value {
             Value::Map(map) => match map.get(TYPE) {
-                None => Err(Fault::new(format!("the key `type` is missing (valid types: {})", names()))),
-                Some(name) => {
-                    visitor.visit_enum(Choice { payload: self, name, path: &Path::Key(self.path, TYPE), slot, variants })
+                None => {
+                    Err(Fault::new(format!("the key `type` is missing (valid types: {})", names())))
                 }
+                Some(name) => visitor.visit_enum(Choice {
+                    payload: self,
+                    name,
+                    path: &Path::Key(self.path, TYPE),
+                    slot,
+                    variants,
+                }),
             },
-            Value::String(_) => visitor.visit_enum(Choice { payload: self, name: self.node, path: self.path, slot, variants }),
-            other => Err(Fault::new(format!("expected one of {}, found {}", names(), other.describe()))),
+            Value::String(_) => visitor.visit_enum(Choice {
+                payload: self,
+                name: self.node,
+                path: self.path,
+                slot,
+                variants,
+            }),
+            other => {
+                Err(Fault::new(format!("expected one of {}, found {}", names(), other.describe())))
+            }
         };
         self.place(result)
     }
@@ -519,9 +612,10 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_> {
 
     fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self.node.value {
-            Value::Float(value) if value.is_nan() => {
-                self.place(Err(de::Error::invalid_value(self.unexpected(), &"a number other than NaN")))
-            }
+            Value::Float(value) if value.is_nan() => self.place(Err(de::Error::invalid_value(
+                self.unexpected(),
+                &"a number other than NaN",
+            ))),
             _ => self.deserialize_any(visitor),
         }
     }
@@ -546,7 +640,10 @@ struct Halves<'a> {
 impl<'de> de::SeqAccess<'de> for Halves<'_> {
     type Error = Fault;
 
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Fault> {
         let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
         self.left = left;
         seed.deserialize(self.of).map(Some)
@@ -563,7 +660,10 @@ struct Items<'a> {
 impl<'de> de::SeqAccess<'de> for &mut Items<'_> {
     type Error = Fault;
 
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Fault> {
         let Some((index, node)) = self.iter.next() else { return Ok(None) };
         read(node, &Path::Index(self.path, index), self.reading, seed).map(Some)
     }
@@ -574,9 +674,18 @@ impl<'de> de::SeqAccess<'de> for &mut Items<'_> {
 }
 
 /// Reads the value at `path`, or what stands in for it.
-fn read<'de, S: DeserializeSeed<'de>>(node: &Node, path: &Path<'_>, reading: &Reading<'_>, seed: S) -> Result<S::Value, Fault> {
+fn read<'de, S: DeserializeSeed<'de>>(
+    node: &Node,
+    path: &Path<'_>,
+    reading: &Reading<'_>,
+    seed: S,
+) -> Result<S::Value, Fault> {
     let deserializer = Deserializer { node, path, typed: false, root: false, part: None, reading };
-    deserializer.place(if reading.stands_in(path) { seed.deserialize(Anything::new()) } else { seed.deserialize(deserializer) })
+    deserializer.place(if reading.stands_in(path) {
+        seed.deserialize(Anything::new())
+    } else {
+        seed.deserialize(deserializer)
+    })
 }
 
 /// A mapping's entries, without `type` where it has been read.
@@ -598,7 +707,10 @@ struct Entries<'a> {
 impl<'de> de::MapAccess<'de> for Entries<'_> {
     type Error = Fault;
 
-    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
+    fn next_key_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Fault> {
         let (fields, typed, root) = (self.fields, self.typed, self.root);
         let wanted = |key: &str, node: &Node| match fields {
             // As mmengine's runner has it, a section that is null is one that is left out.
@@ -607,17 +719,23 @@ impl<'de> de::MapAccess<'de> for Entries<'_> {
         };
         if let Some((key, node)) = self.iter.find(|(key, node)| wanted(key, node)) {
             self.value = Some((key, Some(node)));
-            return seed.deserialize(Key(key)).map(Some).map_err(|fault| fault.at(&Path::Key(self.path, key), &node.origin));
+            return seed
+                .deserialize(Key(key))
+                .map(Some)
+                .map_err(|fault| fault.at(&Path::Key(self.path, key), &node.origin));
         }
         let (map, path, reading) = (self.map, self.path, self.reading);
-        let missing = self.absent.find(|key| !map.contains_key(**key) && reading.stands_in(&Path::Key(path, key)));
+        let missing = self
+            .absent
+            .find(|key| !map.contains_key(**key) && reading.stands_in(&Path::Key(path, key)));
         let Some(key) = missing else { return Ok(None) };
         self.value = Some((key, None));
         seed.deserialize(Key(key)).map(Some)
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Fault> {
-        let (key, node) = self.value.take().ok_or_else(|| Fault::new("a value was asked for before its key"))?;
+        let (key, node) =
+            self.value.take().ok_or_else(|| Fault::new("a value was asked for before its key"))?;
         match node {
             Some(node) => read(node, &Path::Key(self.path, key), self.reading, seed),
             None => seed.deserialize(Anything::new()),
@@ -658,7 +776,11 @@ impl<'de> de::Deserializer<'de> for Key<'_> {
         self.deserialize_i64(visitor)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -678,7 +800,8 @@ impl<'de> de::Deserializer<'de> for Key<'_> {
     }
 }
 
-/// A type's name alone: without the registry in front (`mmseg.PSPHead`), or the module (`mmseg.models.decode_heads.PSPHead`).
+/// A type's name alone: without the registry in front (`mmseg.PSPHead`), or the module
+/// (`mmseg.models.decode_heads.PSPHead`).
 fn without_scope(name: &str) -> &str {
     match (name.split_once('.'), name.rsplit_once('.')) {
         (Some((scope, _)), Some((_, own))) if SCOPES.contains(&scope) => own,
@@ -701,7 +824,10 @@ impl<'a> Choice<'a> {
         let payload = Deserializer { typed: true, root: false, ..self.payload };
         match &self.payload.node.value {
             Value::Map(map) => Ok((map, payload)),
-            other => Err(Fault::new(format!("expected a mapping with `type`, found {}", other.describe()))),
+            other => Err(Fault::new(format!(
+                "expected a mapping with `type`, found {}",
+                other.describe()
+            ))),
         }
     }
 }
@@ -713,7 +839,11 @@ impl<'de, 'a> de::EnumAccess<'de> for Choice<'a> {
     fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), Fault> {
         let valid = || own::names(self.slot, self.variants);
         let Some(name) = self.name.as_str() else {
-            let text = format!("expected a name, found {} (valid types: {})", self.name.value.describe(), valid().join(", "));
+            let text = format!(
+                "expected a name, found {} (valid types: {})",
+                self.name.value.describe(),
+                valid().join(", ")
+            );
             return Err(Fault {
                 spoils: Some(self.payload.path.to_string()),
                 ..Fault::new(text).at(self.path, &self.name.origin)
@@ -728,17 +858,28 @@ impl<'de, 'a> de::EnumAccess<'de> for Choice<'a> {
         };
         let chosen = seed.deserialize(Key(variant)).map_err(|_| {
             let valid = valid();
-            let kind = if self.payload.node.as_map().is_some() { ("type", "types") } else { ("value", "values") };
+            let kind = if self.payload.node.as_map().is_some() {
+                ("type", "types")
+            } else {
+                ("value", "values")
+            };
             let last = own.rsplit('.').next().unwrap_or(own);
             let text = match absent::note(last) {
-                Some(note) => format!("segslurm has no `{last}`{note} (valid {}: {})", kind.1, valid.join(", ")),
+                Some(note) => format!(
+                    "segslurm has no `{last}`{note} (valid {}: {})",
+                    kind.1,
+                    valid.join(", ")
+                ),
                 None if kind.0 == "type" && nearest(last, valid.iter().copied()).is_none() => {
                     let (instead, valid) = (absent::instead(&valid), valid.join(", "));
                     format!("unknown type `{name}`{instead} (valid types: {valid})")
                 }
                 None => format!("unknown {} `{name}`{}", kind.0, suggest(last, kind.1, &valid)),
             };
-            Fault { spoils: Some(self.payload.path.to_string()), ..Fault::new(text).at(self.path, &self.name.origin) }
+            Fault {
+                spoils: Some(self.payload.path.to_string()),
+                ..Fault::new(text).at(self.path, &self.name.origin)
+            }
         })?;
         Ok((chosen, self))
     }
@@ -766,7 +907,11 @@ impl<'de> de::VariantAccess<'de> for Choice<'_> {
         Err(Fault::new("a type with a list of values cannot be written in a config"))
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         let (_, payload) = self.mapping()?;
         de::Deserializer::deserialize_struct(payload, "", fields, visitor)
     }
@@ -790,7 +935,13 @@ mod tests {
 
     impl Default for ResNetConfig {
         fn default() -> Self {
-            Self { depth: 50, strides: [1, 2, 2, 2], norm_eval: false, momentum: 0.1, pretrained: None }
+            Self {
+                depth: 50,
+                strides: [1, 2, 2, 2],
+                norm_eval: false,
+                momentum: 0.1,
+                pretrained: None,
+            }
         }
     }
 
@@ -842,11 +993,19 @@ mod tests {
 
     #[test]
     fn type_picks_the_variant_and_the_rest_is_its_payload() {
-        let text = "backbone:\n  depth: 18\n  type: ResNetV1c\n  momentum: 1\nmode: slide\nact: {type: ReLU}\nlabel_map: {0: 1}";
+        let text = "backbone:\n  depth: 18\n  type: ResNetV1c\n  momentum: 1\nmode: slide\nact: \
+                    {type: ReLU}\nlabel_map: {0: 1}";
         let model: Model = parse_str(text).expect("parses");
-        let backbone = Backbone::ResNetV1c(ResNetConfig { depth: 18, momentum: 1.0, ..ResNetConfig::default() });
+        let backbone = Backbone::ResNetV1c(ResNetConfig {
+            depth: 18,
+            momentum: 1.0,
+            ..ResNetConfig::default()
+        });
         let label_map = Some(std::iter::once((0, 1)).collect());
-        assert_eq!(model, Model { backbone, mode: Some(Mode::Slide), act: Some(Act::ReLU(NoKeys {})), label_map });
+        assert_eq!(
+            model,
+            Model { backbone, mode: Some(Mode::Slide), act: Some(Act::ReLU(NoKeys {})), label_map }
+        );
         let text = "backbone: {type: ResNet, pretrained: None}\nmode: null\nact: {type: Identity}";
         let model: Model = parse_str(text).expect("parses");
         assert_eq!(model.backbone, Backbone::ResNet(ResNetConfig::default()));

@@ -1,4 +1,5 @@
-//! What can be wrong with a config. Every message starts with the place to edit and says what was expected there.
+//! What can be wrong with a config. Every message starts with the place to edit and says what was
+//! expected there.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -57,17 +58,21 @@ impl ConfigError {
         Self::Text { origin: origin.clone(), message: message.into() }
     }
 
-    /// All of them, of which there is one at least. What is wrong once and seen from several places is told once.
+    /// All of them, of which there is one at least. What is wrong once and seen from several places
+    /// is told once.
     pub fn all(errors: Vec<Self>) -> Self {
         let mut told = BTreeSet::new();
-        let each = errors.into_iter().flat_map(|it| if let Self::Several(inner) = it { inner } else { vec![it] });
+        let each = errors
+            .into_iter()
+            .flat_map(|it| if let Self::Several(inner) = it { inner } else { vec![it] });
         let mut errors: Vec<Self> = each.filter(|it| told.insert(it.to_string())).collect();
         if errors.len() == 1 { errors.swap_remove(0) } else { Self::Several(errors) }
     }
 
     /// Whether something is missing, which may follow from another fault.
     pub fn is_lack(&self) -> bool {
-        matches!(self, Self::Text { message, .. } | Self::Value { message, .. } if message.starts_with("the key `") && message.contains("is missing"))
+        let (Self::Text { message, .. } | Self::Value { message, .. }) = self else { return false };
+        message.starts_with("the key `") && message.contains("is missing")
     }
 
     /// An error at a key path; the root has none.
@@ -79,11 +84,15 @@ impl ConfigError {
     }
 }
 
-/// Names longer than this are like no other: comparing takes time and memory by the product of the lengths.
+/// Names longer than this are like no other: comparing takes time and memory by the product of the
+/// lengths.
 const COMPARABLE: usize = 100;
 
 /// The candidate that `name` was most likely meant to be, if any is close.
-pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(
+    name: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     if name.len() > COMPARABLE {
         return None;
     }
@@ -91,15 +100,21 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
     candidates
         .into_iter()
         .filter(|candidate| candidate.len() <= COMPARABLE)
-        .map(|candidate| (strsim::damerau_levenshtein(&wanted, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= (name.len().max(candidate.len()) / 3).max(1) && *distance < name.len())
+        .map(|candidate| {
+            (strsim::damerau_levenshtein(&wanted, &candidate.to_lowercase()), candidate)
+        })
+        .filter(|(distance, candidate)| {
+            *distance <= (name.len().max(candidate.len()) / 3).max(1) && *distance < name.len()
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
 
 /// The end of a message about an unknown name: the nearest valid one, and all of them.
 pub(super) fn suggest(name: &str, kind: &str, valid: &[&str]) -> String {
-    let hint = nearest(name, valid.iter().copied()).map(|it| format!("; did you mean `{it}`?")).unwrap_or_default();
+    let hint = nearest(name, valid.iter().copied())
+        .map(|it| format!("; did you mean `{it}`?"))
+        .unwrap_or_default();
     match valid {
         [] => format!("; there are no {kind} here"),
         _ => format!("{hint} (valid {kind}: {})", valid.join(", ")),

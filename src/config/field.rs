@@ -6,8 +6,9 @@ use std::ops::Deref;
 
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
-/// The name by which these types ask the tree's deserializer to hand over a list as a list and anything else as one value.
-/// (serde's own way, an untagged enum, would lose the lines and the reasons of errors.)
+/// The name by which these types ask the tree's deserializer to hand over a list as a list and
+/// anything else as one value. (serde's own way, an untagged enum, would lose the lines and the
+/// reasons of errors.)
 pub(crate) const VALUE_OR_LIST: &str = "segslurm::config::ValueOrList";
 
 /// One `T`, or a list of them, or null for none: `auxiliary_head`, `val_evaluator`.
@@ -47,7 +48,10 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrManyVisitor<T> {
         Ok(OneOrMany(Vec::new()))
     }
 
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+    fn visit_newtype_struct<D: Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> Result<Self::Value, D::Error> {
         T::deserialize(deserializer).map(|it| OneOrMany(vec![it]))
     }
 
@@ -93,7 +97,10 @@ impl<'de, T: Deserialize<'de> + Clone> Visitor<'de> for PairVisitor<T> {
         f.write_str("one value or a list of 2")
     }
 
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+    fn visit_newtype_struct<D: Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> Result<Self::Value, D::Error> {
         T::deserialize(deserializer).map(|it| Pair([it.clone(), it]))
     }
 
@@ -133,9 +140,11 @@ mod tests {
 
     #[test]
     fn one_value_or_a_list_are_both_read() {
-        let model: Model = parse_str("auxiliary_head: {type: FCNHead, channels: 1}\ncrop_size: 5").expect("parses");
+        let model: Model = parse_str("auxiliary_head: {type: FCNHead, channels: 1}\ncrop_size: 5")
+            .expect("parses");
         assert_eq!(model, Model { auxiliary_head: heads(&[1]), crop_size: Some(Pair([5, 5])) });
-        let text = "auxiliary_head: [{type: FCNHead, channels: 1}, {type: FCNHead, channels: 2}]\ncrop_size: [5, 6]";
+        let text = "auxiliary_head: [{type: FCNHead, channels: 1}, \
+                    {type: FCNHead, channels: 2}]\ncrop_size: [5, 6]";
         let model: Model = parse_str(text).expect("parses");
         assert_eq!(model, Model { auxiliary_head: heads(&[1, 2]), crop_size: Some(Pair([5, 6])) });
     }
@@ -145,7 +154,9 @@ mod tests {
         let error = |text: &str| parse_str::<Model>(text).expect_err("is wrong").to_string();
         insta::assert_snapshot!(
             [
-                error("auxiliary_head:\n- {type: FCNHead, channels: 1}\n- type: FCNHead\n  chanels: 2"),
+                error(
+                    "auxiliary_head:\n- {type: FCNHead, channels: 1}\n- type: FCNHead\n  chanels: 2"
+                ),
                 error("auxiliary_head: {type: FcnHead}"),
                 error("auxiliary_head: []\ncrop_size: [1, 2, 3]"),
                 error("auxiliary_head: []\ncrop_size: [1]"),

@@ -1,8 +1,10 @@
 //! Configs: text in, typed sections out, with mmengine's rules for inheritance and overrides.
 //!
-//! [`load`] reads a file (YAML, JSON or mmengine's Python), puts the file's name and the environment in where it says so (`predefined`), merges it over its bases (`bases`) and the command line over both (`overrides`), puts values where
-//! references stand (`references`), and returns one tree (`node`) in which every value knows the line that set it. Sections
-//! are plain serde types: `deserialize` reads them from the tree, and its errors point back at that line.
+//! [`load`] reads a file (YAML, JSON or mmengine's Python), puts the file's name and the
+//! environment in where it says so (`predefined`), merges it over its bases (`bases`) and the
+//! command line over both (`overrides`), puts values where references stand (`references`), and
+//! returns one tree (`node`) in which every value knows the line that set it. Sections are plain
+//! serde types: `deserialize` reads them from the tree, and its errors point back at that line.
 
 mod absent;
 mod bases;
@@ -12,6 +14,7 @@ mod deserialize;
 mod error;
 mod field;
 mod node;
+mod only;
 #[cfg(test)]
 mod outline;
 mod overrides;
@@ -36,14 +39,15 @@ pub(crate) use error::{ConfigError, nearest};
 pub(crate) use field::VALUE_OR_LIST;
 pub(crate) use field::{OneOrMany, Pair};
 pub(crate) use node::{Map, Node, Origin, Value};
+pub(crate) use only::{Only, Typed};
 #[cfg(test)]
 pub(crate) use outline::outline;
 pub(crate) use own::{Own, Slot, register};
 pub(crate) use places::expand;
 use predefined::Environment;
 pub(crate) use range::{
-    NotOffered, above_zero, all_false, below_one, finite, not_negative, only_false, positive, positive_or_all, positive_or_never,
-    share, share_or_none, side,
+    NotOffered, above_zero, all_false, below_one, finite, not_negative, only_false, positive,
+    positive_or_all, positive_or_never, share, share_or_none, side,
 };
 use references::Uses;
 pub(crate) use references::Variables;
@@ -58,17 +62,25 @@ pub struct Config {
     pub remarks: Vec<String>,
 }
 
-/// Loads a config file and applies `key=value` overrides to it. One that is not there is looked for among those that come with the
-/// program. The file may take values from this process's environment.
+/// Loads a config file and applies `key=value` overrides to it. One that is not there is looked for
+/// among those that come with the program. The file may take values from this process's
+/// environment.
 #[expect(clippy::disallowed_methods, reason = "configs name variables of the environment")]
 pub fn load(path: &Path, overrides: &[String]) -> Result<Config, ConfigError> {
-    load_in(path, overrides, &|name| std::env::var_os(name).map(|it| it.to_string_lossy().into_owned()))
+    load_in(path, overrides, &|name| {
+        std::env::var_os(name).map(|it| it.to_string_lossy().into_owned())
+    })
 }
 
 /// The same with an environment of one's own.
-fn load_in(path: &Path, overrides: &[String], environment: &Environment<'_>) -> Result<Config, ConfigError> {
+fn load_in(
+    path: &Path,
+    overrides: &[String],
+    environment: &Environment<'_>,
+) -> Result<Config, ConfigError> {
     let mut uses = Uses::new();
-    let found = bases::find(Path::new(""), &path.to_string_lossy()).unwrap_or_else(|| path.to_owned());
+    let found =
+        bases::find(Path::new(""), &path.to_string_lossy()).unwrap_or_else(|| path.to_owned());
     let mut refused = Vec::new();
     let root = bases::load(&found, &mut uses, environment, &mut refused)?;
     let config = finish(root, overrides, &mut uses);
@@ -99,8 +111,8 @@ fn finish(root: Node, overrides: &[String], uses: &mut Uses) -> Result<Config, C
 /// YAML's keys end at 1024 characters, escapes included.
 const LONGEST_KEY: usize = 160;
 
-/// Refuses what could not be printed and read again: whoever goes on with a run reads the config that it printed. `path` is where
-/// the node stands.
+/// Refuses what could not be printed and read again: whoever goes on with a run reads the config
+/// that it printed. `path` is where the node stands.
 fn check<'a>(node: &'a Node, path: &mut Vec<&'a str>) -> Result<(), ConfigError> {
     if path.len() > node::MAX_DEPTH {
         let message = format!("values nest more than {} levels deep", node::MAX_DEPTH);
@@ -110,9 +122,15 @@ fn check<'a>(node: &'a Node, path: &mut Vec<&'a str>) -> Result<(), ConfigError>
         path.push(key);
         let refused = match key {
             "<<" => Some("this key is YAML's merge and no name".to_owned()),
-            _ if key.len() > LONGEST_KEY => Some(format!("this key has {} bytes; expected at most {LONGEST_KEY}", key.len())),
-            _ if references::is_marked(key) => Some("a reference cannot be a part of a key".to_owned()),
-            bases::BASE | bases::VARIABLES if path.len() == 1 => Some("this can only be set by a file, for itself".to_owned()),
+            _ if key.len() > LONGEST_KEY => {
+                Some(format!("this key has {} bytes; expected at most {LONGEST_KEY}", key.len()))
+            }
+            _ if references::is_marked(key) => {
+                Some("a reference cannot be a part of a key".to_owned())
+            }
+            bases::BASE | bases::VARIABLES if path.len() == 1 => {
+                Some("this can only be set by a file, for itself".to_owned())
+            }
             _ => None,
         };
         if let Some(reason) = refused {
@@ -137,13 +155,14 @@ pub fn parse_str<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
 }
 
 impl Config {
-    /// Reads the whole config as `T`. A top-level key that is not a section of `T` is an error, unless it is a variable.
+    /// Reads the whole config as `T`. A top-level key that is not a section of `T` is an error,
+    /// unless it is a variable.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         Ok(self.read(&[]).map(|(value, _)| value)?)
     }
 
-    /// Reads the whole config as `T`, and says what is odd in it and no error. Names in `usual` may stand at the top though nothing
-    /// refers to them, and any name may in a Python config.
+    /// Reads the whole config as `T`, and says what is odd in it and no error. Names in `usual` may
+    /// stand at the top though nothing refers to them, and any name may in a Python config.
     pub fn read<T: DeserializeOwned>(&self, usual: &[&str]) -> Result<(T, Vec<String>), Faulty<T>> {
         deserialize::from_root(&self.root, "", Some(&Names { variables: &self.variables, usual }))
     }
@@ -162,8 +181,15 @@ impl Config {
         let mut root = self.root.clone();
         if let (Value::Map(map), false) = (&mut root.value, self.variables.names.is_empty()) {
             let origin = root.origin.clone();
-            let names = self.variables.names.iter().map(|it| Node::new(Value::String(it.clone()), origin.clone()));
-            map.insert(bases::VARIABLES.to_owned(), Node::new(Value::List(names.collect()), origin.clone()));
+            let names = self
+                .variables
+                .names
+                .iter()
+                .map(|it| Node::new(Value::String(it.clone()), origin.clone()));
+            map.insert(
+                bases::VARIABLES.to_owned(),
+                Node::new(Value::List(names.collect()), origin.clone()),
+            );
         }
         root
     }
@@ -189,22 +215,41 @@ mod tests {
             refused(file, &lists, &[])
         };
         assert!(deep("a.yaml").starts_with("a.yaml:2: x.-.-.-"), "{}", deep("a.yaml"));
-        assert!(deep("a.yaml").ends_with("values nest more than 100 levels deep"), "{}", deep("a.yaml"));
-        assert_eq!(refused("a.py", "x = dict()\nx['<<'] = 1", &[]), "a.py:2: x.<<: this key is YAML's merge and no name");
-        assert!(refused("a.yaml", "x: {'{{y}}': 1}", &[]).ends_with("a reference cannot be a part of a key"));
         assert!(
-            refused("a.py", &format!("{} = 1", "x".repeat(5000)), &[]).ends_with("this key has 5000 bytes; expected at most 160")
+            deep("a.yaml").ends_with("values nest more than 100 levels deep"),
+            "{}",
+            deep("a.yaml")
         );
-        assert_eq!(refused("a.yaml", "x: 1", &["a.<<=1"]), "--cfg-options: a.<<: this key is YAML's merge and no name");
+        assert_eq!(
+            refused("a.py", "x = dict()\nx['<<'] = 1", &[]),
+            "a.py:2: x.<<: this key is YAML's merge and no name"
+        );
+        assert!(
+            refused("a.yaml", "x: {'{{y}}': 1}", &[])
+                .ends_with("a reference cannot be a part of a key")
+        );
+        assert!(
+            refused("a.py", &format!("{} = 1", "x".repeat(5000)), &[])
+                .ends_with("this key has 5000 bytes; expected at most 160")
+        );
+        assert_eq!(
+            refused("a.yaml", "x: 1", &["a.<<=1"]),
+            "--cfg-options: a.<<: this key is YAML's merge and no name"
+        );
         for name in ["_base_", "_variables_"] {
             let error = refused("a.yaml", "x: 1", &[&format!("{name}=b.yaml")]);
-            assert_eq!(error, format!("--cfg-options: {name}: this can only be set by a file, for itself"));
+            assert_eq!(
+                error,
+                format!("--cfg-options: {name}: this can only be set by a file, for itself")
+            );
         }
     }
 
     #[test]
     fn arguments_of_any_depth_are_refused_in_one_line() {
-        for argument in ["a.".repeat(50_000) + "b=1", format!("a={}1{}", "[".repeat(5000), "]".repeat(5000))] {
+        for argument in
+            ["a.".repeat(50_000) + "b=1", format!("a={}1{}", "[".repeat(5000), "]".repeat(5000))]
+        {
             let error = refused("a.yaml", "x: 1", &[&argument]);
             assert!(error.len() < 4000 && error.starts_with("--cfg-options a"), "{error}");
         }

@@ -1,5 +1,6 @@
-//! The tree that every config becomes, whatever it was written in. Each node remembers the file and line that set it, so that
-//! an error found much later, in a typed section, can still point at the line to edit.
+//! The tree that every config becomes, whatever it was written in. Each node remembers the file and
+//! line that set it, so that an error found much later, in a typed section, can still point at the
+//! line to edit.
 
 use std::fmt;
 use std::sync::Arc;
@@ -153,7 +154,8 @@ impl Node {
         }
     }
 
-    /// The node at a dotted path of keys and list indices, such as `train_pipeline.0.type`; the node itself for an empty path.
+    /// The node at a dotted path of keys and list indices, such as `train_pipeline.0.type`; the
+    /// node itself for an empty path.
     pub fn get(&self, path: &str) -> Option<&Node> {
         if path.is_empty() {
             return Some(self);
@@ -165,7 +167,8 @@ impl Node {
         })
     }
 
-    /// Reads the node as `T`. Keys that `T` does not have are errors; see [`deserialize`] for the rules.
+    /// Reads the node as `T`. Keys that `T` does not have are errors; see [`deserialize`] for the
+    /// rules.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         deserialize::from_node(self, "")
     }
@@ -182,14 +185,20 @@ impl Node {
     pub fn to_yaml(&self) -> String {
         let text = serde_yaml::to_string(self).expect("a tree of plain values has a YAML form");
         // YAML's plain strings have no escapes, JSON's do, and JSON is YAML.
-        if references::mark(&text) == text && !predefined::is_in(&text) { text } else { self.to_json() }
+        if references::mark(&text) == text && !predefined::is_in(&text) {
+            text
+        } else {
+            self.to_json()
+        }
     }
 
-    /// The node as indented JSON text, which is YAML too. JSON has no infinity and no NaN: they become null.
+    /// The node as indented JSON text, which is YAML too. JSON has no infinity and no NaN: they
+    /// become null.
     pub fn to_json(&self) -> String {
-        let text = serde_json::to_string_pretty(self).expect("a tree of plain values has a JSON form");
-        // Two braces stand beside each other only inside of strings, where they are no reference any more; and so do the
-        // characters that YAML takes for line ends, or for nothing.
+        let text =
+            serde_json::to_string_pretty(self).expect("a tree of plain values has a JSON form");
+        // Two braces stand beside each other only inside of strings, where they are no reference
+        // any more; and so do the characters that YAML takes for line ends, or for nothing.
         let mut escaped = String::with_capacity(text.len());
         for character in text.replace("{{", "{\\u007b").chars() {
             match character {
@@ -258,7 +267,9 @@ impl<'de> de::Visitor<'de> for AnyValue {
     }
 
     fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
-        i64::try_from(value).map(Value::Int).map_err(|_| E::custom(format!("the integer {value} is too large")))
+        i64::try_from(value)
+            .map(Value::Int)
+            .map_err(|_| E::custom(format!("the integer {value} is too large")))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {

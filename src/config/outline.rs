@@ -1,4 +1,5 @@
-//! What may stand in a section: every key and every `type`, asked of the serde types themselves. The documentation is held to it.
+//! What may stand in a section: every key and every `type`, asked of the serde types themselves.
+//! The documentation is held to it.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -36,7 +37,8 @@ pub(crate) fn outline<T: DeserializeOwned>() -> Outline {
         };
         for (path, types) in found.types {
             if outline.types.insert(path.clone(), types).is_none() {
-                // What lies on the way to this place was chosen; the place's own further types are to be looked at.
+                // What lies on the way to this place was chosen; the place's own further types are
+                // to be looked at.
                 waiting.extend((1..types.len()).map(|index| {
                     let mut choices = choices.clone();
                     choices.insert(path.clone(), index);
@@ -91,12 +93,15 @@ struct Explorer<'a> {
 
 impl Explorer<'_> {
     fn below(&self, step: &str) -> Self {
-        let path = if self.path.is_empty() { step.to_owned() } else { format!("{}.{step}", self.path) };
+        let path =
+            if self.path.is_empty() { step.to_owned() } else { format!("{}.{step}", self.path) };
         Self { path, ..self.clone() }
     }
 
     fn place<T>(&self, result: Result<T, Stuck>) -> Result<T, Stuck> {
-        result.map_err(|it| if it.path.is_empty() { Stuck { path: self.path.clone(), ..it } } else { it })
+        result.map_err(|it| {
+            if it.path.is_empty() { Stuck { path: self.path.clone(), ..it } } else { it }
+        })
     }
 }
 
@@ -121,7 +126,11 @@ impl<'de> de::Deserializer<'de> for Explorer<'_> {
         visitor.visit_some(self)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Stuck> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Stuck> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -148,11 +157,20 @@ impl<'de> de::Deserializer<'de> for Explorer<'_> {
         visitor.visit_seq(One(Some(self)))
     }
 
-    fn deserialize_tuple<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, Stuck> {
+    fn deserialize_tuple<V: Visitor<'de>>(
+        self,
+        length: usize,
+        visitor: V,
+    ) -> Result<V::Value, Stuck> {
         visitor.visit_seq(Several { left: length, of: self })
     }
 
-    fn deserialize_tuple_struct<V: Visitor<'de>>(self, _: &'static str, length: usize, visitor: V) -> Result<V::Value, Stuck> {
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        length: usize,
+        visitor: V,
+    ) -> Result<V::Value, Stuck> {
         self.deserialize_tuple(length, visitor)
     }
 
@@ -205,7 +223,10 @@ struct One<'a>(Option<Explorer<'a>>);
 impl<'de> de::SeqAccess<'de> for One<'_> {
     type Error = Stuck;
 
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Stuck> {
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Stuck> {
         self.0.take().map(|it| seed.deserialize(it)).transpose()
     }
 }
@@ -218,7 +239,10 @@ struct Several<'a> {
 impl<'de> de::SeqAccess<'de> for Several<'_> {
     type Error = Stuck;
 
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Stuck> {
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Stuck> {
         let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
         self.left = left;
         seed.deserialize(self.of.clone()).map(Some)
@@ -234,7 +258,10 @@ struct Fields<'a> {
 impl<'de> de::MapAccess<'de> for Fields<'_> {
     type Error = Stuck;
 
-    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Stuck> {
+    fn next_key_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Stuck> {
         let Some((first, rest)) = self.names.split_first() else { return Ok(None) };
         (self.names, self.next) = (rest, Some(*first));
         let key: StrDeserializer<'_, Stuck> = first.into_deserializer();
@@ -256,7 +283,10 @@ impl<'de, 'a> de::EnumAccess<'de> for Variant<'a> {
     type Error = Stuck;
     type Variant = Explorer<'a>;
 
-    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Explorer<'a>), Stuck> {
+    fn variant_seed<S: DeserializeSeed<'de>>(
+        self,
+        seed: S,
+    ) -> Result<(S::Value, Explorer<'a>), Stuck> {
         let name: StrDeserializer<'_, Stuck> = self.name.into_deserializer();
         Ok((seed.deserialize(name)?, self.payload))
     }
@@ -277,7 +307,11 @@ impl<'de> de::VariantAccess<'de> for Explorer<'_> {
         de::Deserializer::deserialize_tuple(self, length, visitor)
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, names: &'static [&'static str], visitor: V) -> Result<V::Value, Stuck> {
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        names: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Stuck> {
         de::Deserializer::deserialize_struct(self, "", names, visitor)
     }
 }

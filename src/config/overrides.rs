@@ -1,12 +1,18 @@
-//! `--cfg-options a.b.0.c=value …`, with the rules of mmengine's `DictAction`: the command lines that people have keep working.
+//! `--cfg-options a.b.0.c=value …`, with the rules of mmengine's `DictAction`: the command lines
+//! that people have keep working.
 
 use super::bases::{ListKeys, merge};
 use super::error::ConfigError;
 use super::node::{COMMAND_LINE, MAX_DEPTH, Map, Node, Origin, Value};
 use super::references::{self, Uses};
 
-/// Merges `key=value` arguments over a config. A later argument wins over an earlier one with the same key.
-pub(super) fn apply(root: Node, arguments: &[String], uses: &mut Uses) -> Result<Node, ConfigError> {
+/// Merges `key=value` arguments over a config. A later argument wins over an earlier one with the
+/// same key.
+pub(super) fn apply(
+    root: Node,
+    arguments: &[String],
+    uses: &mut Uses,
+) -> Result<Node, ConfigError> {
     if arguments.is_empty() {
         return Ok(root);
     }
@@ -41,7 +47,9 @@ fn insert(tree: &mut Node, key: &str, value: Node) -> Result<(), String> {
     let mut node = tree;
     for step in parents.split('.').filter(|it| !it.is_empty()) {
         let origin = node.origin.clone();
-        node = entries(node, step)?.entry(step.to_owned()).or_insert_with(|| Node::new(Value::Map(Map::new()), origin));
+        node = entries(node, step)?
+            .entry(step.to_owned())
+            .or_insert_with(|| Node::new(Value::Map(Map::new()), origin));
     }
     entries(node, last)?.insert(last.to_owned(), value);
     Ok(())
@@ -50,12 +58,15 @@ fn insert(tree: &mut Node, key: &str, value: Node) -> Result<(), String> {
 fn entries<'a>(node: &'a mut Node, key: &str) -> Result<&'a mut Map, String> {
     match &mut node.value {
         Value::Map(map) => Ok(map),
-        other => Err(format!("an earlier argument sets the parent of `{key}` to {}", other.describe())),
+        other => {
+            Err(format!("an earlier argument sets the parent of `{key}` to {}", other.describe()))
+        }
     }
 }
 
-/// Parses a value: `a,b`, `[a,b]`, `(a,b)`, nested ones, or a single one. Unlike mmengine, which takes every space out, spaces
-/// inside a string stay: a path with a space is not another path. `depth` is how many lists are around it.
+/// Parses a value: `a,b`, `[a,b]`, `(a,b)`, nested ones, or a single one. Unlike mmengine, which
+/// takes every space out, spaces inside a string stay: a path with a space is not another path.
+/// `depth` is how many lists are around it.
 fn parse(text: &str, origin: &Origin, depth: usize) -> Result<Node, String> {
     if depth > MAX_DEPTH {
         return Err(format!("lists nest more than {MAX_DEPTH} levels deep"));
@@ -86,10 +97,13 @@ fn parse(text: &str, origin: &Origin, depth: usize) -> Result<Node, String> {
 /// The position of the first comma outside of brackets, or the end.
 fn next_comma(text: &str) -> usize {
     let mut open = Open::default();
-    text.bytes().position(|byte| open.after(byte) == Open::default() && byte == b',').unwrap_or(text.len())
+    text.bytes()
+        .position(|byte| open.after(byte) == Open::default() && byte == b',')
+        .unwrap_or(text.len())
 }
 
-/// Whether as many brackets close as open. What follows a comma outside of brackets is balanced where the whole is.
+/// Whether as many brackets close as open. What follows a comma outside of brackets is balanced
+/// where the whole is.
 fn is_balanced(text: &str) -> bool {
     let mut open = Open::default();
     text.bytes().fold(open, |_, byte| open.after(byte)) == Open::default()
@@ -119,7 +133,8 @@ fn unbalanced(text: &str) -> String {
     format!("unbalanced brackets at `{text}` (a list of lists is written [(a,b),(c,d)])")
 }
 
-/// An integer, a float, a boolean in any case, `None`, or else a string, which may refer to the config's values as a file's may.
+/// An integer, a float, a boolean in any case, `None`, or else a string, which may refer to the
+/// config's values as a file's may.
 fn single(text: &str) -> Value {
     let digits = without_underscores(text);
     if let Ok(integer) = digits.parse() {
@@ -139,8 +154,11 @@ fn single(text: &str) -> Value {
 /// Python allows single underscores between digits: `80_000`.
 fn without_underscores(text: &str) -> String {
     let bytes = text.as_bytes();
-    let between =
-        |index: usize| index > 0 && bytes[index - 1].is_ascii_digit() && bytes.get(index + 1).is_some_and(u8::is_ascii_digit);
+    let between = |index: usize| {
+        index > 0
+            && bytes[index - 1].is_ascii_digit()
+            && bytes.get(index + 1).is_some_and(u8::is_ascii_digit)
+    };
     if text.bytes().enumerate().all(|(index, byte)| byte != b'_' || between(index)) {
         text.replace('_', "")
     } else {
@@ -156,7 +174,8 @@ mod tests {
     use crate::config::yaml;
 
     fn value(text: &str) -> Result<String, String> {
-        parse(text, &Origin::named(COMMAND_LINE), 0).map(|it| serde_json::to_string(&it).expect("has a JSON form"))
+        parse(text, &Origin::named(COMMAND_LINE), 0)
+            .map(|it| serde_json::to_string(&it).expect("has a JSON form"))
     }
 
     #[test]
@@ -211,15 +230,25 @@ mod tests {
             .map_err(|it| it.to_string())
     }
 
-    const CONFIG: &str = "model: {depth: 50, type: A}\npipeline: [{type: Load}, {type: Pack}]\nlr: 1";
+    const CONFIG: &str =
+        "model: {depth: 50, type: A}\npipeline: [{type: Load}, {type: Pack}]\nlr: 1";
 
     #[test]
     fn keys_reach_into_mappings_and_lists() {
-        let arguments = ["model.depth=18", "pipeline.0.type=X", "pipeline.1=None", "work_dir=w", "model.depth=34"];
+        let arguments = [
+            "model.depth=18",
+            "pipeline.0.type=X",
+            "pipeline.1=None",
+            "work_dir=w",
+            "model.depth=34",
+        ];
         let expected = r#"{"model":{"depth":34,"type":"A"},"pipeline":[{"type":"X"},null],"lr":1,"work_dir":"w"}"#;
         assert_eq!(changed(CONFIG, &arguments).as_deref(), Ok(expected));
         let expected = r#"{"model":{"type":"B"},"pipeline":[1],"lr":1}"#;
-        assert_eq!(changed(CONFIG, &["model._delete_=true", "model.type=B", "pipeline=[1]"]).as_deref(), Ok(expected));
+        assert_eq!(
+            changed(CONFIG, &["model._delete_=true", "model.type=B", "pipeline=[1]"]).as_deref(),
+            Ok(expected)
+        );
         assert_eq!(changed("a: {'0': 1}", &["a.0=2"]).as_deref(), Ok(r#"{"a":{"0":2}}"#));
     }
 
@@ -244,14 +273,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_argument_is_read_or_refused(text in ".{0,40}", brackets in "[\\[\\](),'\"a1. ]{0,24}") {
+        fn any_argument_is_read_or_refused(text in ".{0,40}", brackets in "[\\[\\](),'\"a1. \
+                                                                           ]{0,24}") {
             let _ = value(&text);
             let _ = value(&brackets);
         }
 
         #[test]
-        fn printed_values_come_back(numbers in prop::collection::vec((any::<i64>(), any::<bool>(), "[a-z]{1,5}x"), 0..5)) {
-            let items: Vec<String> = numbers.iter().map(|(number, flag, word)| format!("({number}, {flag}, {word})")).collect();
+        fn printed_values_come_back(
+            numbers in prop::collection::vec((any::<i64>(), any::<bool>(), "[a-z]{1,5}x"), 0..5),
+        ) {
+            let item = |(number, flag, word): &(i64, bool, String)| format!("({number}, {flag}, {word})");
+            let items: Vec<String> = numbers.iter().map(item).collect();
             let expected = serde_json::to_string(&numbers).expect("has a JSON form");
             prop_assert_eq!(value(&format!("[{}]", items.join(","))), Ok(expected));
         }

@@ -1,7 +1,9 @@
-//! Components of one's own: names that a `type:` takes besides those that segslurm has, registered before any config is read.
+//! Components of one's own: names that a `type:` takes besides those that segslurm has, registered
+//! before any config is read.
 //!
-//! An enum that takes them has a variant of [`Own`] under a name that no config can mean. The tree's deserializer finds there what
-//! was registered, and reads it as it reads everything: its keys are checked, its faults have a file and a line.
+//! An enum that takes them has a variant of [`Own`] under a name that no config can mean. The
+//! tree's deserializer finds there what was registered, and reads it as it reads everything: its
+//! keys are checked, its faults have a file and a line.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -67,8 +69,8 @@ thread_local! {
     static READ: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
 }
 
-/// From here on `type: NAME` is read as a `T`, of which `make` makes what the slot wants. A name that segslurm has itself is then
-/// this one's.
+/// From here on `type: NAME` is read as a `T`, of which `make` makes what the slot wants. A name
+/// that segslurm has itself is then this one's.
 pub(crate) fn register<T, S>(name: &'static str, make: impl Fn(T) -> Arc<S> + Send + Sync + 'static)
 where
     T: DeserializeOwned,
@@ -86,7 +88,11 @@ fn of_slot(slot: &str, entry: &Entry) -> bool {
 
 /// Whether there is such a component for the enum `slot`.
 pub(super) fn has(slot: &str, name: &str) -> bool {
-    KNOWN.read().unwrap_or_else(PoisonError::into_inner).iter().any(|it| of_slot(slot, it) && it.name == name)
+    KNOWN
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .iter()
+        .any(|it| of_slot(slot, it) && it.name == name)
 }
 
 /// The names that a `type:` of the enum `slot` may have.
@@ -99,7 +105,8 @@ pub(super) fn names(slot: &str, variants: &[&'static str]) -> Vec<&'static str> 
 /// Reads the component `name` for the [`Own`] that asks for it by its slot's name.
 pub(super) fn read(slot: &'static str, name: &str, from: Deserializer<'_>) -> Result<(), Fault> {
     let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
-    let read = known.iter().find(|it| it.slot == slot && it.name == name).map(|it| Arc::clone(&it.read));
+    let read =
+        known.iter().find(|it| it.slot == slot && it.name == name).map(|it| Arc::clone(&it.read));
     drop(known);
     let read = read.ok_or_else(|| de::Error::custom(format!("unknown type `{name}`")))?;
     let value = read(from)?;

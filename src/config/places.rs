@@ -1,4 +1,5 @@
-//! `~` and `$NAME` in the paths of a config, which a shell would have put in if it had seen them. They stay in what is printed.
+//! `~` and `$NAME` in the paths of a config, which a shell would have put in if it had seen them.
+//! They stay in what is printed.
 
 use super::error::ConfigError;
 use super::node::{Node, Value};
@@ -22,13 +23,21 @@ const PATHS: [&str; 14] = [
 ];
 
 /// Puts the environment's values into every path of a tree; what is not set is told at once.
-pub(crate) fn expand(root: &mut Node, environment: &dyn Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
+pub(crate) fn expand(
+    root: &mut Node,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<(), ConfigError> {
     let mut faults = Vec::new();
     below(root, &mut Vec::new(), environment, &mut faults);
     if faults.is_empty() { Ok(()) } else { Err(ConfigError::all(faults)) }
 }
 
-fn below(node: &mut Node, path: &mut Vec<String>, environment: &dyn Fn(&str) -> Option<String>, faults: &mut Vec<ConfigError>) {
+fn below(
+    node: &mut Node,
+    path: &mut Vec<String>,
+    environment: &dyn Fn(&str) -> Option<String>,
+    faults: &mut Vec<ConfigError>,
+) {
     let is_path = path.last().is_some_and(|it| PATHS.contains(&it.as_str()));
     match &mut node.value {
         Value::String(text) if is_path => match expanded(text, environment) {
@@ -55,14 +64,19 @@ fn below(node: &mut Node, path: &mut Vec<String>, environment: &dyn Fn(&str) -> 
 }
 
 /// A path with the values of its variables; `None` where it has none.
-fn expanded(path: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Option<String>, String> {
+fn expanded(
+    path: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<String>, String> {
     let home = path == "~" || path.starts_with("~/");
     if !home && !path.contains('$') {
         return Ok(None);
     }
     let value = |name: &str| {
         let set = environment(name).filter(|it| !it.is_empty());
-        set.ok_or_else(|| format!("`{path}` needs the environment variable {name}, which is not set"))
+        set.ok_or_else(|| {
+            format!("`{path}` needs the environment variable {name}, which is not set")
+        })
     };
     let mut text = String::new();
     let mut rest = path;
@@ -74,7 +88,11 @@ fn expanded(path: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<
         text.push_str(before);
         let (name, behind) = match after.strip_prefix('{').and_then(|it| it.split_once('}')) {
             Some(braced) => braced,
-            None => after.split_at(after.find(|it: char| !it.is_ascii_alphanumeric() && it != '_').unwrap_or(after.len())),
+            None => after.split_at(
+                after
+                    .find(|it: char| !it.is_ascii_alphanumeric() && it != '_')
+                    .unwrap_or(after.len()),
+            ),
         };
         if name.is_empty() || name.starts_with(|it: char| it.is_ascii_digit()) {
             // A dollar in a file's name.
@@ -95,7 +113,10 @@ mod tests {
     use crate::config::yaml;
 
     fn environment(name: &str) -> Option<String> {
-        [("HOME", "/home/me"), ("DATA", "/data")].iter().find(|it| it.0 == name).map(|it| it.1.to_owned())
+        [("HOME", "/home/me"), ("DATA", "/data")]
+            .iter()
+            .find(|it| it.0 == name)
+            .map(|it| it.1.to_owned())
     }
 
     #[test]
@@ -109,7 +130,11 @@ mod tests {
             ("price$", Some("price$")),
             ("~you/data", None),
         ] {
-            assert_eq!(expanded(path, &environment).expect("is set").as_deref(), expected, "{path}");
+            assert_eq!(
+                expanded(path, &environment).expect("is set").as_deref(),
+                expected,
+                "{path}"
+            );
         }
     }
 
@@ -122,7 +147,12 @@ mod tests {
         .expect("parses");
         let error = expand(&mut root, &environment).expect_err("is not set").to_string();
         assert_eq!(error.lines().count(), 2, "{error}");
-        assert!(error.starts_with("a.yaml:2: a.data_root: `$NOWHERE/x` needs the environment variable NOWHERE"), "{error}");
+        assert!(
+            error.starts_with(
+                "a.yaml:2: a.data_root: `$NOWHERE/x` needs the environment variable NOWHERE"
+            ),
+            "{error}"
+        );
         assert_eq!(root.get("a.work_dir").and_then(Node::as_str), Some("/home/me/w"));
     }
 }

@@ -1,6 +1,7 @@
-//! What mmengine replaces in a config's text before it is read: the names of the file itself, `{{ fileDirname }}` and its kind, and
-//! environment variables, `{{$NAME:default}}`. What is put in becomes text of the config, so outside of quotes it is a number, a
-//! list, whatever it looks like; inside of quotes it cannot end them.
+//! What mmengine replaces in a config's text before it is read: the names of the file itself, `{{
+//! fileDirname }}` and its kind, and environment variables, `{{$NAME:default}}`. What is put in
+//! becomes text of the config, so outside of quotes it is a number, a list, whatever it looks like;
+//! inside of quotes it cannot end them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,8 +16,14 @@ pub(super) type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;
 const LONGEST: usize = 1000;
 const FILE: [&str; 4] = ["fileDirname", "fileBasename", "fileBasenameNoExtension", "fileExtname"];
 
-/// A config's text with its predefined variables in place; `path` is the whole one. The number of lines stays.
-pub(super) fn replace(text: &str, path: &Path, source: &Arc<str>, environment: &Environment<'_>) -> Result<String, ConfigError> {
+/// A config's text with its predefined variables in place; `path` is the whole one. The number of
+/// lines stays.
+pub(super) fn replace(
+    text: &str,
+    path: &Path,
+    source: &Arc<str>,
+    environment: &Environment<'_>,
+) -> Result<String, ConfigError> {
     let mut faults = Vec::new();
     let mut out = String::with_capacity(text.len());
     for (index, line) in text.split_inclusive('\n').enumerate() {
@@ -59,9 +66,11 @@ enum Variable<'a> {
     Environment { name: &'a str, default: &'a str },
 }
 
-/// The variable that a text behind `{{` begins with, and the length of what names it, `}}` included.
+/// The variable that a text behind `{{` begins with, and the length of what names it, `}}`
+/// included.
 fn variable(inside: &str) -> Option<(Variable<'_>, usize)> {
-    // Looked for no further than a name reaches: of a text of nothing but braces every one would be followed to the end.
+    // Looked for no further than a name reaches: of a text of nothing but braces every one would be
+    // followed to the end.
     let open = inside.trim_start();
     let name = &open[..open.find(|it: char| !it.is_ascii_alphanumeric()).unwrap_or(open.len())];
     if let Some(file) = FILE.iter().find(|it| **it == name) {
@@ -77,7 +86,11 @@ fn variable(inside: &str) -> Option<(Variable<'_>, usize)> {
     if name.is_empty() {
         return None;
     }
-    let close = behind.bytes().take(LONGEST).zip(behind.bytes().skip(1)).position(|it| it == (b'}', b'}'))?;
+    let close = behind
+        .bytes()
+        .take(LONGEST)
+        .zip(behind.bytes().skip(1))
+        .position(|it| it == (b'}', b'}'))?;
     let (said, behind) = (&behind[..close], &behind[close + 2..]);
     let said = said.trim();
     let said = quote.map_or(said, |it| said.strip_suffix(it).unwrap_or(said).trim_end());
@@ -96,7 +109,9 @@ impl Variable<'_> {
                 let part = match *name {
                     "fileDirname" => path.parent().map(|it| it.to_string_lossy().into_owned()),
                     "fileBasename" => path.file_name().map(|it| it.to_string_lossy().into_owned()),
-                    "fileBasenameNoExtension" => path.file_stem().map(|it| it.to_string_lossy().into_owned()),
+                    "fileBasenameNoExtension" => {
+                        path.file_stem().map(|it| it.to_string_lossy().into_owned())
+                    }
                     _ => path.extension().map(|it| format!(".{}", it.to_string_lossy())),
                 };
                 Ok(part.unwrap_or_default().replace('\\', "/"))
@@ -106,7 +121,8 @@ impl Variable<'_> {
                 match found {
                     Some(value) => Ok(value),
                     None if default.is_empty() => Err(format!(
-                        "the environment variable {name} is not set, or empty; set it, or give it a default: `{{{{${name}:default}}}}`"
+                        "the environment variable {name} is not set, or empty; set it, or give it \
+                         a default: `{{{{${name}:default}}}}`"
                     )),
                     None => Ok((*default).to_owned()),
                 }
@@ -148,7 +164,9 @@ impl Place {
                 (Within::Quotes(_), _) if self.escaped => self.escaped = false,
                 (Within::Quotes(_), '\\') => self.escaped = true,
                 (Within::Quotes(quote), it) if it == quote => self.within = Within::Nothing,
-                (Within::Nothing, '#') if self.last.is_whitespace() => self.within = Within::Comment,
+                (Within::Nothing, '#') if self.last.is_whitespace() => {
+                    self.within = Within::Comment
+                }
                 (Within::Nothing, '\'' | '"') => self.within = Within::Quotes(character),
                 _ => {}
             }
@@ -160,9 +178,14 @@ impl Place {
     fn fit(&self, value: &str, variable: &Variable<'_>) -> Result<String, String> {
         let refused = |what: &str| {
             let said = variable.said();
-            Err(format!("`{said}` is {}, and {what} cannot stand here", crate::excerpt::quoted(value)))
+            Err(format!(
+                "`{said}` is {}, and {what} cannot stand here",
+                crate::excerpt::quoted(value)
+            ))
         };
-        if value.contains(|it: char| it.is_control() || matches!(it, '\u{2028}' | '\u{2029}' | '\u{fffd}')) {
+        if value.contains(|it: char| {
+            it.is_control() || matches!(it, '\u{2028}' | '\u{2029}' | '\u{fffd}')
+        }) {
             return refused("a line end or a character that is not text");
         }
         if value.contains("{{") || super::references::is_marked(value) {
@@ -195,7 +218,8 @@ mod tests {
             "LINES" => Some("a\nb: c".to_owned()),
             _ => None,
         };
-        replace(text, Path::new("/runs/my exp/a.b.py"), &"a.py".into(), &environment).map_err(|it| it.to_string())
+        replace(text, Path::new("/runs/my exp/a.b.py"), &"a.py".into(), &environment)
+            .map_err(|it| it.to_string())
     }
 
     #[test]
@@ -206,7 +230,10 @@ mod tests {
             ("'{{$ROOT:/x}}/{{ $COUNT }}'", "'/data/ade 20k/19'"),
             ("{{$NONE:3}} {{'$NONE:80'}} {{\"$COUNT:80\"}} {{ $NONE : 1e-3 }}", "3 80 19 1e-3"),
             ("{{$EMPTY:7}} {{$NONE:[1, 2]}} {{$NONE:'a'}}", "7 [1, 2] 'a'"),
-            ("# {{$NONE}}\nx = 1  # {{$NONE:}} '{{ fileDirname }}'", "# {{$NONE}}\nx = 1  # {{$NONE:}} '{{ fileDirname }}'"),
+            (
+                "# {{$NONE}}\nx = 1  # {{$NONE:}} '{{ fileDirname }}'",
+                "# {{$NONE}}\nx = 1  # {{$NONE:}} '{{ fileDirname }}'",
+            ),
             (
                 "{{_base_.a}} {{name}} {{fileName}} {{$}} {{$A-B}} {{ fileDirname",
                 "{{_base_.a}} {{name}} {{fileName}} {{$}} {{$A-B}} {{ fileDirname",
@@ -220,7 +247,8 @@ mod tests {
 
     #[test]
     fn what_is_missing_or_would_leave_its_quotes_is_told_at_once() {
-        let text = "a = '{{$NONE}}'\nb = {{$EMPTY:}}\nc = '{{$QUOTE}}' + \"{{ $QUOTE }}\"\nd = '{{$LINES:1}}'";
+        let text = "a = '{{$NONE}}'\nb = {{$EMPTY:}}\nc = '{{$QUOTE}}' + \"{{ $QUOTE }}\"\nd = \
+                    '{{$LINES:1}}'";
         insta::assert_snapshot!(replaced(text).expect_err("is wrong"));
     }
 
@@ -234,16 +262,25 @@ mod tests {
                 std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
                 std::fs::write(path, text).expect("a file");
             }
-            let config = config::load_in(&folder.path().join(files[0].0), &[], &environment).map_err(|it| it.to_string());
+            let config = config::load_in(&folder.path().join(files[0].0), &[], &environment)
+                .map_err(|it| it.to_string());
             let plain = |it: String| it.replace(&*folder.path().to_string_lossy(), "DIR");
-            config.map(|it| plain(serde_json::to_string(&it.root).expect("has a JSON form"))).map_err(plain)
+            config
+                .map(|it| plain(serde_json::to_string(&it.root).expect("has a JSON form")))
+                .map_err(plain)
         };
         let yaml = [
             (
                 "top/run.yaml",
-                "_base_: ../base/b.json\nwork_dir: work/{{ fileBasenameNoExtension }}\nworkers: {{$WORKERS:4}}\nlr: {{$LR:1e-3}}\ndirs: ['{{fileDirname}}', \"{{$DATA:/data}}/x\"]\nb: {{_base_.name}}",
+                "_base_: ../base/b.json\nwork_dir: work/{{ fileBasenameNoExtension }}\nworkers: \
+                 {{$WORKERS:4}}\nlr: {{$LR:1e-3}}\ndirs: ['{{fileDirname}}', \
+                 \"{{$DATA:/data}}/x\"]\nb: {{_base_.name}}",
             ),
-            ("base/b.json", "{\"name\": \"{{fileBasename}}\", \"n\": {{$WORKERS:4}}, \"s\": \"{{ $WORKERS }}\"}"),
+            (
+                "base/b.json",
+                "{\"name\": \"{{fileBasename}}\", \"n\": {{$WORKERS:4}}, \"s\": \"{{ $WORKERS \
+                 }}\"}",
+            ),
         ];
         assert_eq!(
             load(&yaml).as_deref(),
@@ -254,22 +291,26 @@ mod tests {
         let python = [
             (
                 "top/p.py",
-                "_base_ = '../base/{{ fileBasenameNoExtension }}.py'\nn = {{'$WORKERS:80'}} * {{$NONE:1}}\nw = f'{n}{{ fileExtname }}'\n",
+                "_base_ = '../base/{{ fileBasenameNoExtension }}.py'\nn = {{'$WORKERS:80'}} * \
+                 {{$NONE:1}}\nw = f'{n}{{ fileExtname }}'\n",
             ),
             ("base/p.py", "where = '{{ fileDirname }}'\n"),
         ];
         assert_eq!(load(&python).as_deref(), Ok(r#"{"where":"DIR/base","n":2,"w":"2.py"}"#));
         assert_eq!(
             load(&[("a.yaml", "x: 1\ny: {{ fileDirnam }}")]).expect_err("is wrong"),
-            "DIR/a.yaml:2: `{{fileDirnam}}`: the config sets nothing at `fileDirnam`; did you mean `{{ fileDirname }}`?"
+            "DIR/a.yaml:2: `{{fileDirnam}}`: the config sets nothing at `fileDirnam`; did you mean \
+             `{{ fileDirname }}`?"
         );
         assert_eq!(
             load(&[("a.py", "x = 1\ny = {{ fileDirnam }}")]).expect_err("is wrong"),
             "DIR/a.py:2: `{{fileDirnam}}` is not known; did you mean `{{ fileDirname }}`?"
         );
-        let computed = load(&[("a.py", "x = '{' + '{$WORKERS:1}}'\ny = '{' + '{ fileDirname }}'")]).expect("is read");
+        let computed = load(&[("a.py", "x = '{' + '{$WORKERS:1}}'\ny = '{' + '{ fileDirname }}'")])
+            .expect("is read");
         assert_eq!(computed, r#"{"x":"{{$WORKERS:1}}","y":"{{ fileDirname }}"}"#);
-        let config = config::load_in(&folder.path().join("a.py"), &[], &environment).expect("is read");
+        let config =
+            config::load_in(&folder.path().join("a.py"), &[], &environment).expect("is read");
         for text in [config.to_yaml(), config.to_json()] {
             assert_eq!(load(&[("printed.yaml", &text)]), Ok(computed.clone()));
         }

@@ -1,5 +1,6 @@
-//! Ranges of numbers: a value that no run could use is refused where it is written, with its key path and its line, not where it
-//! is first divided by. `#[serde(deserialize_with = "config::positive")]` on a field says which it takes.
+//! Ranges of numbers: a value that no run could use is refused where it is written, with its key
+//! path and its line, not where it is first divided by. `#[serde(deserialize_with =
+//! "config::positive")]` on a field says which it takes.
 
 use serde::de::{Deserialize, Deserializer, Error, Unexpected};
 
@@ -112,7 +113,10 @@ impl<'de> Deserialize<'de> for NotOffered {
             }
 
             /// Where files lie on this machine is what is offered.
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<NotOffered, A::Error> {
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<NotOffered, A::Error> {
                 while let Some((key, value)) = map.next_entry::<String, String>()? {
                     if key != "backend" || !["disk", "local"].contains(&value.as_str()) {
                         return Err(A::Error::invalid_value(
@@ -128,7 +132,10 @@ impl<'de> Deserialize<'de> for NotOffered {
                 Ok(NotOffered)
             }
 
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut access: A) -> Result<NotOffered, A::Error> {
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                mut access: A,
+            ) -> Result<NotOffered, A::Error> {
                 match access.next_element::<serde::de::IgnoredAny>()? {
                     None => Ok(NotOffered),
                     Some(_) => Err(A::Error::invalid_type(Unexpected::Seq, &self)),
@@ -194,14 +201,23 @@ mod tests {
 
     #[test]
     fn numbers_outside_their_range_are_named_all_at_once_with_their_places() {
-        let text = "batch_size: 0\nlr: .nan\ncrop_size: [512, 0]\nprob: [0.5, 1.5]\nnum_workers: -1";
-        insta::assert_snapshot!(parse_str::<Settings>(text).expect_err("nothing of it can be used"));
-        assert!(parse_str::<Settings>("batch_size: 1\nlr: 0\ncrop_size: 3\nprob: [0, 1]\nnum_workers: 0").is_ok());
+        let text =
+            "batch_size: 0\nlr: .nan\ncrop_size: [512, 0]\nprob: [0.5, 1.5]\nnum_workers: -1";
+        insta::assert_snapshot!(
+            parse_str::<Settings>(text).expect_err("nothing of it can be used")
+        );
+        assert!(
+            parse_str::<Settings>(
+                "batch_size: 1\nlr: 0\ncrop_size: 3\nprob: [0, 1]\nnum_workers: 0"
+            )
+            .is_ok()
+        );
     }
 
     #[test]
     fn another_fault_is_told_beside_them_or_alone() {
-        let error = parse_str::<Settings>("batch_size: 0\nlr: fast").expect_err("two faults").to_string();
+        let error =
+            parse_str::<Settings>("batch_size: 0\nlr: fast").expect_err("two faults").to_string();
         assert!(error.contains("batch_size") && error.contains("lr: expected a number"), "{error}");
     }
 }

@@ -1,8 +1,10 @@
-//! References in a config's text. `{{_base_.a.b}}` is the value that the bases give to `a.b`, taken when the file is merged, as
-//! mmengine does. `{{name.a}}` is the value that the finished config has there, after every merge and override: a name such as
-//! `crop_size` or `train_pipeline` is written once, and whoever changes it changes every place that refers to it.
+//! References in a config's text. `{{_base_.a.b}}` is the value that the bases give to `a.b`, taken
+//! when the file is merged, as mmengine does. `{{name.a}}` is the value that the finished config
+//! has there, after every merge and override: a name such as `crop_size` or `train_pipeline` is
+//! written once, and whoever changes it changes every place that refers to it.
 //!
-//! In the tree a reference is a string between two private characters, put there before the text is parsed as YAML.
+//! In the tree a reference is a string between two private characters, put there before the text is
+//! parsed as YAML.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,8 +21,8 @@ pub(super) const NONE: &str = "None";
 
 /// References lead through no more than so many others.
 const MAX_CHAIN: usize = 64;
-/// The values that all references of a config may bring, and the steps on the way to them. Where `a` is `{{b}} {{b}}`, `b` is
-/// `{{c}} {{c}}` and so on, there are more with every line.
+/// The values that all references of a config may bring, and the steps on the way to them. Where
+/// `a` is `{{b}} {{b}}`, `b` is `{{c}} {{c}}` and so on, there are more with every line.
 const MAX_BROUGHT: usize = 1_000_000;
 /// The same while one place is merged.
 const MAX_STEPS: usize = 10_000;
@@ -37,7 +39,10 @@ impl Budget {
                 self.0 = left;
                 Ok(())
             }
-            None => Err(ConfigError::text(&at.origin, "the references of this config bring more values than a config has")),
+            None => Err(ConfigError::text(
+                &at.origin,
+                "the references of this config bring more values than a config has",
+            )),
         }
     }
 }
@@ -50,7 +55,8 @@ pub(super) fn mark(text: &str) -> String {
         let (before, inside) = rest.split_at(start);
         marked.push_str(before);
         let inside = &inside[2..];
-        // Looked for no further than a path reaches: of a text of nothing but braces every one would be followed to the end.
+        // Looked for no further than a path reaches: of a text of nothing but braces every one
+        // would be followed to the end.
         let open = inside.trim_start_matches([' ', '\t']);
         let (path, behind) = open.split_at(open.find(|it| !in_path(it)).unwrap_or(open.len()));
         let close = behind.trim_start_matches([' ', '\t']).strip_prefix("}}");
@@ -104,11 +110,13 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
     pieces
 }
 
-/// Names at the top of a config that need not be sections, because values refer to them: `crop_size`, `train_pipeline`.
+/// Names at the top of a config that need not be sections, because values refer to them:
+/// `crop_size`, `train_pipeline`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Variables {
     pub names: BTreeSet<String>,
-    /// Those of them that a file or the command line sets without effect: the values that referred to them have been replaced.
+    /// Those of them that a file or the command line sets without effect: the values that referred
+    /// to them have been replaced.
     pub(super) stale: BTreeMap<String, Origin>,
 }
 
@@ -124,7 +132,9 @@ pub(super) fn collect_uses(tree: &Node, uses: &mut Uses) {
                     && !path.starts_with(BASE)
                 {
                     let name = path.split('.').next().unwrap_or(path);
-                    uses.entry(name.to_owned()).or_default().insert(tree.origin.source().to_owned());
+                    uses.entry(name.to_owned())
+                        .or_default()
+                        .insert(tree.origin.source().to_owned());
                 }
             }
         }
@@ -134,8 +144,8 @@ pub(super) fn collect_uses(tree: &Node, uses: &mut Uses) {
     }
 }
 
-/// A place in `tree` that the command line set or `file`, the one that was asked for, and none of `files`. What its bases do among
-/// themselves is not its reader's to mend.
+/// A place in `tree` that the command line set or `file`, the one that was asked for, and none of
+/// `files`. What its bases do among themselves is not its reader's to mend.
 fn set_in_vain<'a>(tree: &'a Node, file: &str, files: &BTreeSet<String>) -> Option<&'a Origin> {
     let origin = &tree.origin;
     if !files.contains(origin.source()) && (origin.is_command_line() || origin.source() == file) {
@@ -160,7 +170,10 @@ pub(super) fn resolve_bases(tree: &mut Node, bases: &Node) -> Result<(), ConfigE
             let below = &path[BASE.len()..];
             let found = bases.get(below).ok_or_else(|| {
                 let hint = hint(bases, below);
-                ConfigError::text(&node.origin, format!("`{{{{{path}}}}}`: the bases set nothing at `{below}`{hint}"))
+                ConfigError::text(
+                    &node.origin,
+                    format!("`{{{{{path}}}}}`: the bases set nothing at `{below}`{hint}"),
+                )
             })?;
             budget.spend(found.size().weight, node).map(|()| found)
         };
@@ -171,7 +184,9 @@ pub(super) fn resolve_bases(tree: &mut Node, bases: &Node) -> Result<(), ConfigE
         for piece in pieces {
             match piece {
                 Piece::Text(text) => joined.push_str(text),
-                Piece::Path(path) if path.starts_with(BASE) => joined.push_str(&inline(find(path)?, path, node)?),
+                Piece::Path(path) if path.starts_with(BASE) => {
+                    joined.push_str(&inline(find(path)?, path, node)?)
+                }
                 Piece::Path(path) => joined.extend([&OPEN.to_string(), path, &CLOSE.to_string()]),
             }
         }
@@ -187,7 +202,10 @@ pub(super) fn resolve(root: &mut Node, uses: &Uses) -> Result<Variables, ConfigE
     let mut stale = BTreeMap::new();
     for (name, files) in uses {
         if let (false, Some(node)) = (names.contains(name), whole.get(name)) {
-            stale.extend(set_in_vain(node, whole.origin.source(), files).map(|origin| (name.clone(), origin.clone())));
+            stale.extend(
+                set_in_vain(node, whole.origin.source(), files)
+                    .map(|origin| (name.clone(), origin.clone())),
+            );
             names.insert(name.clone());
         }
     }
@@ -207,11 +225,17 @@ fn resolve_below(
         }
         let mut find = |path: &str| -> Result<Node, ConfigError> {
             if stack.iter().any(|it| it == path) {
-                let chain = stack.iter().map(String::as_str).chain([path]).collect::<Vec<_>>().join(" -> ");
-                return Err(ConfigError::text(&node.origin, format!("references go in a circle: {chain}")));
+                let chain =
+                    stack.iter().map(String::as_str).chain([path]).collect::<Vec<_>>().join(" -> ");
+                return Err(ConfigError::text(
+                    &node.origin,
+                    format!("references go in a circle: {chain}"),
+                ));
             }
             if stack.len() >= MAX_CHAIN {
-                let message = format!("references lead through more than {MAX_CHAIN} others, the last is `{path}`");
+                let message = format!(
+                    "references lead through more than {MAX_CHAIN} others, the last is `{path}`"
+                );
                 return Err(ConfigError::text(&node.origin, message));
             }
             let found = follow(whole, path, node, stack.len(), budget)?;
@@ -222,7 +246,8 @@ fn resolve_below(
             resolve_below(&mut found, whole, stack, names, budget)?;
             stack.pop();
             if found.size().depth > MAX_DEPTH {
-                let message = format!("what `{path}` refers to nests more than {MAX_DEPTH} levels deep");
+                let message =
+                    format!("what `{path}` refers to nests more than {MAX_DEPTH} levels deep");
                 return Err(ConfigError::text(&node.origin, message));
             }
             Ok(found)
@@ -243,24 +268,40 @@ fn resolve_below(
     })
 }
 
-/// The node at `path`, which may lead through other references; it does so already through `depth` of them.
-fn follow<'a>(whole: &'a Node, path: &str, from: &Node, depth: usize, budget: &mut Budget) -> Result<&'a Node, ConfigError> {
+/// The node at `path`, which may lead through other references; it does so already through `depth`
+/// of them.
+fn follow<'a>(
+    whole: &'a Node,
+    path: &str,
+    from: &Node,
+    depth: usize,
+    budget: &mut Budget,
+) -> Result<&'a Node, ConfigError> {
     let unknown = || {
         if path.starts_with(BASE) {
-            return ConfigError::text(&from.origin, format!("`{{{{{path}}}}}`: this file has no `_base_`"));
+            return ConfigError::text(
+                &from.origin,
+                format!("`{{{{{path}}}}}`: this file has no `_base_`"),
+            );
         }
         let hint = match predefined::meant(path) {
             Some(name) => format!("; did you mean `{{{{ {name} }}}}`?"),
             None => hint(whole, path),
         };
-        ConfigError::text(&from.origin, format!("`{{{{{path}}}}}`: the config sets nothing at `{path}`{hint}"))
+        ConfigError::text(
+            &from.origin,
+            format!("`{{{{{path}}}}}`: the config sets nothing at `{path}`{hint}"),
+        )
     };
     let mut node = whole;
     for step in path.split('.') {
         budget.spend(1, from)?;
         if let Some([Piece::Path(inner)]) = node.as_str().map(pieces).as_deref() {
             if depth > MAX_CHAIN {
-                return Err(ConfigError::text(&from.origin, format!("references go in a circle at `{inner}`")));
+                return Err(ConfigError::text(
+                    &from.origin,
+                    format!("references go in a circle at `{inner}`"),
+                ));
             }
             node = follow(whole, inner, from, depth + 1, budget)?;
         }
@@ -269,7 +310,8 @@ fn follow<'a>(whole: &'a Node, path: &str, from: &Node, depth: usize, budget: &m
     Ok(node)
 }
 
-/// The node that a reference node stands for at this point of merging, and the name that it begins with, if it is one.
+/// The node that a reference node stands for at this point of merging, and the name that it begins
+/// with, if it is one.
 pub(super) fn target(node: &Node, whole: &Node) -> Result<Option<(Node, String)>, ConfigError> {
     match node.as_str().map(pieces).as_deref() {
         Some([Piece::Path(path)]) => {
@@ -280,7 +322,8 @@ pub(super) fn target(node: &Node, whole: &Node) -> Result<Option<(Node, String)>
     }
 }
 
-/// Takes note that a name's value was copied: what has set it so far had an effect, though nothing may refer to it any more.
+/// Takes note that a name's value was copied: what has set it so far had an effect, though nothing
+/// may refer to it any more.
 pub(super) fn take(name: &str, whole: &Node, uses: &mut Uses) {
     fn sources(node: &Node, files: &mut BTreeSet<String>) {
         files.insert(node.origin.source().to_owned());
@@ -304,7 +347,10 @@ fn inline(value: &Node, path: &str, node: &Node) -> Result<String, ConfigError> 
         Value::Float(value) => format!("{value:?}"),
         Value::String(text) => text.clone(),
         Value::List(_) | Value::Map(_) => {
-            let message = format!("`{{{{{path}}}}}` is {} and cannot be a part of a string", value.value.describe());
+            let message = format!(
+                "`{{{{{path}}}}}` is {} and cannot be a part of a string",
+                value.value.describe()
+            );
             return Err(ConfigError::text(&node.origin, message));
         }
     })
@@ -312,21 +358,33 @@ fn inline(value: &Node, path: &str, node: &Node) -> Result<String, ConfigError> 
 
 fn hint(tree: &Node, path: &str) -> String {
     let (parent, last) = path.rsplit_once('.').unwrap_or(("", path));
-    let keys = tree.get(parent).and_then(Node::as_map).into_iter().flat_map(|it| it.keys().map(String::as_str));
+    let keys = tree
+        .get(parent)
+        .and_then(Node::as_map)
+        .into_iter()
+        .flat_map(|it| it.keys().map(String::as_str));
     nearest(last, keys).map(|it| format!("; did you mean `{it}`?")).unwrap_or_default()
 }
 
 /// What takes a string's place, or nothing.
 type Change = Result<Option<Node>, ConfigError>;
 
-/// Calls `change` on every string of a tree; what it returns takes the string's place. What is wrong with them is told at once.
-fn each_string(tree: &mut Node, change: &mut dyn FnMut(&Node, &str) -> Change) -> Result<(), ConfigError> {
+/// Calls `change` on every string of a tree; what it returns takes the string's place. What is
+/// wrong with them is told at once.
+fn each_string(
+    tree: &mut Node,
+    change: &mut dyn FnMut(&Node, &str) -> Change,
+) -> Result<(), ConfigError> {
     let mut faults = Vec::new();
     visit(tree, change, &mut faults);
     if faults.is_empty() { Ok(()) } else { Err(ConfigError::all(faults)) }
 }
 
-fn visit(tree: &mut Node, change: &mut dyn FnMut(&Node, &str) -> Change, faults: &mut Vec<ConfigError>) {
+fn visit(
+    tree: &mut Node,
+    change: &mut dyn FnMut(&Node, &str) -> Change,
+    faults: &mut Vec<ConfigError>,
+) {
     if faults.len() >= MAX_FAULTS {
         return;
     }
@@ -366,13 +424,14 @@ mod tests {
         let path = folder.path().join("a.yaml");
         std::fs::write(&path, text).expect("a file");
         let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
-        config::load(&path, &overrides).map_err(|it| it.to_string().replace(&format!("{}/", folder.path().display()), ""))
+        config::load(&path, &overrides)
+            .map_err(|it| it.to_string().replace(&format!("{}/", folder.path().display()), ""))
     }
 
     fn run(text: &str, overrides: &[&str]) -> Result<Run, String> {
-        load(text, overrides)?
-            .parse()
-            .map_err(|it| it.to_string().rsplit_once('/').map_or(it.to_string(), |(_, it)| it.to_owned()))
+        load(text, overrides)?.parse().map_err(|it| {
+            it.to_string().rsplit_once('/').map_or(it.to_string(), |(_, it)| it.to_owned())
+        })
     }
 
     const NAMES: &str = "crop: [1, 2]\npipe: [3, 4]\nsize: {{crop}}\ndata: {pipeline: '{{pipe}}'}";
@@ -381,7 +440,10 @@ mod tests {
     fn a_text_of_braces_is_read_once() {
         let braces = "{{".repeat(1_000_000);
         assert_eq!(mark(&braces), braces);
-        assert_eq!(mark("{{ a.b-c\t}} {{ a b }} {{a}"), format!("{OPEN}a.b-c{CLOSE} {{{{ a b }}}} {{{{a}}"));
+        assert_eq!(
+            mark("{{ a.b-c\t}} {{ a b }} {{a}"),
+            format!("{OPEN}a.b-c{CLOSE} {{{{ a b }}}} {{{{a}}")
+        );
     }
 
     #[test]
@@ -399,7 +461,9 @@ mod tests {
 
     #[test]
     fn references_reach_through_references_and_into_strings() {
-        let config = load("a: {x: {y: 5}}\nb: {{a.x}}\nc: {{b.y}}\nd: v{{b.y}}-{{c}}\ne: {{d}}", &[]).expect("loads");
+        let config =
+            load("a: {x: {y: 5}}\nb: {{a.x}}\nc: {{b.y}}\nd: v{{b.y}}-{{c}}\ne: {{d}}", &[])
+                .expect("loads");
         assert_eq!(config.root.get("c").map(|it| &it.value), Some(&Value::Int(5)));
         assert_eq!(config.root.get("e").and_then(Node::as_str), Some("v5-5"));
     }
@@ -409,7 +473,10 @@ mod tests {
         let config = load(NAMES, &[]).expect("loads");
         for text in [config.to_yaml(), config.to_json()] {
             let again = load(&text, &[]).expect("loads");
-            assert_eq!((&again.root, &again.variables.names), (&config.root, &config.variables.names));
+            assert_eq!(
+                (&again.root, &again.variables.names),
+                (&config.root, &config.variables.names)
+            );
             again.parse::<Run>().expect("parses");
         }
     }
@@ -423,7 +490,11 @@ mod tests {
 
     #[test]
     fn braces_and_line_ends_that_are_text_are_printed_as_text() {
-        for text in ["a: lr\nb: '{{{{a}}}}'", "a: lr\nb: 'x{{{{a}}}} {{{a}}}'", r#"a: "x\N\L\P\_\x7f\ufeff\u0001""#] {
+        for text in [
+            "a: lr\nb: '{{{{a}}}}'",
+            "a: lr\nb: 'x{{{{a}}}} {{{a}}}'",
+            r#"a: "x\N\L\P\_\x7f\ufeff\u0001""#,
+        ] {
             let config = load(text, &[]).expect(text);
             for printed in [config.to_yaml(), config.to_json()] {
                 assert_eq!(load(&printed, &[]).expect(&printed).root, config.root, "{printed}");
@@ -434,14 +505,21 @@ mod tests {
     #[test]
     fn what_grows_with_every_reference_is_refused_before_memory_ends() {
         let lines = |count: usize, value: &dyn Fn(usize) -> String| {
-            (0..count).map(|at| format!("a{at}: {}\n", value(at + 1))).collect::<String>() + &format!("a{count}: x\n")
+            (0..count).map(|at| format!("a{at}: {}\n", value(at + 1))).collect::<String>()
+                + &format!("a{count}: x\n")
         };
-        let error = load(&lines(40, &|next| format!("'{{{{a{next}}}}} {{{{a{next}}}}}'")), &[]).expect_err("doubles");
+        let error = load(&lines(40, &|next| format!("'{{{{a{next}}}}} {{{{a{next}}}}}'")), &[])
+            .expect_err("doubles");
         assert!(error.contains("bring more values than a config has"), "{error}");
-        let error = load(&lines(40, &|next| format!("[{{{{a{next}}}}}, {{{{a{next}}}}}]")), &[]).expect_err("doubles");
+        let error = load(&lines(40, &|next| format!("[{{{{a{next}}}}}, {{{{a{next}}}}}]")), &[])
+            .expect_err("doubles");
         assert!(error.contains("bring more values than a config has"), "{error}");
-        let error = load(&lines(5000, &|next| format!("[{{{{a{next}}}}}]")), &[]).expect_err("a long chain");
-        assert!(error.starts_with("a.yaml:65: references lead through more than 64 others"), "{error}");
+        let error = load(&lines(5000, &|next| format!("[{{{{a{next}}}}}]")), &[])
+            .expect_err("a long chain");
+        assert!(
+            error.starts_with("a.yaml:65: references lead through more than 64 others"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -454,7 +532,8 @@ mod tests {
             load("a: {x: '{{a}}'}", &[]).expect_err("is wrong"),
             load("a: [1]\nb: x{{a}}", &[]).expect_err("is wrong"),
             run("size: [1, 2]\ncrop: [1, 2]", &[]).expect_err("is wrong"),
-            run("size: [1, 2]\ncrop: [1, 2]\n_variables_: [crop]", &["crop=3,4"]).expect_err("is wrong"),
+            run("size: [1, 2]\ncrop: [1, 2]\n_variables_: [crop]", &["crop=3,4"])
+                .expect_err("is wrong"),
             run(NAMES, &["size=3,4", "crop=7"]).expect_err("is wrong"),
         ];
         insta::assert_snapshot!(errors.join("\n"));

@@ -1,5 +1,5 @@
-//! A value that fits wherever it is read: what stands in for a wrong one, so that reading goes on to the next fault. What comes of
-//! it is thrown away.
+//! A value that fits wherever it is read: what stands in for a wrong one, so that reading goes on
+//! to the next fault. What comes of it is thrown away.
 
 use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeSeed, IntoDeserializer, Visitor};
@@ -79,11 +79,19 @@ impl<'de> de::Deserializer<'de> for Anything {
         visitor.visit_unit()
     }
 
-    fn deserialize_unit_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         visitor.visit_unit()
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         match name {
             VALUE_OR_LIST => visitor.visit_newtype_struct(self.below()?),
             _ => visitor.visit_newtype_struct(self),
@@ -94,11 +102,20 @@ impl<'de> de::Deserializer<'de> for Anything {
         self.deserialize_tuple(0, visitor)
     }
 
-    fn deserialize_tuple<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_tuple<V: Visitor<'de>>(
+        self,
+        length: usize,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         visitor.visit_seq(Several { left: length, value: self.below()? })
     }
 
-    fn deserialize_tuple_struct<V: Visitor<'de>>(self, name: &'static str, length: usize, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        length: usize,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         // The halves of one mapping are no level of their own.
         let value = if name == BOTH { self } else { self.below()? };
         visitor.visit_seq(Several { left: length, value })
@@ -137,7 +154,10 @@ struct Several {
 impl<'de> de::SeqAccess<'de> for Several {
     type Error = Fault;
 
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Fault> {
         let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
         self.left = left;
         seed.deserialize(self.value).map(Some)
@@ -153,7 +173,10 @@ struct Fields {
 impl<'de> de::MapAccess<'de> for Fields {
     type Error = Fault;
 
-    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
+    fn next_key_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Fault> {
         let Some((first, rest)) = self.names.split_first() else { return Ok(None) };
         self.names = rest;
         let key: StrDeserializer<'_, Fault> = first.into_deserializer();
@@ -196,7 +219,11 @@ impl<'de> de::VariantAccess<'de> for Anything {
         de::Deserializer::deserialize_tuple(self, length, visitor)
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         de::Deserializer::deserialize_struct(self, "", fields, visitor)
     }
 }

@@ -1,6 +1,7 @@
-//! YAML text to a tree with lines. `serde_yaml` decides what the text means: syntax, scalars, anchors, merge keys. It does not
-//! say on which line a value stands, so a second pass over the text's events (saphyr-parser) collects the lines, and the two
-//! are laid over each other; where they should ever disagree, only a line number is lost.
+//! YAML text to a tree with lines. `serde_yaml` decides what the text means: syntax, scalars,
+//! anchors, merge keys. It does not say on which line a value stands, so a second pass over the
+//! text's events (saphyr-parser) collects the lines, and the two are laid over each other; where
+//! they should ever disagree, only a line number is lost.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -17,7 +18,8 @@ use crate::excerpt;
 pub(super) fn parse(text: &str, source: &Arc<str>) -> Result<Node, ConfigError> {
     control_characters(text, source)?;
     let text = references::mark(text);
-    let mut value: serde_yaml::Value = serde_yaml::from_str(&text).map_err(|error| syntax_error(&error, &text, source))?;
+    let mut value: serde_yaml::Value =
+        serde_yaml::from_str(&text).map_err(|error| syntax_error(&error, &text, source))?;
     value.apply_merge().map_err(|error| syntax_error(&error, &text, source))?;
     if value.is_null() {
         return Ok(Node::new(Value::Map(Map::new()), Origin::file(source, 1)));
@@ -26,9 +28,11 @@ pub(super) fn parse(text: &str, source: &Arc<str>) -> Result<Node, ConfigError> 
     build(value, lines.as_deref(), 1, source)
 }
 
-/// Refuses characters that no YAML file can hold, which its parser would place on line 1 wherever they are.
+/// Refuses characters that no YAML file can hold, which its parser would place on line 1 wherever
+/// they are.
 fn control_characters(text: &str, source: &Arc<str>) -> Result<(), ConfigError> {
-    let control = |it: char| matches!(it, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{7f}');
+    let control =
+        |it: char| matches!(it, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{7f}');
     let Some(at) = text.find(control) else { return Ok(()) };
     let line = 1 + text[..at].bytes().filter(|it| *it == b'\n').count();
     let what = match text.as_bytes()[at] {
@@ -43,7 +47,10 @@ fn syntax_error(error: &serde_yaml::Error, text: &str, source: &Arc<str>) -> Con
     let told = error.to_string();
     if told.contains("duplicate entry") {
         let repeated = Reader::repeated(text).into_iter().map(|(key, first, line)| {
-            ConfigError::text(&Origin::file(source, line), format!("{} is set already on line {first}", excerpt::quoted(&key)))
+            ConfigError::text(
+                &Origin::file(source, line),
+                format!("{} is set already on line {first}", excerpt::quoted(&key)),
+            )
         });
         let repeated: Vec<_> = repeated.collect();
         if !repeated.is_empty() {
@@ -58,7 +65,12 @@ fn syntax_error(error: &serde_yaml::Error, text: &str, source: &Arc<str>) -> Con
     ConfigError::text(&origin, message)
 }
 
-fn build(value: serde_yaml::Value, lines: Option<&Lines>, line: usize, source: &Arc<str>) -> Result<Node, ConfigError> {
+fn build(
+    value: serde_yaml::Value,
+    lines: Option<&Lines>,
+    line: usize,
+    source: &Arc<str>,
+) -> Result<Node, ConfigError> {
     use serde_yaml::Value as Yaml;
     let origin = Origin::file(source, line);
     let value = match value {
@@ -67,7 +79,12 @@ fn build(value: serde_yaml::Value, lines: Option<&Lines>, line: usize, source: &
         Yaml::Number(number) => match (number.as_i64(), number.as_f64()) {
             (Some(integer), _) => Value::Int(integer),
             (None, Some(float)) if number.is_f64() => Value::Float(float),
-            _ => return Err(ConfigError::text(&origin, format!("the integer {number} is too large"))),
+            _ => {
+                return Err(ConfigError::text(
+                    &origin,
+                    format!("the integer {number} is too large"),
+                ));
+            }
         },
         Yaml::String(text) if text == references::NONE => Value::Null,
         Yaml::String(text) => Value::String(text),
@@ -84,14 +101,23 @@ fn build(value: serde_yaml::Value, lines: Option<&Lines>, line: usize, source: &
                 let key = key_text(key).ok_or_else(|| {
                     ConfigError::text(
                         &origin,
-                        "a key of a mapping has to be a word or a number (a text with braces needs quotes)",
+                        "a key of a mapping has to be a word or a number (a text with braces needs \
+                         quotes)",
                     )
                 })?;
                 let below = lines.and_then(|it| it.entry(&key));
-                let node = build(item, below.map(|(_, it)| it), below.map_or(line, |(line, _)| line), source)?;
+                let node = build(
+                    item,
+                    below.map(|(_, it)| it),
+                    below.map_or(line, |(line, _)| line),
+                    source,
+                )?;
                 if let Some(first) = map.get(&key) {
                     let first: &Node = first;
-                    return Err(ConfigError::text(&node.origin, format!("`{key}` is set already at {}", first.origin)));
+                    return Err(ConfigError::text(
+                        &node.origin,
+                        format!("`{key}` is set already at {}", first.origin),
+                    ));
                 }
                 map.insert(key, node);
             }
@@ -101,7 +127,12 @@ fn build(value: serde_yaml::Value, lines: Option<&Lines>, line: usize, source: &
         Yaml::Tagged(tagged) if tagged.tag.to_string().ends_with("python/tuple") => {
             return build(tagged.value, lines, line, source);
         }
-        Yaml::Tagged(tagged) => return Err(ConfigError::text(&origin, format!("the tag {} has no meaning here", tagged.tag))),
+        Yaml::Tagged(tagged) => {
+            return Err(ConfigError::text(
+                &origin,
+                format!("the tag {} has no meaning here", tagged.tag),
+            ));
+        }
     };
     Ok(Node::new(value, origin))
 }
@@ -181,7 +212,8 @@ impl<'input> Reader<'input> {
     }
 
     fn value(&mut self, event: &Event<'input>, span: Span) -> Option<Rc<Lines>> {
-        let mut lines = Lines { line: span.start.line(), items: Vec::new(), entries: HashMap::new() };
+        let mut lines =
+            Lines { line: span.start.line(), items: Vec::new(), entries: HashMap::new() };
         let anchor = match event {
             Event::Alias(id) => return self.anchors.get(id).cloned(),
             Event::Scalar(_, _, anchor, _) => *anchor,
@@ -202,13 +234,18 @@ impl<'input> Reader<'input> {
                         it => it,
                     };
                     let line = span.start.line();
-                    let text = if let Event::Scalar(text, ..) = &key { text.to_string() } else { String::new() };
+                    let text = if let Event::Scalar(text, ..) = &key {
+                        text.to_string()
+                    } else {
+                        String::new()
+                    };
                     self.value(&key, span)?;
                     let (event, span) = self.next()?;
                     let below = self.value(&event, span)?;
                     if text == "<<" {
                         merged = Some(below);
-                    } else if let Some((first, _)) = lines.entries.insert(text.clone(), (line, below))
+                    } else if let Some((first, _)) =
+                        lines.entries.insert(text.clone(), (line, below))
                         && !text.is_empty()
                     {
                         self.repeated.push((text, first, line));
@@ -288,12 +325,19 @@ merged:
 
     #[test]
     fn scalars_have_yaml_1_2_types() {
-        let root = read("[1, 1.0, 1e-4, -2.5e+3, true, yes, null, ~, None, 'None ', 0x10, 1_000, .inf, !!python/tuple [1]]")
-            .expect("parses");
-        let expected = "[1,1.0,0.0001,-2500.0,true,\"yes\",null,null,null,\"None \",16,\"1_000\",null,[1]]";
+        let root = read(
+            "[1, 1.0, 1e-4, -2.5e+3, true, yes, null, ~, None, 'None ', 0x10, 1_000, .inf, \
+             !!python/tuple [1]]",
+        )
+        .expect("parses");
+        let expected =
+            "[1,1.0,0.0001,-2500.0,true,\"yes\",null,null,null,\"None \",16,\"1_000\",null,[1]]";
         assert_eq!(serde_json::to_string(&root).expect("has a JSON form"), expected);
         assert_eq!(read("").expect("parses").as_map().map(Map::len), Some(0));
-        assert_eq!(read("{0: a, 1.5: b, true: c}").expect("parses").get("0").and_then(Node::as_str), Some("a"));
+        assert_eq!(
+            read("{0: a, 1.5: b, true: c}").expect("parses").get("0").and_then(Node::as_str),
+            Some("a")
+        );
     }
 
     #[test]
@@ -333,17 +377,23 @@ merged:
         .prop_map(node);
         leaf.prop_recursive(4, 24, 4, move |below| {
             prop_oneof![
-                prop::collection::vec(below.clone(), 0..4).prop_map(move |it| node(Value::List(it))),
+                prop::collection::vec(below.clone(), 0..4)
+                    .prop_map(move |it| node(Value::List(it))),
                 // `<<` is YAML's merge: nothing in a config can have that name.
-                prop::collection::hash_map("[ -z]{1,6}".prop_filter("a merge", |key| key != "<<"), below, 0..4)
-                    .prop_map(move |it| node(Value::Map(it.into_iter().collect()))),
+                prop::collection::hash_map(
+                    "[ -z]{1,6}".prop_filter("a merge", |key| key != "<<"),
+                    below,
+                    0..4
+                )
+                .prop_map(move |it| node(Value::Map(it.into_iter().collect()))),
             ]
         })
     }
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused(text in ".{0,60}", yaml in "[-:{}\\[\\],&*!?|>'\"%#a1 \n\t<]{0,40}") {
+        fn any_text_is_read_or_refused(text in ".{0,60}", yaml in "[-:{}\\[\\],&*!?|>'\"%#a1 \
+                                                                   \n\t<]{0,40}") {
             let _ = read(&text);
             let _ = read(&yaml);
         }

@@ -6,9 +6,11 @@ use serde::Deserialize;
 
 use super::{Image, LabelMap};
 
-/// Samples of one step, in the sampler's order. They are stacked or padded on the device by the model's preprocessor.
+/// Samples of one step, in the sampler's order. They are stacked or padded on the device by the
+/// model's preprocessor.
 ///
-/// With `TestTimeAug` one entry of the dataset gives several samples, which follow each other and share `meta.sample_idx`.
+/// With `TestTimeAug` one entry of the dataset gives several samples, which follow each other and
+/// share `meta.sample_idx`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     pub samples: Vec<Sample>,
@@ -19,8 +21,8 @@ pub struct Batch {
 pub struct Sample {
     /// 8-bit blue, green, red.
     pub image: Image,
-    /// The class of each pixel, or `ignore_index`. Of the image's size, unless the label map was loaded after a resize, as
-    /// test pipelines do: then of `ori_shape`.
+    /// The class of each pixel, or `ignore_index`. Of the image's size, unless the label map was
+    /// loaded after a resize, as test pipelines do: then of `ori_shape`.
     pub label: Option<LabelMap>,
     pub meta: Meta,
 }
@@ -43,7 +45,8 @@ pub struct Meta {
     pub reduce_zero_label: bool,
     /// The entry's index in the dataset.
     pub sample_idx: usize,
-    /// A copy that `DefaultSampler`'s `round_up` appended so that every rank has as many: a metric must not count it.
+    /// A copy that `DefaultSampler`'s `round_up` appended so that every rank has as many: a metric
+    /// must not count it.
     pub padding: bool,
 }
 

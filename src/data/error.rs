@@ -1,4 +1,5 @@
-//! What can go wrong between a config's `dataset` and a batch, said to the person who has to mend it.
+//! What can go wrong between a config's `dataset` and a batch, said to the person who has to mend
+//! it.
 
 use std::path::{Path, PathBuf};
 
@@ -44,24 +45,39 @@ pub enum DataError {
 
     /// Its pixels, or those that a transform asks for, find no room in memory.
     #[error(
-        "{what} {} does not fit into memory: {reason}; crop or resize to less (crop_size, scale), set fewer num_workers, or cut the \
-         picture into parts", path.display()
+        "{what} {} does not fit into memory: {reason}; crop or resize to less (crop_size, scale), \
+         set fewer num_workers, or cut the picture into parts", path.display()
     )]
     OutOfMemory { what: &'static str, path: PathBuf, reason: String },
 
     /// Image and label map do not lie on top of each other.
     #[error(
-        "label map {} is {}x{} but its image {} is {}x{} (width x height): expected equal sizes; {hint}",
+        "label map {} is {}x{} but its image {} is {}x{} (width x height): expected equal sizes; \
+         {hint}",
         label.display(), label_shape.1, label_shape.0, image.display(), image_shape.1, image_shape.0
     )]
-    SizeMismatch { label: PathBuf, label_shape: (usize, usize), image: PathBuf, image_shape: (usize, usize), hint: &'static str },
+    SizeMismatch {
+        label: PathBuf,
+        label_shape: (usize, usize),
+        image: PathBuf,
+        image_shape: (usize, usize),
+        hint: &'static str,
+    },
 
     /// A label that no class has.
     #[error(
-        "label map {} has label {value} at row {row}, column {column}: expected 0 to {} ({num_classes} classes) or \
-         ignore_index {ignore_index}{hint}", path.display(), num_classes - 1
+        "label map {} has label {value} at row {row}, column {column}: expected 0 to {} \
+         ({num_classes} classes) or ignore_index {ignore_index}{hint}", path.display(), num_classes - 1
     )]
-    LabelOutOfRange { path: PathBuf, value: u8, row: usize, column: usize, num_classes: usize, ignore_index: u8, hint: String },
+    LabelOutOfRange {
+        path: PathBuf,
+        value: u8,
+        row: usize,
+        column: usize,
+        num_classes: usize,
+        ignore_index: u8,
+        hint: String,
+    },
 
     /// The dataset's own settings contradict themselves or find nothing.
     #[error("dataset {name}: {reason}")]
@@ -76,7 +92,8 @@ pub enum DataError {
     Loader(String),
 
     /// A fault of our own while a sample was made.
-    #[error("a fault in the data pipeline at sample {index} ({}): {message}; please report it with this file", path.display())]
+    #[error("a fault in the data pipeline at sample {index} ({}): {message}; please report it with \
+             this file", path.display())]
     Panicked { index: usize, path: PathBuf, message: String },
 }
 
@@ -97,14 +114,23 @@ fn by_reason(errors: &[DataError]) -> String {
     let mut reasons: Vec<(&DataError, Vec<String>)> = Vec::new();
     for error in errors {
         match reasons.iter_mut().find(|(first, _)| first.has_reason_of(error)) {
-            Some((_, others)) => others.extend(error.path().map(|it| excerpt::line(&it.to_string_lossy()))),
+            Some((_, others)) => {
+                others.extend(error.path().map(|it| excerpt::line(&it.to_string_lossy())))
+            }
             None => reasons.push((error, Vec::new())),
         }
     }
     let told = reasons.into_iter().map(|(first, others)| {
-        let (many, names) = (others.len(), others.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", "));
+        let (many, names) = (
+            others.len(),
+            others.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", "),
+        );
         let more = if many > NAMED { ", …" } else { "" };
-        if many == 0 { first.to_string() } else { format!("{first}; so are {many} more: {names}{more}") }
+        if many == 0 {
+            first.to_string()
+        } else {
+            format!("{first}; so are {many} more: {names}{more}")
+        }
     });
     told.collect::<Vec<_>>().join("\n")
 }
@@ -117,7 +143,10 @@ fn rest(looked_at: usize, entries: usize) -> String {
     if looked_at == entries {
         return String::new();
     }
-    format!("\nof {entries} entries {looked_at} were looked at: --dry-run=every-file looks at all of them")
+    format!(
+        "\nof {entries} entries {looked_at} were looked at: --dry-run=every-file looks at all of \
+         them"
+    )
 }
 
 impl DataError {
@@ -137,8 +166,11 @@ impl DataError {
         if words::lacks_memory(&reason) {
             return Self::OutOfMemory { what, path: path.to_owned(), reason };
         }
-        let reason =
-            if is_cut_off(&reason) { "it ends before the picture does: the file is truncated".to_owned() } else { reason };
+        let reason = if is_cut_off(&reason) {
+            "it ends before the picture does: the file is truncated".to_owned()
+        } else {
+            reason
+        };
         Self::Undecodable { what, path: path.to_owned(), reason }
     }
 
@@ -165,14 +197,19 @@ impl DataError {
         match (self, other) {
             (Self::LabelOutOfRange { .. }, Self::LabelOutOfRange { .. }) => true,
             (Self::Missing { what, .. }, Self::Missing { what: other, .. }) => what == other,
-            (Self::Unreadable { what, source, .. }, Self::Unreadable { what: other, source: as_well, .. }) => {
-                what == other && source.kind() == as_well.kind()
-            }
+            (
+                Self::Unreadable { what, source, .. },
+                Self::Unreadable { what: other, source: as_well, .. },
+            ) => what == other && source.kind() == as_well.kind(),
             (Self::SizeMismatch { hint: a, .. }, Self::SizeMismatch { hint: b, .. }) => a == b,
-            (Self::Undecodable { what, reason, .. }, Self::Undecodable { what: other, reason: as_well, .. })
-            | (Self::OutOfMemory { what, reason, .. }, Self::OutOfMemory { what: other, reason: as_well, .. }) => {
-                what == other && reason == as_well
-            }
+            (
+                Self::Undecodable { what, reason, .. },
+                Self::Undecodable { what: other, reason: as_well, .. },
+            )
+            | (
+                Self::OutOfMemory { what, reason, .. },
+                Self::OutOfMemory { what: other, reason: as_well, .. },
+            ) => what == other && reason == as_well,
             _ => false,
         }
     }
@@ -183,7 +220,9 @@ impl Exits for DataError {
         match self {
             Self::Missing { .. } | Self::Absent(_) => Exit::NoInput,
             Self::Dataset { .. } | Self::Transform { .. } | Self::Loader(_) => Exit::Config,
-            Self::Unusable { found: errors, .. } | Self::Several(errors) => errors.first().map_or(Exit::Data, Self::exit),
+            Self::Unusable { found: errors, .. } | Self::Several(errors) => {
+                errors.first().map_or(Exit::Data, Self::exit)
+            }
             Self::Panicked { .. } => Exit::Software,
             Self::OutOfMemory { .. } => Exit::OutOfMemory,
             Self::Text { .. }

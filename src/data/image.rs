@@ -15,14 +15,17 @@ pub type Image = Raster<3>;
 /// One class index a pixel.
 pub type LabelMap = Raster<1>;
 
-/// From how many bytes on it is asked first whether there is room: what is smaller comes and goes with every picture.
+/// From how many bytes on it is asked first whether there is room: what is smaller comes and goes
+/// with every picture.
 const LARGE: usize = 64 << 20;
 
-/// Whether there is room for a raster of `C` channels, or why not. Rust ends a process whose allocation fails, and a header may
-/// promise any size.
+/// Whether there is room for a raster of `C` channels, or why not. Rust ends a process whose
+/// allocation fails, and a header may promise any size.
 pub(super) fn room<const C: usize>(height: usize, width: usize) -> Result<(), String> {
     let bytes = height.checked_mul(width).and_then(|it| it.checked_mul(C));
-    if bytes.is_some_and(|it| it < LARGE || std::hint::black_box(Vec::<u8>::new()).try_reserve_exact(it).is_ok()) {
+    if bytes.is_some_and(|it| {
+        it < LARGE || std::hint::black_box(Vec::<u8>::new()).try_reserve_exact(it).is_ok()
+    }) {
         return Ok(());
     }
     let gigabytes = height as f64 * width as f64 * C as f64 / 1e9;

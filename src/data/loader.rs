@@ -1,8 +1,10 @@
-//! The loader: worker threads that turn the sampler's entries into batches, always in the sampler's order.
+//! The loader: worker threads that turn the sampler's entries into batches, always in the sampler's
+//! order.
 //!
-//! The unit of work is a sample, so that all workers share in a single batch. Tickets for a bounded number of samples are out at
-//! a time; each result names its ticket and waits until its turn. What a sample looks like depends on its place in the order
-//! alone, so neither the number of workers nor their timing can change a run.
+//! The unit of work is a sample, so that all workers share in a single batch. Tickets for a bounded
+//! number of samples are out at a time; each result names its ticket and waits until its turn. What
+//! a sample looks like depends on its place in the order alone, so neither the number of workers
+//! nor their timing can change a run.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -79,7 +81,9 @@ fn two() -> usize {
 }
 
 /// A place in the order of batches: what a checkpoint keeps of a loader.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize, Deserialize,
+)]
 pub struct Position {
     /// 0 throughout for a sampler that never ends.
     pub epoch: u64,
@@ -105,7 +109,8 @@ impl Default for LoaderOptions {
     }
 }
 
-/// An iterator over batches. After an error it ends. Dropping it ends its threads, each after the sample it is at.
+/// An iterator over batches. After an error it ends. Dropping it ends its threads, each after the
+/// sample it is at.
 pub struct Loader {
     route: Route,
     /// The batch to be handed out next.
@@ -120,7 +125,11 @@ enum Source {
 }
 
 impl Loader {
-    pub fn new(dataset: Arc<Dataset>, config: &DataloaderConfig, options: &LoaderOptions) -> Result<Self, DataError> {
+    pub fn new(
+        dataset: Arc<Dataset>,
+        config: &DataloaderConfig,
+        options: &LoaderOptions,
+    ) -> Result<Self, DataError> {
         let LoaderOptions { rank, world, seed, start, repeat } = *options;
         if config.batch_size == 0 {
             return Err(DataError::Loader("batch_size has to be at least 1".into()));
@@ -129,19 +138,28 @@ impl Loader {
             return Err(DataError::Loader("prefetch_factor has to be at least 1".into()));
         }
         let sampler = Sampler::new(&config.sampler, dataset.len(), rank, world, seed);
-        let route = Route { sampler, batch_size: config.batch_size, drop_last: config.drop_last, repeat };
+        let route =
+            Route { sampler, batch_size: config.batch_size, drop_last: config.drop_last, repeat };
         if route.batches() == Some(0) && (repeat || config.drop_last) {
             return Err(DataError::Loader(format!(
-                "rank {rank} of {world} has {} entries, which make no batch of {}: lower batch_size, or set drop_last: false",
+                "rank {rank} of {world} has {} entries, which make no batch of {}: lower \
+                 batch_size, or set drop_last: false",
                 route.sampler.len().unwrap_or(0),
                 config.batch_size
             )));
         }
-        let mut loader = Self { route, position: start, over: false, source: Source::Here(Arc::clone(&dataset), seed) };
+        let mut loader = Self {
+            route,
+            position: start,
+            over: false,
+            source: Source::Here(Arc::clone(&dataset), seed),
+        };
         if config.num_workers > 0 {
-            // Two batches at least, or the workers idle while the last sample of a batch is on its way.
+            // Two batches at least, or the workers idle while the last sample of a batch is on its
+            // way.
             let ahead = (config.num_workers * config.prefetch_factor).max(2) * config.batch_size;
-            let workers = Workers::start(&dataset, config.num_workers, seed, loader.route.tickets(start))?;
+            let workers =
+                Workers::start(&dataset, config.num_workers, seed, loader.route.tickets(start))?;
             loader.source = Source::Workers(workers);
             loader.issue(ahead);
         }
@@ -174,7 +192,9 @@ impl Loader {
             let Position { epoch, batch } = self.position;
             let nth = batch * self.route.batch_size as u64 + within as u64;
             let made = match &mut self.source {
-                Source::Here(dataset, seed) => make(dataset, *seed, epoch, self.route.sampler.get(epoch, nth)),
+                Source::Here(dataset, seed) => {
+                    make(dataset, *seed, epoch, self.route.sampler.get(epoch, nth))
+                }
                 Source::Workers(workers) => workers.take(),
             }?;
             samples.extend(made);
@@ -223,19 +243,28 @@ struct Place {
 impl Route {
     fn batches(&self) -> Option<u64> {
         let entries = self.sampler.len()?;
-        Some(if self.drop_last { entries / self.batch_size } else { entries.div_ceil(self.batch_size) } as u64)
+        Some(if self.drop_last {
+            entries / self.batch_size
+        } else {
+            entries.div_ceil(self.batch_size)
+        } as u64)
     }
 
     /// How many entries an epoch's `batch` has.
     fn entries(&self, batch: u64) -> usize {
         let before = batch * self.batch_size as u64;
-        self.sampler.len().map_or(self.batch_size, |entries| (entries - before as usize).min(self.batch_size))
+        self.sampler
+            .len()
+            .map_or(self.batch_size, |entries| (entries - before as usize).min(self.batch_size))
     }
 
-    /// The position itself, or the start of the next epoch where it is an epoch's end; `None` when that is the end of all.
+    /// The position itself, or the start of the next epoch where it is an epoch's end; `None` when
+    /// that is the end of all.
     fn settle(&self, position: Position) -> Option<Position> {
         match self.batches() {
-            Some(batches) if position.batch >= batches => self.repeat.then_some(Position { epoch: position.epoch + 1, batch: 0 }),
+            Some(batches) if position.batch >= batches => {
+                self.repeat.then_some(Position { epoch: position.epoch + 1, batch: 0 })
+            }
             _ => Some(position),
         }
     }
@@ -252,7 +281,8 @@ impl Route {
         if within + 1 < self.entries(position.batch) {
             return Some(Place { position, within: within + 1 });
         }
-        self.settle(Position { batch: position.batch + 1, ..position }).map(|position| Place { position, within: 0 })
+        self.settle(Position { batch: position.batch + 1, ..position })
+            .map(|position| Place { position, within: 0 })
     }
 }
 
@@ -279,24 +309,44 @@ struct Workers {
 }
 
 impl Workers {
-    fn start(dataset: &Arc<Dataset>, count: usize, seed: u64, ahead: Option<Place>) -> Result<Self, DataError> {
+    fn start(
+        dataset: &Arc<Dataset>,
+        count: usize,
+        seed: u64,
+        ahead: Option<Place>,
+    ) -> Result<Self, DataError> {
         // Neither channel fills up: there are never more tickets out than `Loader::new` issued.
         let (tickets, work) = unbounded::<Ticket>();
         let (done, results) = unbounded();
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::with_capacity(count);
         for number in 0..count {
-            let (work, done, stop, dataset) = (work.clone(), done.clone(), Arc::clone(&stop), Arc::clone(dataset));
-            let thread = std::thread::Builder::new().name(format!("data-{number}")).spawn(move || {
-                for Ticket { number, epoch, draw } in work {
-                    if stop.load(Ordering::Relaxed) || done.send((number, make(&dataset, seed, epoch, draw))).is_err() {
-                        return;
+            let (work, done, stop, dataset) =
+                (work.clone(), done.clone(), Arc::clone(&stop), Arc::clone(dataset));
+            let thread =
+                std::thread::Builder::new().name(format!("data-{number}")).spawn(move || {
+                    for Ticket { number, epoch, draw } in work {
+                        if stop.load(Ordering::Relaxed)
+                            || done.send((number, make(&dataset, seed, epoch, draw))).is_err()
+                        {
+                            return;
+                        }
                     }
-                }
-            });
-            threads.push(thread.map_err(|error| DataError::Loader(format!("failed to start worker {number}: {error}")))?);
+                });
+            threads.push(thread.map_err(|error| {
+                DataError::Loader(format!("failed to start worker {number}: {error}"))
+            })?);
         }
-        Ok(Self { tickets: Some(tickets), results, threads, stop, ahead, issued: 0, taken: 0, early: HashMap::new() })
+        Ok(Self {
+            tickets: Some(tickets),
+            results,
+            threads,
+            stop,
+            ahead,
+            issued: 0,
+            taken: 0,
+            early: HashMap::new(),
+        })
     }
 
     fn issue(&mut self, (epoch, draw): (u64, Draw)) {
@@ -328,7 +378,8 @@ impl Drop for Workers {
         self.stop.store(true, Ordering::Relaxed);
         self.tickets = None;
         for thread in self.threads.drain(..) {
-            // A worker catches the panics of its work, so there is nothing to learn from how it ended.
+            // A worker catches the panics of its work, so there is nothing to learn from how it
+            // ended.
             let _ = thread.join();
         }
     }
@@ -339,7 +390,13 @@ fn make(dataset: &Dataset, seed: u64, epoch: u64, draw: Draw) -> Made {
     let Draw { index, position, padding } = draw;
     let work = || dataset.samples(index, &mut sample_rng(seed, epoch, position, index));
     let mut samples = catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|panic| Err(DataError::Panicked { index, path: dataset.paths(index).0, message: message(&*panic) }))
+        .unwrap_or_else(|panic| {
+            Err(DataError::Panicked {
+                index,
+                path: dataset.paths(index).0,
+                message: message(&*panic),
+            })
+        })
         .map_err(|error| with_path(error, dataset, index))?;
     samples.iter_mut().for_each(|sample| sample.meta.padding = padding);
     Ok(samples)
@@ -356,6 +413,9 @@ fn with_path(error: DataError, dataset: &Dataset, index: usize) -> DataError {
 }
 
 pub(super) fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("a panic without a message").to_owned()
 }

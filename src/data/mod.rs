@@ -1,8 +1,10 @@
-//! Data: from files on disk to batches in memory, in a deterministic order and as fast as the decoders allow.
+//! Data: from files on disk to batches in memory, in a deterministic order and as fast as the
+//! decoders allow.
 //!
-//! A dataset knows where the files are and what the classes mean; its pipeline turns one entry into a sample; a sampler says
-//! which entry comes when; the loader runs the pipeline on worker threads. Geometry is planned before pixels are touched (see
-//! [`View`]): a crop that follows a resize costs only the pixels that the crop keeps. Nothing here knows tensors or devices.
+//! A dataset knows where the files are and what the classes mean; its pipeline turns one entry into
+//! a sample; a sampler says which entry comes when; the loader runs the pipeline on worker threads.
+//! Geometry is planned before pixels are touched (see [`View`]): a crop that follows a resize costs
+//! only the pixels that the crop keeps. Nothing here knows tensors or devices.
 
 pub mod dataset;
 pub mod scene;

@@ -1,8 +1,10 @@
-//! Resizing, cropping and flipping in one pass over the rows of a source, in the order in which a decoder yields them.
+//! Resizing, cropping and flipping in one pass over the rows of a source, in the order in which a
+//! decoder yields them.
 //!
-//! A [`Plan`] says which pixels are wanted; a [`Resampler`] takes source rows from the top and fills the output. Only rows and
-//! columns that reach the output are computed, and no resized picture exists besides it. The arithmetic is OpenCV's for 8-bit
-//! pictures (`cv::resize`), so results equal resizing everything first, byte for byte.
+//! A [`Plan`] says which pixels are wanted; a [`Resampler`] takes source rows from the top and
+//! fills the output. Only rows and columns that reach the output are computed, and no resized
+//! picture exists besides it. The arithmetic is OpenCV's for 8-bit pictures (`cv::resize`), so
+//! results equal resizing everything first, byte for byte.
 
 mod taps;
 
@@ -24,7 +26,8 @@ pub enum Interpolation {
     Bilinear,
     /// Four by four pixels.
     Bicubic,
-    /// To a smaller picture, the mean of the pixels that each covers; to a larger one, much like the nearest.
+    /// To a smaller picture, the mean of the pixels that each covers; to a larger one, much like
+    /// the nearest.
     Area,
     /// Eight by eight pixels.
     Lanczos,
@@ -75,14 +78,21 @@ impl Plan {
         match self.method() {
             Interpolation::Nearest => nearest(top, step, source)..nearest(bottom, step, source) + 1,
             Interpolation::Bilinear => self.row_tap(top).top..self.row_tap(bottom).bottom + 1,
-            method => Taps::new(method, top, step, source).first()..Taps::new(method, bottom, step, source).last() + 1,
+            method => {
+                Taps::new(method, top, step, source).first()
+                    ..Taps::new(method, bottom, step, source).last() + 1
+            }
         }
     }
 
     /// What is computed: `area` to a larger picture is a bilinear with places of its own.
     fn method(&self) -> Interpolation {
         let larger = self.scaled.0 > self.source.0 || self.scaled.1 > self.source.1;
-        if self.interpolation == Interpolation::Area && larger { Interpolation::Bilinear } else { self.interpolation }
+        if self.interpolation == Interpolation::Area && larger {
+            Interpolation::Bilinear
+        } else {
+            self.interpolation
+        }
     }
 
     fn row_tap(&self, index: usize) -> RowTap {
@@ -94,7 +104,8 @@ impl Plan {
         let step = step(source, scaled);
         if self.interpolation == Interpolation::Area {
             let before = (index as f64 * step).floor();
-            let past = ((index as f64 + 1.0) - (before + 1.0) * (scaled as f64 / source as f64)) as f32;
+            let past =
+                ((index as f64 + 1.0) - (before + 1.0) * (scaled as f64 / source as f64)) as f32;
             return (before as i64, if past <= 0.0 { 0.0 } else { past - past.floor() });
         }
         let at = ((index as f64 + 0.5) * step - 0.5) as f32;
@@ -134,7 +145,8 @@ enum Method {
     Bilinear {
         rows: Vec<RowTap>,
         columns: Vec<ColumnTap>,
-        /// The last two source rows, resized horizontally: those of even and of odd index. Sixteenths of 11-bit fixed point.
+        /// The last two source rows, resized horizontally: those of even and of odd index.
+        /// Sixteenths of 11-bit fixed point.
         lines: [Vec<i16>; 2],
     },
     Sums(Sums),
@@ -166,7 +178,9 @@ impl<const C: usize> Resampler<C> {
         } else if plan.method() == Interpolation::Nearest {
             let steps = (step(source_height, plan.scaled.0), step(source_width, plan.scaled.1));
             let rows = (top..top + height).map(|y| nearest(y, steps.0, source_height)).collect();
-            let mut columns: Vec<u32> = (left..left + width).map(|x| (nearest(x, steps.1, source_width) * C) as u32).collect();
+            let mut columns: Vec<u32> = (left..left + width)
+                .map(|x| (nearest(x, steps.1, source_width) * C) as u32)
+                .collect();
             if plan.flip_horizontal {
                 columns.reverse();
             }
@@ -174,7 +188,8 @@ impl<const C: usize> Resampler<C> {
         } else if plan.method() == Interpolation::Bilinear {
             let rows = (top..top + height).map(|y| plan.row_tap(y)).collect();
             let place = |x| plan.position(x, source_width, plan.scaled.1);
-            let mut columns: Vec<ColumnTap> = (left..left + width).map(|x| column_tap::<C>(place(x), source_width)).collect();
+            let mut columns: Vec<ColumnTap> =
+                (left..left + width).map(|x| column_tap::<C>(place(x), source_width)).collect();
             if plan.flip_horizontal {
                 columns.reverse();
             }
@@ -182,8 +197,10 @@ impl<const C: usize> Resampler<C> {
         } else {
             let steps = (step(source_height, plan.scaled.0), step(source_width, plan.scaled.1));
             let method = plan.interpolation;
-            let rows = (top..top + height).map(|y| Taps::new(method, y, steps.0, source_height)).collect();
-            let mut columns: Vec<Taps> = (left..left + width).map(|x| Taps::new(method, x, steps.1, source_width)).collect();
+            let rows =
+                (top..top + height).map(|y| Taps::new(method, y, steps.0, source_height)).collect();
+            let mut columns: Vec<Taps> =
+                (left..left + width).map(|x| Taps::new(method, x, steps.1, source_width)).collect();
             if plan.flip_horizontal {
                 columns.reverse();
             }
@@ -193,7 +210,8 @@ impl<const C: usize> Resampler<C> {
         Self { plan, order, arch: Arch::new(), method, next: 0, output }
     }
 
-    /// Takes source row `y`. Rows come in ascending order; those outside [`Plan::rows`] may be left out.
+    /// Takes source row `y`. Rows come in ascending order; those outside [`Plan::rows`] may be left
+    /// out.
     pub(super) fn push(&mut self, y: usize, row: &[u8]) {
         let Self { plan, order, arch, method, next, output } = self;
         let swap = *order == Order::Reversed;
@@ -247,7 +265,9 @@ impl<const C: usize> Resampler<C> {
             }
             Method::Sums(sums) => sums.push::<C>(y, row, swap, next, |index, sum, unit| {
                 let to = output.row_mut(place(index));
-                to.iter_mut().zip(sum).for_each(|(to, sum)| *to = (sum / unit).round_ties_even() as u8);
+                to.iter_mut()
+                    .zip(sum)
+                    .for_each(|(to, sum)| *to = (sum / unit).round_ties_even() as u8);
             }),
         }
     }
@@ -282,7 +302,8 @@ fn column_tap<const C: usize>((before, fraction): (i64, f32), source: usize) -> 
     let (column, left, right) = if before < 0 {
         (0, 2048, 0)
     } else if before >= last {
-        // The last pixel alone, read as the right one of the last pair (of a doubled row where there is but one column).
+        // The last pixel alone, read as the right one of the last pair (of a doubled row where
+        // there is but one column).
         ((last - 1).max(0), 0, 2048)
     } else {
         let (left, right) = weights(fraction);
@@ -293,12 +314,17 @@ fn column_tap<const C: usize>((before, fraction): (i64, f32), source: usize) -> 
 
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "compiled anew for the instruction set that runs it")]
-fn blend_columns<const C: usize, const SWAP: bool>(row: &[u8], columns: &[ColumnTap], line: &mut [i16]) {
+fn blend_columns<const C: usize, const SWAP: bool>(
+    row: &[u8],
+    columns: &[ColumnTap],
+    line: &mut [i16],
+) {
     for (to, tap) in line.chunks_exact_mut(C).zip(columns) {
         let pair = &row[tap.offset as usize..][..2 * C];
         for channel in 0..C {
             let from = if SWAP { C - 1 - channel } else { channel };
-            let sum = i32::from(pair[from]) * i32::from(tap.left) + i32::from(pair[C + from]) * i32::from(tap.right);
+            let sum = i32::from(pair[from]) * i32::from(tap.left)
+                + i32::from(pair[C + from]) * i32::from(tap.right);
             to[channel] = (sum >> 4) as i16;
         }
     }
@@ -346,9 +372,20 @@ mod tests {
 
     use super::*;
 
-    fn resized<const C: usize>(source: &Raster<C>, scaled: (usize, usize), interpolation: Interpolation) -> Raster<C> {
+    fn resized<const C: usize>(
+        source: &Raster<C>,
+        scaled: (usize, usize),
+        interpolation: Interpolation,
+    ) -> Raster<C> {
         let window = Rect::whole(scaled);
-        let plan = Plan { source: source.shape(), scaled, window, flip_horizontal: false, flip_vertical: false, interpolation };
+        let plan = Plan {
+            source: source.shape(),
+            scaled,
+            window,
+            flip_horizontal: false,
+            flip_vertical: false,
+            interpolation,
+        };
         let mut resampler = Resampler::new(plan, Order::Same);
         plan.rows().for_each(|y| resampler.push(y, source.row(y)));
         resampler.finish()
@@ -357,7 +394,8 @@ mod tests {
     /// The definition, in `f64`: pixel centres at halves, no antialiasing, edges repeated.
     fn bilinear(source: &Raster<1>, (height, width): (usize, usize), y: usize, x: usize) -> f64 {
         let place = |index: usize, from: usize, to: usize| {
-            let at = ((index as f64 + 0.5) * from as f64 / to as f64 - 0.5).clamp(0.0, from as f64 - 1.0);
+            let at = ((index as f64 + 0.5) * from as f64 / to as f64 - 0.5)
+                .clamp(0.0, from as f64 - 1.0);
             (at.floor() as usize, (at.floor() as usize + 1).min(from - 1), at.fract())
         };
         let (top, bottom, down) = place(y, source.height, height);
@@ -369,7 +407,11 @@ mod tests {
 
     fn label() -> impl Strategy<Value = Raster<1>> {
         (1..40_usize, 1..40_usize).prop_flat_map(|(height, width)| {
-            proptest::collection::vec(any::<u8>(), height * width).prop_map(move |data| Raster { height, width, data })
+            proptest::collection::vec(any::<u8>(), height * width).prop_map(move |data| Raster {
+                height,
+                width,
+                data,
+            })
         })
     }
 
@@ -388,7 +430,8 @@ mod tests {
         #[test]
         fn nearest_takes_the_pixel_that_the_rounded_down_place_is_in(source in label(), height in 1..60_usize, width in 1..60_usize) {
             let result = resized(&source, (height, width), Interpolation::Nearest);
-            // Whole numbers where the place is exact; a place within rounding of a border may be on either side of it.
+            // Whole numbers where the place is exact; a place within rounding of a border may be on
+            // either side of it.
             let candidates = |index: usize, from: usize, to: usize| {
                 let exact = index * from / to;
                 let on_border = (index * from).is_multiple_of(to);
@@ -399,7 +442,8 @@ mod tests {
                     let (rows, columns) = (candidates(y, source.height, height), candidates(x, source.width, width));
                     let found = result.pixel(y, x);
                     let known = [(rows.0, columns.0), (rows.0, columns.1), (rows.1, columns.0), (rows.1, columns.1)];
-                    prop_assert!(known.iter().any(|(y, x)| source.pixel(*y, *x) == found), "({y}, {x})");
+                    let one = known.iter().any(|(y, x)| source.pixel(*y, *x) == found);
+                    prop_assert!(one, "({y}, {x})");
                 }
             }
         }
@@ -409,8 +453,17 @@ mod tests {
     fn a_picture_of_one_value_keeps_it() {
         let source = Raster::<3>::filled(7, 5, 131);
         for shape in [(1, 1), (7, 5), (50, 3), (3, 50)] {
-            for method in [Interpolation::Bilinear, Interpolation::Bicubic, Interpolation::Area, Interpolation::Lanczos] {
-                assert_eq!(resized(&source, shape, method), Raster::filled(shape.0, shape.1, 131), "{method:?}");
+            for method in [
+                Interpolation::Bilinear,
+                Interpolation::Bicubic,
+                Interpolation::Area,
+                Interpolation::Lanczos,
+            ] {
+                assert_eq!(
+                    resized(&source, shape, method),
+                    Raster::filled(shape.0, shape.1, 131),
+                    "{method:?}"
+                );
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Which entry comes when, on which rank.
 //!
-//! A sampler is a pure function from a position to an entry, so going on after a resume means starting at a position. The
-//! shuffle is our own (Fisher-Yates over PCG): the orders are not those of torch's `randperm` for the same seed.
+//! A sampler is a pure function from a position to an entry, so going on after a resume means
+//! starting at a position. The shuffle is our own (Fisher-Yates over PCG): the orders are not those
+//! of torch's `randperm` for the same seed.
 
 use std::sync::Mutex;
 
@@ -88,7 +89,16 @@ impl Sampler {
             SamplerConfig::InfiniteSampler(it) => (true, it.shuffle, it.seed, false),
             SamplerConfig::DefaultSampler(it) => (false, it.shuffle, it.seed, it.round_up),
         };
-        Self { infinite, shuffle, round_up, seed: own_seed.unwrap_or(seed), size, rank, world, order: Mutex::new(None) }
+        Self {
+            infinite,
+            shuffle,
+            round_up,
+            seed: own_seed.unwrap_or(seed),
+            size,
+            rank,
+            world,
+            order: Mutex::new(None),
+        }
     }
 
     /// How many entries this rank has in an epoch; `None` when it never ends.
@@ -97,7 +107,8 @@ impl Sampler {
         (!self.infinite).then(|| whole.div_ceil(self.world))
     }
 
-    /// Whether this rank has nothing to do: without `round_up` there may be fewer entries than ranks.
+    /// Whether this rank has nothing to do: without `round_up` there may be fewer entries than
+    /// ranks.
     pub fn is_empty(&self) -> bool {
         self.len() == Some(0)
     }
@@ -106,8 +117,16 @@ impl Sampler {
     pub fn get(&self, epoch: u64, nth: u64) -> Draw {
         let position = self.rank as u64 + nth * self.world as u64;
         let size = self.size as u64;
-        let (pass, place) = if self.infinite { (position / size, position % size) } else { (epoch, position % size) };
-        Draw { index: self.entry(pass, place as usize), position, padding: !self.infinite && position >= size }
+        let (pass, place) = if self.infinite {
+            (position / size, position % size)
+        } else {
+            (epoch, position % size)
+        };
+        Draw {
+            index: self.entry(pass, place as usize),
+            position,
+            padding: !self.infinite && position >= size,
+        }
     }
 
     fn entry(&self, pass: u64, place: usize) -> usize {
@@ -160,7 +179,8 @@ mod tests {
             }
             entries.sort_unstable();
             prop_assert_eq!(entries, (0..size).collect::<Vec<_>>());
-            prop_assert!(!round_up || lengths.len() == 1, "ranks of different lengths: {lengths:?}");
+            prop_assert!(!round_up || lengths.len() == 1, "ranks of different lengths: \
+                                                           {lengths:?}");
         }
 
         #[test]

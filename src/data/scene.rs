@@ -1,7 +1,9 @@
-//! Drawn scenes for a dataset that needs no download: overlapping shapes, each filled with a texture, under uneven light.
+//! Drawn scenes for a dataset that needs no download: overlapping shapes, each filled with a
+//! texture, under uneven light.
 //!
-//! The texture is the class. Colours are drawn at random for every shape, so a model has to look at neighbourhoods. Only
-//! operations with exactly one right result are used (no sines, no powers): a seed gives the same bytes on every machine.
+//! The texture is the class. Colours are drawn at random for every shape, so a model has to look at
+//! neighbourhoods. Only operations with exactly one right result are used (no sines, no powers): a
+//! seed gives the same bytes on every machine.
 
 use rand::Rng;
 use rand_pcg::Pcg64;
@@ -13,18 +15,26 @@ use super::{LabelMap, Raster};
 pub const CLASSES: [&str; 6] = ["stripes", "dots", "checker", "gradient", "noise", "smooth"];
 
 /// A colour for each class, to paint label maps with.
-pub const PALETTE: [[u8; 3]; 6] = [[220, 20, 60], [250, 170, 30], [70, 130, 180], [107, 142, 35], [153, 50, 204], [90, 90, 90]];
+pub const PALETTE: [[u8; 3]; 6] =
+    [[220, 20, 60], [250, 170, 30], [70, 130, 180], [107, 142, 35], [153, 50, 204], [90, 90, 90]];
 
-/// Unit vectors of rational coordinates, an eighth of a turn covered about evenly; signs and swaps give the others.
-const DIRECTIONS: [(f64, f64); 5] =
-    [(1.0, 0.0), (40.0 / 41.0, 9.0 / 41.0), (12.0 / 13.0, 5.0 / 13.0), (4.0 / 5.0, 3.0 / 5.0), (21.0 / 29.0, 20.0 / 29.0)];
+/// Unit vectors of rational coordinates, an eighth of a turn covered about evenly; signs and swaps
+/// give the others.
+const DIRECTIONS: [(f64, f64); 5] = [
+    (1.0, 0.0),
+    (40.0 / 41.0, 9.0 / 41.0),
+    (12.0 / 13.0, 5.0 / 13.0),
+    (4.0 / 5.0, 3.0 / 5.0),
+    (21.0 / 29.0, 20.0 / 29.0),
+];
 
 /// Draws scene `number` of `seed`: red, green, blue, and the label map.
 pub fn draw(seed: u64, number: u64, height: usize, width: usize) -> (Raster<3>, LabelMap) {
     let rng = &mut stream(seed, Purpose::Scene, [number, height as u64, width as u64]);
     let extent = (height as f64, width as f64);
     let background = rng.random_range(0..CLASSES.len());
-    let mut shapes = vec![Shape { outline: Outline::Everywhere, fill: Fill::draw(rng, background) }];
+    let mut shapes =
+        vec![Shape { outline: Outline::Everywhere, fill: Fill::draw(rng, background) }];
     for _ in 0..rng.random_range(3..=4) {
         let class = (background + rng.random_range(1..CLASSES.len())) % CLASSES.len();
         shapes.push(Shape { outline: Outline::draw(rng, extent), fill: Fill::draw(rng, class) });
@@ -50,7 +60,8 @@ pub fn draw(seed: u64, number: u64, height: usize, width: usize) -> (Raster<3>, 
             let brightness = light.at(at);
             for (channel, value) in colour.into_iter().enumerate() {
                 let grain = f64::from(rng.random_range(-6_i32..=6) + rng.random_range(-6_i32..=6));
-                image.data[(y * width + x) * 3 + channel] = (value * brightness + grain).clamp(0.0, 255.0) as u8;
+                image.data[(y * width + x) * 3 + channel] =
+                    (value * brightness + grain).clamp(0.0, 255.0) as u8;
             }
         }
     }
@@ -100,7 +111,10 @@ impl Outline {
         let size = short * rng.random_range(0.22..0.36);
         match rng.random_range(0..3) {
             0 => Self::Disc { centre, radius: size },
-            1 => Self::Rectangle { pose: Pose::draw(rng, centre), half: (size, size * rng.random_range(0.6..1.0)) },
+            1 => Self::Rectangle {
+                pose: Pose::draw(rng, centre),
+                half: (size, size * rng.random_range(0.6..1.0)),
+            },
             _ => Self::Triangle { pose: Pose::draw(rng, centre), size: size * 0.75 },
         }
     }
@@ -148,8 +162,9 @@ impl Fill {
             _ => 1.0,
         };
         let colours = loop {
-            let colours: [[f64; 3]; 2] =
-                std::array::from_fn(|_| std::array::from_fn(|_| f64::from(rng.random_range(30_u8..=225))));
+            let colours: [[f64; 3]; 2] = std::array::from_fn(|_| {
+                std::array::from_fn(|_| f64::from(rng.random_range(30_u8..=225)))
+            });
             let [dark, bright] = colours.map(|colour| colour.iter().sum::<f64>() / 3.0);
             if (dark - bright).abs() > 80.0 {
                 break colours;
@@ -174,7 +189,9 @@ impl Fill {
             "noise" => self.grain(at),
             _ => 0.0,
         };
-        std::array::from_fn(|channel| self.colours[0][channel] * (1.0 - share) + self.colours[1][channel] * share)
+        std::array::from_fn(|channel| {
+            self.colours[0][channel] * (1.0 - share) + self.colours[1][channel] * share
+        })
     }
 
     /// A value of its own for every two by two pixels, from 0 to 1.

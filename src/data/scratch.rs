@@ -1,5 +1,5 @@
-//! Buffers that a worker thread uses again for its next file: a fresh allocation of some megabytes costs more page faults than
-//! decoding into it costs time.
+//! Buffers that a worker thread uses again for its next file: a fresh allocation of some megabytes
+//! costs more page faults than decoding into it costs time.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};

@@ -1,5 +1,6 @@
-//! Randomness without state: a generator for every use is seeded from what the use is, so a run that resumes, or that has
-//! another number of workers, draws the same numbers without any generator being saved.
+//! Randomness without state: a generator for every use is seeded from what the use is, so a run
+//! that resumes, or that has another number of workers, draws the same numbers without any
+//! generator being saved.
 
 use rand_pcg::Pcg64;
 
@@ -11,7 +12,8 @@ pub(super) enum Purpose {
     Scene = 3,
 }
 
-/// The generator of one use: the same for the same `seed`, `purpose` and `parts`, and unrelated otherwise.
+/// The generator of one use: the same for the same `seed`, `purpose` and `parts`, and unrelated
+/// otherwise.
 pub(super) fn stream(seed: u64, purpose: Purpose, parts: [u64; 3]) -> Pcg64 {
     let mut state = mix(seed ^ mix(purpose as u64));
     for part in parts {
@@ -22,7 +24,8 @@ pub(super) fn stream(seed: u64, purpose: Purpose, parts: [u64; 3]) -> Pcg64 {
     Pcg64::new((u128::from(high) << 64) | u128::from(low), u128::from(mix(state.wrapping_add(3))))
 }
 
-/// The generator that augments the sample which comes `position`-th in `epoch` and is entry `index` of its dataset.
+/// The generator that augments the sample which comes `position`-th in `epoch` and is entry `index`
+/// of its dataset.
 pub fn sample_rng(seed: u64, epoch: u64, position: u64, index: usize) -> Pcg64 {
     stream(seed, Purpose::Augment, [epoch, position, index as u64])
 }

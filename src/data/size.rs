@@ -5,8 +5,8 @@ pub(super) fn scaled((width, height): (usize, usize), factor: (f64, f64)) -> (us
     ((width as f64 * factor.0 + 0.5) as usize, (height as f64 * factor.1 + 0.5) as usize)
 }
 
-/// The largest size of `(width, height)`'s ratio whose long edge and short edge lie within those of `scale`: mmcv's
-/// `rescale_size`.
+/// The largest size of `(width, height)`'s ratio whose long edge and short edge lie within those of
+/// `scale`: mmcv's `rescale_size`.
 pub fn rescaled((width, height): (usize, usize), scale: (usize, usize)) -> (usize, usize) {
     let long = scale.0.max(scale.1) as f64 / width.max(height) as f64;
     let short = scale.0.min(scale.1) as f64 / width.min(height) as f64;

@@ -1,8 +1,9 @@
 //! A picture that was resized, cropped and flipped on paper only, until someone needs its pixels.
 //!
-//! Transforms change the view's geometry in constant time. Rendering it decodes no row below the last one needed and resizes
-//! nothing outside the crop. A transform that cannot be put on top of what is planned already (a second resize) renders first,
-//! so the result is always that of the transforms one after the other.
+//! Transforms change the view's geometry in constant time. Rendering it decodes no row below the
+//! last one needed and resizes nothing outside the crop. A transform that cannot be put on top of
+//! what is planned already (a second resize) renders first, so the result is always that of the
+//! transforms one after the other.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,7 +59,11 @@ impl<const C: usize> View<C> {
     }
 
     /// Resizes to `height` and `width`, both at least 1.
-    pub fn resize(&mut self, (height, width): (usize, usize), interpolation: Interpolation) -> Result<(), DataError> {
+    pub fn resize(
+        &mut self,
+        (height, width): (usize, usize),
+        interpolation: Interpolation,
+    ) -> Result<(), DataError> {
         if self.shape() == (height, width) {
             return Ok(());
         }
@@ -78,8 +83,10 @@ impl<const C: usize> View<C> {
 
     /// Mirrors the picture.
     pub fn flip(&mut self, direction: FlipDirection) {
-        self.plan.flip_horizontal ^= matches!(direction, FlipDirection::Horizontal | FlipDirection::Diagonal);
-        self.plan.flip_vertical ^= matches!(direction, FlipDirection::Vertical | FlipDirection::Diagonal);
+        self.plan.flip_horizontal ^=
+            matches!(direction, FlipDirection::Horizontal | FlipDirection::Diagonal);
+        self.plan.flip_vertical ^=
+            matches!(direction, FlipDirection::Vertical | FlipDirection::Diagonal);
     }
 
     /// The pixels.
@@ -111,7 +118,8 @@ impl<const C: usize> View<C> {
         };
         let (mut y, rows) = kept(rect.top, rect.height, height);
         let (mut x, columns) = kept(rect.left, rect.width, width);
-        // The window is cut before the flip: what is at the top of a flipped picture is at the bottom of the window.
+        // The window is cut before the flip: what is at the top of a flipped picture is at the
+        // bottom of the window.
         if plan.flip_vertical {
             y = height - y - rows;
         }
@@ -168,12 +176,21 @@ mod tests {
             Just(Interpolation::Area),
             Just(Interpolation::Lanczos)
         ];
-        let direction =
-            prop_oneof![Just(FlipDirection::Horizontal), Just(FlipDirection::Vertical), Just(FlipDirection::Diagonal)];
+        let direction = prop_oneof![
+            Just(FlipDirection::Horizontal),
+            Just(FlipDirection::Vertical),
+            Just(FlipDirection::Diagonal)
+        ];
         let rect = (0..20_usize, 0..20_usize, 1..24_usize, 1..24_usize);
         let step = prop_oneof![
-            ((1..24_usize, 1..24_usize), interpolation).prop_map(|(shape, how)| Step::Resize(shape, how)),
-            rect.prop_map(|(top, left, height, width)| Step::Crop(Rect { top, left, height, width })),
+            ((1..24_usize, 1..24_usize), interpolation)
+                .prop_map(|(shape, how)| Step::Resize(shape, how)),
+            rect.prop_map(|(top, left, height, width)| Step::Crop(Rect {
+                top,
+                left,
+                height,
+                width
+            })),
             direction.prop_map(Step::Flip),
         ];
         proptest::collection::vec(step, 0..6)
@@ -185,7 +202,11 @@ mod tests {
             Step::Crop(rect) => {
                 // Transforms keep at least a pixel.
                 let (height, width) = view.shape();
-                view.crop(Rect { top: rect.top.min(height - 1), left: rect.left.min(width - 1), ..*rect });
+                view.crop(Rect {
+                    top: rect.top.min(height - 1),
+                    left: rect.left.min(width - 1),
+                    ..*rect
+                });
             }
             Step::Flip(direction) => view.flip(*direction),
         }
@@ -193,7 +214,8 @@ mod tests {
 
     fn raster<const C: usize>() -> impl Strategy<Value = Raster<C>> {
         (1..16_usize, 1..16_usize).prop_flat_map(|(height, width)| {
-            proptest::collection::vec(any::<u8>(), height * width * C).prop_map(move |data| Raster { height, width, data })
+            proptest::collection::vec(any::<u8>(), height * width * C)
+                .prop_map(move |data| Raster { height, width, data })
         })
     }
 
@@ -224,7 +246,8 @@ mod tests {
 
     #[test]
     fn a_flip_mirrors_and_a_crop_counts_from_the_flipped_corner() {
-        let mut view = View::from(Raster::<1> { height: 2, width: 3, data: vec![1, 2, 3, 4, 5, 6] });
+        let mut view =
+            View::from(Raster::<1> { height: 2, width: 3, data: vec![1, 2, 3, 4, 5, 6] });
         view.flip(FlipDirection::Horizontal);
         view.crop(Rect { top: 0, left: 0, height: 2, width: 2 });
         assert_eq!(view.render().expect("nothing to decode").data, [3, 2, 6, 5]);

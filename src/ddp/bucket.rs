@@ -1,9 +1,10 @@
 //! Flat buffers for gradients, filled as they are made and reduced over the ranks when full.
 //!
-//! All ranks must send the same buckets in the same order, whatever order their gradients come in: a bucket leaves when it
-//! is full *and* all before it have left. The first step learns how often each parameter is used and in which order the
-//! gradients come; rank 0's order then becomes everybody's. Behind the gradients a bucket carries one number a parameter,
-//! saying whether it was used: so a parameter that a rank left out is told from one that all did, at no extra collective.
+//! All ranks must send the same buckets in the same order, whatever order their gradients come in:
+//! a bucket leaves when it is full *and* all before it have left. The first step learns how often
+//! each parameter is used and in which order the gradients come; rank 0's order then becomes
+//! everybody's. Behind the gradients a bucket carries one number a parameter, saying whether it was
+//! used: so a parameter that a rank left out is told from one that all did, at no extra collective.
 
 use super::DdpOptions;
 use crate::dist::{DistError, Group, Pending};
@@ -103,8 +104,13 @@ impl Buckets {
         for &place in order {
             let slot = &self.slots[place];
             let size = slot.lie.bytes();
-            let limit = if self.buckets.is_empty() { self.options.first_bucket_bytes } else { self.options.bucket_bytes };
-            let other = members.first().is_some_and(|&first| !self.slots[first].lie.joins(&slot.lie));
+            let limit = if self.buckets.is_empty() {
+                self.options.first_bucket_bytes
+            } else {
+                self.options.bucket_bytes
+            };
+            let other =
+                members.first().is_some_and(|&first| !self.slots[first].lie.joins(&slot.lie));
             if !members.is_empty() && (bytes + size > limit || other) {
                 self.close(std::mem::take(&mut members));
                 bytes = 0;
@@ -146,11 +152,15 @@ impl Buckets {
         let bucket = &mut self.buckets[slot.bucket];
         if bucket.pending.is_some() {
             let name = &slot.name;
-            let text = format!("the gradient of {name} came after its bucket had left: {name} is used more often than before");
+            let text = format!(
+                "the gradient of {name} came after its bucket had left: {name} is used more often \
+                 than before"
+            );
             self.error.get_or_insert(DistError::Collective(text));
             return;
         }
-        if let Err(error) = bucket.flat.store(slot.member, grad, &self.share, slot.since_update > 0) {
+        if let Err(error) = bucket.flat.store(slot.member, grad, &self.share, slot.since_update > 0)
+        {
             self.error.get_or_insert(error);
         }
         slot.since_update += 1;
@@ -173,7 +183,8 @@ impl Buckets {
     fn send(&mut self) {
         let bucket = &mut self.buckets[self.next];
         self.next += 1;
-        let used: Vec<bool> = bucket.members.iter().map(|&it| self.slots[it].since_update > 0).collect();
+        let used: Vec<bool> =
+            bucket.members.iter().map(|&it| self.slots[it].since_update > 0).collect();
         let sent = bucket.flat.mark(&used).and_then(|()| bucket.flat.reduce(&self.group));
         match sent {
             Ok(pending) => bucket.pending = Some(pending),
@@ -199,7 +210,8 @@ impl Buckets {
             drop(pending.wait()?);
             let all_here = bucket.members.iter().all(|&it| self.slots[it].since_update > 0);
             // Only a rank that left a parameter out has to look whether the others did.
-            let used = if all_here { vec![1.0; bucket.members.len()] } else { bucket.flat.users()? };
+            let used =
+                if all_here { vec![1.0; bucket.members.len()] } else { bucket.flat.users()? };
             for (&member, used) in bucket.members.iter().zip(used) {
                 let slot = &self.slots[member];
                 averaged.set(slot.of, (used > 0.0).then(|| bucket.flat.view(slot.member)));
@@ -212,12 +224,14 @@ impl Buckets {
         Ok(averaged)
     }
 
-    /// After the first update: the order of rank 0's gradients for all, and how many come for each parameter.
+    /// After the first update: the order of rank 0's gradients for all, and how many come for each
+    /// parameter.
     fn learn(&mut self) -> Result<(), DistError> {
         let mine: Vec<String> = self.order.iter().map(usize::to_string).collect();
         let theirs = self.group.broadcast_text(&mine.join(" "))?;
         let mut order: Vec<usize> = theirs.split(' ').filter_map(|it| it.parse().ok()).collect();
-        let left_out: Vec<usize> = (0..self.slots.len()).rev().filter(|it| !order.contains(it)).collect();
+        let left_out: Vec<usize> =
+            (0..self.slots.len()).rev().filter(|it| !order.contains(it)).collect();
         order.extend(left_out);
         for slot in &mut self.slots {
             slot.expected = Some(slot.came.max(1));

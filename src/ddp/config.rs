@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::DdpOptions;
+use crate::config::Typed;
 
 /// `type: MMDistributedDataParallel`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -11,7 +12,8 @@ pub struct WrapperConfig {
     /// Mebibytes of gradients that travel together.
     #[serde(deserialize_with = "crate::config::above_zero")]
     pub bucket_cap_mb: f64,
-    /// Send gradients while the backward pass makes the next ones. `false` is for measuring what that gains.
+    /// Send gradients while the backward pass makes the next ones. `false` is for measuring what
+    /// that gains.
     pub overlap: bool,
     /// Parameters without gradients are found in any case, at no cost.
     pub find_unused_parameters: bool,
@@ -19,9 +21,13 @@ pub struct WrapperConfig {
     pub static_graph: bool,
     /// Gradients are views of the buckets in any case.
     pub gradient_as_bucket_view: bool,
-    /// Buffers (running statistics) are rank 0's at the start; which ranks' they are later matters only to checkpoints, which
-    /// rank 0 writes. Only `false`, mmengine's default, is there.
+    /// Buffers (running statistics) are rank 0's at the start; which ranks' they are later matters
+    /// only to checkpoints, which rank 0 writes. Only `false`, mmengine's default, is there.
     pub broadcast_buffers: OnlyFalse,
+}
+
+impl Typed for WrapperConfig {
+    const TYPES: &'static [&'static str] = &["MMDistributedDataParallel"];
 }
 
 impl Default for WrapperConfig {
@@ -58,6 +64,10 @@ impl TryFrom<bool> for OnlyFalse {
     type Error = &'static str;
 
     fn try_from(on: bool) -> Result<Self, Self::Error> {
-        if on { Err("true is not supported: use SyncBN to have one running statistic on all ranks") } else { Ok(Self) }
+        if on {
+            Err("true is not supported: use SyncBN to have one running statistic on all ranks")
+        } else {
+            Ok(Self)
+        }
     }
 }

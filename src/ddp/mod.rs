@@ -1,8 +1,10 @@
-//! Data-parallel training: every rank has the whole model and a part of the batch, and the gradients are averaged.
+//! Data-parallel training: every rank has the whole model and a part of the batch, and the
+//! gradients are averaged.
 //!
-//! Gradients travel in buckets while the backward pass still makes the next ones: the gradient tap ([`crate::ops`]) puts
-//! each into its place in a flat buffer, and a full buffer leaves at once. The buckets have a process group of their own, so
-//! that their order and that of the batch norms' collectives need not be one.
+//! Gradients travel in buckets while the backward pass still makes the next ones: the gradient tap
+//! ([`crate::ops`]) puts each into its place in a flat buffer, and a full buffer leaves at once.
+//! The buckets have a process group of their own, so that their order and that of the batch norms'
+//! collectives need not be one.
 
 mod bucket;
 mod config;
@@ -26,7 +28,8 @@ pub struct DdpOptions {
     pub bucket_bytes: usize,
     /// The first one is smaller, so that the network has work early.
     pub first_bucket_bytes: usize,
-    /// Send buckets while the backward pass goes on. Off, they leave after it: for measuring what it gains.
+    /// Send buckets while the backward pass goes on. Off, they leave after it: for measuring what
+    /// it gains.
     pub overlap: bool,
 }
 
@@ -47,13 +50,14 @@ pub struct Ddp {
 impl Ddp {
     /// For those of `weights` that are trained; all ranks come here together, with equal weights.
     pub fn new(group: &Group, weights: &Weights, options: DdpOptions) -> Result<Self, DistError> {
-        let leaves = weights.trained().filter_map(|(id, it)| Some((it.leaf.as_ref()?.id(), id))).collect();
+        let leaves =
+            weights.trained().filter_map(|(id, it)| Some((it.leaf.as_ref()?.id(), id))).collect();
         let buckets = Rc::new(RefCell::new(Buckets::new(group.split()?, weights, options)));
         Ok(Self { weights: weights.clone(), leaves, buckets })
     }
 
-    /// The backward pass of `loss`. `last` says whether an update follows: between updates (`accumulative_counts`) gradients
-    /// add up on each rank and nothing is sent.
+    /// The backward pass of `loss`. `last` says whether an update follows: between updates
+    /// (`accumulative_counts`) gradients add up on each rank and nothing is sent.
     pub fn backward(&self, loss: &Tensor<1>, last: bool) -> Result<(), DistError> {
         self.buckets.borrow_mut().begin(last);
         let (leaves, buckets) = (self.leaves.clone(), Rc::clone(&self.buckets));
@@ -71,8 +75,8 @@ impl Ddp {
         self.buckets.borrow_mut().end()
     }
 
-    /// The averaged gradients after the last backward pass before an update, of the parameters that some rank used. They are
-    /// views of the buckets: to be used before the next backward pass.
+    /// The averaged gradients after the last backward pass before an update, of the parameters that
+    /// some rank used. They are views of the buckets: to be used before the next backward pass.
     pub fn finish(&self) -> Result<PerWeight<Handle>, DistError> {
         self.buckets.borrow_mut().finish()
     }
@@ -95,6 +99,14 @@ pub(crate) fn broadcast(group: &Group, weights: &Weights) -> Result<(), DistErro
 
 /// Names, shapes, strides and types as text, one a line: for [`Group::agree`].
 pub(crate) fn describe(weights: &Weights) -> String {
-    let line = |it: &Weight| format!("{} {:?} {:?} {:?}", it.name, it.tensor.size(), it.tensor.stride(), it.tensor.kind());
+    let line = |it: &Weight| {
+        format!(
+            "{} {:?} {:?} {:?}",
+            it.name,
+            it.tensor.size(),
+            it.tensor.stride(),
+            it.tensor.kind()
+        )
+    };
     weights.iter().map(line).collect::<Vec<_>>().join("\n")
 }

@@ -1,5 +1,6 @@
-//! Do all ranks mean the same? Asked once before the first step: a rank with an older config or another libtorch would
-//! otherwise train something else until a shape does not fit, or until nobody understands the result.
+//! Do all ranks mean the same? Asked once before the first step: a rank with an older config or
+//! another libtorch would otherwise train something else until a shape does not fit, or until
+//! nobody understands the result.
 //!
 //! Hashes travel first: only ranks that differ send what they have, however many ranks there are.
 
@@ -9,20 +10,27 @@ use super::lifeline::name;
 use super::{DistError, Group};
 
 impl Group {
-    /// Compares `facts` (what they are called, and this rank's value) over all ranks. Every rank gets the same error, which
-    /// names the ranks that differ from rank 0 and both values.
+    /// Compares `facts` (what they are called, and this rank's value) over all ranks. Every rank
+    /// gets the same error, which names the ranks that differ from rank 0 and both values.
     pub fn agree(&self, facts: &[(&str, String)]) -> Result<(), DistError> {
         if self.world() == 1 {
             return Ok(());
         }
-        let mine: Vec<(&str, &str)> = facts.iter().map(|(what, value)| (*what, value.as_str())).collect();
+        let mine: Vec<(&str, &str)> =
+            facts.iter().map(|(what, value)| (*what, value.as_str())).collect();
         let text = serde_json::to_string(&mine).unwrap_or_default();
-        let hash = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hash = Sha256::digest(text.as_bytes())
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>();
         if self.all_gather_text(&hash)?.iter().all(|it| *it == hash) {
             return Ok(());
         }
-        let all: Vec<Vec<(String, String)>> =
-            self.all_gather_text(&text)?.iter().map(|it| serde_json::from_str(it).unwrap_or_default()).collect();
+        let all: Vec<Vec<(String, String)>> = self
+            .all_gather_text(&text)?
+            .iter()
+            .map(|it| serde_json::from_str(it).unwrap_or_default())
+            .collect();
         match differences(&all, &|rank| name(rank, Some(self.host(rank)))) {
             Some(text) => Err(DistError::Disagreement(text)),
             None => Ok(()),
@@ -34,9 +42,12 @@ fn differences(all: &[Vec<(String, String)>], who: &dyn Fn(usize) -> String) -> 
     let (reference, others) = all.split_first()?;
     let mut lines = Vec::new();
     for (place, (what, value)) in reference.iter().enumerate() {
-        let theirs = |facts: &Vec<(String, String)>| facts.get(place).map_or_else(String::new, |it| it.1.clone());
+        let theirs = |facts: &Vec<(String, String)>| {
+            facts.get(place).map_or_else(String::new, |it| it.1.clone())
+        };
         let mut differing: Vec<(String, Vec<usize>)> = Vec::new();
-        for (rank, facts) in others.iter().enumerate().filter(|(_, facts)| theirs(facts) != *value) {
+        for (rank, facts) in others.iter().enumerate().filter(|(_, facts)| theirs(facts) != *value)
+        {
             let theirs = theirs(facts);
             match differing.iter_mut().find(|(seen, _)| *seen == theirs) {
                 Some((_, ranks)) => ranks.push(rank + 1),
@@ -48,11 +59,19 @@ fn differences(all: &[Vec<(String, String)>], who: &dyn Fn(usize) -> String) -> 
             let more = ranks.len().saturating_sub(4);
             let more = if more == 0 { String::new() } else { format!(" and {more} more") };
             let (value, theirs) = apart(value, &theirs);
-            lines.push(format!("  {what}: {} has {value}, {}{more} has {theirs}", who(0), shown.join(", ")));
+            lines.push(format!(
+                "  {what}: {} has {value}, {}{more} has {theirs}",
+                who(0),
+                shown.join(", ")
+            ));
         }
     }
-    (!lines.is_empty())
-        .then(|| format!("the ranks disagree; start all of them with the same program and config:\n{}", lines.join("\n")))
+    (!lines.is_empty()).then(|| {
+        format!(
+            "the ranks disagree; start all of them with the same program and config:\n{}",
+            lines.join("\n")
+        )
+    })
 }
 
 /// Two long values, cut down to the first lines in which they differ.
@@ -86,9 +105,16 @@ mod tests {
 
     #[test]
     fn the_differing_ranks_and_the_first_differing_line_are_named() {
-        let text = told(&[facts("lr: 1\ncrop: 2", "2.11"), facts("lr: 1\ncrop: 3", "2.11"), facts("lr: 1\ncrop: 3", "2.9")]);
+        let text = told(&[
+            facts("lr: 1\ncrop: 2", "2.11"),
+            facts("lr: 1\ncrop: 3", "2.11"),
+            facts("lr: 1\ncrop: 3", "2.9"),
+        ]);
         let text = text.expect("they differ");
-        assert!(text.contains("config: rank 0 has \"crop: 2\", rank 1, rank 2 has \"crop: 3\""), "{text}");
+        assert!(
+            text.contains("config: rank 0 has \"crop: 2\", rank 1, rank 2 has \"crop: 3\""),
+            "{text}"
+        );
         assert!(text.contains("libtorch: rank 0 has \"2.11\", rank 2 has \"2.9\""), "{text}");
     }
 

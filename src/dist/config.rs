@@ -46,7 +46,8 @@ impl DistConfig {
     }
 }
 
-/// From a millisecond to ten years: what is outside is a slip of the pen, and c10d would count it as "for ever" or "now".
+/// From a millisecond to ten years: what is outside is a slip of the pen, and c10d would count it
+/// as "for ever" or "now".
 fn seconds(value: f64) -> Duration {
     Duration::from_secs_f64(if value.is_nan() { 1800.0 } else { value.clamp(1e-3, 3.2e8) })
 }

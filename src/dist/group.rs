@@ -1,7 +1,7 @@
 //! The ranks as one: what they reduce, gather and agree on.
 //!
-//! A group is a cheap handle. All ranks call the same methods in the same order; what has its own order (gradient buckets
-//! beside batch norms) gets a group of its own by [`Group::split`].
+//! A group is a cheap handle. All ranks call the same methods in the same order; what has its own
+//! order (gradient buckets beside batch norms) gets a group of its own by [`Group::split`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -61,9 +61,11 @@ pub(super) struct Meeting {
 pub struct Traffic {
     /// Collectives started.
     pub collectives: u64,
-    /// Bytes that this rank gave to collectives (not what the algorithm then sends, which is up to twice as much).
+    /// Bytes that this rank gave to collectives (not what the algorithm then sends, which is up to
+    /// twice as much).
     pub bytes: u64,
-    /// Time that the caller was blocked. With NCCL the device waits, not the caller, and this is near zero.
+    /// Time that the caller was blocked. With NCCL the device waits, not the caller, and this is
+    /// near zero.
     pub waited: Duration,
 }
 
@@ -83,7 +85,9 @@ impl Drop for Run {
     fn drop(&mut self) {
         // A group dropped without `finish` is a rank on its way out of an error, or unwinding.
         if !self.ended.load(Ordering::Acquire) {
-            self.meeting.lifeline.fail("it ended before the run was finished; its own log tells why");
+            self.meeting
+                .lifeline
+                .fail("it ended before the run was finished; its own log tells why");
         }
     }
 }
@@ -121,7 +125,8 @@ impl Group {
     }
 
     pub(super) fn meet(meeting: Meeting) -> Result<Self, DistError> {
-        let copies = CopyStream::new(meeting.device.of_tensors()).map_err(|error| refused("the set-up of a stream", error))?;
+        let copies = CopyStream::new(meeting.device.of_tensors())
+            .map_err(|error| refused("the set-up of a stream", error))?;
         let run = Run {
             meeting,
             copies,
@@ -147,14 +152,19 @@ impl Group {
         lifeline.enter("the set-up of a process group");
         let made = match device {
             Device::Nccl(index) => ProcessGroup::nccl(&store, *rank, *world, timeout, *index),
-            Device::GlooInterface(name) => ProcessGroup::gloo(&store, *rank, *world, timeout, GlooDevice::Interface(name)),
-            Device::GlooAddress(address) => ProcessGroup::gloo(&store, *rank, *world, timeout, GlooDevice::Address(address)),
+            Device::GlooInterface(name) => {
+                ProcessGroup::gloo(&store, *rank, *world, timeout, GlooDevice::Interface(name))
+            }
+            Device::GlooAddress(address) => {
+                ProcessGroup::gloo(&store, *rank, *world, timeout, GlooDevice::Address(address))
+            }
         };
         lifeline.leave();
         Ok(Self(Some(Arc::new(Inner { process_group: made.map_err(failed)?, run }))))
     }
 
-    /// The same ranks once more, with an order of collectives of its own. A collective itself: all ranks split together.
+    /// The same ranks once more, with an order of collectives of its own. A collective itself: all
+    /// ranks split together.
     pub fn split(&self) -> Result<Self, DistError> {
         self.0.as_ref().map_or(Ok(Self(None)), |inner| Self::over(Arc::clone(&inner.run)))
     }
@@ -214,16 +224,21 @@ impl Group {
         })
     }
 
-    /// Starts a reduction of `tensor`, which must be contiguous, in place on all ranks; [`Pending::wait`] gives it back.
+    /// Starts a reduction of `tensor`, which must be contiguous, in place on all ranks;
+    /// [`Pending::wait`] gives it back.
     pub fn all_reduce_async(&self, tensor: Tensor, reduce: Reduce) -> Result<Pending, DistError> {
-        let Some(inner) = &self.0 else { return Ok(Pending { work: Work::Done(tensor), divide: None, inner: None }) };
+        let Some(inner) = &self.0 else {
+            return Ok(Pending { work: Work::Done(tensor), divide: None, inner: None });
+        };
         let operation = match reduce {
             Reduce::Sum | Reduce::Mean => collective::Reduce::Sum,
             Reduce::Min => collective::Reduce::Min,
             Reduce::Max => collective::Reduce::Max,
         };
         let divide = (reduce == Reduce::Mean).then(|| self.world());
-        Self::started("all_reduce", inner, &tensor.shallow_clone(), divide, || inner.process_group.all_reduce(tensor, operation))
+        Self::started("all_reduce", inner, &tensor.shallow_clone(), divide, || {
+            inner.process_group.all_reduce(tensor, operation)
+        })
     }
 
     fn started(
@@ -237,11 +252,19 @@ impl Group {
             return Err(DistError::Collective(verdict));
         }
         inner.run.collectives.fetch_add(1, Ordering::Relaxed);
-        inner.run.bytes.fetch_add((input.numel() * input.kind().elt_size_in_bytes()) as u64, Ordering::Relaxed);
+        inner.run.bytes.fetch_add(
+            (input.numel() * input.kind().elt_size_in_bytes()) as u64,
+            Ordering::Relaxed,
+        );
         let (shape, input) = (input.size(), input.shallow_clone());
-        let work =
-            start().map_err(|error| DistError::Collective(inner.run.meeting.lifeline.explain(&format!("{name}: {error}"))))?;
-        Ok(Pending { work: Work::InFlight { work, name, shape, input }, divide, inner: Some(Arc::clone(inner)) })
+        let work = start().map_err(|error| {
+            DistError::Collective(inner.run.meeting.lifeline.explain(&format!("{name}: {error}")))
+        })?;
+        Ok(Pending {
+            work: Work::InFlight { work, name, shape, input },
+            divide,
+            inner: Some(Arc::clone(inner)),
+        })
     }
 
     /// Reduces `tensor` in place on all ranks.
@@ -260,22 +283,33 @@ impl Group {
     pub fn broadcast(&self, tensor: &Tensor, root: usize) -> Result<(), DistError> {
         let Some(inner) = &self.0 else { return Ok(()) };
         let whole = tensor.contiguous();
-        let started =
-            Self::started("broadcast", inner, &whole, None, || inner.process_group.broadcast(whole.shallow_clone(), root));
+        let started = Self::started("broadcast", inner, &whole, None, || {
+            inner.process_group.broadcast(whole.shallow_clone(), root)
+        });
         let received = started?.wait()?;
         if !tensor.is_contiguous() {
-            tensor.shallow_clone().f_copy_(&received).map_err(|error| refused("broadcast", error))?;
+            tensor
+                .shallow_clone()
+                .f_copy_(&received)
+                .map_err(|error| refused("broadcast", error))?;
         }
         Ok(())
     }
 
-    /// Starts to gather the tensors of all ranks, of one shape `[…]` and type; [`Pending::wait`] gives `[world, …]`.
+    /// Starts to gather the tensors of all ranks, of one shape `[…]` and type; [`Pending::wait`]
+    /// gives `[world, …]`.
     pub fn all_gather_async(&self, tensor: &Tensor) -> Result<Pending, DistError> {
         let Some(inner) = &self.0 else {
-            return Ok(Pending { work: Work::Done(tensor.unsqueeze(0)), divide: None, inner: None });
+            return Ok(Pending {
+                work: Work::Done(tensor.unsqueeze(0)),
+                divide: None,
+                inner: None,
+            });
         };
         let tensor = tensor.contiguous();
-        Self::started("all_gather", inner, &tensor, None, || inner.process_group.all_gather(&tensor))
+        Self::started("all_gather", inner, &tensor, None, || {
+            inner.process_group.all_gather(&tensor)
+        })
     }
 
     /// `[world, …]`: the tensors of all ranks, of one shape `[…]` and type.
@@ -293,12 +327,14 @@ impl Group {
         self.any_async(value)?.wait()
     }
 
-    /// Asks all ranks whether `value` is true on any of them; the answer is there when the caller needs it.
+    /// Asks all ranks whether `value` is true on any of them; the answer is there when the caller
+    /// needs it.
     pub fn any_async(&self, value: bool) -> Result<Answer, DistError> {
         if self.0.is_none() {
             return Ok(Answer::Known(value));
         }
-        let asked = self.all_reduce_async(self.small(&[f64::from(u8::from(value))])?, Reduce::Max)?;
+        let asked =
+            self.all_reduce_async(self.small(&[f64::from(u8::from(value))])?, Reduce::Max)?;
         Ok(Answer::Asked(match &self.0 {
             Some(inner) => asked.read_back(&inner.run.copies)?,
             None => Arriving(Readout::Due(asked)),
@@ -312,7 +348,8 @@ impl Group {
         }
         let summed = self.small(values)?;
         self.all_reduce(&summed, Reduce::Sum)?;
-        Vec::try_from(summed.to_device(tch::Device::Cpu)).map_err(|error| refused("all_reduce", error))
+        Vec::try_from(summed.to_device(tch::Device::Cpu))
+            .map_err(|error| refused("all_reduce", error))
     }
 
     /// The texts of all ranks, in order of rank.
@@ -321,16 +358,21 @@ impl Group {
             return Ok(vec![text.to_owned()]);
         }
         let length = self.small(&[text.len() as f64])?;
-        let lengths = Vec::<f64>::try_from(self.all_gather(&length)?.flatten(0, -1).to_device(tch::Device::Cpu))
-            .map_err(|error| refused("all_gather", error))?;
+        let lengths = Vec::<f64>::try_from(
+            self.all_gather(&length)?.flatten(0, -1).to_device(tch::Device::Cpu),
+        )
+        .map_err(|error| refused("all_gather", error))?;
         let longest = lengths.iter().copied().fold(1.0, f64::max) as usize;
         let mut bytes = text.as_bytes().to_vec();
         bytes.resize(longest, 0);
-        let gathered = self.all_gather(&Tensor::from_slice(&bytes).to_device(self.control_device()))?;
+        let gathered =
+            self.all_gather(&Tensor::from_slice(&bytes).to_device(self.control_device()))?;
         let all = Vec::<u8>::try_from(gathered.flatten(0, -1).to_device(tch::Device::Cpu))
             .map_err(|error| refused("all_gather", error))?;
         let texts = all.chunks(longest).zip(&lengths);
-        Ok(texts.map(|(bytes, &length)| String::from_utf8_lossy(&bytes[..length as usize]).into_owned()).collect())
+        Ok(texts
+            .map(|(bytes, &length)| String::from_utf8_lossy(&bytes[..length as usize]).into_owned())
+            .collect())
     }
 
     /// Rank 0's text, on all ranks.
@@ -344,10 +386,12 @@ impl Group {
     }
 
     fn small(&self, values: &[f64]) -> Result<Tensor, DistError> {
-        device::send(&Tensor::from_slice(values), self.control_device()).map_err(|error| refused("a copy to the device", error))
+        device::send(&Tensor::from_slice(values), self.control_device())
+            .map_err(|error| refused("a copy to the device", error))
     }
 
-    /// The end of a run that went well: all ranks come here, and none leaves (and takes the store with it) before the last.
+    /// The end of a run that went well: all ranks come here, and none leaves (and takes the store
+    /// with it) before the last.
     pub fn finish(&self) -> Result<(), DistError> {
         let Some(inner) = &self.0 else { return Ok(()) };
         self.barrier()?;
@@ -359,7 +403,9 @@ impl Group {
     /// The end of a run that this rank gives up: the others hear of it, with the reason, and stop.
     pub fn fail(&self, reason: &str) {
         let Some(inner) = &self.0 else { return };
-        if !inner.run.ended.swap(true, Ordering::AcqRel) && inner.run.meeting.lifeline.verdict().is_none() {
+        if !inner.run.ended.swap(true, Ordering::AcqRel)
+            && inner.run.meeting.lifeline.verdict().is_none()
+        {
             inner.run.meeting.lifeline.fail(reason);
         }
     }
@@ -402,7 +448,8 @@ impl std::fmt::Debug for Pending {
 }
 
 impl Pending {
-    /// The result, when all ranks have contributed. The error names the rank that died, failed or hangs.
+    /// The result, when all ranks have contributed. The error names the rank that died, failed or
+    /// hangs.
     pub fn wait(self) -> Result<Tensor, DistError> {
         let (work, name, shape) = match self.work {
             Work::Done(tensor) => return Ok(tensor),
@@ -418,7 +465,9 @@ impl Pending {
             inner.run.waited_ns.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
         }
         let words = |error: String| match inner {
-            Some(inner) => DistError::Collective(inner.run.meeting.lifeline.explain(&format!("{name} of {shape:?}: {error}"))),
+            Some(inner) => DistError::Collective(
+                inner.run.meeting.lifeline.explain(&format!("{name} of {shape:?}: {error}")),
+            ),
             None => DistError::Collective(error),
         };
         let mut tensor = result.map_err(|error| words(error.to_string()))?;
@@ -436,18 +485,26 @@ impl Pending {
         Ok(tensor)
     }
 
-    /// Starts to bring the result to the host by `copies`. On CUDA it comes as soon as the collective is done, whatever the
-    /// device has been given to compute since; elsewhere (and over Gloo) nothing starts before it is waited for.
+    /// Starts to bring the result to the host by `copies`. On CUDA it comes as soon as the
+    /// collective is done, whatever the device has been given to compute since; elsewhere (and over
+    /// Gloo) nothing starts before it is waited for.
     pub fn read_back(self, copies: &CopyStream) -> Result<Arriving, DistError> {
         let failed = |error: NativeError| refused("a copy to the host", error);
         match &self.work {
             Work::Done(tensor) => {
                 let readback = copies.download(tensor).map_err(failed)?;
-                Ok(Arriving(Readout::Copied { readback, name: "a copy to the host", inner: None, input: None }))
+                Ok(Arriving(Readout::Copied {
+                    readback,
+                    name: "a copy to the host",
+                    inner: None,
+                    input: None,
+                }))
             }
             Work::InFlight { name, input, .. } if self.queues() => {
                 let (name, inner, input) = (*name, self.inner.clone(), input.shallow_clone());
-                let readback = copies.on(|| copies.download(&self.wait()?).map_err(failed)).map_err(failed)??;
+                let readback = copies
+                    .on(|| copies.download(&self.wait()?).map_err(failed))
+                    .map_err(failed)??;
                 Ok(Arriving(Readout::Copied { readback, name, inner, input: Some(input) }))
             }
             Work::InFlight { .. } => Ok(Arriving(Readout::Due(self))),
@@ -478,7 +535,8 @@ enum Readout {
         readback: Readback,
         name: &'static str,
         inner: Option<Arc<Inner>>,
-        /// The computations do not wait for the collective, so what it reads must not become somebody else's memory meanwhile.
+        /// The computations do not wait for the collective, so what it reads must not become
+        /// somebody else's memory meanwhile.
         input: Option<Tensor>,
     },
 }

@@ -1,4 +1,5 @@
-//! What a launcher of ours tells the ranks that it starts: torchrun's variables, and three of our own. Both ends read this file.
+//! What a launcher of ours tells the ranks that it starts: torchrun's variables, and three of our
+//! own. Both ends read this file.
 
 use super::DistError;
 use super::launcher::{Launched, Launcher};
@@ -31,7 +32,8 @@ pub(crate) struct Handoff<'a> {
 }
 
 impl Handoff<'_> {
-    /// The variables of the rank. `None`: one that it must not inherit, since a torchrun around this process may have set it.
+    /// The variables of the rank. `None`: one that it must not inherit, since a torchrun around
+    /// this process may have set it.
     pub(crate) fn variables(&self) -> Vec<(&'static str, Option<String>)> {
         vec![
             ("TORCHELASTIC_USE_AGENT_STORE", None),
@@ -83,13 +85,20 @@ mod tests {
                 listening,
             };
             let variables = handoff.variables();
-            let around = [("TORCHELASTIC_USE_AGENT_STORE", "True"), ("TORCHELASTIC_RUN_ID", "outer"), (LISTENING, "5")];
+            let around = [
+                ("TORCHELASTIC_USE_AGENT_STORE", "True"),
+                ("TORCHELASTIC_RUN_ID", "outer"),
+                (LISTENING, "5"),
+            ];
             let read = |name: &str| match variables.iter().find(|it| it.0 == name) {
                 Some((_, value)) => value.clone(),
                 None => around.iter().find(|it| it.0 == name).map(|it| it.1.to_owned()),
             };
-            let launched = Launched::read(READER, &read, None, &DistConfig::default(), 0).expect("a rank");
-            let Launched { world, local_rank, local_world, address, port, port_from, served, .. } = launched;
+            let launched =
+                Launched::read(READER, &read, None, &DistConfig::default(), 0).expect("a rank");
+            let Launched {
+                world, local_rank, local_world, address, port, port_from, served, ..
+            } = launched;
             assert_eq!((launched.rank, world, local_rank, local_world), (rank, 4, rank % 2, 2));
             assert_eq!((address.as_str(), port, port_from.as_str()), ("n1", 29512, "PORT"));
             assert_eq!((launched.listening, served, launched.id.as_str()), (listening, false, "/"));

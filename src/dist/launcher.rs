@@ -1,7 +1,7 @@
 //! Who started this process, and what its variables say: rank, world, and where to meet.
 //!
-//! Which variables count is said by `--launcher`, never guessed: shells inside an allocation carry `SLURM_*` too. The
-//! variables come in through a closure, so that every case is a test.
+//! Which variables count is said by `--launcher`, never guessed: shells inside an allocation carry
+//! `SLURM_*` too. The variables come in through a closure, so that every case is a test.
 
 use serde::Deserialize;
 
@@ -62,7 +62,8 @@ pub struct Launched {
     pub id: String,
     /// The machine of each rank, as far as the launcher knows it before the ranks come; else empty.
     pub hosts: Vec<String>,
-    /// Slurm's name of this machine. Where it is set, `address` is such a name too unless somebody chose another.
+    /// Slurm's name of this machine. Where it is set, `address` is such a name too unless somebody
+    /// chose another.
     pub node: Option<String>,
     /// GPUs that this process may use.
     pub gpus: usize,
@@ -91,7 +92,8 @@ impl Launched {
         }
     }
 
-    /// The index of this rank's GPU among those that it may use, starting over where they are fewer than ranks; `None` for the CPU.
+    /// The index of this rank's GPU among those that it may use, starting over where they are fewer
+    /// than ranks; `None` for the CPU.
     pub fn gpu_index(&self) -> Option<usize> {
         (self.gpus > 0).then(|| self.gpu.unwrap_or(self.local_rank) % self.gpus)
     }
@@ -101,8 +103,8 @@ impl Launched {
         self.gpu.unwrap_or(self.local_rank) < self.gpus
     }
 
-    /// Reads the variables of `launcher` through `var`. `local_rank` is the flag that old launchers pass; `gpus` is how many this
-    /// process may use.
+    /// Reads the variables of `launcher` through `var`. `local_rank` is the flag that old launchers
+    /// pass; `gpus` is how many this process may use.
     pub fn read(
         launcher: Launcher,
         var: &dyn Fn(&str) -> Option<String>,
@@ -126,7 +128,8 @@ impl Launched {
         }
         if local_rank >= local_world || local_world > world {
             return Err(DistError::Launcher(format!(
-                "local rank {local_rank} of {local_world} on this machine does not fit a world of {world}"
+                "local rank {local_rank} of {local_world} on this machine does not fit a world of \
+                 {world}"
             )));
         }
         Ok(launched)
@@ -166,7 +169,9 @@ impl Variables<'_> {
         match world {
             0 => Err(DistError::Launcher(format!("{name} is 0: expected at least 1 rank"))),
             1..=MOST_RANKS => Ok(world),
-            _ => Err(DistError::Launcher(format!("{name} is {world}: expected at most {MOST_RANKS} ranks"))),
+            _ => Err(DistError::Launcher(format!(
+                "{name} is {world}: expected at most {MOST_RANKS} ranks"
+            ))),
         }
     }
 
@@ -176,13 +181,18 @@ impl Variables<'_> {
     }
 
     fn pytorch(&self, flag: Option<usize>) -> Result<Launched, DistError> {
-        let hint = "was this started by torchrun or `segslurm dist_train`? for one process leave --launcher out";
+        let hint = "was this started by torchrun or `segslurm dist_train`? for one process leave \
+                    --launcher out";
         let rank = self.required("RANK", hint)?;
         let world = Self::world(self.required("WORLD_SIZE", hint)?, "WORLD_SIZE")?;
         let Some(local_rank) = self.number("LOCAL_RANK")?.or(flag) else {
-            return Err(DistError::Launcher(format!("LOCAL_RANK is not set: {hint}, or pass --local_rank")));
+            return Err(DistError::Launcher(format!(
+                "LOCAL_RANK is not set: {hint}, or pass --local_rank"
+            )));
         };
-        let address = self.text("MASTER_ADDR").ok_or_else(|| DistError::Launcher(format!("MASTER_ADDR is not set: {hint}")))?;
+        let address = self
+            .text("MASTER_ADDR")
+            .ok_or_else(|| DistError::Launcher(format!("MASTER_ADDR is not set: {hint}")))?;
         // torchrun serves at its own port, whatever a config says.
         let port = self.port(None)?.or(self.port(self.config.port)?).unwrap_or(port::USUAL);
         let attempt = self.text("TORCHELASTIC_RESTART_COUNT").unwrap_or_default();
@@ -196,7 +206,9 @@ impl Variables<'_> {
             port: port.number,
             port_from: port.origin.to_string(),
             listening: None,
-            served: self.text("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|it| it.eq_ignore_ascii_case("true")),
+            served: self
+                .text("TORCHELASTIC_USE_AGENT_STORE")
+                .is_some_and(|it| it.eq_ignore_ascii_case("true")),
             id: format!("{}/{attempt}", self.text("TORCHELASTIC_RUN_ID").unwrap_or_default()),
             hosts: Vec::new(),
             node: None,
@@ -209,21 +221,30 @@ impl Variables<'_> {
     fn mpi(&self) -> Result<Launched, DistError> {
         let missing = |what: &str, names: &[&str]| {
             let names = names.join(", ");
-            DistError::Launcher(format!("no {what} from MPI (looked for {names}): was this started by mpirun or mpiexec?"))
+            DistError::Launcher(format!(
+                "no {what} from MPI (looked for {names}): was this started by mpirun or mpiexec?"
+            ))
         };
-        let find = |what: &str, names: &[&str]| self.first(names)?.ok_or_else(|| missing(what, names));
+        let find =
+            |what: &str, names: &[&str]| self.first(names)?.ok_or_else(|| missing(what, names));
         let rank = find("rank", &["OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"])?;
-        let world = Self::world(find("world size", &["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])?, "MPI's world size")?;
-        let local_rank = self.first(&["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "PMI_LOCAL_RANK"])?;
-        let local_world = self.first(&["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "PMI_LOCAL_SIZE"])?;
+        let world = Self::world(
+            find("world size", &["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])?,
+            "MPI's world size",
+        )?;
+        let local_rank =
+            self.first(&["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "PMI_LOCAL_RANK"])?;
+        let local_world =
+            self.first(&["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "PMI_LOCAL_SIZE"])?;
         let one_machine = local_world == Some(world) || world == 1;
         let address = match self.text("MASTER_ADDR") {
             Some(address) => address,
             None if one_machine => "127.0.0.1".into(),
             None => {
                 return Err(DistError::Launcher(format!(
-                    "MASTER_ADDR is not set, and the {world} ranks are on several machines: pass the first machine's name or \
-                     address to all, as in `mpirun -x MASTER_ADDR=n1 …`"
+                    "MASTER_ADDR is not set, and the {world} ranks are on several machines: pass \
+                     the first machine's name or address to all, as in `mpirun -x MASTER_ADDR=n1 \
+                     …`"
                 )));
             }
         };
@@ -275,33 +296,62 @@ impl Variables<'_> {
 mod tests {
     use super::*;
 
-    fn read(launcher: Launcher, variables: &[(&str, &str)], flag: Option<usize>) -> Result<Launched, String> {
-        let var = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        Launched::read(launcher, &var, flag, &DistConfig { port: Some(4242), ..DistConfig::default() }, 0)
-            .map_err(|error| error.to_string())
+    fn read(
+        launcher: Launcher,
+        variables: &[(&str, &str)],
+        flag: Option<usize>,
+    ) -> Result<Launched, String> {
+        let var = |name: &str| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        };
+        Launched::read(
+            launcher,
+            &var,
+            flag,
+            &DistConfig { port: Some(4242), ..DistConfig::default() },
+            0,
+        )
+        .map_err(|error| error.to_string())
     }
 
-    const TORCHRUN: [(&str, &str); 5] =
-        [("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1"), ("MASTER_ADDR", "n1"), ("MASTER_PORT", "29501")];
+    const TORCHRUN: [(&str, &str); 5] = [
+        ("RANK", "3"),
+        ("WORLD_SIZE", "4"),
+        ("LOCAL_RANK", "1"),
+        ("MASTER_ADDR", "n1"),
+        ("MASTER_PORT", "29501"),
+    ];
 
     #[test]
     fn torchruns_variables_say_rank_world_and_meeting_place() {
         let launched = read(Launcher::Pytorch, &TORCHRUN, None).expect("complete");
         assert_eq!((launched.rank, launched.world, launched.local_rank), (3, 4, 1));
-        assert_eq!((launched.address.as_str(), launched.port, launched.port_from.as_str()), ("n1", 29501, "MASTER_PORT"));
+        assert_eq!(
+            (launched.address.as_str(), launched.port, launched.port_from.as_str()),
+            ("n1", 29501, "MASTER_PORT")
+        );
         assert!(!launched.served);
     }
 
     #[test]
     fn the_local_rank_may_be_a_flag_and_the_port_the_configs() {
-        let launched = read(Launcher::Pytorch, &[TORCHRUN[0], TORCHRUN[1], TORCHRUN[3]], Some(1)).expect("complete");
-        assert_eq!((launched.local_rank, launched.port, launched.port_from.as_str()), (1, 4242, "env_cfg.dist_cfg.port"));
+        let launched = read(Launcher::Pytorch, &[TORCHRUN[0], TORCHRUN[1], TORCHRUN[3]], Some(1))
+            .expect("complete");
+        assert_eq!(
+            (launched.local_rank, launched.port, launched.port_from.as_str()),
+            (1, 4242, "env_cfg.dist_cfg.port")
+        );
     }
 
     #[test]
     fn what_is_missing_or_wrong_is_named() {
-        let error = |variables: &[_]| read(Launcher::Pytorch, variables, None).expect_err("incomplete");
-        assert!(error(&[]).starts_with("RANK is not set: was this started by torchrun"), "{}", error(&[]));
+        let error =
+            |variables: &[_]| read(Launcher::Pytorch, variables, None).expect_err("incomplete");
+        assert!(
+            error(&[]).starts_with("RANK is not set: was this started by torchrun"),
+            "{}",
+            error(&[])
+        );
         assert!(error(&TORCHRUN[..2]).starts_with("LOCAL_RANK is not set"));
         assert!(error(&[("RANK", "x")]).contains("RANK=\"x\": expected a whole number"));
         let mut outside = TORCHRUN;
@@ -309,7 +359,10 @@ mod tests {
         assert_eq!(error(&outside), "rank 4 is outside a world of 4: ranks go from 0 to 3");
         let mut huge = TORCHRUN;
         huge[1] = ("WORLD_SIZE", "18446744073709551615");
-        assert_eq!(error(&huge), "WORLD_SIZE is 18446744073709551615: expected at most 1048576 ranks");
+        assert_eq!(
+            error(&huge),
+            "WORLD_SIZE is 18446744073709551615: expected at most 1048576 ranks"
+        );
     }
 
     #[test]
@@ -321,43 +374,80 @@ mod tests {
             ("OMPI_COMM_WORLD_LOCAL_SIZE", "2"),
         ];
         let launched = read(Launcher::Mpi, &open, None).expect("complete");
-        assert_eq!((launched.rank, launched.world, launched.local_rank, launched.local_world), (1, 2, 1, 2));
+        assert_eq!(
+            (launched.rank, launched.world, launched.local_rank, launched.local_world),
+            (1, 2, 1, 2)
+        );
         assert_eq!(launched.address, "127.0.0.1");
-        let intel = [("PMI_RANK", "3"), ("PMI_SIZE", "4"), ("MPI_LOCALRANKID", "1"), ("MPI_LOCALNRANKS", "2")];
+        let intel = [
+            ("PMI_RANK", "3"),
+            ("PMI_SIZE", "4"),
+            ("MPI_LOCALRANKID", "1"),
+            ("MPI_LOCALNRANKS", "2"),
+        ];
         let error = read(Launcher::Mpi, &intel, None).expect_err("two machines");
-        assert!(error.contains("MASTER_ADDR is not set, and the 4 ranks are on several machines"), "{error}");
+        assert!(
+            error.contains("MASTER_ADDR is not set, and the 4 ranks are on several machines"),
+            "{error}"
+        );
         let error = read(Launcher::Mpi, &[], None).expect_err("no mpirun");
         assert!(error.contains("OMPI_COMM_WORLD_RANK, PMI_RANK, PMIX_RANK"), "{error}");
     }
 
     /// Rank 1 of 3, alone on the second of two nodes, in the first run of job 7.
-    const STEP: &str = "SLURM_JOB_ID=7 SLURM_STEP_ID=0 SLURM_PROCID=2 SLURM_LOCALID=0 SLURM_NODEID=1 SLURM_STEP_NUM_TASKS=3 \
-        SLURM_STEP_NODELIST=n[1-2] SLURM_STEP_TASKS_PER_NODE=2,1 SLURM_GTIDS=2 SLURMD_NODENAME=n2 MASTER_PORT=";
+    const STEP: &str = "SLURM_JOB_ID=7 SLURM_STEP_ID=0 SLURM_PROCID=2 SLURM_LOCALID=0 \
+                        SLURM_NODEID=1 SLURM_STEP_NUM_TASKS=3 SLURM_STEP_NODELIST=n[1-2] \
+                        SLURM_STEP_TASKS_PER_NODE=2,1 SLURM_GTIDS=2 SLURMD_NODENAME=n2 \
+                        MASTER_PORT=";
 
     fn slurm(changes: &str, port: Option<u16>, daemon: Option<&str>) -> Result<Launched, String> {
         let find = |text: &str, name: &str| {
-            text.split(' ').find_map(|it| it.split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()))
+            text.split(' ').find_map(|it| {
+                it.split_once('=')
+                    .filter(|(key, _)| *key == name)
+                    .map(|(_, value)| value.to_owned())
+            })
         };
         let var = |name: &str| find(changes, name).or_else(|| find(STEP, name));
         let config = DistConfig { port, ..DistConfig::default() };
         let daemon = daemon.and_then(StepDaemon::parse);
-        Variables { var: &var, config: &config, gpus: 0 }.slurm(daemon.as_ref()).map_err(|error| error.to_string())
+        Variables { var: &var, config: &config, gpus: 0 }
+            .slurm(daemon.as_ref())
+            .map_err(|error| error.to_string())
     }
 
     #[test]
     fn a_job_step_says_rank_world_and_meeting_place() {
         let launched = slurm("", None, Some("slurmstepd: [7.0]")).expect("a step");
-        assert_eq!((launched.rank, launched.world, launched.local_rank, launched.local_world), (2, 3, 0, 1));
-        assert_eq!((launched.address.as_str(), launched.port_from.as_str()), ("n1", "the ids of job and step"));
-        assert_eq!((launched.hosts.join(" ").as_str(), launched.node.as_deref()), ("n1 n1 n2", Some("n2")));
+        assert_eq!(
+            (launched.rank, launched.world, launched.local_rank, launched.local_world),
+            (2, 3, 0, 1)
+        );
+        assert_eq!(
+            (launched.address.as_str(), launched.port_from.as_str()),
+            ("n1", "the ids of job and step")
+        );
+        assert_eq!(
+            (launched.hosts.join(" ").as_str(), launched.node.as_deref()),
+            ("n1 n1 n2", Some("n2"))
+        );
         assert_eq!(launched.id, "7.0.0");
-        assert_eq!(slurm("SLURM_RESTART_COUNT=2", None, None).expect("a step").id, "7.0.2", "a requeued job meets itself alone");
+        assert_eq!(
+            slurm("SLURM_RESTART_COUNT=2", None, None).expect("a step").id,
+            "7.0.2",
+            "a requeued job meets itself alone"
+        );
     }
 
     #[test]
     fn the_port_is_the_configs_then_the_variables_then_the_jobs() {
-        let port = |changes: &str, port| slurm(changes, port, None).map(|it| (it.port, it.port_from)).expect("a step");
-        assert_eq!(port("MASTER_PORT=1234", Some(4242)), (4242, "env_cfg.dist_cfg.port".to_owned()));
+        let port = |changes: &str, port| {
+            slurm(changes, port, None).map(|it| (it.port, it.port_from)).expect("a step")
+        };
+        assert_eq!(
+            port("MASTER_PORT=1234", Some(4242)),
+            (4242, "env_cfg.dist_cfg.port".to_owned())
+        );
         assert_eq!(port("MASTER_PORT=1234", None), (1234, "MASTER_PORT".to_owned()));
         assert_ne!(port("", None).0, port("SLURM_JOB_ID=8", None).0);
     }
@@ -366,7 +456,9 @@ mod tests {
     fn what_is_no_task_of_a_step_is_refused_in_a_sentence() {
         let batch = slurm("", None, Some("slurmstepd: [7.batch]")).expect_err("a batch shell");
         assert!(
-            batch.starts_with("--launcher slurm, but this is the batch shell of job 7, not a step of it: put srun"),
+            batch.starts_with(
+                "--launcher slurm, but this is the batch shell of job 7, not a step of it: put srun"
+            ),
             "{batch}"
         );
         let stale = slurm("SLURM_PROCID=5", None, None).expect_err("a contradiction");

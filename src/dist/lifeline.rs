@@ -1,11 +1,14 @@
-//! One TCP connection from every rank to rank 0, kept open for as long as the run: the kernel closes it when a process ends
-//! in any way, so a death is known at once and by name, where c10d only sees "connection closed".
+//! One TCP connection from every rank to rank 0, kept open for as long as the run: the kernel
+//! closes it when a process ends in any way, so a death is known at once and by name, where c10d
+//! only sees "connection closed".
 //!
-//! Rank 0 judges and tells all the others; what it says is the verdict. A rank that waits longer than the timeout asks rank 0
-//! for a roll call first, so that the verdict of a hang says where every rank was. After a verdict the main thread has a few
-//! seconds to come back from its collective and say it in its own way; then the process is ended here.
+//! Rank 0 judges and tells all the others; what it says is the verdict. A rank that waits longer
+//! than the timeout asks rank 0 for a roll call first, so that the verdict of a hang says where
+//! every rank was. After a verdict the main thread has a few seconds to come back from its
+//! collective and say it in its own way; then the process is ended here.
 //!
-//! Lines on the wire. To rank 0: `rank N`, `bye`, `fail <text>`, `hang`, `at <text>`. From it: `where`, `end <text>`, `bye`.
+//! Lines on the wire. To rank 0: `rank N`, `bye`, `fail <text>`, `hang`, `at <text>`. From it:
+//! `where`, `end <text>`, `bye`.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -41,7 +44,11 @@ impl Doing {
     fn say(&self) -> String {
         match &self.collective {
             Some((name, since)) => {
-                format!("in {name}, its collective number {}, for {:.0} s", self.finished + 1, since.elapsed().as_secs_f64())
+                format!(
+                    "in {name}, its collective number {}, for {:.0} s",
+                    self.finished + 1,
+                    since.elapsed().as_secs_f64()
+                )
             }
             None => format!("in no collective; it has finished {}", self.finished),
         }
@@ -131,7 +138,8 @@ impl Lifeline {
         patience: Duration,
     ) -> Result<Self, String> {
         let shared = Arc::new(Shared::new(rank, hosts, timeout));
-        let gone = |error: std::io::Error| format!("cannot reach {} at {to}: {error}", shared.name(0));
+        let gone =
+            |error: std::io::Error| format!("cannot reach {} at {to}: {error}", shared.name(0));
         let mut stream = TcpStream::connect_timeout(&to, patience).map_err(gone)?;
         writeln!(stream, "rank {rank}").map_err(gone)?;
         let peer = Peer::new(stream).map_err(gone)?;
@@ -225,7 +233,12 @@ impl Shared {
     }
 }
 
-fn accept(listener: &TcpListener, expected: usize, shared: &Shared, deadline: Instant) -> Result<BTreeMap<usize, Peer>, String> {
+fn accept(
+    listener: &TcpListener,
+    expected: usize,
+    shared: &Shared,
+    deadline: Instant,
+) -> Result<BTreeMap<usize, Peer>, String> {
     let fault = |error: std::io::Error| format!("the lifeline's socket failed: {error}");
     listener.set_nonblocking(true).map_err(fault)?;
     let (mut peers, mut unknown_peers) = (BTreeMap::new(), Vec::new());
@@ -238,7 +251,9 @@ fn accept(listener: &TcpListener, expected: usize, shared: &Shared, deadline: In
             let lines = peer.read();
             match lines.first().map(|line| Line::parse(line)) {
                 // A second one with the same number is nobody of ours, nor is another rank 0.
-                Some(Line::Rank(rank)) if (1..shared.hosts.len()).contains(&rank) && !peers.contains_key(&rank) => {
+                Some(Line::Rank(rank))
+                    if (1..shared.hosts.len()).contains(&rank) && !peers.contains_key(&rank) =>
+                {
                     peers.insert(rank, peer);
                 }
                 None if !peer.closed => waiting.push(peer),
@@ -247,8 +262,10 @@ fn accept(listener: &TcpListener, expected: usize, shared: &Shared, deadline: In
         }
         unknown_peers = waiting;
         if Instant::now() > deadline {
-            let missing: Vec<String> =
-                (1..shared.hosts.len()).filter(|rank| !peers.contains_key(rank)).map(|rank| shared.name(rank)).collect();
+            let missing: Vec<String> = (1..shared.hosts.len())
+                .filter(|rank| !peers.contains_key(rank))
+                .map(|rank| shared.name(rank))
+                .collect();
             return Err(format!(
                 "{} came, but did not open the lifeline: is a firewall between the machines?",
                 missing.join(", ")
@@ -289,7 +306,8 @@ impl Line {
     }
 }
 
-/// The longest line: the verdict of a hang has a row for every rank. Who sends more without an end is nobody of ours.
+/// The longest line: the verdict of a hang has a row for every rank. Who sends more without an end
+/// is nobody of ours.
 const LONGEST: usize = 16 << 20;
 
 /// Bytes, as they come, to lines.
@@ -309,7 +327,10 @@ impl Lines {
 
     /// The whole lines that have come.
     pub(super) fn take(&mut self) -> Vec<String> {
-        let end = self.buffer[self.searched..].iter().rposition(|&byte| byte == b'\n').map(|it| self.searched + it);
+        let end = self.buffer[self.searched..]
+            .iter()
+            .rposition(|&byte| byte == b'\n')
+            .map(|it| self.searched + it);
         let rest = end.map(|end| self.buffer.split_off(end + 1));
         self.searched = rest.as_ref().unwrap_or(&self.buffer).len();
         let Some(rest) = rest else { return Vec::new() };
@@ -330,7 +351,8 @@ struct Peer {
 impl Peer {
     fn new(stream: TcpStream) -> std::io::Result<Self> {
         stream.set_nodelay(true)?;
-        // A machine that goes dark sends no end: the kernel asks after 2 s of silence, every second, four times.
+        // A machine that goes dark sends no end: the kernel asks after 2 s of silence, every
+        // second, four times.
         let kept = setsockopt(&stream, sockopt::KeepAlive, &true)
             .and_then(|()| setsockopt(&stream, sockopt::TcpKeepIdle, &2))
             .and_then(|()| setsockopt(&stream, sockopt::TcpKeepInterval, &1))
@@ -364,8 +386,11 @@ impl Peer {
 }
 
 fn wait(peers: &[&Peer]) {
-    let mut fds: Vec<PollFd> =
-        peers.iter().filter(|it| !it.closed).map(|it| PollFd::new(it.stream.as_fd(), PollFlags::POLLIN)).collect();
+    let mut fds: Vec<PollFd> = peers
+        .iter()
+        .filter(|it| !it.closed)
+        .map(|it| PollFd::new(it.stream.as_fd(), PollFlags::POLLIN))
+        .collect();
     let _ = poll(&mut fds, PollTimeout::from(POLL.as_millis() as u8));
 }
 
@@ -388,7 +413,9 @@ impl Server {
             for request in requests {
                 match request {
                     Request::Bye => leaving = true,
-                    Request::Fail(text) => self.end(&format!("{} failed: {text}", self.shared.name(0))),
+                    Request::Fail(text) => {
+                        self.end(&format!("{} failed: {text}", self.shared.name(0)))
+                    }
                 }
             }
             if self.shared.is_late() {
@@ -428,8 +455,8 @@ impl Server {
         if self.peers.get(&rank).is_some_and(|it| it.closed && !it.bye) {
             let who = self.shared.name(rank);
             self.end(&format!(
-                "{who} died: its process or its machine ended without a word; its own log, or the kernel's (out of memory?), \
-                 tells more"
+                "{who} died: its process or its machine ended without a word; its own log, or the \
+                 kernel's (out of memory?), tells more"
             ));
         }
     }
@@ -446,14 +473,18 @@ impl Server {
         if answers.len() < self.peers.len() && Instant::now() < *deadline {
             return;
         }
-        let mut table = vec![format!("  {}: {}", self.shared.name(0), locked(&self.shared.doing).say())];
+        let mut table =
+            vec![format!("  {}: {}", self.shared.name(0), locked(&self.shared.doing).say())];
         for rank in self.peers.keys() {
-            let answer = answers.get(rank).map_or("does not answer: stopped, or its machine is gone", String::as_str);
+            let answer = answers
+                .get(rank)
+                .map_or("does not answer: stopped, or its machine is gone", String::as_str);
             table.push(format!("  {}: {answer}", self.shared.name(*rank)));
         }
         let seconds = self.shared.timeout.as_secs_f64();
         self.end(&format!(
-            "a collective did not end within {seconds} s (env_cfg.dist_cfg.timeout). Where the ranks were:\n{}",
+            "a collective did not end within {seconds} s (env_cfg.dist_cfg.timeout). Where the \
+             ranks were:\n{}",
             table.join("\n")
         ));
     }
@@ -498,7 +529,10 @@ impl Client {
                     Request::Bye => self.peer.send("bye"),
                     Request::Fail(text) => {
                         self.peer.send(&format!("fail {text}"));
-                        self.shared.judge(&format!("{} failed: {text}", self.shared.name(self.shared.rank)));
+                        self.shared.judge(&format!(
+                            "{} failed: {text}",
+                            self.shared.name(self.shared.rank)
+                        ));
                     }
                 }
             }
@@ -507,7 +541,10 @@ impl Client {
                 self.peer.send("hang");
             }
             if self.peer.closed {
-                self.shared.judge(&format!("{} died: its process or its machine ended without a word", self.shared.name(0)));
+                self.shared.judge(&format!(
+                    "{} died: its process or its machine ended without a word",
+                    self.shared.name(0)
+                ));
             }
             if locked(&self.shared.verdict).is_some() {
                 self.shared.end();
@@ -518,7 +555,11 @@ impl Client {
 
 /// The address to reach `to` from here, as the kernel's routes have it; nothing is sent.
 pub(super) fn own_address(to: SocketAddr) -> Option<IpAddr> {
-    let any: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { (std::net::Ipv6Addr::UNSPECIFIED, 0).into() };
+    let any: SocketAddr = if to.is_ipv4() {
+        ([0, 0, 0, 0], 0).into()
+    } else {
+        (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
+    };
     let socket = std::net::UdpSocket::bind(any).ok()?;
     socket.connect(to).ok()?;
     Some(socket.local_addr().ok()?.ip())
@@ -542,10 +583,12 @@ mod tests {
     fn only_ranks_that_are_awaited_are_let_in() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let to = listener.local_addr().expect("an address");
-        let unknown_peers = ["rank 0\n", "rank 3\n", "GET / HTTP/1.1\n", "rank 18446744073709551616\n", "\n"];
+        let unknown_peers =
+            ["rank 0\n", "rank 3\n", "GET / HTTP/1.1\n", "rank 18446744073709551616\n", "\n"];
         let mut kept: Vec<TcpStream> = unknown_peers.iter().map(|says| caller(to, says)).collect();
         kept.extend(["rank 1\n", "rank 2\nat home\n"].map(|says| caller(to, says)));
-        let peers = accept(&listener, 2, &shared(3), Instant::now() + Duration::from_secs(20)).expect("both come");
+        let peers = accept(&listener, 2, &shared(3), Instant::now() + Duration::from_secs(20))
+            .expect("both come");
         assert_eq!(peers.keys().copied().collect::<Vec<_>>(), [1, 2]);
     }
 
@@ -560,7 +603,11 @@ mod tests {
                 said.extend(lines.take().iter().map(|line| Line::parse(line)));
             }
             let fail = Line::Fail("é b".to_owned());
-            assert_eq!(said, [Line::Rank(1), Line::Unknown, Line::At("home".to_owned()), fail, Line::Bye], "pieces of {size}");
+            assert_eq!(
+                said,
+                [Line::Rank(1), Line::Unknown, Line::At("home".to_owned()), fail, Line::Bye],
+                "pieces of {size}"
+            );
         }
     }
 

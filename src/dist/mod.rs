@@ -1,8 +1,10 @@
-//! Processes that talk: the ranks of a run, how they find each other, and what they compute together.
+//! Processes that talk: the ranks of a run, how they find each other, and what they compute
+//! together.
 //!
-//! The collectives are libtorch's own (c10d over NCCL or Gloo). Around them this module puts what c10d leaves out: who is
-//! missing when a rank does not come ([`rendezvous`]), who is gone when one dies or hangs ([`lifeline`]), and whether all
-//! ranks are about to train the same thing ([`Group::agree`]).
+//! The collectives are libtorch's own (c10d over NCCL or Gloo). Around them this module puts what
+//! c10d leaves out: who is missing when a rank does not come ([`rendezvous`]), who is gone when one
+//! dies or hangs ([`lifeline`]), and whether all ranks are about to train the same thing
+//! ([`Group::agree`]).
 
 mod accelerator;
 mod agreement;
@@ -30,17 +32,21 @@ pub(crate) use tether::tether;
 use crate::exit::{Exit, Exits};
 use crate::variables::VariableError;
 
-/// Reads what another process might send, as the rendezvous and the lifeline read it; for `make fuzz`.
+/// Reads what another process might send, as the rendezvous and the lifeline read it; for `make
+/// fuzz`.
 #[doc(hidden)]
 pub fn overheard(bytes: &[u8], world: usize) -> String {
-    let roster = rendezvous::Roster::read(bytes, world).map_or_else(|error| error, |_| "a roster".to_owned());
-    let arrival =
-        serde_json::from_slice::<rendezvous::Arrival>(bytes).map_or_else(|error| error.to_string(), |_| "an arrival".to_owned());
+    let roster = rendezvous::Roster::read(bytes, world)
+        .map_or_else(|error| error, |_| "a roster".to_owned());
+    let arrival = serde_json::from_slice::<rendezvous::Arrival>(bytes)
+        .map_or_else(|error| error.to_string(), |_| "an arrival".to_owned());
     let mut lines = lifeline::Lines::default();
     let mut said = Vec::new();
     for part in bytes.chunks(7) {
         if lines.push(part).is_some() {
-            said.extend(lines.take().iter().map(|line| format!("{:?}", lifeline::Line::parse(line))));
+            said.extend(
+                lines.take().iter().map(|line| format!("{:?}", lifeline::Line::parse(line))),
+            );
         }
     }
     format!("{roster}; {arrival}; {}", said.join(", "))

@@ -1,8 +1,9 @@
-//! Checks that span sections: names and numbers of classes, the one label that means "no class", outputs that need a place,
-//! steps of pipelines.
+//! Checks that span sections: names and numbers of classes, the one label that means "no class",
+//! outputs that need a place, steps of pipelines.
 //!
-//! A config whose sections contradict each other trains and ends well, with wrong numbers. So everything that can be known
-//! without files is compared as soon as the config is typed, before any queue or device, and all of it is told at once.
+//! A config whose sections contradict each other trains and ends well, with wrong numbers. So
+//! everything that can be known without files is compared as soon as the config is typed, before
+//! any queue or device, and all of it is told at once.
 
 use std::fmt::Write as _;
 
@@ -33,28 +34,39 @@ pub(super) fn remarks(experiment: &Experiment) -> Vec<String> {
     for source in sources.iter().filter(|it| it.says_reduce_zero_label()) {
         let (key, value) = (&source.key, source.reduce_zero_label());
         odd.extend(source.reduces_otherwise().into_iter().map(|step| {
-            format!("{step} is {}, but the dataset has the word: {key}.reduce_zero_label is {value}, and so it is read", !value)
+            format!(
+                "{step} is {}, but the dataset has the word: {key}.reduce_zero_label is {value}, \
+                 and so it is read",
+                !value
+            )
         }));
     }
-    let (training, measuring): (Vec<_>, Vec<_>) = sources.into_iter().partition(|it| it.key.starts_with("train_"));
+    let (training, measuring): (Vec<_>, Vec<_>) =
+        sources.into_iter().partition(|it| it.key.starts_with("train_"));
     let Some(first) = training.first() else { return told(experiment, &odd) };
     let (key, value) = (format!("{}.reduce_zero_label", first.key), first.reduce_zero_label());
-    for other in training.iter().skip(1).chain(&measuring).filter(|it| it.reduce_zero_label() != value) {
+    for other in
+        training.iter().skip(1).chain(&measuring).filter(|it| it.reduce_zero_label() != value)
+    {
         odd.push(format!(
-            "{}.reduce_zero_label is {}, but {key} is {value}: label 1 is another class in the one than in the other, which is right \
-             only where their files count differently",
+            "{}.reduce_zero_label is {}, but {key} is {value}: label 1 is another class in the one \
+             than in the other, which is right only where their files count differently",
             other.key, !value
         ));
     }
     for other in &measuring {
         odd.extend(training.iter().find(|it| it.same_files(other)).map(|it| {
-            format!("{} has the images that {} is trained with: it measures what was learned by heart", other.key, it.key)
+            format!(
+                "{} has the images that {} is trained with: it measures what was learned by heart",
+                other.key, it.key
+            )
         }));
     }
     told(experiment, &odd)
 }
 
-/// Refuses what only a training asks of an experiment: labels, and a place for what a validation writes.
+/// Refuses what only a training asks of an experiment: labels, and a place for what a validation
+/// writes.
 pub(super) fn check_training(experiment: &Experiment) -> Result<(), Failure> {
     let mut problems = labelled(experiment);
     problems.extend(nowhere("val_evaluator", &experiment.val_evaluator, ""));
@@ -65,7 +77,12 @@ pub(super) fn check_training(experiment: &Experiment) -> Result<(), Failure> {
 /// Refuses a test that is to write its predictions and nothing else, and has no place for them.
 pub(super) fn check_test(experiment: &Experiment, out: bool) -> Result<(), Failure> {
     let evaluators = if out { &[] } else { &experiment.test_evaluator[..] };
-    refused(experiment, &nowhere("test_evaluator", evaluators, ", and --out is not given").into_iter().collect::<Vec<_>>())
+    refused(
+        experiment,
+        &nowhere("test_evaluator", evaluators, ", and --out is not given")
+            .into_iter()
+            .collect::<Vec<_>>(),
+    )
 }
 
 /// Texts that begin with a key, with the places in the files where these keys stand in front.
@@ -73,7 +90,8 @@ fn told(experiment: &Experiment, texts: &[String]) -> Vec<String> {
     texts.iter().map(|it| format!("{}{it}", place(experiment.tree.as_ref(), it))).collect()
 }
 
-/// Where the key stands that a text begins with; of one that is left out, the section that lacks it.
+/// Where the key stands that a text begins with; of one that is left out, the section that lacks
+/// it.
 fn place(tree: Option<&Node>, text: &str) -> String {
     let Some(tree) = tree else { return String::new() };
     let mut key = text.split([' ', ':', ',']).next().unwrap_or_default();
@@ -122,13 +140,15 @@ fn heads(experiment: &Experiment) -> Vec<String> {
         let own = head.num_classes;
         if own == 1 {
             problems.push(format!(
-                "model.{key}.num_classes is 1, which leaves nothing to tell apart: to find one thing before a background write \
-                 num_classes: 2, out_channels: 1 and the names of both in metainfo.classes"
+                "model.{key}.num_classes is 1, which leaves nothing to tell apart: to find one \
+                 thing before a background write num_classes: 2, out_channels: 1 and the names of \
+                 both in metainfo.classes"
             ));
         }
         if own != classes {
             problems.push(format!(
-                "model.{key}.num_classes is {own}, but model.{first}.num_classes is {classes}: heads tell the same classes apart"
+                "model.{key}.num_classes is {own}, but model.{first}.num_classes is {classes}: \
+                 heads tell the same classes apart"
             ));
         }
     }
@@ -138,7 +158,11 @@ fn heads(experiment: &Experiment) -> Vec<String> {
 /// The model's parts and how they go together; not of a head again that has been refused already.
 fn model(experiment: &Experiment, known: &[String]) -> Vec<String> {
     let told: Vec<String> = experiment.model.problems().iter().map(ToString::to_string).collect();
-    let head = |text: &str| known.iter().any(|it| it.split(".num_classes is 1,").next().is_some_and(|key| text.starts_with(key)));
+    let head = |text: &str| {
+        known.iter().any(|it| {
+            it.split(".num_classes is 1,").next().is_some_and(|key| text.starts_with(key))
+        })
+    };
     told.into_iter().filter(|it| !head(it)).collect()
 }
 
@@ -152,7 +176,9 @@ fn learning(experiment: &Experiment) -> Vec<String> {
         // How long an epoch is, only the data know: what is wrong whatever that is, is told here.
         let errors = [7, 100, 5000].map(|epoch_length| {
             let horizon = match loops {
-                TrainLoopConfig::IterBasedTrainLoop(it) => Horizon { max_iters: it.max_iters, epoch_length, max_epochs: None },
+                TrainLoopConfig::IterBasedTrainLoop(it) => {
+                    Horizon { max_iters: it.max_iters, epoch_length, max_epochs: None }
+                }
                 TrainLoopConfig::EpochBasedTrainLoop(it) => {
                     let max_iters = it.max_epochs.saturating_mul(epoch_length);
                     Horizon { max_iters, epoch_length, max_epochs: Some(it.max_epochs) }
@@ -179,13 +205,17 @@ fn classes(experiment: &Experiment, sources: &[Source]) -> Vec<String> {
         if names.is_empty() {
             let name = source.name();
             problems.push(format!(
-                "{key} has no names, but {wanted}: {name} has no classes of its own, so list them, such as [road, car]"
+                "{key} has no names, but {wanted}: {name} has no classes of its own, so list them, \
+                 such as [road, car]"
             ));
             continue;
         }
         let count = names.len();
         if count != number {
-            problems.push(format!("{key} has {count} {}, but {wanted}", if count == 1 { "name" } else { "names" }));
+            problems.push(format!(
+                "{key} has {count} {}, but {wanted}",
+                if count == 1 { "name" } else { "names" }
+            ));
         }
         match &reference {
             None => reference = Some((key, names)),
@@ -198,13 +228,22 @@ fn classes(experiment: &Experiment, sources: &[Source]) -> Vec<String> {
 /// What is learned from and measured by needs labels. (A test may be asked for its files alone.)
 fn labelled(experiment: &Experiment) -> Vec<String> {
     let mut evaluators = experiment.val_evaluator.iter();
-    let formats = !experiment.val_evaluator.is_empty() && evaluators.all(|EvaluatorConfig::IoUMetric(it)| it.format_only);
+    let formats = !experiment.val_evaluator.is_empty()
+        && evaluators.all(|EvaluatorConfig::IoUMetric(it)| it.format_only);
     let validated = experiment.val_dataloader.as_ref().filter(|_| !formats);
-    let needy = [("train_dataloader.dataset", experiment.train_dataloader.as_ref()), ("val_dataloader.dataset", validated)];
-    let sources = needy.into_iter().filter_map(|(key, loader)| Some(loader?.dataset.sources(key))).flatten();
+    let needy = [
+        ("train_dataloader.dataset", experiment.train_dataloader.as_ref()),
+        ("val_dataloader.dataset", validated),
+    ];
+    let sources =
+        needy.into_iter().filter_map(|(key, loader)| Some(loader?.dataset.sources(key))).flatten();
     sources
         .filter_map(|it| {
-            Some(format!("{} has no labels, which a training and its validation need: {}", it.key, it.unlabelled()?))
+            Some(format!(
+                "{} has no labels, which a training and its validation need: {}",
+                it.key,
+                it.unlabelled()?
+            ))
         })
         .collect()
 }
@@ -214,7 +253,8 @@ fn difference(key: &str, here: &[String], other: &str, there: &[String]) -> Opti
     if here.len() != there.len() {
         let (names, others) = (here.len(), there.len());
         return Some(format!(
-            "{key} has {names} names, but {other} has {others}: one model learns and is measured by the same classes"
+            "{key} has {names} names, but {other} has {others}: one model learns and is measured \
+             by the same classes"
         ));
     }
     let (label, (name, instead)) = here.iter().zip(there).enumerate().find(|(_, (a, b))| a != b)?;
@@ -231,32 +271,57 @@ fn difference(key: &str, here: &[String], other: &str, there: &[String]) -> Opti
     Some(format!("{key} has {what}: label {label} is `{name}` here and `{instead}` there"))
 }
 
-/// Everything that takes a label for "no class" has to take the same. What is left out follows: padding and crops the dataset,
-/// the dataset the heads; heads and metrics have mmseg's 255.
+/// Everything that takes a label for "no class" has to take the same. What is left out follows:
+/// padding and crops the dataset, the dataset the heads; heads and metrics have mmseg's 255.
 fn ignored(experiment: &Experiment, sources: &[Source]) -> Vec<String> {
     let mut said: Vec<(String, i64, bool)> = Vec::new();
     let heads = experiment.model.heads();
-    said.extend(heads.iter().map(|(key, head)| (format!("model.{key}.ignore_index"), head.ignore_index, true)));
-    said.extend(experiment.model.seg_pad_val().map(|it| ("model.data_preprocessor.seg_pad_val".to_owned(), i64::from(it), true)));
+    said.extend(
+        heads
+            .iter()
+            .map(|(key, head)| (format!("model.{key}.ignore_index"), head.ignore_index, true)),
+    );
+    said.extend(
+        experiment
+            .model
+            .seg_pad_val()
+            .map(|it| ("model.data_preprocessor.seg_pad_val".to_owned(), i64::from(it), true)),
+    );
     for source in sources {
-        said.extend(source.ignore_index().into_iter().map(|(key, value)| (key, i64::from(value), true)));
+        said.extend(
+            source.ignore_index().into_iter().map(|(key, value)| (key, i64::from(value), true)),
+        );
         steps(&format!("{}.pipeline", source.key), source.pipeline(), &mut said);
     }
     steps("tta_pipeline", experiment.tta_pipeline.as_deref().unwrap_or_default(), &mut said);
-    for (key, metric) in evaluators(experiment).into_iter().filter(|(_, metric)| !metric.format_only) {
-        said.push((format!("{key}.ignore_index"), i64::from(metric.ignored()), metric.ignore_index.is_some()));
+    for (key, metric) in
+        evaluators(experiment).into_iter().filter(|(_, metric)| !metric.format_only)
+    {
+        said.push((
+            format!("{key}.ignore_index"),
+            i64::from(metric.ignored()),
+            metric.ignore_index.is_some(),
+        ));
     }
     if said.windows(2).all(|pair| pair[0].1 == pair[1].1) {
         return Vec::new();
     }
-    let each = said.iter().map(|(key, value, given)| format!("{key} is {value}{}", if *given { "" } else { " (left out)" }));
-    let told: String = told(experiment, &each.collect::<Vec<_>>()).iter().map(|it| format!("\n    {it}")).collect();
+    let each = said.iter().map(|(key, value, given)| {
+        format!("{key} is {value}{}", if *given { "" } else { " (left out)" })
+    });
+    let told: String = told(experiment, &each.collect::<Vec<_>>())
+        .iter()
+        .map(|it| format!("\n    {it}"))
+        .collect();
     vec![format!("one label alone can mean \"no class\", but the config says several:{told}")]
 }
 
 fn steps(key: &str, pipeline: &[Transform], said: &mut Vec<(String, i64, bool)>) {
     for (at, step) in transform::steps(pipeline) {
-        said.extend(step.ignore_index().map(|(name, value)| (format!("{key}.{at}.{name}"), i64::from(value), true)));
+        said.extend(
+            step.ignore_index()
+                .map(|(name, value)| (format!("{key}.{at}.{name}"), i64::from(value), true)),
+        );
     }
 }
 
@@ -266,13 +331,18 @@ fn pipelines(experiment: &Experiment, sources: &[Source]) -> Vec<String> {
     let of_datasets = sources.iter().map(|it| (format!("{}.pipeline", it.key), it.pipeline()));
     let of_tta = experiment.tta_pipeline.iter().map(|it| ("tta_pipeline".to_owned(), &it[..]));
     for (key, steps) in of_datasets.chain(of_tta) {
-        problems.extend(transform::problems(steps).into_iter().map(|(at, problem)| format!("{key}.{at}: {problem}")));
+        problems.extend(
+            transform::problems(steps)
+                .into_iter()
+                .map(|(at, problem)| format!("{key}.{at}: {problem}")),
+        );
     }
     for source in sources.iter().filter(|it| !it.says_reduce_zero_label()) {
         let value = source.reduce_zero_label();
         problems.extend(source.reduces_otherwise().into_iter().map(|step| {
             format!(
-                "{step} is {}, but {} is {value} ({}'s own): set it in the dataset, which is enough",
+                "{step} is {}, but {} is {value} ({}'s own): set it in the dataset, which is \
+                 enough",
                 !value,
                 format_args!("{}.reduce_zero_label", source.key),
                 source.name()
@@ -284,9 +354,18 @@ fn pipelines(experiment: &Experiment, sources: &[Source]) -> Vec<String> {
 
 /// Every evaluator with its key, that of the validation first.
 fn evaluators(experiment: &Experiment) -> Vec<(String, &IoUMetricConfig)> {
-    let both = [("val_evaluator", &experiment.val_evaluator), ("test_evaluator", &experiment.test_evaluator)];
+    let both = [
+        ("val_evaluator", &experiment.val_evaluator),
+        ("test_evaluator", &experiment.test_evaluator),
+    ];
     let numbered = |(key, evaluators): (&str, &'_ [EvaluatorConfig])| -> Vec<String> {
-        (0..evaluators.len()).map(|index| if evaluators.len() == 1 { key.to_owned() } else { format!("{key}.{index}") }).collect()
+        (0..evaluators.len())
+            .map(
+                |index| {
+                    if evaluators.len() == 1 { key.to_owned() } else { format!("{key}.{index}") }
+                },
+            )
+            .collect()
     };
     both.into_iter()
         .flat_map(|(key, all)| {
@@ -299,32 +378,47 @@ fn evaluators(experiment: &Experiment) -> Vec<(String, &IoUMetricConfig)> {
 /// Evaluators beside each other whose metrics would have the same names.
 fn names_of_metrics(experiment: &Experiment) -> Vec<String> {
     let mut problems = Vec::new();
-    for (key, all) in [("val_evaluator", &experiment.val_evaluator), ("test_evaluator", &experiment.test_evaluator)] {
+    for (key, all) in [
+        ("val_evaluator", &experiment.val_evaluator),
+        ("test_evaluator", &experiment.test_evaluator),
+    ] {
         let measuring = all.iter().map(|EvaluatorConfig::IoUMetric(metric)| metric);
-        let prefixes: Vec<_> = measuring.clone().filter(|it| !it.format_only).map(IoUMetricConfig::prefix).collect();
+        let prefixes: Vec<_> =
+            measuring.clone().filter(|it| !it.format_only).map(IoUMetricConfig::prefix).collect();
         let folders: Vec<_> = measuring.filter_map(|it| it.output_dir.as_ref()).collect();
         if let Some(pair) = folders.windows(2).find(|it| it[0] != it[1]) {
             problems.push(format!(
-                "{key} names two folders for one pass, {} and {}: label maps go into one output_dir",
+                "{key} names two folders for one pass, {} and {}: label maps go into one \
+                 output_dir",
                 pair[0].display(),
                 pair[1].display()
             ));
         }
         let twice = (1..prefixes.len()).find(|&index| prefixes[..index].contains(&prefixes[index]));
-        problems.extend(
-            twice.map(|index| {
-                format!("{key} gives {}aAcc more than once: give each evaluator a prefix of its own", prefixes[index])
-            }),
-        );
+        problems.extend(twice.map(|index| {
+            format!(
+                "{key} gives {}aAcc more than once: give each evaluator a prefix of its own",
+                prefixes[index]
+            )
+        }));
     }
     problems
 }
 
 /// The names of what a validation measures; none where nothing is.
 fn metrics(evaluators: &[EvaluatorConfig]) -> Option<Vec<String>> {
-    let measuring = evaluators.iter().map(|EvaluatorConfig::IoUMetric(metric)| metric).filter(|it| !it.format_only);
+    let measuring = evaluators
+        .iter()
+        .map(|EvaluatorConfig::IoUMetric(metric)| metric)
+        .filter(|it| !it.format_only);
     let names: Vec<String> = measuring
-        .flat_map(|it| Counts::new(1).metrics(it, &["class".to_owned()]).summary.into_keys().collect::<Vec<_>>())
+        .flat_map(|it| {
+            Counts::new(1)
+                .metrics(it, &["class".to_owned()])
+                .summary
+                .into_keys()
+                .collect::<Vec<_>>()
+        })
         .collect();
     (!names.is_empty()).then_some(names)
 }
@@ -336,35 +430,58 @@ fn hooks(experiment: &Experiment) -> Vec<String> {
     let key = "default_hooks.checkpoint";
     let best = &hook.save_best;
     let names = metrics(&experiment.val_evaluator);
-    let saved = best.iter().filter(|it| *it != "auto").map(|it| (format!("{key}.save_best"), it.clone()));
+    let saved =
+        best.iter().filter(|it| *it != "auto").map(|it| (format!("{key}.save_best"), it.clone()));
     for (key, name) in saved.chain(experiment.watched_metrics()) {
         let Some(names) = names.as_ref().filter(|names| !names.contains(&name)) else { continue };
-        let hint = nearest(&name, names.iter().map(String::as_str)).map(|it| format!("; did you mean {it}?")).unwrap_or_default();
+        let hint = nearest(&name, names.iter().map(String::as_str))
+            .map(|it| format!("; did you mean {it}?"))
+            .unwrap_or_default();
         problems.push(format!("{key} is {name}, but the metrics are {}{hint}", names.join(", ")));
     }
     if best.len() > 1 && best.iter().any(|it| it == "auto") {
-        problems.push(format!("{key}.save_best names auto beside other metrics: auto stands alone"));
+        problems
+            .push(format!("{key}.save_best names auto beside other metrics: auto stands alone"));
     }
     if hook.rule.len() > 1 && hook.rule.len() != best.len() {
-        problems.push(format!("{key}.rule has {} entries for {} of save_best", hook.rule.len(), best.len()));
+        problems.push(format!(
+            "{key}.rule has {} entries for {} of save_best",
+            hook.rule.len(),
+            best.len()
+        ));
     } else {
-        let named =
-            best.iter().enumerate().filter(|(_, it)| *it != "auto" && names.as_ref().is_none_or(|names| names.contains(it)));
-        problems.extend(named.filter_map(|(index, it)| hook.rule_of(index, it).err()).map(|it| format!("{key}.{it}")));
+        let named = best.iter().enumerate().filter(|(_, it)| {
+            *it != "auto" && names.as_ref().is_none_or(|names| names.contains(it))
+        });
+        problems.extend(
+            named
+                .filter_map(|(index, it)| hook.rule_of(index, it).err())
+                .map(|it| format!("{key}.{it}")),
+        );
     }
-    let averages = experiment.custom_hooks.iter().filter(|it| matches!(it, CustomHook::EMAHook(_))).count();
+    let averages =
+        experiment.custom_hooks.iter().filter(|it| matches!(it, CustomHook::EMAHook(_))).count();
     if averages > 1 {
         problems.push(format!("custom_hooks has {averages} EMAHooks: one averages the weights"));
     }
     if let Some(ema) = experiment.ema_hook() {
         if ema.begin_iter > 0 && ema.begin_epoch > 0 {
-            problems.push("custom_hooks: EMAHook has begin_iter and begin_epoch: give one of them".to_owned());
+            problems.push(
+                "custom_hooks: EMAHook has begin_iter and begin_epoch: give one of them".to_owned(),
+            );
         }
         if ema.momentum.is_some() && ema.ema_type == EmaType::StochasticWeightAverage {
-            problems.push("custom_hooks: EMAHook has a momentum, which ema_type: StochasticWeightAverage has not".to_owned());
+            problems.push(
+                "custom_hooks: EMAHook has a momentum, which ema_type: StochasticWeightAverage has \
+                 not"
+                    .to_owned(),
+            );
         }
         if ema.gamma.is_some() && ema.ema_type != EmaType::MomentumAnnealingEMA {
-            problems.push("custom_hooks: EMAHook has gamma, which only ema_type: MomentumAnnealingEMA has".to_owned());
+            problems.push(
+                "custom_hooks: EMAHook has gamma, which only ema_type: MomentumAnnealingEMA has"
+                    .to_owned(),
+            );
         }
     }
     for stopping in experiment.early_stopping() {
@@ -372,14 +489,16 @@ fn hooks(experiment: &Experiment) -> Vec<String> {
         if known && stopping.rule.or_else(|| Rule::of(&stopping.monitor, None, None)).is_none() {
             let monitor = &stopping.monitor;
             problems.push(format!(
-                "custom_hooks: EarlyStoppingHook: whether more or less of {monitor} is better does not follow from its name; say rule: \
-                 greater or rule: less"
+                "custom_hooks: EarlyStoppingHook: whether more or less of {monitor} is better does \
+                 not follow from its name; say rule: greater or rule: less"
             ));
         }
     }
     if experiment.auto_scale_lr.enable && experiment.auto_scale_lr.base_batch_size.is_none() {
         problems.push(
-            "auto_scale_lr.enable is true, but base_batch_size, the batch of all ranks that the learning rates are for, is missing".to_owned(),
+            "auto_scale_lr.enable is true, but base_batch_size, the batch of all ranks that the \
+             learning rates are for, is missing"
+                .to_owned(),
         );
     }
     problems
@@ -390,7 +509,9 @@ fn nowhere(key: &str, evaluators: &[EvaluatorConfig], besides: &str) -> Option<S
     let metrics = || evaluators.iter().map(|EvaluatorConfig::IoUMetric(metric)| metric);
     let formats = !evaluators.is_empty() && metrics().all(|it| it.format_only);
     let nowhere = formats && metrics().all(|it| it.output_dir.is_none());
-    nowhere.then(|| format!("{key}.format_only is true, but there is no {key}.output_dir to write to{besides}"))
+    nowhere.then(|| {
+        format!("{key}.format_only is true, but there is no {key}.output_dir to write to{besides}")
+    })
 }
 
 #[cfg(test)]
@@ -403,7 +524,8 @@ mod tests {
     /// Why the demo config with these changes is refused, if it is.
     fn told(changes: &[&str]) -> String {
         let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/demo/pspnet_r18-d8_demo-128x128.yaml");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("configs/demo/pspnet_r18-d8_demo-128x128.yaml");
         let config = config::load(&path, &changes).expect("a config");
         match Experiment::from_config(&config).and_then(|it| it.check_training()) {
             Ok(()) => String::new(),
@@ -429,19 +551,31 @@ mod tests {
             &["metainfo.classes=[]", "metainfo.palette=[]"],
             &["train_dataloader.dataset.metainfo.classes has no names", "num_classes is 6"],
         );
-        names(&["metainfo.classes=road"], &["metainfo.classes is the string `road`", "list of names", "[road]"]);
+        names(
+            &["metainfo.classes=road"],
+            &["metainfo.classes is the string `road`", "list of names", "[road]"],
+        );
         names(
             &["metainfo.classes=[a,b]", "metainfo.palette=None"],
-            &["train_dataloader.dataset.metainfo.classes has 2 names, but model.decode_head.num_classes is 6", "val_dataloader"],
+            &[
+                "train_dataloader.dataset.metainfo.classes has 2 names, but \
+                 model.decode_head.num_classes is 6",
+                "val_dataloader",
+            ],
         );
         names(&["metainfo.classes=[a,b,c,d,e,a]"], &["`a` twice", "label 0", "label 5"]);
-        names(&["metainfo.palette=[[1,2,3]]"], &["metainfo.palette has 1 colours", "metainfo.classes has 6 names"]);
+        names(
+            &["metainfo.palette=[[1,2,3]]"],
+            &["metainfo.palette has 1 colours", "metainfo.classes has 6 names"],
+        );
         names(
             &["model.auxiliary_head.num_classes=7"],
             &["model.auxiliary_head.num_classes is 7, but model.decode_head.num_classes is 6"],
         );
         names(
-            &["val_dataloader.dataset.metainfo.classes=[stripes,checker,dots,gradient,noise,smooth]"],
+            &[
+                "val_dataloader.dataset.metainfo.classes=[stripes,checker,dots,gradient,noise,smooth]",
+            ],
             &[
                 "val_dataloader.dataset.metainfo.classes",
                 "train_dataloader.dataset.metainfo.classes in another order",
@@ -457,7 +591,8 @@ mod tests {
     /// The same, and its remarks where it is not refused.
     fn remarks(changes: &[&str]) -> Vec<String> {
         let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/demo/pspnet_r18-d8_demo-128x128.yaml");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("configs/demo/pspnet_r18-d8_demo-128x128.yaml");
         let config = config::load(&path, &changes).expect("a config");
         Experiment::from_config(&config).expect("goes together").remarks
     }
@@ -470,9 +605,12 @@ mod tests {
             "train_pipeline.0.to_float32=true",
         ]);
         assert!(said.starts_with("the config contradicts itself in "), "{said}");
-        assert!(said.contains("\n  --cfg-options: model.auxiliary_head.num_classes is 7, but"), "{said}");
-        let step =
-            "pspnet_r18-d8_demo-128x128.yaml:25: train_dataloader.dataset.pipeline.0: transform LoadImageFromFile: to_float32";
+        assert!(
+            said.contains("\n  --cfg-options: model.auxiliary_head.num_classes is 7, but"),
+            "{said}"
+        );
+        let step = "pspnet_r18-d8_demo-128x128.yaml:25: train_dataloader.dataset.pipeline.0: \
+                    transform LoadImageFromFile: to_float32";
         assert!(said.contains(step), "{said}");
         let all = told(&["test_pipeline.0.to_float32=true"]);
         for key in ["val_dataloader.dataset.pipeline.0: ", "test_dataloader.dataset.pipeline.0: "] {
@@ -487,21 +625,24 @@ mod tests {
         let said = remarks(&[otherwise]);
         assert_eq!(
             said,
-            ["--cfg-options: train_dataloader.dataset.pipeline.1.reduce_zero_label is false, but the dataset has the word: \
-              train_dataloader.dataset.reduce_zero_label is true, and so it is read"]
+            ["--cfg-options: train_dataloader.dataset.pipeline.1.reduce_zero_label is false, but \
+              the dataset has the word: train_dataloader.dataset.reduce_zero_label is true, and so \
+              it is read"]
         );
-        let alone = ["val_dataloader.dataset.reduce_zero_label=None", "val_dataloader.dataset.pipeline.2.reduce_zero_label=true"];
+        let alone = [
+            "val_dataloader.dataset.reduce_zero_label=None",
+            "val_dataloader.dataset.pipeline.2.reduce_zero_label=true",
+        ];
         names(
             &alone,
-            &[
-                "val_dataloader.dataset.pipeline.2.reduce_zero_label is true, but val_dataloader.dataset.reduce_zero_label is false \
-               (BaseSegDataset's own)",
-            ],
+            &["val_dataloader.dataset.pipeline.2.reduce_zero_label is true, but \
+               val_dataloader.dataset.reduce_zero_label is false (BaseSegDataset's own)"],
         );
         let apart = remarks(&["val_dataloader.dataset.reduce_zero_label=false"]);
         assert_eq!(apart.len(), 2, "{apart:?}");
         assert!(apart[1].contains(
-            "val_dataloader.dataset.reduce_zero_label is false, but train_dataloader.dataset.reduce_zero_label is true"
+            "val_dataloader.dataset.reduce_zero_label is false, but \
+             train_dataloader.dataset.reduce_zero_label is true"
         ));
     }
 
@@ -511,7 +652,10 @@ mod tests {
         let said = remarks(&[same]);
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(
-            said[0].contains("val_dataloader.dataset has the images that train_dataloader.dataset is trained with"),
+            said[0].contains(
+                "val_dataloader.dataset has the images that train_dataloader.dataset is trained \
+                 with"
+            ),
             "{said:?}"
         );
         assert!(remarks(&[]).is_empty());
@@ -521,10 +665,14 @@ mod tests {
     fn two_classes_may_have_one_channel_and_one_class_is_none() {
         let two = ["metainfo.classes=[background,road]", "metainfo.palette=None"];
         let heads = ["model.decode_head.num_classes=2", "model.auxiliary_head.num_classes=2"];
-        let binary = ["model.decode_head.out_channels=1", "model.decode_head.loss_decode.use_sigmoid=true"];
+        let binary =
+            ["model.decode_head.out_channels=1", "model.decode_head.loss_decode.use_sigmoid=true"];
         assert_eq!(told(&[&two[..], &heads].concat()), "");
         assert_eq!(told(&[&two[..], &heads, &binary].concat()), "");
-        names(&[&two[..], &heads, &["model.decode_head.out_channels=3"]].concat(), &["model.decode_head.out_channels", "3"]);
+        names(
+            &[&two[..], &heads, &["model.decode_head.out_channels=3"]].concat(),
+            &["model.decode_head.out_channels", "3"],
+        );
         let one = [
             "metainfo.classes=[road]",
             "metainfo.palette=None",
@@ -540,7 +688,10 @@ mod tests {
             &["train_dataloader.dataset.data_prefix.seg_map_path=None"],
             &["train_dataloader.dataset has no labels", "data_prefix.seg_map_path"],
         );
-        names(&["val_dataloader.dataset.pipeline=[]"], &["val_dataloader.dataset has no labels", "LoadAnnotations"]);
+        names(
+            &["val_dataloader.dataset.pipeline=[]"],
+            &["val_dataloader.dataset has no labels", "LoadAnnotations"],
+        );
         assert_eq!(told(&["test_dataloader.dataset.data_prefix.seg_map_path=None"]), "");
     }
 
@@ -549,7 +700,11 @@ mod tests {
         let format_only = "val_evaluator.format_only=true";
         names(&[format_only], &["val_evaluator.format_only is true", "val_evaluator.output_dir"]);
         assert_eq!(told(&[format_only, "val_evaluator.output_dir=out"]), "");
-        assert_eq!(told(&["test_evaluator.format_only=true"]), "", "a test may be told the place later");
+        assert_eq!(
+            told(&["test_evaluator.format_only=true"]),
+            "",
+            "a test may be told the place later"
+        );
     }
 
     #[test]
@@ -569,8 +724,15 @@ mod tests {
 
     #[test]
     fn everything_that_is_wrong_is_told_at_once() {
-        let changes = ["model.decode_head.num_classes=5", "model.auxiliary_head.num_classes=4", "val_evaluator.ignore_index=3"];
-        names(&changes, &["auxiliary_head.num_classes is 4", "has 6 names", "val_evaluator.ignore_index is 3"]);
+        let changes = [
+            "model.decode_head.num_classes=5",
+            "model.auxiliary_head.num_classes=4",
+            "val_evaluator.ignore_index=3",
+        ];
+        names(
+            &changes,
+            &["auxiliary_head.num_classes is 4", "has 6 names", "val_evaluator.ignore_index is 3"],
+        );
     }
 
     #[test]
@@ -578,18 +740,28 @@ mod tests {
         let reduced = ["reduce_zero_label=false"];
         names(
             &[&reduced[..], &["train_dataloader.dataset.ignore_index=254"]].concat(),
-            &["train_dataloader.dataset.ignore_index is 254", "model.decode_head.ignore_index is 255", "seg_pad_val is 255"],
+            &[
+                "train_dataloader.dataset.ignore_index is 254",
+                "model.decode_head.ignore_index is 255",
+                "seg_pad_val is 255",
+            ],
         );
         names(
             &["data_preprocessor.seg_pad_val=0"],
             &["model.data_preprocessor.seg_pad_val is 0", "model.decode_head.ignore_index is 255"],
         );
-        names(&["train_pipeline.3.ignore_index=0"], &["train_dataloader.dataset.pipeline.3.ignore_index is 0"]);
+        names(
+            &["train_pipeline.3.ignore_index=0"],
+            &["train_dataloader.dataset.pipeline.3.ignore_index is 0"],
+        );
         names(
             &["test_evaluator.ignore_index=0"],
             &["test_evaluator.ignore_index is 0", "val_evaluator.ignore_index is 255 (left out)"],
         );
-        names(&["model.decode_head.ignore_index=0"], &["model.auxiliary_head.ignore_index is 255", "reduce_zero_label"]);
+        names(
+            &["model.decode_head.ignore_index=0"],
+            &["model.auxiliary_head.ignore_index is 255", "reduce_zero_label"],
+        );
         let zero = [
             "model.decode_head.ignore_index=0",
             "model.auxiliary_head.ignore_index=0",
@@ -597,6 +769,10 @@ mod tests {
             "val_evaluator.ignore_index=0",
             "test_evaluator.ignore_index=0",
         ];
-        assert_eq!(told(&[&reduced[..], &zero].concat()), "", "datasets, crops and padding follow where they say nothing");
+        assert_eq!(
+            told(&[&reduced[..], &zero].concat()),
+            "",
+            "datasets, crops and padding follow where they say nothing"
+        );
     }
 }

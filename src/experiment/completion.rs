@@ -1,5 +1,5 @@
-//! What mmengine's runner fills in before it builds anything: types that a section may leave out, the preprocessor at the top, hooks
-//! among the default ones that are none of them.
+//! What mmengine's runner fills in before it builds anything: types that a section may leave out,
+//! the preprocessor at the top, hooks among the default ones that are none of them.
 
 use crate::config::{self, Config, Map, Node, Value};
 use crate::exit::{Exit, Failure};
@@ -13,15 +13,23 @@ const TYPES: [(&str, &str); 5] = [
     ("model_wrapper_cfg", "MMDistributedDataParallel"),
 ];
 
-const DEFAULT_HOOKS: [&str; 7] =
-    ["runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint", "visualization"];
+const DEFAULT_HOOKS: [&str; 7] = [
+    "runtime_info",
+    "timer",
+    "sampler_seed",
+    "logger",
+    "param_scheduler",
+    "checkpoint",
+    "visualization",
+];
 
 /// The config as the runner would see it.
 #[expect(clippy::disallowed_methods, reason = "configs name variables of the environment")]
 pub(super) fn complete(config: &Config) -> Result<Config, Failure> {
     let mut config = config.clone();
     let variable = |name: &str| std::env::var_os(name).map(|it| it.to_string_lossy().into_owned());
-    config::expand(&mut config.root, &variable).map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
+    config::expand(&mut config.root, &variable)
+        .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
     if let Value::Map(root) = &mut config.root.value {
         types(root);
         train_loop(root);
@@ -50,7 +58,10 @@ fn types(root: &mut Map) {
 
 /// Without a type `by_epoch` chooses it.
 fn train_loop(root: &mut Map) {
-    let Some((map, origin)) = below(root, "train_cfg").filter(|(map, _)| !map.contains_key("type")) else { return };
+    let Some((map, origin)) = below(root, "train_cfg").filter(|(map, _)| !map.contains_key("type"))
+    else {
+        return;
+    };
     let by_epoch = match map.get("by_epoch").map(|it| &it.value) {
         Some(Value::Bool(by_epoch)) => *by_epoch,
         _ if map.contains_key("max_iters") => false,
@@ -65,7 +76,11 @@ fn train_loop(root: &mut Map) {
 /// A model without a preprocessor takes the one at the top of the config.
 fn preprocessor(root: &mut Map) {
     const KEY: &str = "data_preprocessor";
-    let Some(top) = root.get(KEY).filter(|it| it.as_map().is_some_and(|it| it.contains_key("type"))).cloned() else { return };
+    let Some(top) =
+        root.get(KEY).filter(|it| it.as_map().is_some_and(|it| it.contains_key("type"))).cloned()
+    else {
+        return;
+    };
     if let Some((model, _)) = below(root, "model")
         && model.get(KEY).is_none_or(|it| it.value == Value::Null)
     {
@@ -77,7 +92,9 @@ fn preprocessor(root: &mut Map) {
 fn evaluators(root: &mut Map) {
     for key in ["val_evaluator", "test_evaluator"] {
         let Some((map, _)) = below(root, key) else { continue };
-        let plain = map.get("type").is_none_or(|it| matches!(it.as_str(), Some("Evaluator" | "mmengine.Evaluator")));
+        let plain = map
+            .get("type")
+            .is_none_or(|it| matches!(it.as_str(), Some("Evaluator" | "mmengine.Evaluator")));
         let alone = map.keys().all(|it| it == "type" || it == "metrics");
         if let Some(metrics) = map.get("metrics").filter(|_| plain && alone).cloned() {
             root.insert(key.to_owned(), metrics);
@@ -92,16 +109,23 @@ fn hooks(root: &mut Map) {
         let named: Vec<String> = hooks
             .iter()
             .filter(|(key, hook)| {
-                let hook = hook.value == Value::Null || hook.as_map().is_some_and(|it| it.contains_key("type"));
+                let hook = hook.value == Value::Null
+                    || hook.as_map().is_some_and(|it| it.contains_key("type"));
                 hook && !DEFAULT_HOOKS.contains(&key.as_str())
             })
             .map(|(key, _)| key.clone())
             .collect();
-        own.extend(named.iter().filter_map(|it| hooks.shift_remove(it)).filter(|it| it.value != Value::Null));
+        own.extend(
+            named
+                .iter()
+                .filter_map(|it| hooks.shift_remove(it))
+                .filter(|it| it.value != Value::Null),
+        );
     }
     let Some(first) = own.first() else { return };
     let origin = first.origin.clone();
-    let custom = root.entry("custom_hooks".to_owned()).or_insert_with(|| Node::new(Value::Null, origin));
+    let custom =
+        root.entry("custom_hooks".to_owned()).or_insert_with(|| Node::new(Value::Null, origin));
     match &mut custom.value {
         Value::List(hooks) => hooks.extend(own),
         value => {

@@ -15,7 +15,8 @@ pub struct EnvConfig {
     pub cudnn_benchmark: bool,
     /// Without effect, as in mmengine, which has `randomness.deterministic` for it.
     pub cudnn_deterministic: Option<bool>,
-    /// TF32 on CUDA, in convolutions and matrix products alike. Left out it is as PyTorch has it: in convolutions alone.
+    /// TF32 on CUDA, in convolutions and matrix products alike. Left out it is as PyTorch has it:
+    /// in convolutions alone.
     pub allow_tf32: Option<bool>,
     pub memory_format: MemoryFormatChoice,
     pub mp_cfg: Option<MpConfig>,
@@ -28,14 +29,16 @@ pub struct EnvConfig {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MemoryFormatChoice {
-    /// The faster one: channels-last on GPUs of compute capability 7.0 and above, contiguous elsewhere.
+    /// The faster one: channels-last on GPUs of compute capability 7.0 and above, contiguous
+    /// elsewhere.
     #[default]
     Auto,
     Contiguous,
     ChannelsLast,
 }
 
-/// Settings of Python's data workers. The loader's workers are threads: they are accepted and have no effect.
+/// Settings of Python's data workers. The loader's workers are threads: they are accepted and have
+/// no effect.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MpConfig {
@@ -49,7 +52,8 @@ pub struct MpConfig {
 pub struct Randomness {
     /// Seeds weights, sampling, augmentation and dropout; drawn anew for each run when absent.
     pub seed: Option<u64>,
-    /// On the CPU a seed gives the same run in any case; on GPUs it cannot be had, and the log says so.
+    /// On the CPU a seed gives the same run in any case; on GPUs it cannot be had, and the log says
+    /// so.
     pub deterministic: bool,
     /// Without effect: every rank draws its own images and dropout in any case.
     pub diff_rank_seed: bool,
@@ -71,12 +75,16 @@ impl<'de> Deserialize<'de> for ImportedModule {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
         let package = name.split('.').next().unwrap_or_default();
-        // The components of these packages are known by name, one by one: a config that needs one of the others says so itself.
-        if name.is_empty() || ["mmseg", "mmengine", "mmcv", "mmpretrain", "mmcls", "mmdet"].contains(&package) {
+        // The components of these packages are known by name, one by one: a config that needs one
+        // of the others says so itself.
+        if name.is_empty()
+            || ["mmseg", "mmengine", "mmcv", "mmpretrain", "mmcls", "mmdet"].contains(&package)
+        {
             return Ok(Self(name));
         }
         Err(de::Error::custom(format!(
-            "segslurm runs no Python: what the module `{name}` defines does not exist here; remove it, and what the config takes from it"
+            "segslurm runs no Python: what the module `{name}` defines does not exist here; remove \
+             it, and what the config takes from it"
         )))
     }
 }

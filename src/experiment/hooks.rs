@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
-use crate::config::{NotOffered, OneOrMany};
+use crate::config::{NotOffered, OneOrMany, Only, Typed};
 
 /// The hooks that every mmengine run has. One that is null is left out.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -13,11 +13,11 @@ use crate::config::{NotOffered, OneOrMany};
 pub struct DefaultHooks {
     pub runtime_info: Option<RuntimeInfoSlot>,
     pub timer: Option<TimerSlot>,
-    pub logger: Option<LoggerSlot>,
+    pub logger: Option<Only<LoggerHook>>,
     pub param_scheduler: Option<ParamSchedulerSlot>,
-    pub checkpoint: Option<CheckpointSlot>,
+    pub checkpoint: Option<Only<CheckpointHook>>,
     pub sampler_seed: Option<SamplerSeedSlot>,
-    pub visualization: Option<VisualizationSlot>,
+    pub visualization: Option<Only<SegVisualizationHook>>,
 }
 
 impl Default for DefaultHooks {
@@ -25,11 +25,11 @@ impl Default for DefaultHooks {
         Self {
             runtime_info: None,
             timer: None,
-            logger: Some(LoggerSlot::LoggerHook(LoggerHook::default())),
+            logger: Some(Only::default()),
             param_scheduler: None,
-            checkpoint: Some(CheckpointSlot::CheckpointHook(CheckpointHook::default())),
+            checkpoint: Some(Only::default()),
             sampler_seed: None,
-            visualization: Some(VisualizationSlot::SegVisualizationHook(SegVisualizationHook::default())),
+            visualization: Some(Only::default()),
         }
     }
 }
@@ -38,8 +38,17 @@ impl Default for DefaultHooks {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Priority(pub String);
 
-const PRIORITIES: [&str; 9] =
-    ["HIGHEST", "VERY_HIGH", "HIGH", "ABOVE_NORMAL", "NORMAL", "BELOW_NORMAL", "LOW", "VERY_LOW", "LOWEST"];
+const PRIORITIES: [&str; 9] = [
+    "HIGHEST",
+    "VERY_HIGH",
+    "HIGH",
+    "ABOVE_NORMAL",
+    "NORMAL",
+    "BELOW_NORMAL",
+    "LOW",
+    "VERY_LOW",
+    "LOWEST",
+];
 
 impl<'de> Deserialize<'de> for Priority {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -53,7 +62,11 @@ impl<'de> Deserialize<'de> for Priority {
 
             fn visit_str<E: de::Error>(self, name: &str) -> Result<Priority, E> {
                 let known = PRIORITIES.contains(&name.to_uppercase().as_str());
-                if known { Ok(Priority(name.to_owned())) } else { Err(E::invalid_value(de::Unexpected::Str(name), &self)) }
+                if known {
+                    Ok(Priority(name.to_owned()))
+                } else {
+                    Err(E::invalid_value(de::Unexpected::Str(name), &self))
+                }
             }
 
             fn visit_i64<E: de::Error>(self, number: i64) -> Result<Priority, E> {
@@ -97,11 +110,6 @@ pub enum SamplerSeedSlot {
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub enum LoggerSlot {
-    LoggerHook(LoggerHook),
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoggerHook {
     /// A log line every so many iterations.
@@ -124,6 +132,10 @@ pub struct LoggerHook {
     pub priority: Option<Priority>,
 }
 
+impl Typed for LoggerHook {
+    const TYPES: &'static [&'static str] = &["LoggerHook"];
+}
+
 impl Default for LoggerHook {
     fn default() -> Self {
         Self {
@@ -141,11 +153,6 @@ impl Default for LoggerHook {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub enum CheckpointSlot {
-    CheckpointHook(CheckpointHook),
-}
-
 /// When checkpoints are written and how many stay.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -159,9 +166,11 @@ pub struct CheckpointHook {
     pub max_keep_ckpts: i64,
     /// Write one at the end of training.
     pub save_last: bool,
-    /// The metrics whose best checkpoints are kept, such as `mIoU`; `auto` is the first that the validation gives.
+    /// The metrics whose best checkpoints are kept, such as `mIoU`; `auto` is the first that the
+    /// validation gives.
     pub save_best: OneOrMany<String>,
-    /// Whether more of a metric is better: `greater` or `less`, one for all or one for each; known by the metric's name otherwise.
+    /// Whether more of a metric is better: `greater` or `less`, one for all or one for each; known
+    /// by the metric's name otherwise.
     pub rule: OneOrMany<Rule>,
     /// Parts of names of metrics of which more is better, in place of the usual ones.
     pub greater_keys: Option<OneOrMany<String>>,
@@ -173,15 +182,21 @@ pub struct CheckpointHook {
     pub save_optimizer: bool,
     /// Without effect: the schedule follows from the config and the iteration.
     pub save_param_scheduler: bool,
-    /// The names of numbered checkpoints, with `{}` where the number stands. Their end is `.safetensors` in any case.
+    /// The names of numbered checkpoints, with `{}` where the number stands. Their end is
+    /// `.safetensors` in any case.
     pub filename_tmpl: Option<NameTemplate>,
-    /// What of the last and the best checkpoints is published when the training is done, as a `.pth` with its checksum in its name.
+    /// What of the last and the best checkpoints is published when the training is done, as a
+    /// `.pth` with its checksum in its name.
     pub published_keys: Option<OneOrMany<PublishedKey>>,
     /// No checkpoint before this epoch or iteration; `interval` counts from here.
     pub save_begin: u64,
     pub file_client_args: Option<NotOffered>,
     pub backend_args: Option<NotOffered>,
     pub priority: Option<Priority>,
+}
+
+impl Typed for CheckpointHook {
+    const TYPES: &'static [&'static str] = &["CheckpointHook"];
 }
 
 impl Default for CheckpointHook {
@@ -214,13 +229,16 @@ impl CheckpointHook {
         Self { save_last: false, ..Self::default() }
     }
 
-    /// Whether more of a metric is better; an error where neither the config nor the name says so. `place` is the metric's among those of
-    /// `save_best`.
+    /// Whether more of a metric is better; an error where neither the config nor the name says so.
+    /// `place` is the metric's among those of `save_best`.
     pub fn rule_of(&self, place: usize, name: &str) -> Result<Rule, String> {
         let given = if self.rule.len() == 1 { self.rule.first() } else { self.rule.get(place) };
         let (greater, less) = (self.greater_keys.as_deref(), self.less_keys.as_deref());
         given.copied().or_else(|| Rule::of(name, greater, less)).ok_or_else(|| {
-            format!("save_best: whether more or less of {name} is better does not follow from its name; say rule: greater or rule: less")
+            format!(
+                "save_best: whether more or less of {name} is better does not follow from its \
+                 name; say rule: greater or rule: less"
+            )
         })
     }
 }
@@ -233,7 +251,20 @@ pub enum Rule {
 }
 
 /// Parts of the names of metrics of which more is better: mmengine's, and mmseg's other ones.
-const GREATER: [&str; 12] = ["acc", "top", "ar@", "auc", "precision", "map", "mdice", "miou", "macc", "aacc", "fscore", "recall"];
+const GREATER: [&str; 12] = [
+    "acc",
+    "top",
+    "ar@",
+    "auc",
+    "precision",
+    "map",
+    "mdice",
+    "miou",
+    "macc",
+    "aacc",
+    "fscore",
+    "recall",
+];
 const LESS: [&str; 1] = ["loss"];
 
 impl Rule {
@@ -286,8 +317,11 @@ impl NameTemplate {
 impl<'de> Deserialize<'de> for NameTemplate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let wrong =
-            |why: &str| Err(de::Error::custom(format!("`{text}` {why}; expected a name with one {{}}, such as step_{{}}.pth")));
+        let wrong = |why: &str| {
+            Err(de::Error::custom(format!(
+                "`{text}` {why}; expected a name with one {{}}, such as step_{{}}.pth"
+            )))
+        };
         let stem = match text.rsplit_once('.') {
             Some((stem, end)) if !end.contains('}') => stem,
             _ => text.as_str(),
@@ -307,7 +341,9 @@ impl<'de> Deserialize<'de> for NameTemplate {
         let width = match format.strip_prefix(':').map(|it| it.strip_suffix('d').unwrap_or(it)) {
             None if format.is_empty() => 0,
             Some("") => 0,
-            Some(digits) if digits.starts_with('0') => digits.parse().ok().filter(|it| *it < 20).unwrap_or(usize::MAX),
+            Some(digits) if digits.starts_with('0') => {
+                digits.parse().ok().filter(|it| *it < 20).unwrap_or(usize::MAX)
+            }
             _ => usize::MAX,
         };
         if width == usize::MAX {
@@ -328,11 +364,6 @@ pub enum PublishedKey {
     StateDict,
 }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub enum VisualizationSlot {
-    SegVisualizationHook(SegVisualizationHook),
-}
-
 /// Painted pictures while validating and testing.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -348,6 +379,10 @@ pub struct SegVisualizationHook {
     pub file_client_args: Option<NotOffered>,
     pub backend_args: Option<NotOffered>,
     pub priority: Option<Priority>,
+}
+
+impl Typed for SegVisualizationHook {
+    const TYPES: &'static [&'static str] = &["SegVisualizationHook"];
 }
 
 impl Default for SegVisualizationHook {
@@ -387,12 +422,14 @@ pub enum EmaType {
     MomentumAnnealingEMA,
 }
 
-/// Weights that follow the trained ones slowly: they are validated, tested and kept in place of these.
+/// Weights that follow the trained ones slowly: they are validated, tested and kept in place of
+/// these.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EmaHook {
     pub ema_type: EmaType,
-    /// How far averaged weights move towards the trained ones at each update, 0.0002 unless given. Not for `StochasticWeightAverage`.
+    /// How far averaged weights move towards the trained ones at each update, 0.0002 unless given.
+    /// Not for `StochasticWeightAverage`.
     pub momentum: Option<Momentum>,
     /// Of `MomentumAnnealingEMA`: the momentum is at least `gamma / (gamma + updates)`.
     #[serde(deserialize_with = "crate::config::positive")]
@@ -508,7 +545,8 @@ mod tests {
 
     #[test]
     fn templates_of_names_are_pythons() {
-        let name = |text: &str| parse_str::<NameTemplate>(&format!("'{text}'")).map(|it| it.name(40));
+        let name =
+            |text: &str| parse_str::<NameTemplate>(&format!("'{text}'")).map(|it| it.name(40));
         assert_eq!(name("step_{}.pth").expect("reads"), "step_40");
         assert_eq!(name("{:06d}.pth").expect("reads"), "000040");
         assert_eq!(name("a{:d}b").expect("reads"), "a40b");

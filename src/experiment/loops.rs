@@ -66,7 +66,9 @@ impl<'de> Deserialize<'de> for Milestone {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let [from, interval] = <[u64; 2]>::deserialize(deserializer)?;
         if interval == 0 {
-            return Err(de::Error::custom("expected an interval of 1 or more behind the milestone"));
+            return Err(de::Error::custom(
+                "expected an interval of 1 or more behind the milestone",
+            ));
         }
         Ok(Self { from, interval })
     }

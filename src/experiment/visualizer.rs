@@ -2,13 +2,8 @@
 
 use serde::Deserialize;
 
-use crate::config::{NotOffered, OneOrMany};
+use crate::config::{NotOffered, OneOrMany, Typed};
 use crate::metrics::VisBackendConfig;
-
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub enum VisualizerConfig {
-    SegLocalVisualizer(SegLocalVisualizer),
-}
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -20,9 +15,17 @@ pub struct SegLocalVisualizer {
     pub alpha: f64,
 }
 
+impl Typed for SegLocalVisualizer {
+    const TYPES: &'static [&'static str] = &["SegLocalVisualizer"];
+}
+
 impl Default for SegLocalVisualizer {
     fn default() -> Self {
-        Self { name: "visualizer".to_owned(), vis_backends: OneOrMany::default(), alpha: crate::visualization::ALPHA }
+        Self {
+            name: "visualizer".to_owned(),
+            vis_backends: OneOrMany::default(),
+            alpha: crate::visualization::ALPHA,
+        }
     }
 }
 

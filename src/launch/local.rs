@@ -1,9 +1,10 @@
 //! The ranks of this machine: started, watched, and ended together.
 //!
-//! Rank 0 of the machine prints here; the others print into files. The first rank that fails decides: what it said is shown,
-//! the others get a moment to end by themselves (they hear of it from each other) and are killed after that. Signals are
-//! passed on. Each rank lives in a process group of its own, so that a Ctrl-C reaches it once, through here; and it is tethered
-//! to this process ([`crate::dist::tether`]): not even `kill -9` of the launcher leaves a rank behind.
+//! Rank 0 of the machine prints here; the others print into files. The first rank that fails
+//! decides: what it said is shown, the others get a moment to end by themselves (they hear of it
+//! from each other) and are killed after that. Signals are passed on. Each rank lives in a process
+//! group of its own, so that a Ctrl-C reaches it once, through here; and it is tethered to this
+//! process ([`crate::dist::tether`]): not even `kill -9` of the launcher leaves a rank behind.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -29,7 +30,8 @@ use crate::runner::ignores_hangups;
 
 /// How often the ranks are looked at.
 const POLL: Duration = Duration::from_millis(10);
-/// How long ranks may take to end after the first failure. Their own watch over each other needs up to 4 seconds.
+/// How long ranks may take to end after the first failure. Their own watch over each other needs up
+/// to 4 seconds.
 const GRACE: Duration = Duration::from_secs(6);
 /// Lines of a failed rank's output that are shown.
 const LOG_TAIL: usize = 30;
@@ -79,9 +81,13 @@ impl Local {
     /// Runs all ranks of this machine to their end.
     pub(crate) fn execute(&self) -> Result<Exit, Failure> {
         // Caught before any rank is there: a signal that comes in between is passed on as well.
-        let cannot = |error: io::Error| Failure::new(Exit::Software, format!("cannot catch signals: {error}"));
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT, SIGUSR1, SIGUSR2]).map_err(cannot)?;
-        // A terminal that goes away is a reason to save and stop, unless this was started to outlive it.
+        let cannot = |error: io::Error| {
+            Failure::new(Exit::Software, format!("cannot catch signals: {error}"))
+        };
+        let mut signals =
+            Signals::new([SIGINT, SIGTERM, SIGQUIT, SIGUSR1, SIGUSR2]).map_err(cannot)?;
+        // A terminal that goes away is a reason to save and stop, unless this was started to
+        // outlive it.
         if !ignores_hangups() {
             signals.add_signal(SIGHUP).map_err(cannot)?;
         }
@@ -109,26 +115,39 @@ impl Local {
         }
         let outcome = match ranks.failure() {
             Some(rank) => Err(rank.failure()),
-            None if ranks.0.iter().any(|it| it.exit() == Some(Exit::Interrupted)) => Ok(Exit::Interrupted),
+            None if ranks.0.iter().any(|it| it.exit() == Some(Exit::Interrupted)) => {
+                Ok(Exit::Interrupted)
+            }
             None => Ok(Exit::Done),
         };
         ranks.tidy(&output);
         outcome
     }
 
-    /// The folder for the ranks' output; another name where two launchers of one second want the same.
+    /// The folder for the ranks' output; another name where two launchers of one second want the
+    /// same.
     fn own_output(&self) -> Result<PathBuf, Failure> {
-        let (parent, name) = (self.output.parent().unwrap_or(Path::new(".")), self.output.file_name().unwrap_or_default());
-        let claimed = claim(parent, &name.to_string_lossy()).map_err(|error| unwritable(&self.output, &error))?;
+        let (parent, name) = (
+            self.output.parent().unwrap_or(Path::new(".")),
+            self.output.file_name().unwrap_or_default(),
+        );
+        let claimed = claim(parent, &name.to_string_lossy())
+            .map_err(|error| unwritable(&self.output, &error))?;
         Ok(parent.join(claimed))
     }
 
-    #[expect(clippy::disallowed_methods, reason = "here ranks are started, with this process's variables")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "here ranks are started, with this process's variables"
+    )]
     fn start(&self, ranks: &mut Ranks, output: &Path) -> Result<(), Failure> {
-        let cannot = |error: io::Error| Failure::new(Exit::Software, format!("cannot start a rank: {error}"));
+        let cannot = |error: io::Error| {
+            Failure::new(Exit::Software, format!("cannot start a rank: {error}"))
+        };
         let program = std::env::current_exe().map_err(cannot)?;
         let (listener, port, from) = self.meeting()?;
-        let threads = std::thread::available_parallelism().map_or(1, |it| (it.get() / self.ranks).max(1));
+        let threads =
+            std::thread::available_parallelism().map_or(1, |it| (it.get() / self.ranks).max(1));
         for local in 0..self.ranks {
             let number = self.machines.own * self.ranks + local;
             let mut command = Command::new(&program);
@@ -172,16 +191,22 @@ impl Local {
         Ok(())
     }
 
-    /// The port, who chose it, and on the first machine the socket that listens on it: rank 0 inherits it, so that nobody can
-    /// take the port between the choice and its use.
+    /// The port, who chose it, and on the first machine the socket that listens on it: rank 0
+    /// inherits it, so that nobody can take the port between the choice and its use.
     fn meeting(&self) -> Result<(Option<TcpListener>, u16, String), Failure> {
-        let from = self.port.as_ref().map_or_else(|| "segslurm, a free one".to_owned(), |it| it.origin.to_string());
+        let from = self
+            .port
+            .as_ref()
+            .map_or_else(|| "segslurm, a free one".to_owned(), |it| it.origin.to_string());
         let wanted = self.port.as_ref().map_or(0, |it| it.number);
         if self.machines.own > 0 {
             return Ok((None, wanted, from));
         }
         let listener = dist::listen(wanted, &from)?;
-        let port = listener.local_addr().map_err(|error| Failure::new(Exit::Unavailable, format!("no port: {error}")))?.port();
+        let port = listener
+            .local_addr()
+            .map_err(|error| Failure::new(Exit::Unavailable, format!("no port: {error}")))?
+            .port();
         Ok((Some(listener), port, from))
     }
 }
@@ -230,15 +255,17 @@ impl Ranks {
         let _ = fs::remove_dir(output);
     }
 
-    /// The rank whose failure is the others' cause: one that was killed, else one that failed for a reason of its own, else one
-    /// that missed the others.
+    /// The rank whose failure is the others' cause: one that was killed, else one that failed for a
+    /// reason of its own, else one that missed the others.
     fn failure(&self) -> Option<&Rank> {
         let weight = |it: &&Rank| match (it.ended.and_then(|it| it.signal()), it.exit()) {
             (Some(_), _) => 0,
             (None, Some(Exit::Unavailable)) => 2,
             (None, _) => 1,
         };
-        let failed = |it: &&Rank| it.ended.is_some() && !matches!(it.exit(), Some(Exit::Done | Exit::Interrupted));
+        let failed = |it: &&Rank| {
+            it.ended.is_some() && !matches!(it.exit(), Some(Exit::Done | Exit::Interrupted))
+        };
         self.0.iter().filter(|it| !it.killed_here).filter(failed).min_by_key(weight)
     }
 }
@@ -262,14 +289,18 @@ impl Rank {
         let number = self.number;
         let status = self.ended.unwrap_or_default();
         let how = match (status.signal().map(Signal::try_from), status.code()) {
-            (Some(Ok(Signal::SIGKILL)), _) => "was killed (SIGKILL: by hand, or by the kernel when memory ran out)".to_owned(),
+            (Some(Ok(Signal::SIGKILL)), _) => {
+                "was killed (SIGKILL: by hand, or by the kernel when memory ran out)".to_owned()
+            }
             (Some(Ok(signal)), _) => format!("was ended by {signal}"),
             (_, code) => format!("failed with exit code {}", code.unwrap_or(-1)),
         };
         let said = match &self.output {
             None => "; what it said is above".to_owned(),
             Some(path) => {
-                let text = fs::read(path).map(|it| String::from_utf8_lossy(&it).into_owned()).unwrap_or_default();
+                let text = fs::read(path)
+                    .map(|it| String::from_utf8_lossy(&it).into_owned())
+                    .unwrap_or_default();
                 let lines: Vec<&str> = text.lines().collect();
                 let tail = lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n  ");
                 if tail.is_empty() {

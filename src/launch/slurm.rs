@@ -1,4 +1,5 @@
-//! A job in the foreground: srun with its output as it comes, Ctrl-C passed on in steps, and the job's exit code.
+//! A job in the foreground: srun with its output as it comes, Ctrl-C passed on in steps, and the
+//! job's exit code.
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::Stdio;
@@ -28,13 +29,19 @@ pub(crate) struct Foreground {
 }
 
 impl Foreground {
-    /// Runs the job to its end. The first Ctrl-C (or SIGTERM, SIGHUP, SIGUSR1) asks the ranks to save and stop, or takes a job
-    /// that waits out of the queue; the second cancels the job.
+    /// Runs the job to its end. The first Ctrl-C (or SIGTERM, SIGHUP, SIGUSR1) asks the ranks to
+    /// save and stop, or takes a job that waits out of the queue; the second cancels the job.
     pub(crate) fn execute(&self) -> Result<Exit, Failure> {
-        let fault = |error: std::io::Error| Failure::new(Exit::Software, format!("cannot run srun: {error}"));
+        let fault = |error: std::io::Error| {
+            Failure::new(Exit::Software, format!("cannot run srun: {error}"))
+        };
         // Caught before srun is there: a signal that comes in between is passed on as well.
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1]).map_err(fault)?;
-        let (program, arguments) = self.line.split_first().map_or(("srun", &[][..]), |(first, rest)| (first.as_str(), rest));
+        let mut signals =
+            Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1]).map_err(fault)?;
+        let (program, arguments) = self
+            .line
+            .split_first()
+            .map_or(("srun", &[][..]), |(first, rest)| (first.as_str(), rest));
         let mut command = client::command(program);
         command.args(arguments).envs(self.exports.iter().map(|(name, value)| (name, value)));
         // A group of its own: the terminal's Ctrl-C reaches srun through here alone.
@@ -46,7 +53,10 @@ impl Foreground {
                 asked = if signal == SIGQUIT { asked.max(1) + 1 } else { asked + 1 };
                 // srun passes SIGUSR1 on to every rank, and ends the job on SIGTERM.
                 let (pass, what) = match (asked, self.saves) {
-                    (1, true) => (Signal::SIGUSR1, "the job was asked to save and stop; once more cancels it"),
+                    (1, true) => (
+                        Signal::SIGUSR1,
+                        "the job was asked to save and stop; once more cancels it",
+                    ),
                     (1, false) | (2, _) => (Signal::SIGTERM, "cancelling the job"),
                     _ => (Signal::SIGKILL, "leaving srun; `scancel --me` ends a job that is left"),
                 };
@@ -66,13 +76,23 @@ impl Foreground {
             Some(code) if code == i32::from(Exit::Interrupted.code()) => {
                 let named = self.line.iter().any(|it| it.starts_with("load_from="));
                 let but = if named { " and without load_from" } else { "" };
-                terminal::note(format!("segslurm: stopped, everything is saved; the same command with --resume{but} goes on"));
+                terminal::note(format!(
+                    "segslurm: stopped, everything is saved; the same command with --resume{but} \
+                     goes on"
+                ));
                 Ok(Exit::Interrupted)
             }
             Some(code) => {
                 let exit = u8::try_from(code).map_or(Exit::Software, Exit::Job);
-                let stopped = if asked > 0 { "stopped before it could save" } else { "failed: what it said is above" };
-                Err(Failure::new(exit, format!("the job ended with exit code {code}; it {stopped}")))
+                let stopped = if asked > 0 {
+                    "stopped before it could save"
+                } else {
+                    "failed: what it said is above"
+                };
+                Err(Failure::new(
+                    exit,
+                    format!("the job ended with exit code {code}; it {stopped}"),
+                ))
             }
             None => {
                 let signal = status.signal().unwrap_or(0);

@@ -4,23 +4,41 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Opens every picture of `folder` with the desktop's viewer, `wait` apart. Without a display it says so and where they are.
+/// Opens every picture of `folder` with the desktop's viewer, `wait` apart. Without a display it
+/// says so and where they are.
 #[expect(clippy::disallowed_methods, reason = "here the desktop's viewer is started")]
-pub(crate) fn show(folder: &Path, wait: Duration, variable: &dyn Fn(&str) -> Option<String>) -> std::io::Result<()> {
+pub(crate) fn show(
+    folder: &Path,
+    wait: Duration,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> std::io::Result<()> {
     if variable("DISPLAY").or_else(|| variable("WAYLAND_DISPLAY")).is_none() {
-        tracing::warn!("--show: there is no display here; the pictures are in {}", folder.display());
+        tracing::warn!(
+            "--show: there is no display here; the pictures are in {}",
+            folder.display()
+        );
         return Ok(());
     }
     for picture in pictures(folder)? {
-        let opened = Command::new("xdg-open").arg(&picture).stdin(Stdio::null()).stdout(Stdio::null()).status();
+        let opened = Command::new("xdg-open")
+            .arg(&picture)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status();
         match opened {
             Ok(status) if status.success() => std::thread::sleep(wait),
             Ok(status) => {
-                tracing::warn!("--show: xdg-open ended with {status}; the pictures are in {}", folder.display());
+                tracing::warn!(
+                    "--show: xdg-open ended with {status}; the pictures are in {}",
+                    folder.display()
+                );
                 break;
             }
             Err(error) => {
-                tracing::warn!("--show: cannot start xdg-open ({error}); the pictures are in {}", folder.display());
+                tracing::warn!(
+                    "--show: cannot start xdg-open ({error}); the pictures are in {}",
+                    folder.display()
+                );
                 break;
             }
         }

@@ -1,6 +1,8 @@
-//! Intersection over union, Dice and F-score from areas summed over all images, as mmseg's IoUMetric computes them.
+//! Intersection over union, Dice and F-score from areas summed over all images, as mmseg's
+//! IoUMetric computes them.
 //!
-//! Only counts are kept: they add up over images and over ranks, so a metric never depends on the number of ranks.
+//! Only counts are kept: they add up over images and over ranks, so a metric never depends on the
+//! number of ranks.
 
 use std::path::PathBuf;
 
@@ -44,7 +46,10 @@ pub enum CollectDevice {
 impl IoUMetricConfig {
     /// What stands before each metric's name; an empty prefix is none.
     pub fn prefix(&self) -> String {
-        self.prefix.as_ref().filter(|it| !it.is_empty()).map_or(String::new(), |it| format!("{it}/"))
+        self.prefix
+            .as_ref()
+            .filter(|it| !it.is_empty())
+            .map_or(String::new(), |it| format!("{it}/"))
     }
 
     /// The label whose pixels are not compared.
@@ -89,14 +94,20 @@ pub(crate) struct Counts {
 
 impl Counts {
     pub(crate) fn new(classes: usize) -> Self {
-        Self { intersect: vec![0; classes], predicted: vec![0; classes], labelled: vec![0; classes] }
+        Self {
+            intersect: vec![0; classes],
+            predicted: vec![0; classes],
+            labelled: vec![0; classes],
+        }
     }
 
-    /// Adds an image's pixels: `predicted` and `labels` of the same length; pixels labelled `ignore_index` do not count.
-    /// Labels at or above the number of classes count as predicted pixels only, as in mmseg.
+    /// Adds an image's pixels: `predicted` and `labels` of the same length; pixels labelled
+    /// `ignore_index` do not count. Labels at or above the number of classes count as predicted
+    /// pixels only, as in mmseg.
     pub(crate) fn add(&mut self, predicted: &[u8], labels: &[u8], ignore_index: u8) {
         let classes = self.intersect.len();
-        // One pass over the pixels into a joint table; the three vectors are its diagonal and its sums.
+        // One pass over the pixels into a joint table; the three vectors are its diagonal and its
+        // sums.
         let mut joint = vec![0_u32; 256 * 256];
         for (&class, &label) in predicted.iter().zip(labels) {
             joint[usize::from(label) * 256 + usize::from(class)] += 1;
@@ -144,14 +155,18 @@ impl Counts {
                 IoUKind::MIoU => {
                     per_class.insert(
                         "IoU".to_owned(),
-                        ratio(&intersect, &|class| predicted(class) + labelled(class) - intersect(class)),
+                        ratio(&intersect, &|class| {
+                            predicted(class) + labelled(class) - intersect(class)
+                        }),
                     );
                     per_class.insert("Acc".to_owned(), ratio(&intersect, &labelled));
                 }
                 IoUKind::MDice => {
                     per_class.insert(
                         "Dice".to_owned(),
-                        ratio(&|class| 2.0 * intersect(class), &|class| predicted(class) + labelled(class)),
+                        ratio(&|class| 2.0 * intersect(class), &|class| {
+                            predicted(class) + labelled(class)
+                        }),
                     );
                     per_class.insert("Acc".to_owned(), ratio(&intersect, &labelled));
                 }
@@ -159,7 +174,11 @@ impl Counts {
                     let precision = ratio(&intersect, &predicted);
                     let recall = ratio(&intersect, &labelled);
                     let beta = config.beta * config.beta;
-                    let score = precision.iter().zip(&recall).map(|(p, r)| (1.0 + beta) * p * r / (beta * p + r)).collect();
+                    let score = precision
+                        .iter()
+                        .zip(&recall)
+                        .map(|(p, r)| (1.0 + beta) * p * r / (beta * p + r))
+                        .collect();
                     per_class.insert("Fscore".to_owned(), score);
                     per_class.insert("Precision".to_owned(), precision);
                     per_class.insert("Recall".to_owned(), recall);
@@ -172,12 +191,18 @@ impl Counts {
         let total = |counts: &[i64]| counts.iter().sum::<i64>() as f64;
         let prefix = config.prefix();
         let mut summary = IndexMap::new();
-        summary.insert(format!("{prefix}aAcc"), percent(number(total(&self.intersect) / total(&self.labelled))));
+        summary.insert(
+            format!("{prefix}aAcc"),
+            percent(number(total(&self.intersect) / total(&self.labelled))),
+        );
         for (name, values) in &per_class {
             // The field calls the mean of IoU "mIoU", of accuracy "mAcc", and so on.
             summary.insert(format!("{prefix}m{name}"), percent(mean_of_numbers(values)));
         }
-        let per_class = per_class.into_iter().map(|(name, values)| (name, values.into_iter().map(percent).collect())).collect();
+        let per_class = per_class
+            .into_iter()
+            .map(|(name, values)| (name, values.into_iter().map(percent).collect()))
+            .collect();
         Metrics { summary, classes: classes.to_vec(), prefix, per_class, absent: vec![absent] }
     }
 }
@@ -219,11 +244,23 @@ struct Absent {
 }
 
 impl Absent {
-    fn of(counts: &Counts, names: &[String], per_class: &IndexMap<String, Vec<f64>>, nan_to_num: Option<f64>) -> Self {
+    fn of(
+        counts: &Counts,
+        names: &[String],
+        per_class: &IndexMap<String, Vec<f64>>,
+        nan_to_num: Option<f64>,
+    ) -> Self {
         let named = |which: &dyn Fn(usize) -> bool| -> Vec<String> {
-            names.iter().enumerate().filter(|(class, _)| which(*class)).map(|(_, name)| name.clone()).collect()
+            names
+                .iter()
+                .enumerate()
+                .filter(|(class, _)| which(*class))
+                .map(|(_, name)| name.clone())
+                .collect()
         };
-        let left_out = per_class.iter().map(|(name, values)| (name.clone(), named(&|class| values[class].is_nan())));
+        let left_out = per_class
+            .iter()
+            .map(|(name, values)| (name.clone(), named(&|class| values[class].is_nan())));
         Self {
             unlabelled: named(&|class| counts.labelled[class] == 0),
             classes: names.len(),
@@ -244,11 +281,19 @@ impl Absent {
                 listed(&self.unlabelled)
             ));
         }
-        let fate = self.nan_to_num.map_or("left out of".to_owned(), |it| format!("counted as {it} (nan_to_num) in"));
+        let fate = self
+            .nan_to_num
+            .map_or("left out of".to_owned(), |it| format!("counted as {it} (nan_to_num) in"));
         // Means that leave out the same classes are told together.
         let mut groups: IndexMap<&Vec<String>, Vec<String>> = IndexMap::new();
-        self.left_out.iter().for_each(|(name, classes)| groups.entry(classes).or_default().push(format!("m{name}")));
-        parts.extend(groups.into_iter().map(|(classes, means)| format!("{fate} {}: {}", means.join(", "), listed(classes))));
+        self.left_out.iter().for_each(|(name, classes)| {
+            groups.entry(classes).or_default().push(format!("m{name}"))
+        });
+        parts.extend(
+            groups.into_iter().map(|(classes, means)| {
+                format!("{fate} {}: {}", means.join(", "), listed(classes))
+            }),
+        );
         (!parts.is_empty()).then(|| parts.join("; "))
     }
 }
@@ -261,7 +306,8 @@ fn listed(names: &[String]) -> String {
 }
 
 impl Metrics {
-    /// Which classes had no pixels and what that did to the means; `None` where every mean is over all classes.
+    /// Which classes had no pixels and what that did to the means; `None` where every mean is over
+    /// all classes.
     pub(crate) fn absent(&self) -> Option<String> {
         // Several evaluators see the same pixels.
         let mut told: Vec<String> = self.absent.iter().filter_map(Absent::told).collect();
@@ -269,14 +315,19 @@ impl Metrics {
         (!told.is_empty()).then(|| told.join("; "))
     }
 
-    /// The results of several evaluators as one; columns of the table have their evaluator's prefix.
+    /// The results of several evaluators as one; columns of the table have their evaluator's
+    /// prefix.
     pub(crate) fn join(mut all: Vec<Self>) -> Option<Self> {
         if all.len() < 2 {
             return all.pop();
         }
         let mut all = all.into_iter().map(|mut it| {
             let prefix = std::mem::take(&mut it.prefix);
-            it.per_class = it.per_class.into_iter().map(|(name, values)| (format!("{prefix}{name}"), values)).collect();
+            it.per_class = it
+                .per_class
+                .into_iter()
+                .map(|(name, values)| (format!("{prefix}{name}"), values))
+                .collect();
             it
         });
         let mut joined = all.next()?;
@@ -305,16 +356,21 @@ impl Metrics {
 
     /// `aAcc: 78.0200  mIoU: 36.7100  mAcc: 47.1000`, the line mmengine logs.
     pub(crate) fn line(&self) -> String {
-        let parts: Vec<_> = self.summary.iter().map(|(name, value)| format!("{name}: {value:.4}")).collect();
+        let parts: Vec<_> =
+            self.summary.iter().map(|(name, value)| format!("{name}: {value:.4}")).collect();
         parts.join("  ")
     }
 
     /// The summary and every class's values, for a JSON file. NaN becomes null.
     pub(crate) fn to_json(&self) -> serde_json::Value {
-        let number = |value: f64| serde_json::Number::from_f64(value).map_or(serde_json::Value::Null, Into::into);
-        let mut object: serde_json::Map<_, _> = self.summary.iter().map(|(name, value)| (name.clone(), number(*value))).collect();
+        let number = |value: f64| {
+            serde_json::Number::from_f64(value).map_or(serde_json::Value::Null, Into::into)
+        };
+        let mut object: serde_json::Map<_, _> =
+            self.summary.iter().map(|(name, value)| (name.clone(), number(*value))).collect();
         let classes = self.classes.iter().enumerate().map(|(index, class)| {
-            let values = self.per_class.iter().map(|(name, values)| (name.clone(), number(values[index])));
+            let values =
+                self.per_class.iter().map(|(name, values)| (name.clone(), number(values[index])));
             (class.clone(), serde_json::Value::Object(values.collect()))
         });
         object.insert("classes".to_owned(), serde_json::Value::Object(classes.collect()));
@@ -392,12 +448,18 @@ mod tests {
             "1 of 3 classes have no labelled pixel: class2; left out of mAcc: class2",
             "a class that was predicted in vain has an IoU of 0"
         );
-        assert!(told(&[0, 1], &[255, 255], &config).starts_with("no pixel is labelled with any class"));
+        assert!(
+            told(&[0, 1], &[255, 255], &config).starts_with("no pixel is labelled with any class")
+        );
         let zero = IoUMetricConfig { nan_to_num: Some(0.0), ..config.clone() };
-        assert!(told(&[0, 1], &[0, 1], &zero).contains("counted as 0 (nan_to_num) in mIoU, mAcc: class2"));
+        assert!(
+            told(&[0, 1], &[0, 1], &zero)
+                .contains("counted as 0 (nan_to_num) in mIoU, mAcc: class2")
+        );
         let fscore = IoUMetricConfig { iou_metrics: OneOrMany(vec![IoUKind::MFscore]), ..config };
         assert!(
-            told(&[0, 0, 0], &[0, 1, 2], &fscore).contains("left out of mFscore, mPrecision: class1, class2"),
+            told(&[0, 0, 0], &[0, 1, 2], &fscore)
+                .contains("left out of mFscore, mPrecision: class1, class2"),
             "labelled, never predicted"
         );
     }
@@ -406,15 +468,20 @@ mod tests {
     fn mmsegs_keys_are_read_and_one_metric_needs_no_list() {
         let text = "{iou_metrics: mDice, ignore_index: 0, nan_to_num: 0, beta: 2, output_dir: out, format_only: true, prefix: a, collect_device: cpu}";
         let config: IoUMetricConfig = crate::config::parse_str(text).expect("parses");
-        assert_eq!((config.iou_metrics, config.ignore_index, config.beta), (OneOrMany(vec![IoUKind::MDice]), Some(0), 2.0));
+        assert_eq!(
+            (config.iou_metrics, config.ignore_index, config.beta),
+            (OneOrMany(vec![IoUKind::MDice]), Some(0), 2.0)
+        );
     }
 
     #[test]
     fn dice_and_fscore_have_their_columns() {
         let mut counts = Counts::new(2);
         counts.add(&[0, 0, 1, 1], &[0, 1, 1, 1], 255);
-        let config =
-            IoUMetricConfig { iou_metrics: OneOrMany(vec![IoUKind::MDice, IoUKind::MFscore]), ..IoUMetricConfig::default() };
+        let config = IoUMetricConfig {
+            iou_metrics: OneOrMany(vec![IoUKind::MDice, IoUKind::MFscore]),
+            ..IoUMetricConfig::default()
+        };
         let metrics = counts.metrics(&config, &names(2));
         let keys: Vec<_> = metrics.summary.keys().map(String::as_str).collect();
         assert_eq!(keys, ["aAcc", "mDice", "mAcc", "mFscore", "mPrecision", "mRecall"]);
@@ -427,7 +494,9 @@ mod tests {
     fn the_table_reads_as_mmsegs() {
         let mut counts = Counts::new(2);
         counts.add(&[0, 0, 1, 1], &[0, 1, 1, 1], 255);
-        let table = counts.metrics(&IoUMetricConfig::default(), &["wall".to_owned(), "sky".to_owned()]).table();
+        let table = counts
+            .metrics(&IoUMetricConfig::default(), &["wall".to_owned(), "sky".to_owned()])
+            .table();
         insta::assert_snapshot!(table, @r"
         +-------+-------+-------+
         | Class |  IoU  |  Acc  |

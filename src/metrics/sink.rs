@@ -49,7 +49,11 @@ impl Sink {
             VisBackendConfig::LocalVisBackend(config) => {
                 let folder = config.save_dir.as_deref().unwrap_or(vis_data);
                 std::fs::create_dir_all(folder)?;
-                File::options().create(true).append(true).open(folder.join("scalars.json")).map(Backend::Local)
+                File::options()
+                    .create(true)
+                    .append(true)
+                    .open(folder.join("scalars.json"))
+                    .map(Backend::Local)
             }
             VisBackendConfig::TensorboardVisBackend(config) => {
                 let folder = config.save_dir.as_deref().unwrap_or(vis_data);
@@ -70,8 +74,13 @@ impl Sink {
                     file.write_all(&line)?;
                 }
                 Backend::Tensorboard(writer) => {
-                    let values = scalars.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_f64()?)));
-                    writer.scalars(values.filter(|(name, _)| !["step", "iter", "epoch"].contains(name)), step)?;
+                    let values = scalars
+                        .iter()
+                        .filter_map(|(name, value)| Some((name.as_str(), value.as_f64()?)));
+                    writer.scalars(
+                        values.filter(|(name, _)| !["step", "iter", "epoch"].contains(name)),
+                        step,
+                    )?;
                 }
             }
         }
@@ -96,7 +105,9 @@ mod tests {
         let text = std::fs::read_to_string(folder.path().join("scalars.json")).expect("the file");
         assert_eq!(text, "{\"loss\":0.5,\"step\":7}\n");
         let files = std::fs::read_dir(folder.path()).expect("the folder").flatten();
-        let events = files.filter(|entry| entry.file_name().to_string_lossy().starts_with("events.out.tfevents."));
+        let events = files.filter(|entry| {
+            entry.file_name().to_string_lossy().starts_with("events.out.tfevents.")
+        });
         assert_eq!(events.count(), 1);
     }
 }

@@ -1,11 +1,13 @@
-//! Smoothed scalars: the mean of the last few values of each name, as mmengine's LogProcessor keeps them.
+//! Smoothed scalars: the mean of the last few values of each name, as mmengine's LogProcessor keeps
+//! them.
 
 use std::collections::VecDeque;
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// The last values of each scalar. It is part of a checkpoint, so that log lines after a resume equal those of an unbroken run.
+/// The last values of each scalar. It is part of a checkpoint, so that log lines after a resume
+/// equal those of an unbroken run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Window {
     size: usize,
@@ -13,11 +15,17 @@ pub(crate) struct Window {
     values: IndexMap<String, VecDeque<f64>>,
 }
 
-/// JSON has no word for a value that is not a number, such as the accuracy of a batch without a labelled pixel: it becomes `null`.
-fn null_is_no_number<'de, D: Deserializer<'de>>(from: D) -> Result<IndexMap<String, VecDeque<f64>>, D::Error> {
+/// JSON has no word for a value that is not a number, such as the accuracy of a batch without a
+/// labelled pixel: it becomes `null`.
+fn null_is_no_number<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<IndexMap<String, VecDeque<f64>>, D::Error> {
     let values = IndexMap::<String, VecDeque<Option<f64>>>::deserialize(from)?;
     let number = |value: Option<f64>| value.unwrap_or(f64::NAN);
-    Ok(values.into_iter().map(|(name, values)| (name, values.into_iter().map(number).collect())).collect())
+    Ok(values
+        .into_iter()
+        .map(|(name, values)| (name, values.into_iter().map(number).collect()))
+        .collect())
 }
 
 impl Window {
@@ -72,6 +80,9 @@ mod tests {
         window.push("acc_seg", f64::NAN);
         let text = serde_json::to_string(&window).expect("serializes");
         let back = serde_json::from_str::<Window>(&text).expect("parses");
-        assert!(back.mean("acc_seg").is_some_and(f64::is_nan) && back.mean("loss") == window.mean("loss"));
+        assert!(
+            back.mean("acc_seg").is_some_and(f64::is_nan)
+                && back.mean("loss") == window.mean("loss")
+        );
     }
 }

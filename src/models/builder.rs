@@ -1,7 +1,8 @@
-//! Where a model's parameters are made, each with what it begins as and the layer that it belongs to.
+//! Where a model's parameters are made, each with what it begins as and the layer that it belongs
+//! to.
 //!
-//! Only a component knows what a parameter of its is: nothing is guessed from names or shapes, and a parameter that was made
-//! elsewhere is an error, not a convolution.
+//! Only a component knows what a parameter of its is: nothing is guessed from names or shapes, and
+//! a parameter that was made elsewhere is an error, not a convolution.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -61,7 +62,12 @@ impl Builder {
     }
 
     /// A trained parameter; its values are drawn when the whole model is there.
-    pub fn parameter<const D: usize>(&self, shape: [usize; D], layer: Layer, fill: Fill) -> Param<Tensor<D>> {
+    pub fn parameter<const D: usize>(
+        &self,
+        shape: [usize; D],
+        layer: Layer,
+        fill: Fill,
+    ) -> Param<Tensor<D>> {
         let param = Param::from_tensor(Tensor::zeros(shape, &self.device));
         let depthwise = layer == Layer::Conv2d && shape.get(1) == Some(&1);
         self.note(param.id, Made { role: Role::Parameter, layer, depthwise, fill: Some(fill) });
@@ -69,9 +75,19 @@ impl Builder {
     }
 
     /// The bias of a layer with this weight.
-    pub fn bias<const D: usize>(&self, weight: &Param<Tensor<D>>, length: usize, fill: Fill) -> Param<Tensor<1>> {
+    pub fn bias<const D: usize>(
+        &self,
+        weight: &Param<Tensor<D>>,
+        length: usize,
+        fill: Fill,
+    ) -> Param<Tensor<1>> {
         let param = Param::from_tensor(Tensor::zeros([length], &self.device));
-        let of = self.made.borrow().get(&weight.id).copied().expect("the weight was made by this builder");
+        let of = self
+            .made
+            .borrow()
+            .get(&weight.id)
+            .copied()
+            .expect("the weight was made by this builder");
         self.note(param.id, Made { fill: Some(fill), ..of });
         param
     }

@@ -1,7 +1,8 @@
 //! What the parts of a model promise each other, and how a slot's types become one.
 //!
-//! A component is a config that can say what it makes of its inputs before anything exists ([`BackboneSpec`] and its kin), and a
-//! module that runs ([`RunBackbone`] and its kin). It stands in its own file and in one line of its slot.
+//! A component is a config that can say what it makes of its inputs before anything exists
+//! ([`BackboneSpec`] and its kin), and a module that runs ([`RunBackbone`] and its kin). It stands
+//! in its own file and in one line of its slot.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -106,7 +107,9 @@ pub trait RunNeck {
 }
 
 /// The config of a head, the keys that every head has among its own ([`Both`]).
-pub trait HeadSpec: Debug + Send + Sync + AsRef<DecodeConfig> + AsMut<DecodeConfig> + DuplicateHead {
+pub trait HeadSpec:
+    Debug + Send + Sync + AsRef<DecodeConfig> + AsMut<DecodeConfig> + DuplicateHead
+{
     /// The keys that every head has.
     fn shared(&self) -> &DecodeConfig {
         self.as_ref()
@@ -122,7 +125,8 @@ pub trait HeadSpec: Debug + Send + Sync + AsRef<DecodeConfig> + AsMut<DecodeConf
         self.shared().input_transform
     }
 
-    /// Whether the head's own settings go together and fit the feature maps; those of every head are checked besides.
+    /// Whether the head's own settings go together and fit the feature maps; those of every head
+    /// are checked besides.
     fn check(&self, inputs: &[Feature]) -> Result<(), ModelError>;
 
     fn build(&self, inputs: &[Feature], builder: &Builder) -> Result<Head, ModelError>;
@@ -143,15 +147,22 @@ impl<T: HeadSpec + Clone + 'static> DuplicateHead for T {
     }
 }
 
-/// A head of one's own, seen from the keys that it has beside those of every head, `shared`; with these it is a [`HeadSpec`].
+/// A head of one's own, seen from the keys that it has beside those of every head, `shared`; with
+/// these it is a [`HeadSpec`].
 pub trait HeadKeys: Debug + Clone + Send + Sync + 'static {
-    /// Whether the settings go together and fit the feature maps; those of every head are checked besides.
+    /// Whether the settings go together and fit the feature maps; those of every head are checked
+    /// besides.
     fn check(&self, shared: &DecodeConfig, inputs: &[Feature]) -> Result<(), ModelError> {
         let _ = inputs;
         shared.one_map()
     }
 
-    fn build(&self, shared: &DecodeConfig, inputs: &[Feature], builder: &Builder) -> Result<Head, ModelError>;
+    fn build(
+        &self,
+        shared: &DecodeConfig,
+        inputs: &[Feature],
+        builder: &Builder,
+    ) -> Result<Head, ModelError>;
 
     /// What becomes of several feature maps: heads that take them as they are say so here.
     fn transform(&self, shared: &DecodeConfig) -> Option<InputTransform> {
@@ -190,8 +201,8 @@ pub struct Seen<'a> {
     pub previous: Option<&'a Tensor<4>>,
 }
 
-/// A head at work. What it keeps beyond [`forward`](Self::forward), such as further outputs, is its own affair: it says what they
-/// cost in [`loss`](Self::loss).
+/// A head at work. What it keeps beyond [`forward`](Self::forward), such as further outputs, is its
+/// own affair: it says what they cost in [`loss`](Self::loss).
 pub trait RunHead {
     /// Logits `[n, out_channels, h, w]`, of any size.
     fn forward(&self, seen: Seen, ctx: &Forward) -> Tensor<4>;
@@ -209,7 +220,8 @@ pub trait RunHead {
     }
 }
 
-/// Declares a slot: the enum of its configs, which a `type:` selects, and that of its modules, each usable as its contract.
+/// Declares a slot: the enum of its configs, which a `type:` selects, and that of its modules, each
+/// usable as its contract.
 ///
 /// ```ignore
 /// slot! {

@@ -7,7 +7,8 @@ use crate::exit::{Exit, Exits};
 /// Why a model could not be built or fed.
 #[derive(Debug, Error)]
 pub enum ModelError {
-    /// Values of the config that contradict each other or that no model has; `key` is a path below `model`.
+    /// Values of the config that contradict each other or that no model has; `key` is a path below
+    /// `model`.
     #[error("model.{key}: {problem}")]
     Config { key: String, problem: String },
     /// Images or labels that the model cannot take.
@@ -24,8 +25,12 @@ impl ModelError {
     /// The same error seen from the section `outer`, one level further out.
     pub(crate) fn within(self, outer: &str) -> Self {
         match self {
-            Self::Config { key, problem } if key.is_empty() => Self::Config { key: outer.to_owned(), problem },
-            Self::Config { key, problem } => Self::Config { key: format!("{outer}.{key}"), problem },
+            Self::Config { key, problem } if key.is_empty() => {
+                Self::Config { key: outer.to_owned(), problem }
+            }
+            Self::Config { key, problem } => {
+                Self::Config { key: format!("{outer}.{key}"), problem }
+            }
             other @ Self::Input(_) => other,
         }
     }

@@ -18,7 +18,8 @@ pub struct Forward<'a> {
     pub group: Option<&'a Group>,
     /// This step's seed; every random layer derives its own from it.
     pub seed: u64,
-    /// Only look: norms use their running statistics, and those that could not be trained on what they see are noted here.
+    /// Only look: norms use their running statistics, and those that could not be trained on what
+    /// they see are noted here.
     pub probe: Option<&'a Starved>,
     /// Random layers that have drawn so far in this pass.
     drawn: Arc<AtomicU64>,
@@ -50,7 +51,8 @@ impl<'a> Forward<'a> {
         Self { training: true, group, probe: Some(probe), ..Self::default() }
     }
 
-    /// A seed for the next random layer of this pass: the same for the same layer whenever the pass is repeated.
+    /// A seed for the next random layer of this pass: the same for the same layer whenever the pass
+    /// is repeated.
     pub fn next_seed(&self) -> u64 {
         let index = self.drawn.fetch_add(1, Ordering::Relaxed);
         let mut z = self.seed.wrapping_add((index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
@@ -59,8 +61,8 @@ impl<'a> Forward<'a> {
         z ^ (z >> 31)
     }
 
-    /// `forward(part, inputs)`, of which the backward pass keeps the inputs alone and computes the rest again, with the random
-    /// numbers of the first time.
+    /// `forward(part, inputs)`, of which the backward pass keeps the inputs alone and computes the
+    /// rest again, with the random numbers of the first time.
     pub fn recomputed<M, F, const N: usize, const D: usize, const E: usize>(
         &self,
         part: &M,
@@ -77,7 +79,8 @@ impl<'a> Forward<'a> {
         let reached = Arc::clone(&after);
         let y = ops::recomputed(part, inputs, move |part, inputs| {
             let (group, probe) = (group.as_ref(), probe.as_ref());
-            let ctx = Forward { training, group, seed, probe, drawn: Arc::new(AtomicU64::new(before)) };
+            let ctx =
+                Forward { training, group, seed, probe, drawn: Arc::new(AtomicU64::new(before)) };
             let y = forward(part, inputs, &ctx);
             reached.store(ctx.drawn.load(Ordering::Relaxed), Ordering::Relaxed);
             y
@@ -87,7 +90,8 @@ impl<'a> Forward<'a> {
     }
 }
 
-/// Named numbers `[1]` of a training pass, in mmseg's order: losses, and what is only to be looked at.
+/// Named numbers `[1]` of a training pass, in mmseg's order: losses, and what is only to be looked
+/// at.
 #[derive(Debug, Clone, Default)]
 pub struct Scalars(Vec<Scalar>);
 
@@ -117,7 +121,9 @@ impl Scalars {
 
     /// Takes those of a part of the model over, as `prefix.name`.
     pub(crate) fn extend(&mut self, prefix: &str, part: Self) {
-        self.0.extend(part.0.into_iter().map(|it| Scalar { name: format!("{prefix}.{}", it.name), ..it }));
+        self.0.extend(
+            part.0.into_iter().map(|it| Scalar { name: format!("{prefix}.{}", it.name), ..it }),
+        );
     }
 }
 
@@ -126,8 +132,8 @@ impl Scalars {
 pub struct Losses {
     /// What to differentiate: the sum of the losses.
     pub total: Tensor<1>,
-    /// Every head's losses and its accuracy in percent (`decode.loss_ce`, `aux.acc_seg`). They stay on the device and are not
-    /// tracked.
+    /// Every head's losses and its accuracy in percent (`decode.loss_ce`, `aux.acc_seg`). They stay
+    /// on the device and are not tracked.
     pub items: Vec<Scalar>,
 }
 
@@ -167,12 +173,21 @@ mod tests {
             let x = Tensor::<2>::ones([6, 8], &device).require_grad();
             let ctx = Forward::training(seed, None);
             ctx.next_seed();
-            let y = if recompute { ctx.recomputed(&part, [x.clone()], dropped) } else { dropped(&part, [x.clone()], &ctx) };
+            let y = if recompute {
+                ctx.recomputed(&part, [x.clone()], dropped)
+            } else {
+                dropped(&part, [x.clone()], &ctx)
+            };
             let next = ctx.next_seed();
             let values = ops::to_tch(&y).copy();
             let mut grads = y.sum().backward();
             let of = |found: Option<ops::Handle>| found.expect("a gradient").copy();
-            (values, of(ops::gradient(&x, &mut grads)), of(ops::gradient(&part.by.val(), &mut grads)), next)
+            (
+                values,
+                of(ops::gradient(&x, &mut grads)),
+                of(ops::gradient(&part.by.val(), &mut grads)),
+                next,
+            )
         };
         let (kept, again) = (run(false, 7), run(true, 7));
         assert!(kept.0 == again.0 && kept.1 == again.1 && kept.2 == again.2 && kept.3 == again.3);

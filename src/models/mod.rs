@@ -1,8 +1,9 @@
 //! Segmentation models: mmseg's encoder-decoders, built from the `model:` section of a config.
 //!
-//! A component's config, its defaults, its checks and its forward pass are in one file, and one line in its slot makes it known
-//! ([`contract`]). Modules are Burn modules whose field paths are mmseg's state-dict names to the letter, so that its checkpoints
-//! load as they are; the arithmetic is all in [`ops`](crate::ops).
+//! A component's config, its defaults, its checks and its forward pass are in one file, and one
+//! line in its slot makes it known ([`contract`]). Modules are Burn modules whose field paths are
+//! mmseg's state-dict names to the letter, so that its checkpoints load as they are; the arithmetic
+//! is all in [`ops`](crate::ops).
 
 pub mod backbone;
 mod builder;
@@ -32,6 +33,6 @@ pub use own::OwnModule;
 pub use preprocess::{Pixels, SegDataPreProcessor, SegDataPreProcessorConfig};
 pub use pretrained::PretrainedSource;
 pub use segmentor::{
-    CascadeConfig, EncoderDecoderConfig, FlipDirection, Geometry, HeadsConfig, InferenceConfig, Part, PreprocessorConfig,
-    Segmentation, Segmentor, SegmentorConfig, SegmentorSpec, TrainConfig,
+    CascadeConfig, EncoderDecoderConfig, FlipDirection, Geometry, HeadsConfig, InferenceConfig,
+    Part, Segmentation, Segmentor, SegmentorConfig, SegmentorSpec, TrainConfig,
 };

@@ -1,10 +1,14 @@
-//! Modules of one's own: Burn's `Module` cannot be a `dyn` trait, since its visitors are generic in a tensor's rank. Here it is one:
-//! parameters pass as `dyn Any`, and each side knows the ranks that they may have.
+//! Modules of one's own: Burn's `Module` cannot be a `dyn` trait, since its visitors are generic in
+//! a tensor's rank. Here it is one: parameters pass as `dyn Any`, and each side knows the ranks
+//! that they may have.
 
 use std::any::Any;
 use std::fmt::{self, Debug};
 
-use burn::module::{Content, Devices, Flag, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{
+    Content, Devices, Flag, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper,
+    ModuleVisitor, Param,
+};
 use burn::tensor::{Bool, Device, Int, Tensor};
 
 /// Burn's `ModuleVisitor` without its types.
@@ -143,7 +147,10 @@ impl ModuleMapper for Untyped<'_, dyn AnyMapper + '_> {
         same_type(self.0.param(Box::new(param)))
     }
 
-    fn map_bool<const D: usize>(&mut self, param: Param<Tensor<D, Bool>>) -> Param<Tensor<D, Bool>> {
+    fn map_bool<const D: usize>(
+        &mut self,
+        param: Param<Tensor<D, Bool>>,
+    ) -> Param<Tensor<D, Bool>> {
         same_type(self.0.param(Box::new(param)))
     }
 
@@ -226,7 +233,8 @@ impl<M: Module + 'static, R: ?Sized + 'static> Part<R> for Seen<M, R> {
     }
 }
 
-/// A module of one's own in a slot of a model. Its tensors have the names that they have in it, without a level more.
+/// A module of one's own in a slot of a model. Its tensors have the names that they have in it,
+/// without a level more.
 pub struct OwnModule<R: ?Sized>(Box<dyn Part<R>>);
 
 impl<R: ?Sized + 'static> OwnModule<R> {

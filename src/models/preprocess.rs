@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::ModelError;
 use crate::config::NotOffered;
+use crate::config::Typed;
 pub use crate::ops::Pixels;
 use crate::ops::{Constant, Layout, MemoryFormat, Uploads};
 
@@ -12,7 +13,8 @@ use crate::ops::{Constant, Layout, MemoryFormat, Uploads};
 #[derive(Debug, Clone, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct SegDataPreProcessorConfig {
-    /// Means of the channels, in the order after `bgr_to_rgb`; without `mean` and `std` values stay 0 to 255.
+    /// Means of the channels, in the order after `bgr_to_rgb`; without `mean` and `std` values stay
+    /// 0 to 255.
     #[serde(default)]
     pub mean: Option<Vec<f64>>,
     #[serde(default)]
@@ -41,6 +43,10 @@ pub struct SegDataPreProcessorConfig {
     pub test_cfg: Option<TestPaddingConfig>,
 }
 
+impl Typed for SegDataPreProcessorConfig {
+    const TYPES: &'static [&'static str] = &["SegDataPreProcessor"];
+}
+
 /// `data_preprocessor.test_cfg`.
 #[derive(Debug, Clone, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
@@ -54,28 +60,46 @@ impl SegDataPreProcessorConfig {
     /// Errors name keys below `data_preprocessor`.
     pub fn init(&self) -> Result<SegDataPreProcessor, ModelError> {
         if self.bgr_to_rgb && self.rgb_to_bgr {
-            return Err(ModelError::config("rgb_to_bgr", "cannot be true together with bgr_to_rgb"));
+            return Err(ModelError::config(
+                "rgb_to_bgr",
+                "cannot be true together with bgr_to_rgb",
+            ));
         }
         let three = |key: &str, values: &Option<Vec<f64>>| match values {
-            Some(values) if values.len() != 3 => {
-                Err(ModelError::config(key, format!("expected 3 numbers, one for each channel, got {}", values.len())))
-            }
+            Some(values) if values.len() != 3 => Err(ModelError::config(
+                key,
+                format!("expected 3 numbers, one for each channel, got {}", values.len()),
+            )),
             _ => Ok(()),
         };
         three("mean", &self.mean)?;
         three("std", &self.std)?;
         if self.mean.is_some() != self.std.is_some() {
-            let (there, missing) = if self.mean.is_some() { ("mean", "std") } else { ("std", "mean") };
-            return Err(ModelError::config(missing, format!("is missing, but {there} is given: set both or neither")));
+            let (there, missing) =
+                if self.mean.is_some() { ("mean", "std") } else { ("std", "mean") };
+            return Err(ModelError::config(
+                missing,
+                format!("is missing, but {there} is given: set both or neither"),
+            ));
         }
         if self.std.iter().flatten().any(|&it| it <= 0.0) {
-            return Err(ModelError::config("std", format!("expected positive numbers, got {:?}", self.std)));
+            return Err(ModelError::config(
+                "std",
+                format!("expected positive numbers, got {:?}", self.std),
+            ));
         }
         let test = self.test_cfg.clone().unwrap_or_default();
         let training = Padding::new(self.size, self.size_divisor)?;
-        let testing = Padding::new(test.size, test.size_divisor).map_err(|it| it.within("test_cfg"))?;
-        let constant = |values: &Vec<f64>| Constant::from(values.iter().map(|&it| it as f32).collect::<Vec<_>>());
-        let statistics = self.mean.as_ref().zip(self.std.as_ref()).map(|(mean, std)| [constant(mean), constant(std)]);
+        let testing =
+            Padding::new(test.size, test.size_divisor).map_err(|it| it.within("test_cfg"))?;
+        let constant = |values: &Vec<f64>| {
+            Constant::from(values.iter().map(|&it| it as f32).collect::<Vec<_>>())
+        };
+        let statistics = self
+            .mean
+            .as_ref()
+            .zip(self.std.as_ref())
+            .map(|(mean, std)| [constant(mean), constant(std)]);
         let layout = Layout {
             swap: self.bgr_to_rgb || self.rgb_to_bgr,
             statistics,
@@ -97,7 +121,9 @@ enum Padding {
 impl Padding {
     fn new(size: Option<[usize; 2]>, divisor: Option<usize>) -> Result<Self, ModelError> {
         match (size, divisor) {
-            (Some(_), Some(_)) => Err(ModelError::config("size_divisor", "cannot be given together with size")),
+            (Some(_), Some(_)) => {
+                Err(ModelError::config("size_divisor", "cannot be given together with size"))
+            }
             (_, Some(0)) => Err(ModelError::config("size_divisor", "expected at least 1, got 0")),
             (Some(size), None) => Ok(Self::Size(size)),
             (None, Some(divisor)) => Ok(Self::Divisor(divisor)),
@@ -107,7 +133,9 @@ impl Padding {
 
     /// The size that all of `images` have after padding.
     fn target(self, images: &[Pixels]) -> Result<[usize; 2], ModelError> {
-        let Some(first) = images.first() else { return Err(ModelError::Input("a batch without images".to_owned())) };
+        let Some(first) = images.first() else {
+            return Err(ModelError::Input("a batch without images".to_owned()));
+        };
         let size = images.iter().fold([0, 0], |[h, w], it| [h.max(it.height), w.max(it.width)]);
         let target = match self {
             Self::None => size,
@@ -123,8 +151,9 @@ impl Padding {
             Some(other) => {
                 let odd = if fits(first) { other } else { first };
                 Err(ModelError::Input(format!(
-                    "images of one batch differ in size: {}x{} does not become {}x{} (height x width); crop them in the \
-                     pipeline, or set data_preprocessor.size or size_divisor, or use batch_size 1",
+                    "images of one batch differ in size: {}x{} does not become {}x{} (height x \
+                     width); crop them in the pipeline, or set data_preprocessor.size or \
+                     size_divisor, or use batch_size 1",
                     odd.height, odd.width, target[0], target[1]
                 )))
             }
@@ -152,9 +181,11 @@ impl SegDataPreProcessor {
         self.training.target(images)
     }
 
-    /// A training batch: images `[n, 3, h, w]` and labels `[n, h, w]` in 64 bits, padded at the bottom and the right.
+    /// A training batch: images `[n, 3, h, w]` and labels `[n, h, w]` in 64 bits, padded at the
+    /// bottom and the right.
     ///
-    /// Each image needs labels of its own size. To a GPU the bytes of a batch go in one copy, beside its computations.
+    /// Each image needs labels of its own size. To a GPU the bytes of a batch go in one copy,
+    /// beside its computations.
     pub fn training(
         &self,
         images: &[Pixels],
@@ -163,9 +194,15 @@ impl SegDataPreProcessor {
     ) -> Result<(Tensor<4>, Tensor<3, Int>), ModelError> {
         let size = self.training.target(images)?;
         if labels.len() != images.len() {
-            return Err(ModelError::Input(format!("{} images with {} label maps", images.len(), labels.len())));
+            return Err(ModelError::Input(format!(
+                "{} images with {} label maps",
+                images.len(),
+                labels.len()
+            )));
         }
-        if let Some((image, label)) = images.iter().zip(labels).find(|(a, b)| (a.height, a.width) != (b.height, b.width)) {
+        if let Some((image, label)) =
+            images.iter().zip(labels).find(|(a, b)| (a.height, a.width) != (b.height, b.width))
+        {
             return Err(ModelError::Input(format!(
                 "an image of {}x{} with a label map of {}x{} (height x width)",
                 image.height, image.width, label.height, label.width
@@ -192,7 +229,9 @@ fn bytes<'a>(all: &[Pixels<'a>], channels: usize) -> Result<Vec<&'a [u8]>, Model
             return Ok(it.data);
         }
         let (height, width, found) = (it.height, it.width, it.data.len());
-        Err(ModelError::Input(format!("{height}x{width} pixels with {found} bytes, expected {expected}")))
+        Err(ModelError::Input(format!(
+            "{height}x{width} pixels with {found} bytes, expected {expected}"
+        )))
     };
     all.iter().map(checked).collect()
 }
@@ -208,7 +247,10 @@ mod tests {
     }
 
     fn sized(all: &[Vec<u8>], sizes: [(usize, usize); 2]) -> Vec<Pixels<'_>> {
-        all.iter().zip(sizes).map(|(data, (height, width))| Pixels { height, width, data }).collect()
+        all.iter()
+            .zip(sizes)
+            .map(|(data, (height, width))| Pixels { height, width, data })
+            .collect()
     }
 
     #[test]
@@ -227,10 +269,19 @@ mod tests {
         let formats = [MemoryFormat::Contiguous, MemoryFormat::ChannelsLast];
         for (sizes, format) in sizes.flat_map(|sizes| formats.map(|format| (sizes, format))) {
             preprocessor.set_memory_format(format);
-            let made: Vec<_> = (0_u8..).step_by(100).zip(sizes).map(|(first, (h, w))| counting(first, h, w, 3)).collect();
-            let labelled: Vec<_> = (0_u8..).step_by(100).zip(sizes).map(|(first, (h, w))| counting(first, h, w, 1)).collect();
+            let made: Vec<_> = (0_u8..)
+                .step_by(100)
+                .zip(sizes)
+                .map(|(first, (h, w))| counting(first, h, w, 3))
+                .collect();
+            let labelled: Vec<_> = (0_u8..)
+                .step_by(100)
+                .zip(sizes)
+                .map(|(first, (h, w))| counting(first, h, w, 1))
+                .collect();
             let (images, classes) = (sized(&made, sizes), sized(&labelled, sizes));
-            let (batch, target) = preprocessor.training(&images, &classes, &Device::libtorch()).expect("a batch");
+            let (batch, target) =
+                preprocessor.training(&images, &classes, &Device::libtorch()).expect("a batch");
             let (batch, target) = (ops::to_tch(&batch), ops::to_tch(&target));
             assert_eq!((batch.size(), target.size()), (vec![2, 3, 3, 4], vec![2, 3, 4]));
             assert_eq!(batch.is_contiguous(), format == MemoryFormat::Contiguous);
@@ -241,9 +292,13 @@ mod tests {
                         let byte = || f64::from(made[index][(y * width + x) * 3 + 2 - channel]);
                         let value = || (byte() - (channel + 1) as f64) / [1.0, 2.0, 4.0][channel];
                         let expected = if inside { value() } else { -7.0 };
-                        assert_eq!(batch.double_value(&[index as i64, channel as i64, y as i64, x as i64]), expected);
+                        assert_eq!(
+                            batch.double_value(&[index as i64, channel as i64, y as i64, x as i64]),
+                            expected
+                        );
                     }
-                    let expected = if inside { i64::from(labelled[index][y * width + x]) } else { 255 };
+                    let expected =
+                        if inside { i64::from(labelled[index][y * width + x]) } else { 255 };
                     assert_eq!(target.int64_value(&[index as i64, y as i64, x as i64]), expected);
                 }
             }

@@ -3,11 +3,13 @@
 /// Weights that a model wants to start from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PretrainedSource {
-    /// As the config names them: a path, `open-mmlab://NAME`, `torchvision://NAME` or an `https://` address.
+    /// As the config names them: a path, `open-mmlab://NAME`, `torchvision://NAME` or an `https://`
+    /// address.
     pub checkpoint: String,
     /// Only the file's keys that start with this are meant, and without it.
     pub prefix: Option<String>,
-    /// What to put before the file's keys to get the model's: `backbone.`, or nothing for a whole model.
+    /// What to put before the file's keys to get the model's: `backbone.`, or nothing for a whole
+    /// model.
     pub target: String,
 }
 

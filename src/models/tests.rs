@@ -87,15 +87,21 @@ fn a_training_pass_gives_mmsegs_losses_and_their_sum() {
     let [decode, _, aux, _] = [0, 1, 2, 3].map(|it| value(&losses.items[it].value));
     assert!((value(&losses.total) - decode - aux).abs() < 1e-6);
     // A fresh classifier gives every class about the same probability.
-    assert!((decode - 4f64.ln()).abs() < 0.1 && (aux - 0.4 * 4f64.ln()).abs() < 0.05, "{decode} {aux}");
+    assert!(
+        (decode - 4f64.ln()).abs() < 0.1 && (aux - 0.4 * 4f64.ln()).abs() < 0.05,
+        "{decode} {aux}"
+    );
 }
 
 #[test]
 fn a_few_steps_overfit_one_batch() {
     let device = Device::libtorch().autodiff();
-    let model = tiny_with("dropout_ratio: 0.1", "dropout_ratio: 0").init(&device, 0).expect("a valid model");
+    let model = tiny_with("dropout_ratio: 0.1", "dropout_ratio: 0")
+        .init(&device, 0)
+        .expect("a valid model");
     let (images, labels) = batch(&device);
-    // Which step gets there depends on the machine's rounding; a model that does not learn never does.
+    // Which step gets there depends on the machine's rounding; a model that does not learn never
+    // does.
     let mut accuracies = Vec::new();
     while accuracies.len() < 200 && accuracies.last().is_none_or(|it| *it < 95.0) {
         let losses = model.loss(images.clone(), &labels, &training());
@@ -143,7 +149,8 @@ fn one_window_is_the_whole_image_and_many_cover_it() {
     let expected = ops::to_tch(&whole.infer(images.clone(), &ctx));
     let slide = |crop: &str, stride: &str| {
         let test = format!("test_cfg: {{mode: slide, crop_size: {crop}, stride: {stride}}}");
-        let model = tiny_with("test_cfg: {mode: whole}", &test).init(&device, 0).expect("a valid model");
+        let model =
+            tiny_with("test_cfg: {mode: whole}", &test).init(&device, 0).expect("a valid model");
         ops::to_tch(&model.infer(images.clone(), &ctx))
     };
     assert_eq!(slide("[64, 64]", "[32, 32]"), expected);
@@ -152,7 +159,8 @@ fn one_window_is_the_whole_image_and_many_cover_it() {
     assert!(bool::try_from(windows.isfinite().all()).expect("a boolean"));
     // The corner that one window sees alone is that window's.
     let corner = ops::to_tch(&whole.infer(images.slice([0..2, 0..3, 0..24, 0..24]), &ctx));
-    let (a, b) = (windows.narrow(2, 0, 16).narrow(3, 0, 16), corner.narrow(2, 0, 16).narrow(3, 0, 16));
+    let (a, b) =
+        (windows.narrow(2, 0, 16).narrow(3, 0, 16), corner.narrow(2, 0, 16).narrow(3, 0, 16));
     assert!((a - b).abs().max().double_value(&[]) < 1e-5);
 }
 
@@ -163,7 +171,11 @@ fn a_flipped_and_padded_image_gives_the_labels_of_the_plain_one() {
     let logits = Tensor::<4>::random([1, 3, 32, 32], Distribution::Default, &device);
     let geometry = |flip| [Geometry { img_shape: [32, 24], ori_shape: [32, 24], flip }];
     let plain = model.seg_logits(logits.clone(), &geometry(None), &Forward::default());
-    let flipped = model.seg_logits(logits, &geometry(Some(super::FlipDirection::Horizontal)), &Forward::default());
+    let flipped = model.seg_logits(
+        logits,
+        &geometry(Some(super::FlipDirection::Horizontal)),
+        &Forward::default(),
+    );
     assert_eq!(ops::to_tch(&plain[0]).flip([3]), *ops::to_tch(&flipped[0]));
     assert_eq!(plain[0].dims(), [1, 4, 32, 24]);
 }
@@ -188,7 +200,10 @@ fn initial_weights_have_mmsegs_statistics() {
     // Four standard errors of a deviation.
     let near = |name: &str, expected: f64| {
         let (found, error) = (std(name), 4.0 / (2.0 * find(name).numel() as f64).sqrt());
-        assert!((found / expected - 1.0).abs() < error, "{name}: deviation {found}, expected {expected}");
+        assert!(
+            (found / expected - 1.0).abs() < error,
+            "{name}: deviation {found}, expected {expected}"
+        );
     };
     // Kaiming, fan out: √(2 / (64 · 9)).
     near("backbone.layer4.0.conv1.weight", (2f64 / (64.0 * 9.0)).sqrt());
@@ -208,7 +223,8 @@ fn init_cfg_overrides_the_defaults() {
     );
     let model = config.init(&Device::libtorch(), 0).expect("a valid model");
     let tensors = model.weights();
-    let weight = tensors.iter().find(|it| it.name == "decode_head.conv_seg.weight").expect("a classifier");
+    let weight =
+        tensors.iter().find(|it| it.name == "decode_head.conv_seg.weight").expect("a classifier");
     assert!((weight.tensor.std(false).double_value(&[]) / 0.5 - 1.0).abs() < 0.4);
     let config = tiny_with(
         "  dropout_ratio: 0.1\n",
@@ -216,14 +232,17 @@ fn init_cfg_overrides_the_defaults() {
     );
     assert_eq!(
         error(&config),
-        "model.decode_head.init_cfg: override names `conv_sge`, which this part of the model does not have"
+        "model.decode_head.init_cfg: override names `conv_sge`, which this part of the model does \
+         not have"
     );
 }
 
 #[test]
 fn frozen_stages_neither_train_nor_count() {
     let device = Device::libtorch().autodiff();
-    let model = tiny_with("  depth: 18\n", "  depth: 18\n  frozen_stages: 1\n").init(&device, 0).expect("a valid model");
+    let model = tiny_with("  depth: 18\n", "  depth: 18\n  frozen_stages: 1\n")
+        .init(&device, 0)
+        .expect("a valid model");
     let (images, labels) = batch(&device);
     let total = model.loss(images, &labels, &training()).total;
     assert!(total.is_require_grad() || value(&total).is_finite());
@@ -239,11 +258,14 @@ fn frozen_stages_neither_train_nor_count() {
 #[test]
 fn norm_eval_keeps_statistics_and_trains_weights() {
     let device = Device::libtorch().autodiff();
-    let model = tiny_with("  depth: 18\n", "  depth: 18\n  norm_eval: true\n").init(&device, 0).expect("a valid model");
+    let model = tiny_with("  depth: 18\n", "  depth: 18\n  norm_eval: true\n")
+        .init(&device, 0)
+        .expect("a valid model");
     let (images, labels) = batch(&device);
     model.loss(images, &labels, &training());
     let tensors = model.weights();
-    let tracked = |name: &str| tensors.iter().find(|it| it.name == name).expect(name).tensor.int64_value(&[]);
+    let tracked =
+        |name: &str| tensors.iter().find(|it| it.name == name).expect(name).tensor.int64_value(&[]);
     assert_eq!(tracked("backbone.layer4.1.bn2.num_batches_tracked"), 0);
     assert_eq!(tracked("decode_head.bottleneck.bn.num_batches_tracked"), 1);
     assert!(tensors.iter().filter(|it| it.role == Role::Parameter).all(|it| it.trained));
@@ -264,26 +286,34 @@ fn a_list_of_auxiliary_heads_is_numbered() {
 #[test]
 fn contradictions_are_refused_with_their_place() {
     let cases = [
-        ("depth: 18", "depth: 19", "model.backbone.depth: no ResNet has depth 19; expected 18, 34, 50, 101 or 152"),
+        (
+            "depth: 18",
+            "depth: 19",
+            "model.backbone.depth: no ResNet has depth 19; expected 18, 34, 50, 101 or 152",
+        ),
         (
             "in_channels: 64",
             "in_channels: 512",
-            "model.decode_head.in_channels: expects 512 channels, but feature map 3 of the backbone has 64",
+            "model.decode_head.in_channels: expects 512 channels, but feature map 3 of the \
+             backbone has 64",
         ),
         (
             "loss_decode: {type: CrossEntropyLoss}",
             "loss_decode: {type: CrossEntropyLoss, class_weight: [1, 2, 3]}",
-            "model.decode_head.loss_decode.class_weight: expected 4 weights, one for each output channel, got 3",
+            "model.decode_head.loss_decode.class_weight: expected 4 weights, one for each output \
+             channel, got 3",
         ),
         (
             "test_cfg: {mode: whole}",
             "test_cfg: {mode: slide, crop_size: [32, 32], stride: [48, 32]}",
-            "model.test_cfg.stride: [48, 32] is larger than crop_size [32, 32]: some pixels would be in no window",
+            "model.test_cfg.stride: [48, 32] is larger than crop_size [32, 32]: some pixels would \
+             be in no window",
         ),
         (
             "in_index: 2",
             "in_index: 4",
-            "model.auxiliary_head.in_index: there is no feature map 4: the backbone gives 4 (out_indices)",
+            "model.auxiliary_head.in_index: there is no feature map 4: the backbone gives 4 \
+             (out_indices)",
         ),
         (
             "strides: [1, 2, 1, 1]",
@@ -299,19 +329,31 @@ fn contradictions_are_refused_with_their_place() {
 #[test]
 fn weights_may_come_from_one_place_only() {
     let pretrained = "type: EncoderDecoder\npretrained: open-mmlab://resnet18_v1c\n";
-    let model = tiny_with("type: EncoderDecoder\n", pretrained).init(&Device::libtorch(), 0).expect("a valid model");
+    let model = tiny_with("type: EncoderDecoder\n", pretrained)
+        .init(&Device::libtorch(), 0)
+        .expect("a valid model");
     let source = model.pretrained().expect("a source");
-    assert_eq!((source.checkpoint.as_str(), source.target.as_str()), ("open-mmlab://resnet18_v1c", "backbone."));
+    assert_eq!(
+        (source.checkpoint.as_str(), source.target.as_str()),
+        ("open-mmlab://resnet18_v1c", "backbone.")
+    );
     let text = TINY.replacen("type: EncoderDecoder\n", pretrained, 1);
     let text = text.replacen("  depth: 18\n", "  depth: 18\n  pretrained: other.pth\n", 1);
     let twice: SegmentorConfig = parse_str(&text).expect("a valid config");
     let error = twice.init(&Device::libtorch(), 0).expect_err("two sources");
     assert!(matches!(error, ModelError::Config { .. }));
-    assert_eq!(error.to_string(), "model.backbone.pretrained: names weights, but so does pretrained; keep one of them");
+    assert_eq!(
+        error.to_string(),
+        "model.backbone.pretrained: names weights, but so does pretrained; keep one of them"
+    );
 }
 
 /// The losses of one pass, every gradient by name, and the buffers after it.
-fn pass(config: &SegmentorConfig, images: &Tensor<4>, labels: &Tensor<3, Int>) -> (f64, Vec<(String, tch::Tensor)>) {
+fn pass(
+    config: &SegmentorConfig,
+    images: &Tensor<4>,
+    labels: &Tensor<3, Int>,
+) -> (f64, Vec<(String, tch::Tensor)>) {
     let model = config.init(&images.device(), 0).expect("a valid model");
     let losses = model.loss(images.clone(), labels, &training());
     let weights = model.weights();
@@ -328,8 +370,10 @@ fn pass(config: &SegmentorConfig, images: &Tensor<4>, labels: &Tensor<3, Int>) -
 
 #[test]
 fn recomputed_blocks_give_the_same_losses_gradients_and_statistics() {
-    for (from, to) in [("stem_channels: 16", "stem_channels: 16"), ("stem_channels: 16", "stem_channels: 16\n  frozen_stages: 1")]
-    {
+    for (from, to) in [
+        ("stem_channels: 16", "stem_channels: 16"),
+        ("stem_channels: 16", "stem_channels: 16\n  frozen_stages: 1"),
+    ] {
         let kept = tiny_with(from, to);
         let recomputed = tiny_with(from, &format!("{to}\n  with_cp: true"));
         let (images, labels) = batch(&Device::libtorch().autodiff());
@@ -338,7 +382,10 @@ fn recomputed_blocks_give_the_same_losses_gradients_and_statistics() {
         assert_eq!(loss, again);
         for ((name, value), (_, expected)) in tensors.iter().zip(&expected) {
             let error = (value - expected).abs().max().double_value(&[]);
-            assert!(error <= 1e-6 * expected.abs().max().double_value(&[]).max(1.0), "{name} differs by {error}");
+            assert!(
+                error <= 1e-6 * expected.abs().max().double_value(&[]).max(1.0),
+                "{name} differs by {error}"
+            );
         }
     }
 }
@@ -347,10 +394,14 @@ fn recomputed_blocks_give_the_same_losses_gradients_and_statistics() {
 fn whole_sum(model: &Segmentor, images: &Tensor<4>, stride: [i64; 2], crop: [i64; 2]) -> Tensor<4> {
     let [n, _, height, width] = images.dims().map(|it| it as i64);
     let starts = |length: i64, crop: i64, stride: i64| {
-        (0..=(length - crop + stride - 1) / stride).map(move |index| (index * stride).min(length - crop))
+        (0..=(length - crop + stride - 1) / stride)
+            .map(move |index| (index * stride).min(length - crop))
     };
     let source = ops::to_tch(images);
-    let sum = tch::Tensor::zeros([n, model.out_channels() as i64, height, width], (tch::Kind::Float, tch::Device::Cpu));
+    let sum = tch::Tensor::zeros(
+        [n, model.out_channels() as i64, height, width],
+        (tch::Kind::Float, tch::Device::Cpu),
+    );
     let count = tch::Tensor::zeros([1, 1, height, width], (tch::Kind::Float, tch::Device::Cpu));
     for top in starts(height, crop[0], stride[0]) {
         for left in starts(width, crop[1], stride[1]) {
@@ -365,21 +416,31 @@ fn whole_sum(model: &Segmentor, images: &Tensor<4>, stride: [i64; 2], crop: [i64
 
 #[test]
 fn labels_by_strips_are_those_of_the_whole_sum_to_the_bit() {
-    let config = TINY.replace("{mode: whole}", "{mode: slide, crop_size: [32, 24], stride: [20, 24]}");
+    let config =
+        TINY.replace("{mode: whole}", "{mode: slide, crop_size: [32, 24], stride: [20, 24]}");
     let device = Device::libtorch();
-    let model = parse_str::<SegmentorConfig>(&config).expect("a valid config").init(&device, 3).expect("builds");
+    let model = parse_str::<SegmentorConfig>(&config)
+        .expect("a valid config")
+        .init(&device, 3)
+        .expect("builds");
     let images = Tensor::<4>::random([2, 3, 77, 61], Distribution::Normal(0.0, 1.0), &device);
     let whole = whole_sum(&model, &images, [20, 24], [32, 24]);
     assert_eq!(ops::to_tch(&model.infer(images.clone(), &Forward::default())), ops::to_tch(&whole));
     // Padding removed; at its own size and at others.
-    for sizes in [[[77, 61], [77, 61]], [[77, 61], [150, 33]], [[70, 50], [70, 50]], [[40, 61], [90, 90]]] {
+    for sizes in
+        [[[77, 61], [77, 61]], [[77, 61], [150, 33]], [[70, 50], [70, 50]], [[40, 61], [90, 90]]]
+    {
         let [img_shape, ori_shape] = sizes;
-        let geometry = [Geometry { img_shape, ori_shape, flip: None }, Geometry { img_shape: [77, 61], ori_shape, flip: None }];
+        let geometry = [
+            Geometry { img_shape, ori_shape, flip: None },
+            Geometry { img_shape: [77, 61], ori_shape, flip: None },
+        ];
         let found = model.label_maps(images.clone(), &geometry, &Forward::default());
         for (index, (it, found)) in geometry.iter().zip(found).enumerate() {
             let [height, width] = it.img_shape;
             let logits = whole.clone().slice([index..index + 1, 0..4, 0..height, 0..width]);
-            let expected = ops::to_tch(&ops::resized_label_map(&logits, it.ori_shape, model.align_corners()));
+            let expected =
+                ops::to_tch(&ops::resized_label_map(&logits, it.ori_shape, model.align_corners()));
             let expected: Vec<u8> = Vec::try_from(expected.contiguous().view(-1)).expect("bytes");
             assert_eq!([found.height, found.width], ori_shape);
             assert_eq!(found.data, expected, "{sizes:?}, image {index}");
@@ -391,20 +452,32 @@ fn labels_by_strips_are_those_of_the_whole_sum_to_the_bit() {
 fn a_model_says_which_norms_a_batch_of_one_would_starve_and_stays_as_it_is() {
     let device = Device::libtorch().autodiff();
     let starved = |config: &str, shape| {
-        let model = parse_str::<SegmentorConfig>(config).expect("a valid config").init(&device, 3).expect("builds");
+        let model = parse_str::<SegmentorConfig>(config)
+            .expect("a valid config")
+            .init(&device, 3)
+            .expect("builds");
         let values = || model.weights().iter().map(|it| it.tensor.copy()).collect::<Vec<_>>();
         let before = values();
         let found = model.starved_norms(shape, None);
-        assert!(before.iter().zip(values()).all(|(before, after)| before == &after), "nothing changes");
+        assert!(
+            before.iter().zip(values()).all(|(before, after)| before == &after),
+            "nothing changes"
+        );
         found
     };
     // Of all norms only the one behind the pool to a single cell.
     assert_eq!(starved(TINY, [1, 3, 32, 32]), ["decode_head.psp_modules.0.1.bn"]);
     assert!(starved(TINY, [2, 3, 32, 32]).is_empty());
-    assert!(starved(&TINY.replace("pool_scales: [1, 2]", "pool_scales: [2]"), [1, 3, 32, 32]).is_empty());
+    assert!(
+        starved(&TINY.replace("pool_scales: [1, 2]", "pool_scales: [2]"), [1, 3, 32, 32])
+            .is_empty()
+    );
     // Pictures of the stride's size leave one cell everywhere behind it; frozen norms do not mind.
     let tiny = starved(TINY, [1, 3, 8, 8]);
-    assert!(tiny.iter().any(|it| it == "backbone.layer4.1.bn2") && tiny.iter().any(|it| it.starts_with("auxiliary_head")));
+    assert!(
+        tiny.iter().any(|it| it == "backbone.layer4.1.bn2")
+            && tiny.iter().any(|it| it.starts_with("auxiliary_head"))
+    );
     let frozen = TINY.replace("  depth: 18", "  depth: 18\n  norm_eval: true\n  with_cp: true");
     assert!(starved(&frozen, [1, 3, 8, 8]).iter().all(|it| !it.starts_with("backbone")));
 }

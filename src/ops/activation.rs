@@ -1,5 +1,6 @@
-//! Activations, elementwise. Those whose gradient follows from their output alone can be computed over the output of what came
-//! before, which then needs no memory of their own: a norm does so ([`batch_norm`](super::batch_norm)).
+//! Activations, elementwise. Those whose gradient follows from their output alone can be computed
+//! over the output of what came before, which then needs no memory of their own: a norm does so
+//! ([`batch_norm`](super::batch_norm)).
 
 use burn::tensor::Tensor;
 use segslurm_native::NativeError;
@@ -27,7 +28,8 @@ pub enum Activation {
     },
     Sigmoid,
     Tanh,
-    /// `x` times the normal distribution's share below it; `tanh` approximates that (Hendrycks and Gimpel 2016).
+    /// `x` times the normal distribution's share below it; `tanh` approximates that (Hendrycks and
+    /// Gimpel 2016).
     GELU {
         tanh: bool,
     },
@@ -97,7 +99,8 @@ impl Activation {
         }
     }
 
-    /// The gradient of the input from that of the output; `kept` is the output where it says enough, else the input.
+    /// The gradient of the input from that of the output; `kept` is the output where it says
+    /// enough, else the input.
     pub(super) fn grad(self, grad: Handle, kept: &Handle) -> Handle {
         if self == Self::ReLU {
             return rectify_grad(grad, kept);
@@ -106,18 +109,24 @@ impl Activation {
         let result = match self {
             Self::None | Self::ReLU => return grad,
             Self::ReLU6 => call1(c"aten::hardtanh_backward", &[g, k, 0.0.into(), 6.0.into()]),
-            Self::LeakyReLU { slope } => call1(c"aten::leaky_relu_backward", &[g, k, slope.into(), (slope > 0.0).into()]),
-            Self::ELU { alpha } => {
-                call1(c"aten::elu_backward", &[g, alpha.into(), 1.0.into(), 1.0.into(), (alpha >= 0.0).into(), k])
+            Self::LeakyReLU { slope } => {
+                call1(c"aten::leaky_relu_backward", &[g, k, slope.into(), (slope > 0.0).into()])
             }
+            Self::ELU { alpha } => call1(
+                c"aten::elu_backward",
+                &[g, alpha.into(), 1.0.into(), 1.0.into(), (alpha >= 0.0).into(), k],
+            ),
             Self::Sigmoid => call1(c"aten::sigmoid_backward", &[g, k]),
             Self::Tanh => call1(c"aten::tanh_backward", &[g, k]),
-            Self::GELU { tanh } => call1(c"aten::gelu_backward", &[g, k, approximation(tanh).into()]),
+            Self::GELU { tanh } => {
+                call1(c"aten::gelu_backward", &[g, k, approximation(tanh).into()])
+            }
             Self::SiLU => call1(c"aten::silu_backward", &[g, k]),
             Self::HSwish => call1(c"aten::hardswish_backward", &[g, k]),
             Self::HSigmoid { bias, divisor, min, max } => {
                 let line = (&**kept + bias) / divisor;
-                call1(c"aten::hardtanh_backward", &[g, (&line).into(), min.into(), max.into()]).map(|it| it / divisor)
+                call1(c"aten::hardtanh_backward", &[g, (&line).into(), min.into(), max.into()])
+                    .map(|it| it / divisor)
             }
         };
         Handle::new(computed("activation backward", [&grad, kept], result))
@@ -128,12 +137,14 @@ fn approximation(tanh: bool) -> &'static str {
     if tanh { "tanh" } else { "none" }
 }
 
-/// `activation` of `x`, over its storage where that is the last handle and the gradient follows from the output.
+/// `activation` of `x`, over its storage where that is the last handle and the gradient follows
+/// from the output.
 pub fn activate<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {
     if activation == Activation::None { x } else { apply([x.into()], activation) }
 }
 
-/// `x` `[n, c, …]` where it is positive, else times `weight`: one slope `[1]`, or one for each channel `[c]` (He et al. 2015).
+/// `x` `[n, c, …]` where it is positive, else times `weight`: one slope `[1]`, or one for each
+/// channel `[c]` (He et al. 2015).
 pub fn prelu<const D: usize>(x: Tensor<D>, weight: Tensor<1>) -> Tensor<D> {
     let ([slopes], channels) = (weight.dims(), x.dims()[1]);
     assert!(slopes == 1 || slopes == channels, "prelu: {slopes} slopes for {channels} channels");
@@ -153,15 +164,24 @@ impl Function<2> for PReLU {
         (Handle::new(y), [x, weight])
     }
 
-    fn backward(&self, [x, weight]: [Handle; 2], grad: Handle, tracked: [bool; 2]) -> [Option<Handle>; 2] {
+    fn backward(
+        &self,
+        [x, weight]: [Handle; 2],
+        grad: Handle,
+        tracked: [bool; 2],
+    ) -> [Option<Handle>; 2] {
         // Each channel's slope, beside the values that it is for.
         let mut shape = vec![1; x.dim()];
         shape[1] = weight.size()[0];
         let slopes = weight.to_kind(x.kind()).view(&shape[..]);
-        let result = call(c"aten::_prelu_kernel_backward", &[(&*grad).into(), (&*x).into(), (&slopes).into()])
-            .and_then(|mut it| Ok([it.tensor()?, it.tensor()?]));
+        let result = call(
+            c"aten::_prelu_kernel_backward",
+            &[(&*grad).into(), (&*x).into(), (&slopes).into()],
+        )
+        .and_then(|mut it| Ok([it.tensor()?, it.tensor()?]));
         let [of_x, of_slopes] = computed("prelu backward", [&grad, &x], result);
-        let of_weight = || Handle::new(of_slopes.sum_to_size(&shape[..]).view(-1).to_kind(weight.kind()));
+        let of_weight =
+            || Handle::new(of_slopes.sum_to_size(&shape[..]).view(-1).to_kind(weight.kind()));
         [tracked[0].then(|| Handle::new(of_x)), tracked[1].then(of_weight)]
     }
 }
@@ -210,12 +230,15 @@ mod tests {
             Activation::Tanh => burn_activation::tanh(x),
             Activation::GELU { tanh: false } => x.clone() * ((x * 0.5f64.sqrt()).erf() + 1.0) * 0.5,
             Activation::GELU { tanh: true } => {
-                let inner = (x.clone() + x.clone().powi_scalar(3) * 0.044_715) * (2.0 / std::f64::consts::PI).sqrt();
+                let inner = (x.clone() + x.clone().powi_scalar(3) * 0.044_715)
+                    * (2.0 / std::f64::consts::PI).sqrt();
                 x * (inner.tanh() + 1.0) * 0.5
             }
             Activation::SiLU => x.clone() * burn_activation::sigmoid(x),
             Activation::HSwish => x.clone() * (x + 3.0).clamp(0.0, 6.0) * (1.0 / 6.0),
-            Activation::HSigmoid { bias, divisor, min, max } => ((x + bias) * (1.0 / divisor)).clamp(min, max),
+            Activation::HSigmoid { bias, divisor, min, max } => {
+                ((x + bias) * (1.0 / divisor)).clamp(min, max)
+            }
         }
     }
 
@@ -227,7 +250,8 @@ mod tests {
                 |x| prelu(x[0].clone().reshape([2, 3, 4]), x[1].clone()),
                 |x| {
                     let input = x[0].clone().reshape([2, 3, 4]);
-                    burn_activation::relu(input.clone()) - burn_activation::relu(-input) * x[1].clone().reshape([1, slopes, 1])
+                    burn_activation::relu(input.clone())
+                        - burn_activation::relu(-input) * x[1].clone().reshape([1, slopes, 1])
                 },
             );
         }
@@ -255,7 +279,11 @@ mod tests {
                     &[values(40, 1)],
                     |x| {
                         let x = x[0].clone().reshape([5, 8]) * 2.0;
-                        if in_place { activate(x, activation) } else { activate(x.clone(), activation) + x * 0.0 }
+                        if in_place {
+                            activate(x, activation)
+                        } else {
+                            activate(x.clone(), activation) + x * 0.0
+                        }
                     },
                     |x| reference(x[0].clone().reshape([5, 8]) * 2.0, activation),
                 );

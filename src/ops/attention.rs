@@ -15,10 +15,17 @@ pub fn softmax<const D: usize>(x: Tensor<D>, axis: usize) -> Tensor<D> {
     apply([x.into()], Softmax { axis: axis as i64 })
 }
 
-/// Attention (Vaswani et al. 2017): `softmax(query · keyᵀ · scale + bias) · value`, over `query` `[n, heads, l, d]`, `key`
-/// `[n, heads, s, d]` and `value` `[n, heads, s, e]`. `bias` broadcasts to `[n, heads, l, s]`; minus infinity masks a place.
-/// `scale` is `1 / √d` unless given. Differentiable in all four.
-pub fn attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, bias: Option<Tensor<4>>, scale: Option<f64>) -> Tensor<4> {
+/// Attention (Vaswani et al. 2017): `softmax(query · keyᵀ · scale + bias) · value`, over `query`
+/// `[n, heads, l, d]`, `key` `[n, heads, s, d]` and `value` `[n, heads, s, e]`. `bias` broadcasts
+/// to `[n, heads, l, s]`; minus infinity masks a place. `scale` is `1 / √d` unless given.
+/// Differentiable in all four.
+pub fn attention(
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    bias: Option<Tensor<4>>,
+    scale: Option<f64>,
+) -> Tensor<4> {
     let ([n, heads, _, width], keys, values) = (query.dims(), key.dims(), value.dims());
     assert!(
         keys[..2] == [n, heads] && values[..3] == keys[..3] && keys[3] == width,
@@ -37,8 +44,15 @@ struct Softmax {
     axis: i64,
 }
 
-fn softmax_backward(grad: &tch::Tensor, output: &tch::Tensor, axis: i64) -> Result<tch::Tensor, NativeError> {
-    call1(c"aten::_softmax_backward_data", &[grad.into(), output.into(), axis.into(), output.kind().into()])
+fn softmax_backward(
+    grad: &tch::Tensor,
+    output: &tch::Tensor,
+    axis: i64,
+) -> Result<tch::Tensor, NativeError> {
+    call1(
+        c"aten::_softmax_backward_data",
+        &[grad.into(), output.into(), axis.into(), output.kind().into()],
+    )
 }
 
 impl Function<1> for Softmax {
@@ -54,7 +68,11 @@ impl Function<1> for Softmax {
     }
 
     fn backward(&self, y: Handle, grad: Handle, _: [bool; 1]) -> [Option<Handle>; 1] {
-        [Some(Handle::new(computed("softmax backward", [&grad], softmax_backward(&grad, &y, self.axis))))]
+        [Some(Handle::new(computed(
+            "softmax backward",
+            [&grad],
+            softmax_backward(&grad, &y, self.axis),
+        )))]
     }
 }
 
@@ -89,8 +107,11 @@ impl Attention {
         if bias_tracked || query.device().is_cuda() && bias.is_some() {
             return false;
         }
-        let arguments = [(&**query).into(), (&**key).into(), (&**value).into(), bias.map(|it| &**it).into()];
-        call(c"aten::_fused_sdp_choice", &arguments).and_then(|mut it| it.int()).is_ok_and(|it| it > MATH)
+        let arguments =
+            [(&**query).into(), (&**key).into(), (&**value).into(), bias.map(|it| &**it).into()];
+        call(c"aten::_fused_sdp_choice", &arguments)
+            .and_then(|mut it| it.int())
+            .is_ok_and(|it| it > MATH)
     }
 
     fn run(self, inputs: [Handle; 3], bias: Option<Handle>, bias_tracked: bool) -> (Handle, Saved) {
@@ -104,22 +125,35 @@ impl Attention {
         (output, Saved { inputs, bias, kept })
     }
 
-    fn run_plain(self, [query, key, value]: &[Handle; 3], bias: Option<&Handle>) -> Result<(Handle, Kept), NativeError> {
+    fn run_plain(
+        self,
+        [query, key, value]: &[Handle; 3],
+        bias: Option<&Handle>,
+    ) -> Result<(Handle, Kept), NativeError> {
         let told = |error: tch::TchError| NativeError(error.to_string());
-        let mut scores = query.f_mul_scalar(self.scale).and_then(|it| it.f_matmul(&key.transpose(-2, -1))).map_err(told)?;
+        let mut scores = query
+            .f_mul_scalar(self.scale)
+            .and_then(|it| it.f_matmul(&key.transpose(-2, -1)))
+            .map_err(told)?;
         if let Some(bias) = bias {
             scores = scores.f_add_(bias).map_err(told)?;
         }
-        let probabilities = call1(c"aten::_softmax", &[(&scores).into(), Arg::Int(-1), false.into()])?;
+        let probabilities =
+            call1(c"aten::_softmax", &[(&scores).into(), Arg::Int(-1), false.into()])?;
         let output = probabilities.f_matmul(value).map_err(told)?;
         Ok((Handle::new(output), Kept::Plain(Handle::new(probabilities))))
     }
 
-    fn run_fused(self, [query, key, value]: &[Handle; 3], bias: Option<&Handle>) -> Result<(Handle, Kept), NativeError> {
+    fn run_fused(
+        self,
+        [query, key, value]: &[Handle; 3],
+        bias: Option<&Handle>,
+    ) -> Result<(Handle, Kept), NativeError> {
         let (q, k, v) = (Arg::from(&**query), Arg::from(&**key), Arg::from(&**value));
         let bias = Arg::from(bias.map(|it| &**it));
         if query.device().is_cuda() {
-            let arguments = [q, k, v, bias, true.into(), 0.0.into(), false.into(), self.scale.into()];
+            let arguments =
+                [q, k, v, bias, true.into(), 0.0.into(), false.into(), self.scale.into()];
             let mut found = call(c"aten::_scaled_dot_product_efficient_attention", &arguments)?;
             let mut next = || found.tensor().map(Handle::new);
             let (output, log_sums, random) = (next()?, next()?, [next()?, next()?]);
@@ -134,13 +168,25 @@ impl Attention {
     /// Gradients of query, key, value and bias.
     fn grads(self, saved: &Saved, grad: &Handle, tracked: [bool; 4]) -> [Option<Handle>; 4] {
         let Saved { inputs: [query, key, value], bias, kept } = saved;
-        let (g, q, k, v) = (Arg::from(&**grad), Arg::from(&**query), Arg::from(&**key), Arg::from(&**value));
+        let (g, q, k, v) =
+            (Arg::from(&**grad), Arg::from(&**query), Arg::from(&**key), Arg::from(&**value));
         let given = Arg::from(bias.as_ref().map(|it| &**it));
         let found = match kept {
             Kept::Plain(probabilities) => self.plain_grads(saved, grad, probabilities, tracked),
             Kept::Fused { output, log_sums } => {
                 let kept = [(&**output).into(), (&**log_sums).into()];
-                let arguments = [g, q, k, v, kept[0], kept[1], 0.0.into(), false.into(), given, self.scale.into()];
+                let arguments = [
+                    g,
+                    q,
+                    k,
+                    v,
+                    kept[0],
+                    kept[1],
+                    0.0.into(),
+                    false.into(),
+                    given,
+                    self.scale.into(),
+                ];
                 call(c"aten::_scaled_dot_product_flash_attention_for_cpu_backward", &arguments)
                     .and_then(|mut it| Ok([it.optional()?, it.optional()?, it.optional()?, None]))
             }
@@ -202,7 +248,12 @@ impl Function<3> for Attention {
         self.run(inputs, None, false)
     }
 
-    fn backward(&self, saved: Saved, grad: Handle, [query, key, value]: [bool; 3]) -> [Option<Handle>; 3] {
+    fn backward(
+        &self,
+        saved: Saved,
+        grad: Handle,
+        [query, key, value]: [bool; 3],
+    ) -> [Option<Handle>; 3] {
         let [query, key, value, _] = self.grads(&saved, &grad, [query, key, value, false]);
         [query, key, value]
     }
@@ -217,7 +268,11 @@ impl Function<4> for Attention {
 
     type Saved = Saved;
 
-    fn forward(&self, [query, key, value, bias]: [Handle; 4], tracked: [bool; 4]) -> (Handle, Saved) {
+    fn forward(
+        &self,
+        [query, key, value, bias]: [Handle; 4],
+        tracked: [bool; 4],
+    ) -> (Handle, Saved) {
         self.run([query, key, value], Some(bias), tracked[3])
     }
 
@@ -288,7 +343,8 @@ mod tests {
             },
             |x| formula(x, Some(x[3].clone().reshape([1, 2, 3, 5])), 0.5),
         );
-        let hidden: Vec<f64> = (0..30).map(|it| if it % 5 == 3 { f64::NEG_INFINITY } else { 0.0 }).collect();
+        let hidden: Vec<f64> =
+            (0..30).map(|it| if it % 5 == 3 { f64::NEG_INFINITY } else { 0.0 }).collect();
         let mask = |x: &[Tensor<1>]| constant(&hidden, [2, 1, 3, 5], &x[0].device());
         check(
             &inputs(),
@@ -303,11 +359,16 @@ mod tests {
     #[test]
     fn libtorch_fuses_what_it_can() {
         let made = |length: usize| {
-            let x: Tensor<4> = constant(&values(2 * length * 8, 1), [1, 2, length, 8], &Device::libtorch());
+            let x: Tensor<4> =
+                constant(&values(2 * length * 8, 1), [1, 2, length, 8], &Device::libtorch());
             Handle::of(x)
         };
         let inputs = [made(16), made(16), made(16)];
         assert!(Attention::fused(&inputs, None, false));
-        assert!(!Attention::fused(&inputs, Some(&to_tch(&Tensor::<4>::zeros([1, 2, 16, 16], &Device::libtorch()))), true));
+        assert!(!Attention::fused(
+            &inputs,
+            Some(&to_tch(&Tensor::<4>::zeros([1, 2, 16, 16], &Device::libtorch()))),
+            true
+        ));
     }
 }

@@ -1,7 +1,8 @@
 //! Mixed precision: in which type an operation computes, where a pass is one of half precision.
 //!
-//! One table, after torch's lists for autocast, applied where operations are dispatched: inputs are cast there, and gradients come
-//! back in the type of what they belong to. An operation never casts its own parameters.
+//! One table, after torch's lists for autocast, applied where operations are dispatched: inputs are
+//! cast there, and gradients come back in the type of what they belong to. An operation never casts
+//! its own parameters.
 
 use std::cell::Cell;
 
@@ -31,13 +32,15 @@ impl Half {
 /// In which type an operation computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Precision {
-    /// In the half type of the pass: products, which the hardware is fast at and which add up in full precision.
+    /// In the half type of the pass: products, which the hardware is fast at and which add up in
+    /// full precision.
     Half,
     /// In `f32`: what sums many numbers or takes exponentials.
     Full,
     /// In the widest of its inputs' types.
     Widest,
-    /// As they come: elementwise operations, and those whose kernels take half-precision values with full-precision parameters.
+    /// As they come: elementwise operations, and those whose kernels take half-precision values
+    /// with full-precision parameters.
     AsGiven,
 }
 
@@ -78,7 +81,10 @@ const TABLE: &[(&str, Precision)] = &[
 pub(super) fn precision(operation: &str) -> Precision {
     let row = TABLE.iter().find(|(name, _)| *name == operation);
     // No test of an operation passes without its row.
-    row.unwrap_or_else(|| panic!("the operation {operation} has no row in the table of mixed precision")).1
+    row.unwrap_or_else(|| {
+        panic!("the operation {operation} has no row in the table of mixed precision")
+    })
+    .1
 }
 
 /// The type that the floats of an operation are cast to, if any; `kinds` are those of its inputs.
@@ -127,7 +133,11 @@ mod tests {
     #[test]
     fn the_table_says_what_is_cast_and_to_what() {
         let both = [Kind::BFloat16, Kind::Float];
-        assert_eq!(target("conv2d", &both), Some(Kind::BFloat16), "a parameter follows the activation without a pass's type");
+        assert_eq!(
+            target("conv2d", &both),
+            Some(Kind::BFloat16),
+            "a parameter follows the activation without a pass's type"
+        );
         assert_eq!(target("conv2d", &[Kind::Float; 2]), None);
         assert_eq!(target("batch_norm", &both), None);
         let half = Autocast::new(Some(Half::Bfloat16));

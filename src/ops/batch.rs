@@ -1,4 +1,5 @@
-//! Batches from bytes: one copy to the device for all of them, and one pass a channel that puts them in their place as floats.
+//! Batches from bytes: one copy to the device for all of them, and one pass a channel that puts
+//! them in their place as floats.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -46,7 +47,8 @@ pub struct Sent {
 }
 
 impl Uploads {
-    /// Sends all groups in one copy, beside the device's computations; the error says why it cannot be.
+    /// Sends all groups in one copy, beside the device's computations; the error says why it cannot
+    /// be.
     pub fn send(&self, groups: &[Vec<&[u8]>], device: &Device) -> Result<Sent, String> {
         let place = place(device);
         let failed = |error: NativeError| format!("a batch cannot be copied to {place:?}: {error}");
@@ -54,13 +56,17 @@ impl Uploads {
             let mut copies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             match copies.as_ref().filter(|it| it.device() == place) {
                 Some(it) => Arc::clone(it),
-                None => Arc::clone(copies.insert(Arc::new(CopyStream::new(place).map_err(failed)?))),
+                None => {
+                    Arc::clone(copies.insert(Arc::new(CopyStream::new(place).map_err(failed)?)))
+                }
             }
         };
         let bytes = copies.upload(&groups.concat()).and_then(Upload::ready).map_err(failed)?;
         let mut starts = vec![0];
         for group in groups {
-            starts.push(starts[starts.len() - 1] + group.iter().map(|it| it.len() as i64).sum::<i64>());
+            starts.push(
+                starts[starts.len() - 1] + group.iter().map(|it| it.len() as i64).sum::<i64>(),
+            );
         }
         Ok(Sent { bytes, starts, device: device.clone() })
     }
@@ -71,8 +77,15 @@ impl Sent {
         self.bytes.narrow(0, self.starts[index], self.starts[index + 1] - self.starts[index])
     }
 
-    /// The images of a group as a batch `[n, 3, height, width]`, padded at the bottom and the right.
-    pub fn images(&self, group: usize, images: &[Pixels], [height, width]: [usize; 2], layout: &Layout) -> Tensor<4> {
+    /// The images of a group as a batch `[n, 3, height, width]`, padded at the bottom and the
+    /// right.
+    pub fn images(
+        &self,
+        group: usize,
+        images: &[Pixels],
+        [height, width]: [usize; 2],
+        layout: &Layout,
+    ) -> Tensor<4> {
         let bytes = self.group(group);
         let size = [images.len(), 3, height, width].map(|it| it as i64);
         let mut batch = layout.format.empty(size, (Kind::Float, bytes.device()));
@@ -94,7 +107,8 @@ impl Sent {
             }
         }
         if let Some(statistics) = &layout.statistics {
-            let [mean, std] = statistics.each_ref().map(|it| it.on(bytes.device()).view([1, 3, 1, 1]));
+            let [mean, std] =
+                statistics.each_ref().map(|it| it.on(bytes.device()).view([1, 3, 1, 1]));
             let _ = batch.g_sub_(&mean).g_div_(&std);
         }
         runs.iter().for_each(|run| run.pad(&batch, layout.pad));
@@ -102,7 +116,13 @@ impl Sent {
     }
 
     /// The label maps of a group as a batch `[n, height, width]` in 64 bits.
-    pub fn labels(&self, group: usize, labels: &[Pixels], [height, width]: [usize; 2], layout: &Layout) -> Tensor<3, Int> {
+    pub fn labels(
+        &self,
+        group: usize,
+        labels: &[Pixels],
+        [height, width]: [usize; 2],
+        layout: &Layout,
+    ) -> Tensor<3, Int> {
         let bytes = self.group(group);
         let size = [labels.len(), height, width].map(|it| it as i64);
         let batch = tch::Tensor::empty(size, (Kind::Int64, bytes.device()));
@@ -126,11 +146,14 @@ struct Run {
 
 /// All images as one run where they have one size, else each as its own.
 fn runs(images: &[Pixels], channels: usize) -> Vec<Run> {
-    let alike = images.windows(2).all(|pair| (pair[0].height, pair[0].width) == (pair[1].height, pair[1].width));
+    let alike = images
+        .windows(2)
+        .all(|pair| (pair[0].height, pair[0].width) == (pair[1].height, pair[1].width));
     let (mut start, mut offset) = (0, 0);
     let next = |group: &[Pixels]| {
         let size = [group.len(), group[0].height, group[0].width].map(|it| it as i64);
-        let run = Run { start, offset, size, bytes: size.iter().product::<i64>() * channels as i64 };
+        let run =
+            Run { start, offset, size, bytes: size.iter().product::<i64>() * channels as i64 };
         (start, offset) = (start + size[0], offset + run.bytes);
         run
     };

@@ -1,6 +1,8 @@
-//! Batch norm, with ATen's kernels, running statistics updated in place, and an activation on top that costs no memory.
+//! Batch norm, with ATen's kernels, running statistics updated in place, and an activation on top
+//! that costs no memory.
 //!
-//! The activation writes over the norm's output, which only its own backward reads: the norm's needs its input.
+//! The activation writes over the norm's output, which only its own backward reads: the norm's
+//! needs its input.
 
 use burn::tensor::Tensor;
 use segslurm_native::NativeError;
@@ -19,7 +21,8 @@ use crate::dist::Group;
 /// Options of [`batch_norm`].
 #[derive(Debug, Clone, Copy)]
 pub struct BatchNorm<'a> {
-    /// Normalise by the batch's statistics and move the running ones towards them; else normalise by the running ones.
+    /// Normalise by the batch's statistics and move the running ones towards them; else normalise
+    /// by the running ones.
     pub training: bool,
     /// How far the running statistics move towards the batch's, from 0 to 1.
     pub momentum: f64,
@@ -31,14 +34,21 @@ pub struct BatchNorm<'a> {
 
 impl Default for BatchNorm<'_> {
     fn default() -> Self {
-        Self { training: false, momentum: 0.1, eps: 1e-5, activation: Activation::None, group: None }
+        Self {
+            training: false,
+            momentum: 0.1,
+            eps: 1e-5,
+            activation: Activation::None,
+            group: None,
+        }
     }
 }
 
-/// Normalises `x` `[n, c, …]` per channel, then scales by `weight` `[c]` and shifts by `bias` `[c]`.
+/// Normalises `x` `[n, c, …]` per channel, then scales by `weight` `[c]` and shifts by `bias`
+/// `[c]`.
 ///
-/// When training, `running_mean` and `running_var` `[c]` change in place (the variance without bias, as in PyTorch).
-/// Both modes are differentiable in `x`, `weight` and `bias`.
+/// When training, `running_mean` and `running_var` `[c]` change in place (the variance without
+/// bias, as in PyTorch). Both modes are differentiable in `x`, `weight` and `bias`.
 pub fn batch_norm<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<1>,
@@ -52,11 +62,16 @@ pub fn batch_norm<const D: usize>(
     let sizes = [weight.dims(), bias.dims(), running_mean.dims(), running_var.dims()];
     assert!(
         sizes == [[channels]; 4],
-        "batch_norm: the input has {channels} channels, but weight, bias, running mean and variance have {sizes:?}"
+        "batch_norm: the input has {channels} channels, but weight, bias, running mean and \
+         variance have {sizes:?}"
     );
     if options.training && each == 1 && options.group.is_none_or(|it| it.world() == 1) {
         let shape = shape.map(|it| it as i64).to_vec();
-        refuse("batch_norm", &[shape], "training needs more than one value per channel; use a larger batch or image");
+        refuse(
+            "batch_norm",
+            &[shape],
+            "training needs more than one value per channel; use a larger batch or image",
+        );
     }
     // What needs its own input computes after the norm.
     let (activation, after) = match options.activation {
@@ -96,8 +111,8 @@ pub(super) struct Kernel<'a> {
     pub(super) eps: f64,
 }
 
-/// What the forward pass leaves for the backward: the batch's statistics (empty in evaluation), and which implementation ran,
-/// with that one's own notes.
+/// What the forward pass leaves for the backward: the batch's statistics (empty in evaluation), and
+/// which implementation ran, with that one's own notes.
 #[derive(Debug, Clone)]
 pub(super) struct Computed {
     mean: Handle,
@@ -107,8 +122,13 @@ pub(super) struct Computed {
 }
 
 impl Kernel<'_> {
-    /// The norm of `x`, with its activation over it; running statistics are updated in place when training.
-    pub(super) fn forward(&self, x: &tch::Tensor, activation: Activation) -> Result<(Handle, Computed), NativeError> {
+    /// The norm of `x`, with its activation over it; running statistics are updated in place when
+    /// training.
+    pub(super) fn forward(
+        &self,
+        x: &tch::Tensor,
+        activation: Activation,
+    ) -> Result<(Handle, Computed), NativeError> {
         let Self { weight, bias, running_mean, running_var, training, momentum, eps } = *self;
         let arguments: [Arg; 9] = [
             x.into(),
@@ -139,7 +159,8 @@ impl Kernel<'_> {
         mask: [bool; 3],
     ) -> Result<[Option<tch::Tensor>; 3], NativeError> {
         // cuDNN wants the gradient in the layout of the input.
-        let format = if is_channels_last(x) { MemoryFormat::ChannelsLast } else { MemoryFormat::Contiguous };
+        let format =
+            if is_channels_last(x) { MemoryFormat::ChannelsLast } else { MemoryFormat::Contiguous };
         let dense = format.dense(grad);
         let Computed { mean, invstd, reserve, implementation } = computed;
         let arguments: [Arg; 12] = [
@@ -184,7 +205,15 @@ struct Saved {
 impl Norm {
     fn kernel<'a>(&'a self, weight: &'a tch::Tensor, bias: &'a tch::Tensor) -> Kernel<'a> {
         let Self { running_mean, running_var, training, momentum, eps, .. } = self;
-        Kernel { weight, bias, running_mean, running_var, training: *training, momentum: *momentum, eps: *eps }
+        Kernel {
+            weight,
+            bias,
+            running_mean,
+            running_var,
+            training: *training,
+            momentum: *momentum,
+            eps: *eps,
+        }
     }
 }
 
@@ -219,7 +248,9 @@ impl Function<3> for Norm {
 mod tests {
     use burn::tensor::{Device, activation};
 
-    use super::super::reference::{assert_close, check, constant, flat, moments, normalized, refused, values};
+    use super::super::reference::{
+        assert_close, check, constant, flat, moments, normalized, refused, values,
+    };
     use super::super::{from_tch, gradient, to_tch};
     use super::*;
 
@@ -250,7 +281,14 @@ mod tests {
                 |x| {
                     let (mean, var) = running(&Device::libtorch());
                     let options = BatchNorm { training: true, ..BatchNorm::default() };
-                    batch_norm(x[0].clone().reshape(shape), x[1].clone(), x[2].clone(), &mean, &var, options)
+                    batch_norm(
+                        x[0].clone().reshape(shape),
+                        x[1].clone(),
+                        x[2].clone(),
+                        &mean,
+                        &var,
+                        options,
+                    )
                 },
                 |x| {
                     let input = x[0].clone().reshape([shape[0], shape[1], shape[2], 1]);
@@ -263,19 +301,35 @@ mod tests {
 
     #[test]
     fn training_and_evaluation_match_the_reference_and_finite_differences() {
-        for activation in [Activation::None, Activation::ReLU, Activation::Sigmoid, Activation::SiLU] {
+        for activation in
+            [Activation::None, Activation::ReLU, Activation::Sigmoid, Activation::SiLU]
+        {
             for training in [true, false] {
                 let options = BatchNorm { training, activation, ..BatchNorm::default() };
                 check(
                     &inputs(),
                     |x| {
                         let (mean, var) = running(&Device::libtorch());
-                        batch_norm(x[0].clone().reshape(SHAPE), x[1].clone(), x[2].clone(), &mean, &var, options)
+                        batch_norm(
+                            x[0].clone().reshape(SHAPE),
+                            x[1].clone(),
+                            x[2].clone(),
+                            &mean,
+                            &var,
+                            options,
+                        )
                     },
                     |x| {
                         let input = x[0].clone().reshape(SHAPE);
-                        let (mean, var) = if training { moments(input.clone()) } else { running(&input.device()) };
-                        act(normalized(input, x[1].clone(), x[2].clone(), mean, var, 1e-5), activation)
+                        let (mean, var) = if training {
+                            moments(input.clone())
+                        } else {
+                            running(&input.device())
+                        };
+                        act(
+                            normalized(input, x[1].clone(), x[2].clone(), mean, var, 1e-5),
+                            activation,
+                        )
                     },
                 );
             }
@@ -296,7 +350,8 @@ mod tests {
         let (batch_mean, batch_var) = moments(x.clone());
         batch_norm(x, one, zero, &mean, &var, BatchNorm { training: true, ..options });
         let expected_mean = constant(&[0.5, -1.0, 2.0], [3], &device) * 0.7 + batch_mean * 0.3;
-        let expected_var = constant(&[0.5, 1.5, 4.0], [3], &device) * 0.7 + batch_var * (30.0 / 29.0 * 0.3);
+        let expected_var =
+            constant(&[0.5, 1.5, 4.0], [3], &device) * 0.7 + batch_var * (30.0 / 29.0 * 0.3);
         assert_close("mean", &flat(&mean), &flat(&expected_mean), 1e-12);
         assert_close("variance", &flat(&var), &flat(&expected_var), 1e-12);
         assert_eq!(Vec::<f64>::try_from(&*seen_mean).expect("flat"), flat(&mean));
@@ -309,7 +364,8 @@ mod tests {
         let x = constant(&values(90, 1), SHAPE, &device).require_grad();
         let (weight, bias) = (constant(&[2.0; 3], [3], &device), constant(&[0.0; 3], [3], &device));
         let (mean, var) = running(&device);
-        let mut grads = batch_norm(x.clone(), weight, bias, &mean, &var, BatchNorm::default()).sum().backward();
+        let mut grads =
+            batch_norm(x.clone(), weight, bias, &mean, &var, BatchNorm::default()).sum().backward();
         let grad = gradient(&x, &mut grads).expect("a gradient");
         let slope = 2.0 / (0.5_f64 + 1e-5).sqrt();
         assert!((grad.double_value(&[0, 0, 1, 1]) - slope).abs() < 1e-12);
@@ -321,7 +377,8 @@ mod tests {
         let x = constant(&values(90, 1), SHAPE, &device);
         let (one, zero) = (constant(&[1.0; 3], [3], &device), constant(&[0.0; 3], [3], &device));
         let (mean, var) = running(&device);
-        let options = BatchNorm { training: true, activation: Activation::ReLU, ..BatchNorm::default() };
+        let options =
+            BatchNorm { training: true, activation: Activation::ReLU, ..BatchNorm::default() };
         batch_norm(x.clone(), one, zero, &mean, &var, options);
         assert_eq!(flat(&x), values(90, 1));
     }
@@ -333,8 +390,13 @@ mod tests {
         let float = |fill: f64| tch::Tensor::full([3], fill, (tch::Kind::Float, tch::Device::Cpu));
         let x = from_tch::<4, _>(x.to_kind(tch::Kind::BFloat16), &device).require_grad();
         let weight = from_tch::<1, _>(float(1.0), &device).require_grad();
-        let (bias, mean, var) = (from_tch(float(0.0), &device), from_tch(float(0.0), &device), from_tch(float(1.0), &device));
-        let options = BatchNorm { training: true, activation: Activation::ReLU, ..BatchNorm::default() };
+        let (bias, mean, var) = (
+            from_tch(float(0.0), &device),
+            from_tch(float(0.0), &device),
+            from_tch(float(1.0), &device),
+        );
+        let options =
+            BatchNorm { training: true, activation: Activation::ReLU, ..BatchNorm::default() };
         let y = batch_norm(x.clone(), weight.clone(), bias, &mean, &var, options);
         assert_eq!(to_tch(&y).kind(), tch::Kind::BFloat16);
         let mut grads = y.sum().backward();
@@ -349,6 +411,11 @@ mod tests {
         let options = BatchNorm { training: true, ..BatchNorm::default() };
         let x = Tensor::<4>::zeros([1, 3, 1, 1], &device);
         let error = refused(|| batch_norm(x, one.clone(), zero.clone(), &zero, &one, options));
-        assert!(error.starts_with("batch_norm of [1, 3, 1, 1]: training needs more than one value per channel"), "{error}");
+        assert!(
+            error.starts_with(
+                "batch_norm of [1, 3, 1, 1]: training needs more than one value per channel"
+            ),
+            "{error}"
+        );
     }
 }

@@ -20,9 +20,13 @@ pub struct BinaryCrossEntropy {
     pub reduction: Reduction,
 }
 
-/// Binary cross entropy of `logits` `[n, c, h, w]` against the one-hot planes of `target` `[n, h, w]`, as one number `[1]`.
-/// With one class the labels themselves (0 or 1) are the plane.
-pub fn binary_cross_entropy(logits: Tensor<4>, target: Tensor<3, Int>, options: &BinaryCrossEntropy) -> Tensor<1> {
+/// Binary cross entropy of `logits` `[n, c, h, w]` against the one-hot planes of `target` `[n, h,
+/// w]`, as one number `[1]`. With one class the labels themselves (0 or 1) are the plane.
+pub fn binary_cross_entropy(
+    logits: Tensor<4>,
+    target: Tensor<3, Int>,
+    options: &BinaryCrossEntropy,
+) -> Tensor<1> {
     let [n, classes, height, width] = logits.dims();
     let device = logits.device();
     let valid = (options.reduction == Reduction::MeanNonIgnored).then(|| {
@@ -37,8 +41,13 @@ pub fn binary_cross_entropy(logits: Tensor<4>, target: Tensor<3, Int>, options: 
     }
 }
 
-/// The loss of each element `[n, c, h, w]` in `f32`, and 0 where the label is ignored; `reduction` is not looked at.
-pub fn binary_cross_entropy_per_element(logits: Tensor<4>, target: Tensor<3, Int>, options: &BinaryCrossEntropy) -> Tensor<4> {
+/// The loss of each element `[n, c, h, w]` in `f32`, and 0 where the label is ignored; `reduction`
+/// is not looked at.
+pub fn binary_cross_entropy_per_element(
+    logits: Tensor<4>,
+    target: Tensor<3, Int>,
+    options: &BinaryCrossEntropy,
+) -> Tensor<4> {
     let ([n, classes, height, width], labels) = (logits.dims(), target.dims());
     assert_eq!(
         [n, height, width],
@@ -47,16 +56,22 @@ pub fn binary_cross_entropy_per_element(logits: Tensor<4>, target: Tensor<3, Int
         logits.dims()
     );
     if let Some(weights) = options.class_weight.as_ref().map(Constant::values) {
-        assert_eq!(weights.len(), classes, "binary_cross_entropy: {} class weights for {classes} classes", weights.len());
+        assert_eq!(
+            weights.len(),
+            classes,
+            "binary_cross_entropy: {} class weights for {classes} classes",
+            weights.len()
+        );
     }
     let target = as_labels(target);
     let place = target.device();
-    let class_weight = options.class_weight.as_ref().map(|it| Handle::new(it.on(place).view([-1, 1, 1])));
+    let class_weight =
+        options.class_weight.as_ref().map(|it| Handle::new(it.on(place).view([-1, 1, 1])));
     apply([logits.into()], PerElement { target, class_weight, ignore_index: options.ignore_index })
 }
 
-/// [`binary_cross_entropy`] with a factor for each pixel, `pixel_weight` `[n, h, w]` (as OHEM's selection gives it), which the
-/// denominator does not count.
+/// [`binary_cross_entropy`] with a factor for each pixel, `pixel_weight` `[n, h, w]` (as OHEM's
+/// selection gives it), which the denominator does not count.
 pub fn binary_cross_entropy_weighted(
     logits: Tensor<4>,
     target: Tensor<3, Int>,
@@ -102,7 +117,10 @@ impl PerElement {
         let planes = if classes == 1 {
             target.f_where_scalarother(&valid, 0)?
         } else {
-            target.f_eq_tensor(&tch::Tensor::f_arange(classes, (Kind::Int64, logits.device()))?.f_view([-1, 1, 1])?)?
+            target.f_eq_tensor(
+                &tch::Tensor::f_arange(classes, (Kind::Int64, logits.device()))?
+                    .f_view([-1, 1, 1])?,
+            )?
         };
         Ok((planes.f_to_kind(logits.kind())?, valid.f_to_kind(logits.kind())?))
     }
@@ -110,7 +128,14 @@ impl PerElement {
     fn loss(&self, logits: &tch::Tensor) -> Result<tch::Tensor, tch::TchError> {
         let (planes, valid) = self.planes(logits)?;
         let positive = self.class_weight.as_ref().map(|it| it.to_kind(logits.kind()));
-        logits.f_binary_cross_entropy_with_logits(&planes, None::<tch::Tensor>, positive, tch::Reduction::None)?.f_mul_(&valid)
+        logits
+            .f_binary_cross_entropy_with_logits(
+                &planes,
+                None::<tch::Tensor>,
+                positive,
+                tch::Reduction::None,
+            )?
+            .f_mul_(&valid)
     }
 
     /// With target y and positive weight p: `(1 - y) - (1 + (p - 1) y) · sigmoid(-x)`.
@@ -143,7 +168,11 @@ impl Function<1> for PerElement {
     }
 
     fn backward(&self, logits: Handle, grad: Handle, _: [bool; 1]) -> [Option<Handle>; 1] {
-        let result = computed("binary_cross_entropy backward", [&logits, &grad], self.grad(&widened(&logits), &grad));
+        let result = computed(
+            "binary_cross_entropy backward",
+            [&logits, &grad],
+            self.grad(&widened(&logits), &grad),
+        );
         [Some(Handle::new(result.to_kind(logits.kind())))]
     }
 }
@@ -158,12 +187,17 @@ mod tests {
     const LABELS: [i64; 6] = [0, 1, 255, 2, -1, 1];
 
     fn options(class_weight: Option<Vec<f32>>, reduction: Reduction) -> BinaryCrossEntropy {
-        BinaryCrossEntropy { class_weight: class_weight.map(Constant::from), ignore_index: 255, reduction }
+        BinaryCrossEntropy {
+            class_weight: class_weight.map(Constant::from),
+            ignore_index: 255,
+            reduction,
+        }
     }
 
     /// One-hot planes and which elements count, both `[1, classes, 2, 3]`.
     fn planes(classes: usize) -> (Vec<f64>, Vec<f64>) {
-        let elements = (0..classes).flat_map(|class| LABELS.iter().map(move |&label| (class as i64, label)));
+        let elements =
+            (0..classes).flat_map(|class| LABELS.iter().map(move |&label| (class as i64, label)));
         let hit = |(class, label)| if classes == 1 { label == 1 } else { class == label };
         elements.map(|it| (f64::from(hit(it)), f64::from(it.1 >= 0 && it.1 != 255))).unzip()
     }
@@ -175,8 +209,11 @@ mod tests {
             check(
                 &[values(6 * classes, 1)],
                 |x| {
-                    let target =
-                        labels(&LABELS.map(|it| if classes == 1 && it == 2 { 0 } else { it }), [1, 2, 3], &x[0].device());
+                    let target = labels(
+                        &LABELS.map(|it| if classes == 1 && it == 2 { 0 } else { it }),
+                        [1, 2, 3],
+                        &x[0].device(),
+                    );
                     binary_cross_entropy_per_element(
                         x[0].clone().reshape(shape),
                         target,
@@ -186,10 +223,17 @@ mod tests {
                 |x| {
                     let (x, device) = (x[0].clone().reshape(shape), x[0].device());
                     let (hit, counts) = planes(classes);
-                    let weights: Vec<f64> = weights.clone().unwrap_or(vec![1.0; classes]).into_iter().map(f64::from).collect();
-                    let (hit, counts) = (constant(&hit, shape, &device), constant(&counts, shape, &device));
-                    let positive =
-                        activation::sigmoid(x.clone()).log() * hit.clone() * constant(&weights, [1, classes, 1, 1], &device);
+                    let weights: Vec<f64> = weights
+                        .clone()
+                        .unwrap_or(vec![1.0; classes])
+                        .into_iter()
+                        .map(f64::from)
+                        .collect();
+                    let (hit, counts) =
+                        (constant(&hit, shape, &device), constant(&counts, shape, &device));
+                    let positive = activation::sigmoid(x.clone()).log()
+                        * hit.clone()
+                        * constant(&weights, [1, classes, 1, 1], &device);
                     let negative = activation::sigmoid(x.neg()).log() * (hit.neg() + 1.0);
                     (positive + negative).neg() * counts
                 },
@@ -202,10 +246,22 @@ mod tests {
         let device = Device::libtorch();
         let logits = constant(&values(18, 1), [1, 3, 2, 3], &device);
         let target = labels(&LABELS, [1, 2, 3], &device);
-        let loss = |reduction| flat(&binary_cross_entropy(logits.clone(), target.clone(), &options(None, reduction)))[0];
-        let each = binary_cross_entropy_per_element(logits.clone(), target.clone(), &options(None, Reduction::Mean));
+        let loss = |reduction| {
+            flat(&binary_cross_entropy(logits.clone(), target.clone(), &options(None, reduction)))
+                [0]
+        };
+        let each = binary_cross_entropy_per_element(
+            logits.clone(),
+            target.clone(),
+            &options(None, Reduction::Mean),
+        );
         let sum: f64 = flat(&each).iter().sum();
         let losses = [loss(Reduction::Sum), loss(Reduction::Mean), loss(Reduction::MeanNonIgnored)];
-        assert_close("sum, mean, mean of non-ignored", &losses, &[sum, sum / 18.0, sum / 12.0], 1e-7);
+        assert_close(
+            "sum, mean, mean of non-ignored",
+            &losses,
+            &[sum, sum / 18.0, sum / 12.0],
+            1e-7,
+        );
     }
 }

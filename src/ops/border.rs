@@ -1,7 +1,9 @@
-//! The border between Burn's tensors and libtorch's: the same storage seen from both sides, and the devices to put it on.
+//! The border between Burn's tensors and libtorch's: the same storage seen from both sides, and the
+//! devices to put it on.
 //!
-//! Burn writes over a tensor that it consumes when it counts one owner of its storage. libtorch's handles are not in that count,
-//! so a storage that both sides know may cross here alone, and only as a [`Handle`], which is.
+//! Burn writes over a tensor that it consumes when it counts one owner of its storage. libtorch's
+//! handles are not in that count, so a storage that both sides know may cross here alone, and only
+//! as a [`Handle`], which is.
 
 use std::ffi::c_void;
 use std::ops::{Deref, DerefMut};
@@ -16,13 +18,15 @@ use segslurm_native::aten;
 
 use super::autocast::Half;
 
-/// A libtorch tensor that Burn counts among the owners of its storage: as long as one exists, no operation of Burn's writes over
-/// what it shows. Reading goes through `Deref`; writing through it is seen by every other owner, which is how weights change.
+/// A libtorch tensor that Burn counts among the owners of its storage: as long as one exists, no
+/// operation of Burn's writes over what it shows. Reading goes through `Deref`; writing through it
+/// is seen by every other owner, which is how weights change.
 #[derive(Debug, Clone)]
 pub struct Handle(TchTensor);
 
 thread_local! {
-    /// Part of every storage whose owners are not all known. One owner of it is never given back, so it never has a last one.
+    /// Part of every storage whose owners are not all known. One owner of it is never given back,
+    /// so it never has a last one.
     static SHARED: StorageRef = {
         let shared = counted(std::ptr::null_mut());
         std::mem::forget(Arc::clone(&shared));
@@ -31,19 +35,25 @@ thread_local! {
 }
 
 /// A place as burn-tch counts its owners.
-#[expect(clippy::arc_with_non_send_sync, reason = "burn-tch's own type, which it sends between threads")]
+#[expect(
+    clippy::arc_with_non_send_sync,
+    reason = "burn-tch's own type, which it sends between threads"
+)]
 fn counted(place: *mut c_void) -> StorageRef {
     Arc::new(place)
 }
 
 impl Handle {
-    /// Takes a tensor over. If it is not the only handle to its storage, Burn will never write over it: it cannot know who else
-    /// reads there.
+    /// Takes a tensor over. If it is not the only handle to its storage, Burn will never write over
+    /// it: it cannot know who else reads there.
     pub fn new(tensor: tch::Tensor) -> Self {
         if aten::is_exclusive(&tensor) {
             return Self(TchTensor::new(tensor));
         }
-        let storage = Storage::View { buffer_ref: SHARED.with(Arc::clone), view_ref: counted(tensor.data_ptr()) };
+        let storage = Storage::View {
+            buffer_ref: SHARED.with(Arc::clone),
+            view_ref: counted(tensor.data_ptr()),
+        };
         Self(TchTensor { tensor, storage })
     }
 
@@ -52,7 +62,10 @@ impl Handle {
         fn open(kind: DispatchTensorKind) -> TchTensor {
             match kind {
                 DispatchTensorKind::LibTorch(
-                    BackendTensor::Float(it) | BackendTensor::Int(it) | BackendTensor::Bool(it) | BackendTensor::Quantized(it),
+                    BackendTensor::Float(it)
+                    | BackendTensor::Int(it)
+                    | BackendTensor::Bool(it)
+                    | BackendTensor::Quantized(it),
                 ) => it,
                 DispatchTensorKind::LibTorch(BackendTensor::Autodiff(it)) => it.into_primitive(),
                 DispatchTensorKind::Autodiff(inner) => open(*inner),
@@ -61,9 +74,14 @@ impl Handle {
         Self(open(x.into_dispatch().kind))
     }
 
-    /// `tensor`, made of this one: it may be a view, and then counts as an owner of the same storage.
+    /// `tensor`, made of this one: it may be a view, and then counts as an owner of the same
+    /// storage.
     pub(super) fn derive(&self, tensor: tch::Tensor) -> Self {
-        if aten::is_exclusive(&tensor) { Self::new(tensor) } else { Self(TchTensor::partial(tensor, self.0.storage.clone())) }
+        if aten::is_exclusive(&tensor) {
+            Self::new(tensor)
+        } else {
+            Self(TchTensor::partial(tensor, self.0.storage.clone()))
+        }
     }
 
     /// The same values in another shape; a view where that is possible.
@@ -155,7 +173,8 @@ impl Handle {
         bytes
     }
 
-    /// Whether writing over it goes unnoticed: it is the last handle to a storage without repeated elements.
+    /// Whether writing over it goes unnoticed: it is the last handle to a storage without repeated
+    /// elements.
     pub(super) fn is_exclusive(&self) -> bool {
         aten::is_exclusive(&self.0.tensor)
     }
@@ -173,13 +192,18 @@ impl Handle {
         if self.0.storage.can_mut() { self.0.tensor } else { self.0.tensor.copy() }
     }
 
-    /// As a Burn tensor on `device`'s side of autodiff: on an autodiff device it is a constant until `require_grad` makes it a
-    /// leaf. The data stays where it is: `device` does not move it.
+    /// As a Burn tensor on `device`'s side of autodiff: on an autodiff device it is a constant
+    /// until `require_grad` makes it a leaf. The data stays where it is: `device` does not move it.
     pub fn into_burn<const D: usize, K>(self, device: &Device) -> Tensor<D, K>
     where
         K: burn::tensor::kind::Autodiff + BackendPrimitive<LibTorch, Primitive = TchTensor>,
     {
-        assert_eq!(self.dim(), D, "expected {D} dimensions, got a tensor of shape {:?}", self.size());
+        assert_eq!(
+            self.dim(),
+            D,
+            "expected {D} dimensions, got a tensor of shape {:?}",
+            self.size()
+        );
         let tensor = Tensor::from_primitive::<LibTorch>(self.0);
         if device.is_autodiff() { tensor.autodiff() } else { tensor }
     }
@@ -206,12 +230,14 @@ impl DerefMut for Handle {
     }
 }
 
-/// The libtorch tensor behind `x`, sharing its storage; the value only, without `x`'s place in the graph.
+/// The libtorch tensor behind `x`, sharing its storage; the value only, without `x`'s place in the
+/// graph.
 pub fn to_tch<const D: usize, K: Basic>(x: &Tensor<D, K>) -> Handle {
     Handle::of(x.clone())
 }
 
-/// `x` as a Burn tensor that shares its storage, for `device`'s side of autodiff ([`Handle::into_burn`]).
+/// `x` as a Burn tensor that shares its storage, for `device`'s side of autodiff
+/// ([`Handle::into_burn`]).
 pub fn from_tch<const D: usize, K>(x: tch::Tensor, device: &Device) -> Tensor<D, K>
 where
     K: burn::tensor::kind::Autodiff + BackendPrimitive<LibTorch, Primitive = TchTensor>,
@@ -237,8 +263,8 @@ pub fn counter(device: &Device) -> Tensor<1, burn::tensor::Int> {
 /// The shape and the values of an array in NumPy's format.
 pub fn read_npy(path: &Path) -> Result<(Vec<usize>, Vec<f32>), String> {
     let array = tch::Tensor::read_npy(path).map_err(|error| error.to_string())?;
-    let values =
-        Vec::try_from(array.to_kind(tch::Kind::Float).flatten(0, -1)).map_err(|error: tch::TchError| error.to_string())?;
+    let values = Vec::try_from(array.to_kind(tch::Kind::Float).flatten(0, -1))
+        .map_err(|error: tch::TchError| error.to_string())?;
     Ok((array.size().into_iter().map(|it| it as usize).collect(), values))
 }
 
@@ -282,7 +308,8 @@ mod tests {
     #[test]
     fn both_sides_of_the_border_share_storage() {
         for device in [Device::libtorch(), Device::libtorch().autodiff()] {
-            let x: Tensor<2> = from_tch(tch::Tensor::zeros([2, 3], (tch::Kind::Float, tch::Device::Cpu)), &device);
+            let x: Tensor<2> =
+                from_tch(tch::Tensor::zeros([2, 3], (tch::Kind::Float, tch::Device::Cpu)), &device);
             assert_eq!(x.device().is_autodiff(), device.is_autodiff());
             let _ = to_tch(&x).fill_(4.0);
             assert_eq!(x.clone().sum().into_scalar::<f32>(), 24.0);
@@ -290,14 +317,17 @@ mod tests {
         let leaf = Tensor::<1>::zeros([3], &Device::libtorch().autodiff()).require_grad();
         let _ = to_tch(&leaf).fill_(2.0);
         assert_eq!(leaf.sum().into_scalar::<f32>(), 6.0);
-        let labels: Tensor<1, Int> = from_tch(tch::Tensor::from_slice(&[1_i64, 2]), &Device::libtorch().autodiff());
+        let labels: Tensor<1, Int> =
+            from_tch(tch::Tensor::from_slice(&[1_i64, 2]), &Device::libtorch().autodiff());
         assert_eq!(Vec::<i64>::try_from(&*to_tch(&labels)).expect("labels"), [1, 2]);
     }
 
     #[test]
     fn a_view_that_is_read_after_its_tensor_was_consumed_shows_what_it_showed() {
         let threes = || Tensor::<2>::ones([2, 3], &Device::libtorch()) * 3.0;
-        let all = |view: &tch::Tensor, value: f64| assert!(view.eq(value).all().int64_value(&[]) == 1, "{view}");
+        let all = |view: &tch::Tensor, value: f64| {
+            assert!(view.eq(value).all().int64_value(&[]) == 1, "{view}")
+        };
         let x = threes();
         let view = to_tch(&x);
         let doubled = (x * 2.0).reshape([6]) + 1.0;

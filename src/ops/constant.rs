@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tch::{Device, Tensor};
 
-/// A list of numbers, and the device's copy of it that was made when it was first used there. Clones share the copy.
+/// A list of numbers, and the device's copy of it that was made when it was first used there.
+/// Clones share the copy.
 #[derive(Clone)]
 pub struct Constant {
     values: Arc<[f32]>,
@@ -27,7 +28,9 @@ impl Constant {
         let mut placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
         match placed.as_ref().filter(|it| it.device() == device) {
             Some(tensor) => tensor.shallow_clone(),
-            None => placed.insert(Tensor::from_slice(&self.values).to_device(device)).shallow_clone(),
+            None => {
+                placed.insert(Tensor::from_slice(&self.values).to_device(device)).shallow_clone()
+            }
         }
     }
 }

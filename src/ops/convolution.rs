@@ -1,4 +1,5 @@
-//! 2-d convolution, also transposed, with ATen's own backward, which computes only the gradients that are wanted.
+//! 2-d convolution, also transposed, with ATen's own backward, which computes only the gradients
+//! that are wanted.
 
 use burn::tensor::Tensor;
 use segslurm_native::call::{Arg, call, call1};
@@ -23,12 +24,14 @@ impl Default for Conv {
     }
 }
 
-/// Convolves `x` `[n, in, h, w]` with `weight` `[out, in / groups, kh, kw]` and adds `bias` `[out]`; gives `[n, out, h', w']`.
+/// Convolves `x` `[n, in, h, w]` with `weight` `[out, in / groups, kh, kw]` and adds `bias`
+/// `[out]`; gives `[n, out, h', w']`.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, conv: Conv) -> Tensor<4> {
     let ([_, channels, height, width], [out, per_group, kh, kw]) = (x.dims(), weight.dims());
     assert!(
         conv.groups > 0 && per_group * conv.groups == channels && out % conv.groups == 0,
-        "conv2d: the input has {channels} channels, but a weight of shape {:?} with {} groups takes {}",
+        "conv2d: the input has {channels} channels, but a weight of shape {:?} with {} groups \
+         takes {}",
         weight.dims(),
         conv.groups,
         per_group * conv.groups
@@ -39,8 +42,8 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, conv: Co
             let shapes = [x.dims(), weight.dims()].map(|it| it.map(|it| it as i64).to_vec());
             let (padding, stride) = (conv.padding, conv.stride);
             let why = format!(
-                "a kernel that reaches over {reach} pixels does not fit an input of {height}x{width} padded by {padding:?} with \
-                 stride {stride:?}"
+                "a kernel that reaches over {reach} pixels does not fit an input of \
+                 {height}x{width} padded by {padding:?} with stride {stride:?}"
             );
             refuse("conv2d", &shapes, &why);
         }
@@ -48,7 +51,12 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, conv: Co
     match bias {
         None => apply([x.into(), weight.into()], Convolve(conv)),
         Some(bias) => {
-            assert_eq!(bias.dims(), [out], "conv2d: the bias has {:?} entries, the weight {out} outputs", bias.dims());
+            assert_eq!(
+                bias.dims(),
+                [out],
+                "conv2d: the bias has {:?} entries, the weight {out} outputs",
+                bias.dims()
+            );
             apply([x.into(), weight.into(), bias.into()], Convolve(conv))
         }
     }
@@ -66,7 +74,8 @@ pub fn conv_transpose2d(
     let ([_, channels, ..], [input, ..]) = (x.dims(), weight.dims());
     assert!(
         conv.groups > 0 && input == channels && channels % conv.groups == 0,
-        "conv_transpose2d: the input has {channels} channels, but a weight of shape {:?} with {} groups takes {input}",
+        "conv_transpose2d: the input has {channels} channels, but a weight of shape {:?} with {} \
+         groups takes {input}",
         weight.dims(),
         conv.groups
     );
@@ -95,7 +104,14 @@ struct Saved {
 impl Convolve {
     fn run(self, x: &Handle, weight: &Handle, bias: Option<&Handle>) -> Handle {
         let Conv { stride, padding, dilation, groups } = self.0;
-        let y = x.f_conv2d(weight, bias.map(|it| &**it), int(stride), int(padding), int(dilation), groups as i64);
+        let y = x.f_conv2d(
+            weight,
+            bias.map(|it| &**it),
+            int(stride),
+            int(padding),
+            int(dilation),
+            groups as i64,
+        );
         Handle::new(computed("conv2d", [x, weight], y))
     }
 }
@@ -116,7 +132,11 @@ impl Transposed {
             (&output_padding).into(),
             (groups as i64).into(),
         ];
-        Handle::new(computed("conv_transpose2d", [x, weight], call1(c"aten::convolution", &arguments)))
+        Handle::new(computed(
+            "conv_transpose2d",
+            [x, weight],
+            call1(c"aten::convolution", &arguments),
+        ))
     }
 }
 
@@ -146,8 +166,8 @@ fn grads(
         (groups as i64).into(),
         (&mask).into(),
     ];
-    let grads =
-        call(c"aten::convolution_backward", &arguments).and_then(|mut it| Ok([it.optional()?, it.optional()?, it.optional()?]));
+    let grads = call(c"aten::convolution_backward", &arguments)
+        .and_then(|mut it| Ok([it.optional()?, it.optional()?, it.optional()?]));
     computed("conv2d backward", [grad, x, weight], grads).map(|it| it.map(Handle::new))
 }
 
@@ -240,9 +260,15 @@ mod tests {
         ];
         for conv in cases {
             let weight = [4, 2 / conv.groups, 3, 3];
-            let inputs = [values(2 * 2 * 5 * 7, 1), values(weight.iter().product(), 2), values(4, 3)];
-            let arguments =
-                |x: &[Tensor<1>]| (x[0].clone().reshape([2, 2, 5, 7]), x[1].clone().reshape(weight), Some(x[2].clone()));
+            let inputs =
+                [values(2 * 2 * 5 * 7, 1), values(weight.iter().product(), 2), values(4, 3)];
+            let arguments = |x: &[Tensor<1>]| {
+                (
+                    x[0].clone().reshape([2, 2, 5, 7]),
+                    x[1].clone().reshape(weight),
+                    Some(x[2].clone()),
+                )
+            };
             check(
                 &inputs,
                 |x| {
@@ -261,7 +287,9 @@ mod tests {
     fn convolution_without_bias_matches() {
         let conv = Conv { padding: [1, 1], ..Conv::default() };
         let inputs = [values(3 * 5 * 3, 1), values(2 * 3 * 9, 2)];
-        let arguments = |x: &[Tensor<1>]| (x[0].clone().reshape([1, 3, 5, 3]), x[1].clone().reshape([2, 3, 3, 3]));
+        let arguments = |x: &[Tensor<1>]| {
+            (x[0].clone().reshape([1, 3, 5, 3]), x[1].clone().reshape([2, 3, 3, 3]))
+        };
         check(
             &inputs,
             |x| {
@@ -285,10 +313,25 @@ mod tests {
             (Conv { stride: [2, 2], padding: [1, 1], groups: 2, ..Conv::default() }, [1, 1]),
         ] {
             let weight = [4, 3, 3, 2];
-            let inputs = [values(2 * 4 * 3 * 4, 1), values(weight.iter().product(), 2), values(3 * conv.groups, 3)];
-            let arguments =
-                |x: &[Tensor<1>]| (x[0].clone().reshape([2, 4, 3, 4]), x[1].clone().reshape(weight), Some(x[2].clone()));
-            let options = ConvTransposeOptions::new(conv.stride, conv.padding, output_padding, conv.dilation, conv.groups);
+            let inputs = [
+                values(2 * 4 * 3 * 4, 1),
+                values(weight.iter().product(), 2),
+                values(3 * conv.groups, 3),
+            ];
+            let arguments = |x: &[Tensor<1>]| {
+                (
+                    x[0].clone().reshape([2, 4, 3, 4]),
+                    x[1].clone().reshape(weight),
+                    Some(x[2].clone()),
+                )
+            };
+            let options = ConvTransposeOptions::new(
+                conv.stride,
+                conv.padding,
+                output_padding,
+                conv.dilation,
+                conv.groups,
+            );
             check(
                 &inputs,
                 |x| {
@@ -308,12 +351,16 @@ mod tests {
         let device = Device::libtorch().autodiff();
         for tracked in [[true, false], [false, true], [false, false]] {
             let x = constant(&values(2 * 9, 1), [1, 2, 3, 3], &device).set_require_grad(tracked[0]);
-            let weight = constant(&values(2 * 2, 2), [2, 2, 1, 1], &device).set_require_grad(tracked[1]);
+            let weight =
+                constant(&values(2 * 2, 2), [2, 2, 1, 1], &device).set_require_grad(tracked[1]);
             let y = conv2d(x.clone(), weight.clone(), None, Conv::default());
             assert_eq!(y.is_tracked(), tracked.contains(&true));
             if y.is_tracked() {
                 let mut grads = y.sum().backward();
-                assert_eq!([gradient(&x, &mut grads).is_some(), gradient(&weight, &mut grads).is_some()], tracked);
+                assert_eq!(
+                    [gradient(&x, &mut grads).is_some(), gradient(&weight, &mut grads).is_some()],
+                    tracked
+                );
             }
         }
     }
@@ -321,7 +368,8 @@ mod tests {
     #[test]
     fn a_constant_of_the_plain_device_mixes_with_tracked_parameters() {
         let x = constant(&values(2 * 9, 1), [1, 2, 3, 3], &Device::libtorch());
-        let weight = constant(&values(2 * 2, 2), [2, 2, 1, 1], &Device::libtorch().autodiff()).require_grad();
+        let weight = constant(&values(2 * 2, 2), [2, 2, 1, 1], &Device::libtorch().autodiff())
+            .require_grad();
         let mut grads = conv2d(x, weight.clone(), None, Conv::default()).sum().backward();
         assert!(gradient(&weight, &mut grads).is_some());
     }
@@ -329,10 +377,12 @@ mod tests {
     #[test]
     fn half_precision_activations_take_parameters_of_full_precision() {
         let device = Device::libtorch().autodiff();
-        let float = |count, seed| tch::Tensor::from_slice(&values(count, seed)).to_kind(tch::Kind::Float);
+        let float =
+            |count, seed| tch::Tensor::from_slice(&values(count, seed)).to_kind(tch::Kind::Float);
         let x: Tensor<4> = from_tch(float(2 * 25, 1).view([1, 2, 5, 5]), &device);
         let narrow: Tensor<4> = from_tch(to_tch(&x).to_kind(tch::Kind::BFloat16), &device);
-        let weight = from_tch::<4, _>(float(2 * 2 * 9, 2).view([2, 2, 3, 3]), &device).require_grad();
+        let weight =
+            from_tch::<4, _>(float(2 * 2 * 9, 2).view([2, 2, 3, 3]), &device).require_grad();
         let bias = from_tch::<1, _>(float(2, 3), &device).require_grad();
         let exact = conv2d(x, weight.clone(), Some(bias.clone()), Conv::default());
         let y = conv2d(narrow, weight.clone(), Some(bias.clone()), Conv::default());
@@ -341,7 +391,9 @@ mod tests {
             assert!((a - b).abs() < 0.2, "{a} against {b}");
         }
         let mut grads = y.sum().backward();
-        for kind in [gradient(&weight, &mut grads), gradient(&bias, &mut grads)].map(|it| it.expect("a gradient").kind()) {
+        for kind in [gradient(&weight, &mut grads), gradient(&bias, &mut grads)]
+            .map(|it| it.expect("a gradient").kind())
+        {
             assert_eq!(kind, tch::Kind::Float);
         }
     }
@@ -349,10 +401,20 @@ mod tests {
     #[test]
     fn channels_last_stays_channels_last() {
         let device = Device::libtorch();
-        let x = tch::Tensor::from_slice(&values(8 * 36, 1)).view([1, 8, 6, 6]).to_kind(tch::Kind::Float);
-        let last: Tensor<4> = from_tch(x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]), &device);
-        let weight = tch::Tensor::from_slice(&values(8 * 8 * 9, 2)).view([8, 8, 3, 3]).to_kind(tch::Kind::Float);
-        let y = conv2d(last, from_tch(weight, &device), None, Conv { padding: [1, 1], ..Conv::default() });
+        let x = tch::Tensor::from_slice(&values(8 * 36, 1))
+            .view([1, 8, 6, 6])
+            .to_kind(tch::Kind::Float);
+        let last: Tensor<4> =
+            from_tch(x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]), &device);
+        let weight = tch::Tensor::from_slice(&values(8 * 8 * 9, 2))
+            .view([8, 8, 3, 3])
+            .to_kind(tch::Kind::Float);
+        let y = conv2d(
+            last,
+            from_tch(weight, &device),
+            None,
+            Conv { padding: [1, 1], ..Conv::default() },
+        );
         assert_eq!(to_tch(&y).stride(), [288, 1, 48, 8]);
     }
 
@@ -360,15 +422,26 @@ mod tests {
     #[should_panic(expected = "conv2d: the input has 3 channels")]
     fn a_wrong_number_of_channels_is_named() {
         let device = Device::libtorch();
-        conv2d(Tensor::zeros([1, 3, 4, 4], &device), Tensor::zeros([2, 4, 1, 1], &device), None, Conv::default());
+        conv2d(
+            Tensor::zeros([1, 3, 4, 4], &device),
+            Tensor::zeros([2, 4, 1, 1], &device),
+            None,
+            Conv::default(),
+        );
     }
 
     #[test]
     fn a_kernel_larger_than_its_input_is_named() {
         let device = Device::libtorch();
         let conv = Conv { dilation: [2, 2], ..Conv::default() };
-        let (x, weight) = (Tensor::zeros([1, 3, 4, 4], &device), Tensor::zeros([2, 3, 3, 3], &device));
+        let (x, weight) =
+            (Tensor::zeros([1, 3, 4, 4], &device), Tensor::zeros([2, 3, 3, 3], &device));
         let error = refused(|| conv2d(x, weight, None, conv));
-        assert!(error.starts_with("conv2d of [1, 3, 4, 4], [2, 3, 3, 3]: a kernel that reaches over 5 pixels"), "{error}");
+        assert!(
+            error.starts_with(
+                "conv2d of [1, 3, 4, 4], [2, 3, 3, 3]: a kernel that reaches over 5 pixels"
+            ),
+            "{error}"
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! How many multiplications a pass takes, as mmengine's complexity analysis counts them (`mmengine/analysis`): one for each product of
-//! a convolution or a matrix, two for each value of a batch norm, none for plain sums.
+//! How many multiplications a pass takes, as mmengine's complexity analysis counts them
+//! (`mmengine/analysis`): one for each product of a convolution or a matrix, two for each value of
+//! a batch norm, none for plain sums.
 
 use std::cell::Cell;
 

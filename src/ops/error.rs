@@ -1,5 +1,6 @@
-//! Why an operation was not computed. The operations of a model cannot return errors, so they panic with this as the payload;
-//! whoever runs the model turns it back into an error and knows which images it was about.
+//! Why an operation was not computed. The operations of a model cannot return errors, so they panic
+//! with this as the payload; whoever runs the model turns it back into an error and knows which
+//! images it was about.
 
 use std::any::Any;
 use std::fmt::{self, Display};
@@ -18,21 +19,29 @@ pub struct OperationError {
 }
 
 impl OperationError {
-    /// The error behind a panic, if libtorch is behind it: one of an operation of ours, or of Burn's and tch's own, which panic
-    /// with libtorch's words.
+    /// The error behind a panic, if libtorch is behind it: one of an operation of ours, or of
+    /// Burn's and tch's own, which panic with libtorch's words.
     pub fn of_panic(payload: &(dyn Any + Send)) -> Option<Self> {
         if let Some(error) = payload.downcast_ref::<Self>() {
             return Some(error.clone());
         }
-        let text = payload.downcast_ref::<String>().map(String::as_str).or_else(|| payload.downcast_ref::<&str>().copied())?;
+        let text = payload
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| payload.downcast_ref::<&str>().copied())?;
         Self::of_text(text)
     }
 
-    /// The error that a panic's message tells of, if it is one of libtorch's: tch unwraps its results, so that the message holds
-    /// libtorch's as Rust prints a value.
+    /// The error that a panic's message tells of, if it is one of libtorch's: tch unwraps its
+    /// results, so that the message holds libtorch's as Rust prints a value.
     fn of_text(text: &str) -> Option<Self> {
         let (_, quoted) = text.split_once("Torch(\"")?;
-        let said = quoted.strip_suffix("\")").unwrap_or(quoted).replace("\\n", "\n").replace("\\\"", "\"").replace("\\'", "'");
+        let said = quoted
+            .strip_suffix("\")")
+            .unwrap_or(quoted)
+            .replace("\\n", "\n")
+            .replace("\\\"", "\"")
+            .replace("\\'", "'");
         Some(Self { operation: String::new(), said: words::sentence(&said) })
     }
 
@@ -75,14 +84,24 @@ impl Display for OperationError {
 impl std::error::Error for OperationError {}
 
 /// What libtorch computed from `inputs`, or a panic that carries an [`OperationError`].
-pub(super) fn computed<T, const N: usize>(operation: &str, inputs: [&tch::Tensor; N], result: Result<T, impl Display>) -> T {
-    result.unwrap_or_else(|error| refuse(operation, &inputs.map(tch::Tensor::size), &words::sentence(&error.to_string())))
+pub(super) fn computed<T, const N: usize>(
+    operation: &str,
+    inputs: [&tch::Tensor; N],
+    result: Result<T, impl Display>,
+) -> T {
+    result.unwrap_or_else(|error| {
+        refuse(operation, &inputs.map(tch::Tensor::size), &words::sentence(&error.to_string()))
+    })
 }
 
 /// Ends an operation for which inputs of these shapes have no result.
-pub(super) fn refuse(operation: &str, shapes: &[Vec<i64>], why: &str) -> ! {
+pub(crate) fn refuse(operation: &str, shapes: &[Vec<i64>], why: &str) -> ! {
     let shapes: Vec<String> = shapes.iter().map(|shape| format!("{shape:?}")).collect();
-    let operation = if shapes.is_empty() { operation.to_owned() } else { format!("{operation} of {}", shapes.join(", ")) };
+    let operation = if shapes.is_empty() {
+        operation.to_owned()
+    } else {
+        format!("{operation} of {}", shapes.join(", "))
+    };
     std::panic::panic_any(OperationError { operation, said: why.to_owned() })
 }
 
@@ -96,7 +115,8 @@ mod tests {
     use crate::ops::max_pool2d;
 
     fn of(work: impl FnOnce() + std::panic::UnwindSafe) -> OperationError {
-        OperationError::of_panic(&*catch_unwind(work).expect_err("it fails")).expect("libtorch is behind it")
+        OperationError::of_panic(&*catch_unwind(work).expect_err("it fails"))
+            .expect("libtorch is behind it")
     }
 
     #[test]
@@ -108,7 +128,10 @@ mod tests {
         let text = error.to_string();
         assert!(text.starts_with("max_pool2d of [1, 3, 2, 2]: Given input size"), "{text}");
         assert!(text.contains("Output size is too small"), "{text}");
-        assert!(!text.contains('\n') && !text.contains("frame") && !text.contains("raised from"), "{text}");
+        assert!(
+            !text.contains('\n') && !text.contains("frame") && !text.contains("raised from"),
+            "{text}"
+        );
         assert_eq!(error.exit(), Exit::Data);
     }
 

@@ -1,4 +1,5 @@
-//! Many tensors as one stretch of memory, so that one message carries them: the buckets of gradients, and a model's weights.
+//! Many tensors as one stretch of memory, so that one message carries them: the buckets of
+//! gradients, and a model's weights.
 
 use segslurm_native::{NativeError, device};
 use tch::{Device, Kind, Tensor};
@@ -10,8 +11,8 @@ fn refused(error: &impl std::fmt::Display) -> DistError {
     DistError::Collective(format!("gradients: {error}"))
 }
 
-/// How a gradient will lie in a [`Flat`]: as its parameter, so that gradients, averages and weights lie alike and the optimizer
-/// copies nothing.
+/// How a gradient will lie in a [`Flat`]: as its parameter, so that gradients, averages and weights
+/// lie alike and the optimizer copies nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lie {
     shape: Vec<i64>,
@@ -23,10 +24,13 @@ pub struct Lie {
 
 impl Lie {
     pub fn of(tensor: &Handle) -> Self {
-        // That of a tensor that fills its memory, channels last or not; else that of its contiguous copy.
-        let filled = tensor.is_contiguous() || tensor.dim() == 4 && tensor.permute([0, 2, 3, 1]).is_contiguous();
+        // That of a tensor that fills its memory, channels last or not; else that of its contiguous
+        // copy.
+        let filled = tensor.is_contiguous()
+            || tensor.dim() == 4 && tensor.permute([0, 2, 3, 1]).is_contiguous();
         let strides = if filled { tensor.stride() } else { tensor.contiguous().stride() };
-        let (shape, kind, device, numel) = (tensor.size(), tensor.kind(), tensor.device(), tensor.numel());
+        let (shape, kind, device, numel) =
+            (tensor.size(), tensor.kind(), tensor.device(), tensor.numel());
         Self { shape, strides, kind, device, numel }
     }
 
@@ -40,7 +44,8 @@ impl Lie {
     }
 }
 
-/// A stretch of memory with a place for each of its members, and behind them a number each that says whether it is used.
+/// A stretch of memory with a place for each of its members, and behind them a number each that
+/// says whether it is used.
 #[derive(Debug)]
 pub struct Flat {
     all: Tensor,
@@ -72,7 +77,13 @@ impl Flat {
     }
 
     /// Puts `share` of a gradient into its place; with `adds` onto what is there.
-    pub fn store(&mut self, member: usize, grad: &Handle, share: &Share, adds: bool) -> Result<(), DistError> {
+    pub fn store(
+        &mut self,
+        member: usize,
+        grad: &Handle,
+        share: &Share,
+        adds: bool,
+    ) -> Result<(), DistError> {
         let view = &mut self.views[member];
         let stored = if adds {
             grad.f_mul(&share.0).and_then(|share| view.f_add_(&share)).map(drop)
@@ -95,7 +106,8 @@ impl Flat {
             return Ok(());
         }
         let numbers: Vec<f32> = used.iter().map(|it| f32::from(u8::from(*it))).collect();
-        let sent = device::send(&Tensor::from_slice(&numbers), flags.device()).map_err(|error| refused(&error))?;
+        let sent = device::send(&Tensor::from_slice(&numbers), flags.device())
+            .map_err(|error| refused(&error))?;
         flags.copy_(&sent);
         for (view, _) in self.views.iter_mut().zip(used).filter(|(_, used)| !**used) {
             let _ = view.zero_();
@@ -108,7 +120,8 @@ impl Flat {
         group.all_reduce_async(self.all.shallow_clone(), Reduce::Sum)
     }
 
-    /// On how many ranks each member was used, after [`reduce`](Self::reduce). Waits for the device.
+    /// On how many ranks each member was used, after [`reduce`](Self::reduce). Waits for the
+    /// device.
     pub fn users(&self) -> Result<Vec<f64>, DistError> {
         let flags = self.flags().to_kind(Kind::Double).to_device(Device::Cpu);
         Vec::<f64>::try_from(flags).map_err(|error| refused(&error))
@@ -141,7 +154,8 @@ pub fn broadcast(group: &Group, tensors: &[&Handle], at_once: usize) -> Result<(
         };
         let n = rest.iter().take_while(fits).count().max(1);
         let (now, later) = rest.split_at(n);
-        let flat = Tensor::cat(&now.iter().map(|it| it.detach().reshape([-1])).collect::<Vec<_>>(), 0);
+        let flat =
+            Tensor::cat(&now.iter().map(|it| it.detach().reshape([-1])).collect::<Vec<_>>(), 0);
         group.broadcast(&flat, 0)?;
         let sizes: Vec<i64> = now.iter().map(|it| it.numel() as i64).collect();
         for (tensor, values) in now.iter().zip(flat.split_with_sizes(sizes, 0)) {
@@ -152,7 +166,8 @@ pub fn broadcast(group: &Group, tensors: &[&Handle], at_once: usize) -> Result<(
     Ok(())
 }
 
-/// Numbers of one element each, stacked and on their way: `[n]` in double on every rank becomes `[world, n]`.
+/// Numbers of one element each, stacked and on their way: `[n]` in double on every rank becomes
+/// `[world, n]`.
 pub fn gather_numbers(group: &Group, numbers: &[Handle]) -> Result<Pending, DistError> {
     let stacked = Tensor::stack(&numbers.iter().map(|it| it.reshape([])).collect::<Vec<_>>(), 0);
     group.all_gather_async(&stacked.to_kind(Kind::Double))

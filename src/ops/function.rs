@@ -1,21 +1,24 @@
-//! The one extension of Burn: an operation written as a forward and a backward over libtorch's tensors.
+//! The one extension of Burn: an operation written as a forward and a backward over libtorch's
+//! tensors.
 //!
-//! It is what `torch.autograd.Function` is to PyTorch. An operation of any number of tensors, of any shapes, says what it keeps
-//! ([`Function::Saved`]) and gets it back once, with the output's gradient; the rest (graph, checkpoints, which gradients are
-//! wanted) is done here.
+//! It is what `torch.autograd.Function` is to PyTorch. An operation of any number of tensors, of
+//! any shapes, says what it keeps ([`Function::Saved`]) and gets it back once, with the output's
+//! gradient; the rest (graph, checkpoints, which gradients are wanted) is done here.
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
-use burn::backend::autodiff::checkpoint::strategy::{BalancedCheckpointing, CheckpointStrategy, NoCheckpointing};
+use burn::backend::autodiff::checkpoint::strategy::{
+    BalancedCheckpointing, CheckpointStrategy, NoCheckpointing,
+};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{
-    Autodiff, AutodiffBackend, BackendTensor, DispatchAutodiffContext, DispatchTensor, DispatchTensorKind,
-    GradientCheckpointingStrategy, LibTorch,
+    Autodiff, AutodiffBackend, BackendTensor, DispatchAutodiffContext, DispatchTensor,
+    DispatchTensorKind, GradientCheckpointingStrategy, LibTorch,
 };
 use burn::tensor::Tensor;
 use burn_tch::TchTensor;
@@ -24,10 +27,11 @@ use super::autocast;
 use super::border::Handle;
 use super::{count, grad_tap};
 
-/// A differentiable operation of `N` float tensors. Everything that needs no gradient (labels, options, running
-/// statistics) is a field of the implementing type.
+/// A differentiable operation of `N` float tensors. Everything that needs no gradient (labels,
+/// options, running statistics) is a field of the implementing type.
 ///
-/// What is kept is kept as [`Handle`]s (`tch`'s tensors are not `Clone`): they tell Burn that a storage is shared.
+/// What is kept is kept as [`Handle`]s (`tch`'s tensors are not `Clone`): they tell Burn that a
+/// storage is shared.
 pub(crate) trait Function<const N: usize>: Clone + Debug + Send + 'static {
     /// The operation's name, in errors and in the table of mixed precision.
     const NAME: &'static str;
@@ -35,7 +39,8 @@ pub(crate) trait Function<const N: usize>: Clone + Debug + Send + 'static {
     /// What the forward pass keeps for the backward.
     type Saved: Clone + Debug + Send + 'static;
 
-    /// Computes the output, and what its backward will need. `tracked` says which inputs want a gradient.
+    /// Computes the output, and what its backward will need. `tracked` says which inputs want a
+    /// gradient.
     fn forward(&self, inputs: [Handle; N], tracked: [bool; N]) -> (Handle, Self::Saved);
 
     /// The multiplications that it takes, by the shapes of inputs and output.
@@ -44,10 +49,18 @@ pub(crate) trait Function<const N: usize>: Clone + Debug + Send + 'static {
     }
 
     /// The gradients of the tracked inputs, from the output's.
-    fn backward(&self, saved: Self::Saved, grad: Handle, tracked: [bool; N]) -> [Option<Handle>; N];
+    fn backward(&self, saved: Self::Saved, grad: Handle, tracked: [bool; N])
+    -> [Option<Handle>; N];
 
-    /// The same, for an operation that depends on leaves which are not among its inputs: `reached` takes their gradients.
-    fn backward_beyond(&self, saved: Self::Saved, grad: Handle, tracked: [bool; N], _: Reached) -> [Option<Handle>; N] {
+    /// The same, for an operation that depends on leaves which are not among its inputs: `reached`
+    /// takes their gradients.
+    fn backward_beyond(
+        &self,
+        saved: Self::Saved,
+        grad: Handle,
+        tracked: [bool; N],
+        _: Reached,
+    ) -> [Option<Handle>; N] {
         self.backward(saved, grad, tracked)
     }
 }
@@ -92,7 +105,10 @@ impl Input {
 type Tracked = FloatTensor<Autodiff<LibTorch>>;
 
 /// Runs `function` on `inputs`, as an operation of the graph where one of them belongs to one.
-pub(super) fn apply<const N: usize, const D: usize>(inputs: [Input; N], function: impl Function<N>) -> Tensor<D> {
+pub(super) fn apply<const N: usize, const D: usize>(
+    inputs: [Input; N],
+    function: impl Function<N>,
+) -> Tensor<D> {
     let contexts = inputs.iter().map(|it| it.0.autodiff);
     let autodiff = contexts.fold(DispatchAutodiffContext::Disabled, DispatchAutodiffContext::merge);
     let kind = match autodiff {
@@ -104,16 +120,25 @@ pub(super) fn apply<const N: usize, const D: usize>(inputs: [Input; N], function
         DispatchAutodiffContext::Enabled(strategy) => {
             let inputs = inputs.map(Input::tracked);
             let output = match strategy {
-                GradientCheckpointingStrategy::Disabled => record::<NoCheckpointing, _, N>(inputs, function),
-                GradientCheckpointingStrategy::Balanced => record::<BalancedCheckpointing, _, N>(inputs, function),
+                GradientCheckpointingStrategy::Disabled => {
+                    record::<NoCheckpointing, _, N>(inputs, function)
+                }
+                GradientCheckpointingStrategy::Balanced => {
+                    record::<BalancedCheckpointing, _, N>(inputs, function)
+                }
             };
-            DispatchTensorKind::Autodiff(Box::new(DispatchTensorKind::LibTorch(BackendTensor::Autodiff(output))))
+            DispatchTensorKind::Autodiff(Box::new(DispatchTensorKind::LibTorch(
+                BackendTensor::Autodiff(output),
+            )))
         }
     };
     Tensor::from_dispatch(DispatchTensor { kind, autodiff })
 }
 
-fn record<C: CheckpointStrategy, F: Function<N>, const N: usize>(inputs: [Tracked; N], function: F) -> Tracked {
+fn record<C: CheckpointStrategy, F: Function<N>, const N: usize>(
+    inputs: [Tracked; N],
+    function: F,
+) -> Tracked {
     let tracked = inputs.each_ref().map(Tracked::is_tracked);
     let nodes = inputs.each_ref().map(Tracked::node);
     let values = inputs.map(|it| Handle::from_primitive(it.into_primitive()));
@@ -126,7 +151,11 @@ fn record<C: CheckpointStrategy, F: Function<N>, const N: usize>(inputs: [Tracke
     }
 }
 
-fn counted<F: Function<N>, const N: usize>(function: &F, inputs: [Handle; N], tracked: [bool; N]) -> (Handle, F::Saved) {
+fn counted<F: Function<N>, const N: usize>(
+    function: &F,
+    inputs: [Handle; N],
+    tracked: [bool; N],
+) -> (Handle, F::Saved) {
     if !count::on() {
         return function.forward(inputs, tracked);
     }
@@ -136,12 +165,17 @@ fn counted<F: Function<N>, const N: usize>(function: &F, inputs: [Handle; N], tr
     found
 }
 
-/// The inputs in the type that mixed precision has for the operation, and the types that they came in, where that is another.
-fn cast<F: Function<N>, const N: usize>(_: &F, inputs: [Handle; N]) -> ([Handle; N], Option<[tch::Kind; N]>) {
+/// The inputs in the type that mixed precision has for the operation, and the types that they came
+/// in, where that is another.
+fn cast<F: Function<N>, const N: usize>(
+    _: &F,
+    inputs: [Handle; N],
+) -> ([Handle; N], Option<[tch::Kind; N]>) {
     let kinds = inputs.each_ref().map(|it| it.kind());
     match autocast::target(F::NAME, &kinds) {
         Some(kind) if kinds.iter().any(|it| *it != kind) => {
-            let cast = |it: Handle| if it.kind() == kind { it } else { Handle::new(it.to_kind(kind)) };
+            let cast =
+                |it: Handle| if it.kind() == kind { it } else { Handle::new(it.to_kind(kind)) };
             (inputs.map(cast), Some(kinds))
         }
         _ => (inputs, None),
@@ -167,7 +201,9 @@ impl<F: Function<N>, const N: usize> Backward<LibTorch, N> for Recorded<F> {
         for (place, (parent, grad)) in ops.parents.into_iter().zip(found).enumerate() {
             if let (Some(parent), Some(grad)) = (parent, grad) {
                 let grad = match kinds {
-                    Some(kinds) if kinds[place] != grad.kind() => Handle::new(grad.to_kind(kinds[place])),
+                    Some(kinds) if kinds[place] != grad.kind() => {
+                        Handle::new(grad.to_kind(kinds[place]))
+                    }
                     _ => grad,
                 };
                 deliver(parent.id, grad);

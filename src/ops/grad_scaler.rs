@@ -1,6 +1,7 @@
-//! The loss scale of mixed precision, which keeps small fp16 gradients from vanishing: torch's `GradScaler` as a state machine on the
-//! device. Scale the loss, unscale the gradients, step, update; a step that overflowed is skipped there, so nothing waits. The host
-//! reads the scale when it logs or saves.
+//! The loss scale of mixed precision, which keeps small fp16 gradients from vanishing: torch's
+//! `GradScaler` as a state machine on the device. Scale the loss, unscale the gradients, step,
+//! update; a step that overflowed is skipped there, so nothing waits. The host reads the scale when
+//! it logs or saves.
 
 use burn::tensor::{Device, Tensor as BurnTensor};
 use segslurm_native::NativeError;
@@ -53,13 +54,15 @@ impl GradScaler {
         }
     }
 
-    /// What to multiply the loss by before the backward pass: `[1]`, a constant on `device`'s side of autodiff.
+    /// What to multiply the loss by before the backward pass: `[1]`, a constant on `device`'s side
+    /// of autodiff.
     pub fn scale(&self, device: &Device) -> BurnTensor<1> {
         from_tch(self.scale.copy().reshape([1]), device)
     }
 
-    /// Divides the gradients by the scale in place, and notes on the device whether any element is not finite: `[]` float32, 1 or 0.
-    /// For several ranks: after the gradients were summed, so that all ranks note the same.
+    /// Divides the gradients by the scale in place, and notes on the device whether any element is
+    /// not finite: `[]` float32, 1 or 0. For several ranks: after the gradients were summed, so
+    /// that all ranks note the same.
     pub fn unscale(&mut self, grads: &[&Handle]) -> Result<Handle, NativeError> {
         self.found_inf.fill_with(0.0);
         // The reciprocal is taken in double, as torch does it.

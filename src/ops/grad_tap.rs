@@ -1,8 +1,9 @@
 //! Gradients of parameters at the moment they are made.
 //!
-//! Burn hands gradients over when the whole backward pass is done; data-parallel training wants to send them while it goes
-//! on. An identity operation on the parameter would not do: Burn runs its backward by depth, so that those of parameters
-//! come last of all. The tap therefore sits where this crate's operations hand a gradient to Burn's container.
+//! Burn hands gradients over when the whole backward pass is done; data-parallel training wants to
+//! send them while it goes on. An identity operation on the parameter would not do: Burn runs its
+//! backward by depth, so that those of parameters come last of all. The tap therefore sits where
+//! this crate's operations hand a gradient to Burn's container.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -19,8 +20,9 @@ use super::border::{Handle, gradient};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LeafId(u64);
 
-/// Sees each gradient that an operation has for a leaf. Returning true takes it: Burn's container does not get it then.
-/// A leaf that is used several times is offered several gradients, which add up.
+/// Sees each gradient that an operation has for a leaf. Returning true takes it: Burn's container
+/// does not get it then. A leaf that is used several times is offered several gradients, which add
+/// up.
 type Tap = Rc<dyn Fn(LeafId, &Handle) -> bool>;
 
 thread_local! {
@@ -71,7 +73,9 @@ pub fn leaf<const D: usize>(x: &Tensor<D>) -> Option<LeafId> {
 pub(super) fn node<const D: usize>(x: &Tensor<D>) -> Option<NodeId> {
     fn open(kind: &DispatchTensorKind) -> Option<NodeId> {
         match kind {
-            DispatchTensorKind::LibTorch(BackendTensor::Autodiff(it)) if it.is_tracked() => Some(it.node().id()),
+            DispatchTensorKind::LibTorch(BackendTensor::Autodiff(it)) if it.is_tracked() => {
+                Some(it.node().id())
+            }
             DispatchTensorKind::LibTorch(_) => None,
             DispatchTensorKind::Autodiff(inner) => open(inner),
         }
@@ -79,9 +83,13 @@ pub(super) fn node<const D: usize>(x: &Tensor<D>) -> Option<NodeId> {
     open(&x.clone().into_dispatch().kind)
 }
 
-/// The backward pass of `loss`, with `tap` on the gradients that this module's operations make for leaves. What other
-/// operations make, and what the tap does not take, is in the container that is returned.
-pub fn backward_with(loss: &Tensor<1>, tap: impl Fn(LeafId, &Handle) -> bool + 'static) -> Gradients {
+/// The backward pass of `loss`, with `tap` on the gradients that this module's operations make for
+/// leaves. What other operations make, and what the tap does not take, is in the container that is
+/// returned.
+pub fn backward_with(
+    loss: &Tensor<1>,
+    tap: impl Fn(LeafId, &Handle) -> bool + 'static,
+) -> Gradients {
     /// Takes the tap away again, also when the backward pass panics.
     struct Tapped;
     impl Drop for Tapped {

@@ -7,14 +7,29 @@ use super::count;
 use super::error::computed;
 use super::function::{Function, apply};
 
-/// `x · weightᵀ + bias` along the last axis of `x` `[…, in]`, with `weight` `[out, in]` and `bias` `[out]`.
-pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+/// `x · weightᵀ + bias` along the last axis of `x` `[…, in]`, with `weight` `[out, in]` and `bias`
+/// `[out]`.
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
     let (shape, [out, input]) = (x.dims(), weight.dims());
-    assert_eq!(shape[D - 1], input, "linear: the input has {} features, the weight takes {input}", shape[D - 1]);
+    assert_eq!(
+        shape[D - 1],
+        input,
+        "linear: the input has {} features, the weight takes {input}",
+        shape[D - 1]
+    );
     match bias {
         None => apply([x.into(), weight.into()], Linear),
         Some(bias) => {
-            assert_eq!(bias.dims(), [out], "linear: the bias has {:?} entries, the weight {out} outputs", bias.dims());
+            assert_eq!(
+                bias.dims(),
+                [out],
+                "linear: the bias has {:?} entries, the weight {out} outputs",
+                bias.dims()
+            );
             apply([x.into(), weight.into(), bias.into()], Linear)
         }
     }
@@ -38,10 +53,17 @@ impl Linear {
     fn grads(saved: &Saved, grad: &Handle, [x, weight, bias]: [bool; 3]) -> [Option<Handle>; 3] {
         let (features, outputs) = (saved.weight.size()[1], saved.weight.size()[0]);
         let rows = grad.reshape([-1, outputs]);
-        let product = |result: Result<tch::Tensor, tch::TchError>| Handle::new(computed("linear backward", [grad], result));
+        let product = |result: Result<tch::Tensor, tch::TchError>| {
+            Handle::new(computed("linear backward", [grad], result))
+        };
         [
             x.then(|| product(grad.f_matmul(&saved.weight))),
-            weight.then(|| product(rows.f_transpose(0, 1).and_then(|it| it.f_matmul(&saved.x.reshape([-1, features]))))),
+            weight.then(|| {
+                product(
+                    rows.f_transpose(0, 1)
+                        .and_then(|it| it.f_matmul(&saved.x.reshape([-1, features]))),
+                )
+            }),
             bias.then(|| product(rows.f_sum_dim_intlist([0i64].as_slice(), false, None))),
         ]
     }
@@ -107,7 +129,12 @@ impl Function<2> for Matmul {
         (Handle::new(computed("matmul", [&a, &b], a.f_matmul(&b))), [a, b])
     }
 
-    fn backward(&self, [a, b]: [Handle; 2], grad: Handle, tracked: [bool; 2]) -> [Option<Handle>; 2] {
+    fn backward(
+        &self,
+        [a, b]: [Handle; 2],
+        grad: Handle,
+        tracked: [bool; 2],
+    ) -> [Option<Handle>; 2] {
         let of = |result: Result<tch::Tensor, tch::TchError>, like: &Handle| {
             Handle::new(unbroadcast(computed("matmul backward", [&grad], result), &like.size()))
         };
@@ -126,12 +153,18 @@ mod tests {
     #[test]
     fn a_linear_layer_matches_a_product_with_and_without_bias() {
         for with_bias in [true, false] {
-            let arguments = |x: &[Tensor<1>]| (x[0].clone().reshape([2, 3, 4]), x[1].clone().reshape([5, 4]), x[2].clone());
+            let arguments = |x: &[Tensor<1>]| {
+                (x[0].clone().reshape([2, 3, 4]), x[1].clone().reshape([5, 4]), x[2].clone())
+            };
             check(
                 &[values(24, 1), values(20, 2), values(5, 3)],
                 |x| {
                     let (x, weight, bias) = arguments(x);
-                    if with_bias { linear(x, weight, Some(bias)) } else { linear(x, weight, None) + bias.reshape([1, 1, 5]) }
+                    if with_bias {
+                        linear(x, weight, Some(bias))
+                    } else {
+                        linear(x, weight, None) + bias.reshape([1, 1, 5])
+                    }
                 },
                 |x| {
                     let (x, weight, bias) = arguments(x);
@@ -144,7 +177,9 @@ mod tests {
     #[test]
     fn products_of_batches_match_burn_where_axes_broadcast_too() {
         for rows in [2, 1] {
-            let arguments = |x: &[Tensor<1>]| (x[0].clone().reshape([2, 3, 4]), x[1].clone().reshape([rows, 4, 5]));
+            let arguments = |x: &[Tensor<1>]| {
+                (x[0].clone().reshape([2, 3, 4]), x[1].clone().reshape([rows, 4, 5]))
+            };
             check(
                 &[values(24, 1), values(rows * 20, 2)],
                 |x| {

@@ -1,6 +1,8 @@
-//! How images and convolution weights lie in memory: `[n, c, h, w]` in that order, or with the channels of a pixel side by side.
+//! How images and convolution weights lie in memory: `[n, c, h, w]` in that order, or with the
+//! channels of a pixel side by side.
 //!
-//! Nothing but speed depends on it. ATen's convolutions give what they were given; every operation here takes both.
+//! Nothing but speed depends on it. ATen's convolutions give what they were given; every operation
+//! here takes both.
 
 use burn::module::{Module, ModuleMapper, Param};
 use tch::{Device, Kind, Tensor};
@@ -41,8 +43,8 @@ impl MemoryFormat {
         }
     }
 
-    /// `module` with its weights `[out, in, h, w]` moved into this format: to storage of their own, so it has to come before
-    /// anybody takes a handle to them.
+    /// `module` with its weights `[out, in, h, w]` moved into this format: to storage of their own,
+    /// so it has to come before anybody takes a handle to them.
     pub fn arrange<M: Module>(self, module: M) -> M {
         module.map(&mut Arrange(self))
     }
@@ -51,7 +53,10 @@ impl MemoryFormat {
 struct Arrange(MemoryFormat);
 
 impl ModuleMapper for Arrange {
-    fn map_float<const D: usize>(&mut self, param: Param<burn::tensor::Tensor<D>>) -> Param<burn::tensor::Tensor<D>> {
+    fn map_float<const D: usize>(
+        &mut self,
+        param: Param<burn::tensor::Tensor<D>>,
+    ) -> Param<burn::tensor::Tensor<D>> {
         if D != 4 {
             return param;
         }
@@ -73,8 +78,13 @@ mod tests {
 
     const SHAPE: [i64; 4] = [2, 4, 6, 5];
 
-    /// Inputs of these shapes (those with four dimensions in `format`) through `run`: the output and every gradient.
-    fn differentiate(shapes: &[&[i64]], format: MemoryFormat, run: impl Fn(&[BurnTensor<4>]) -> BurnTensor<4>) -> Vec<Vec<f64>> {
+    /// Inputs of these shapes (those with four dimensions in `format`) through `run`: the output
+    /// and every gradient.
+    fn differentiate(
+        shapes: &[&[i64]],
+        format: MemoryFormat,
+        run: impl Fn(&[BurnTensor<4>]) -> BurnTensor<4>,
+    ) -> Vec<Vec<f64>> {
         let device = BurnDevice::libtorch().autodiff();
         let leaves: Vec<BurnTensor<4>> = (1..)
             .zip(shapes)
@@ -85,10 +95,14 @@ mod tests {
             })
             .collect();
         let output = run(&leaves);
-        let flat = |it: &Tensor| Vec::<f64>::try_from(it.to_kind(Kind::Double).contiguous().view(-1)).expect("flat");
+        let flat = |it: &Tensor| {
+            Vec::<f64>::try_from(it.to_kind(Kind::Double).contiguous().view(-1)).expect("flat")
+        };
         let mut found = vec![flat(&to_tch(&output))];
-        let weights = Tensor::from_slice(&values(found[0].len(), 99)).view(to_tch(&output).size().as_slice());
-        let mut grads = (output * from_tch::<4, _>(format.copied(&weights), &device)).sum().backward();
+        let weights =
+            Tensor::from_slice(&values(found[0].len(), 99)).view(to_tch(&output).size().as_slice());
+        let mut grads =
+            (output * from_tch::<4, _>(format.copied(&weights), &device)).sum().backward();
         found.extend(leaves.iter().map(|it| flat(&gradient(it, &mut grads).expect("a gradient"))));
         found
     }
@@ -107,7 +121,9 @@ mod tests {
     }
 
     fn target(size: [usize; 2]) -> BurnTensor<3, Int> {
-        let made: Vec<i64> = (0..2 * size[0] * size[1]).map(|it| if it % 7 == 3 { 255 } else { (it % 4) as i64 }).collect();
+        let made: Vec<i64> = (0..2 * size[0] * size[1])
+            .map(|it| if it % 7 == 3 { 255 } else { (it % 4) as i64 })
+            .collect();
         labels(&made, [2, size[0], size[1]], &BurnDevice::libtorch().autodiff())
     }
 
@@ -115,28 +131,46 @@ mod tests {
     fn every_operation_computes_the_same_in_both_formats() {
         let x: &[i64] = &SHAPE;
         for (dilation, groups) in [(1, 1), (2, 1), (1, 2)] {
-            let conv = Conv { padding: [dilation; 2], dilation: [dilation; 2], groups, ..Conv::default() };
+            let conv =
+                Conv { padding: [dilation; 2], dilation: [dilation; 2], groups, ..Conv::default() };
             alike("conv2d", &[x, &[6, 4 / groups as i64, 3, 3], &[6, 1, 1, 1]], |x| {
                 conv2d(x[0].clone(), x[1].clone(), Some(line(&x[2])), conv)
             });
         }
-        alike("conv2d, 1x1", &[x, &[6, 4, 1, 1]], |x| conv2d(x[0].clone(), x[1].clone(), None, Conv::default()));
-        for (training, activation) in [(true, Activation::None), (true, Activation::ReLU), (false, Activation::ReLU)] {
+        alike("conv2d, 1x1", &[x, &[6, 4, 1, 1]], |x| {
+            conv2d(x[0].clone(), x[1].clone(), None, Conv::default())
+        });
+        for (training, activation) in
+            [(true, Activation::None), (true, Activation::ReLU), (false, Activation::ReLU)]
+        {
             alike("batch_norm", &[x, &[4, 1, 1, 1], &[4, 1, 1, 1]], |x| {
-                let running = |fill: f64| from_tch(Tensor::full([4], fill, (Kind::Double, Device::Cpu)), &x[0].device());
+                let running = |fill: f64| {
+                    from_tch(Tensor::full([4], fill, (Kind::Double, Device::Cpu)), &x[0].device())
+                };
                 let options = BatchNorm { training, activation, ..BatchNorm::default() };
-                batch_norm(x[0].clone(), line(&x[1]), line(&x[2]), &running(0.5), &running(2.0), options)
+                batch_norm(
+                    x[0].clone(),
+                    line(&x[1]),
+                    line(&x[2]),
+                    &running(0.5),
+                    &running(2.0),
+                    options,
+                )
             });
         }
         alike("relu", &[x], |x| relu(x[0].clone() * 2.0));
         alike("add_relu", &[x, x], |x| add_relu(x[0].clone() * 2.0, x[1].clone()));
         alike("max_pool2d", &[x], |x| max_pool2d(x[0].clone(), [3, 3], [2, 2], [1, 1]));
-        alike("avg_pool2d", &[x], |x| avg_pool2d(x[0].clone(), [2, 2], [2, 2], [0, 0], true, false));
+        alike("avg_pool2d", &[x], |x| {
+            avg_pool2d(x[0].clone(), [2, 2], [2, 2], [0, 0], true, false)
+        });
         for size in [[1, 1], [2, 3]] {
             alike("adaptive_avg_pool2d", &[x], |x| adaptive_avg_pool2d(x[0].clone(), size));
         }
         for align_corners in [false, true] {
-            alike("resize_bilinear", &[x], |x| resize_bilinear(x[0].clone(), [9, 13], align_corners));
+            alike("resize_bilinear", &[x], |x| {
+                resize_bilinear(x[0].clone(), [9, 13], align_corners)
+            });
         }
         alike("dropout2d", &[x], |x| dropout2d(x[0].clone() * 2.0, 0.5, 7));
         alike("concat", &[x, &[2, 3, 6, 5]], |x| concat(vec![x[0].clone(), x[1].clone()]));
@@ -151,10 +185,18 @@ mod tests {
             reduction: Reduction::MeanNonIgnored,
             ..CrossEntropy::default()
         };
-        alike("cross_entropy", &[x], |x| one(cross_entropy(x[0].clone(), target([6, 5]), &weighted)));
-        alike("resized_cross_entropy", &[x], |x| one(resized_cross_entropy(x[0].clone(), target([13, 9]), &weighted, false).0));
+        alike("cross_entropy", &[x], |x| {
+            one(cross_entropy(x[0].clone(), target([6, 5]), &weighted))
+        });
+        alike("resized_cross_entropy", &[x], |x| {
+            one(resized_cross_entropy(x[0].clone(), target([13, 9]), &weighted, false).0)
+        });
         alike("binary_cross_entropy", &[x], |x| {
-            let options = BinaryCrossEntropy { class_weight: None, ignore_index: 255, reduction: Reduction::Mean };
+            let options = BinaryCrossEntropy {
+                class_weight: None,
+                ignore_index: 255,
+                reduction: Reduction::Mean,
+            };
             one(binary_cross_entropy(x[0].clone(), target([6, 5]), &options))
         });
         let device = BurnDevice::libtorch();
@@ -162,7 +204,10 @@ mod tests {
         let found = [MemoryFormat::Contiguous, MemoryFormat::ChannelsLast].map(|format| {
             let logits: BurnTensor<4> = from_tch(format.copied(&logits), &device);
             let percent = accuracy(&logits, &target([6, 5]).inner(), Some(255));
-            (to_tch(&resized_label_map(&logits, [13, 9], false)), to_tch(&percent).double_value(&[0]))
+            (
+                to_tch(&resized_label_map(&logits, [13, 9], false)),
+                to_tch(&percent).double_value(&[0]),
+            )
         });
         assert!(found[0].0.equal(&found[1].0));
         assert_eq!(found[0].1, found[1].1);
@@ -174,11 +219,16 @@ mod tests {
         for size in [[3, 4, 2, 2], [3, 4, 1, 1]] {
             let numel = size.iter().product::<i64>();
             let made = Tensor::from_slice(&values(numel as usize, 1)).view(size);
-            let trained = Param::from_tensor(from_tch::<4, burn::tensor::Float>(made.copy(), &device));
+            let trained =
+                Param::from_tensor(from_tch::<4, burn::tensor::Float>(made.copy(), &device));
             let id = trained.id;
-            let weights = MemoryFormat::ChannelsLast.arrange(vec![trained.clone(), trained.set_require_grad(false)]);
+            let weights = MemoryFormat::ChannelsLast
+                .arrange(vec![trained.clone(), trained.set_require_grad(false)]);
             let handle = to_tch(&weights[0].val());
-            assert_eq!(handle.stride(), [size[1] * size[2] * size[3], 1, size[1] * size[3], size[1]]);
+            assert_eq!(
+                handle.stride(),
+                [size[1] * size[2] * size[3], 1, size[1] * size[3], size[1]]
+            );
             assert!(handle.equal(&made));
             assert_eq!((weights[0].id, weights[0].val().is_require_grad()), (id, true));
             assert!(!weights[1].val().is_require_grad());
@@ -189,12 +239,16 @@ mod tests {
 
     #[test]
     fn a_view_of_a_weight_is_not_written_over_after_its_format_changed() {
-        let weight = Param::from_tensor(BurnTensor::<4>::ones([2, 4, 3, 3], &BurnDevice::libtorch()) * 3.0);
+        let weight =
+            Param::from_tensor(BurnTensor::<4>::ones([2, 4, 3, 3], &BurnDevice::libtorch()) * 3.0);
         let weight = MemoryFormat::ChannelsLast.arrange(MemoryFormat::Contiguous.arrange(weight));
         let rows = weight.val().reshape([2, 36]);
         let centred = rows.clone() - rows.mean_dim(1);
         let scaled = weight.val().reshape([72]) * 2.0;
-        assert_eq!((centred.sum().into_scalar::<f32>(), scaled.sum().into_scalar::<f32>()), (0.0, 432.0));
+        assert_eq!(
+            (centred.sum().into_scalar::<f32>(), scaled.sum().into_scalar::<f32>()),
+            (0.0, 432.0)
+        );
         assert_eq!(weight.val().sum().into_scalar::<f32>(), 216.0);
     }
 }

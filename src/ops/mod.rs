@@ -1,22 +1,25 @@
 //! The operations that models are made of, as fast as libtorch runs them.
 //!
-//! Burn's autodiff is the autograd; the tensors underneath are `tch`'s. Here, and nowhere else in this crate, the two meet:
-//! every function takes and returns Burn tensors, is differentiable in each float input that is tracked, and calls ATen's
-//! own kernels for both directions. [`function`] is the one extension of Burn that all of them go through.
+//! Burn's autodiff is the autograd; the tensors underneath are `tch`'s. Here, and nowhere else in
+//! this crate, the two meet: every function takes and returns Burn tensors, is differentiable in
+//! each float input that is tracked, and calls ATen's own kernels for both directions. [`function`]
+//! is the one extension of Burn that all of them go through.
 //!
 //! # Writing in place
-//! An operation writes over an input only when its handle is the last one to that storage ([`relu`], [`add_relu`],
-//! [`dropout2d`]): keep a clone and it computes into fresh memory instead. Burn's own operations do the same by a count of their
-//! own; a [`Handle`], which is all that leaves this module, is in both.
+//! An operation writes over an input only when its handle is the last one to that storage
+//! ([`relu`], [`add_relu`], [`dropout2d`]): keep a clone and it computes into fresh memory instead.
+//! Burn's own operations do the same by a count of their own; a [`Handle`], which is all that
+//! leaves this module, is in both.
 //!
 //! # Failures
-//! Burn's operations cannot return errors. Shapes are checked here, with a message that names the operation and both
-//! sides; what libtorch itself refuses (such as running out of memory) is a panic with libtorch's words, which the program
-//! catches at its top.
+//! Burn's operations cannot return errors. Shapes are checked here, with a message that names the
+//! operation and both sides; what libtorch itself refuses (such as running out of memory) is a
+//! panic with libtorch's words, which the program catches at its top.
 //!
 //! # Precision
-//! In a pass of half precision ([`Autocast`]) activations are `f16` or `bf16` while parameters and running statistics are `f32`:
-//! which operation computes in which type is one table (`autocast`). Losses compute in `f32`. Gradients have their input's type.
+//! In a pass of half precision ([`Autocast`]) activations are `f16` or `bf16` while parameters and
+//! running statistics are `f32`: which operation computes in which type is one table (`autocast`).
+//! Losses compute in `f32`. Gradients have their input's type.
 
 mod activation;
 mod attention;
@@ -60,17 +63,22 @@ pub use autocast::{Autocast, Half};
 pub use batch::{Layout, Pixels, Sent, Uploads};
 pub use batch_norm::{BatchNorm, batch_norm};
 pub use binary_cross_entropy::{
-    BinaryCrossEntropy, binary_cross_entropy, binary_cross_entropy_per_element, binary_cross_entropy_weighted,
+    BinaryCrossEntropy, binary_cross_entropy, binary_cross_entropy_per_element,
+    binary_cross_entropy_weighted,
 };
 pub use border::{
-    Handle, counter, device, from_tch, gpu_index, gradient, in_half, place, read_npy, set_cudnn_benchmark, threads, to_tch,
+    Handle, counter, device, from_tch, gpu_index, gradient, in_half, place, read_npy,
+    set_cudnn_benchmark, threads, to_tch,
 };
 pub use constant::Constant;
 pub use convolution::{Conv, conv_transpose2d, conv2d};
 pub use count::multiply_adds;
-pub use cross_entropy::{CrossEntropy, Reduction, cross_entropy, cross_entropy_per_pixel, cross_entropy_weighted};
+pub use cross_entropy::{
+    CrossEntropy, Reduction, cross_entropy, cross_entropy_per_pixel, cross_entropy_weighted,
+};
 pub use dropout::{drop_path, dropout, dropout2d};
 pub use error::OperationError;
+pub(crate) use error::refuse;
 pub use grad_scaler::{GradScaler, ScaleRule, ScalerState};
 pub use grad_tap::{Leaf, LeafId, backward_with, leaf};
 pub use hard_pixels::{class_planes, largest, least_probable};

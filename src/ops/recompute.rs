@@ -1,8 +1,9 @@
-//! Gradient checkpointing: a part of the network keeps its input alone, and computes everything inside it again in the
-//! backward pass. Time for memory.
+//! Gradient checkpointing: a part of the network keeps its input alone, and computes everything
+//! inside it again in the backward pass. Time for memory.
 //!
-//! The second forward runs on a copy of the part whose parameters are leaves of a graph of their own (Burn locks the outer
-//! graph while its backward runs) and whose statistics are copies, so that they move once a step as without checkpointing.
+//! The second forward runs on a copy of the part whose parameters are leaves of a graph of their
+//! own (Burn locks the outer graph while its backward runs) and whose statistics are copies, so
+//! that they move once a step as without checkpointing.
 
 use std::fmt;
 
@@ -15,9 +16,14 @@ use super::border::{Handle, gradient, to_tch};
 use super::function::{Function, Reached, apply};
 use super::grad_tap;
 
-/// `forward(part, inputs)`, with nothing kept for the backward but the inputs. Where none of them needs a gradient everything is
-/// kept, as torch's `checkpoint` does: there is no backward that could compute it again.
-pub fn recomputed<M, F, const N: usize, const D: usize, const E: usize>(part: &M, inputs: [Tensor<D>; N], forward: F) -> Tensor<E>
+/// `forward(part, inputs)`, with nothing kept for the backward but the inputs. Where none of them
+/// needs a gradient everything is kept, as torch's `checkpoint` does: there is no backward that
+/// could compute it again.
+pub fn recomputed<M, F, const N: usize, const D: usize, const E: usize>(
+    part: &M,
+    inputs: [Tensor<D>; N],
+    forward: F,
+) -> Tensor<E>
 where
     M: Module + 'static,
     F: Fn(&M, [Tensor<D>; N]) -> Tensor<E> + Clone + Send + 'static,
@@ -25,7 +31,10 @@ where
     if inputs.iter().all(|it| grad_tap::leaf(it).is_none()) {
         return forward(part, inputs);
     }
-    apply(inputs.map(Into::into), Recompute { part: part.clone(), forward, half: autocast::current() })
+    apply(
+        inputs.map(Into::into),
+        Recompute { part: part.clone(), forward, half: autocast::current() },
+    )
 }
 
 #[derive(Clone)]
@@ -60,7 +69,13 @@ where
         unreachable!("the part's parameters get gradients too")
     }
 
-    fn backward_beyond(&self, saved: [Handle; N], grad: Handle, tracked: [bool; N], reached: Reached) -> [Option<Handle>; N] {
+    fn backward_beyond(
+        &self,
+        saved: [Handle; N],
+        grad: Handle,
+        tracked: [bool; N],
+        reached: Reached,
+    ) -> [Option<Handle>; N] {
         let mut tracked = tracked.into_iter();
         let inputs = saved.map(|it| {
             let wanted = tracked.next().unwrap_or_default();
@@ -83,7 +98,8 @@ where
 /// Takes a leaf's gradient out.
 type Take = Box<dyn FnOnce(&mut Gradients) -> Option<Handle>>;
 
-/// Makes the copy: parameters become fresh leaves over the same storage, statistics and counters storage of their own.
+/// Makes the copy: parameters become fresh leaves over the same storage, statistics and counters
+/// storage of their own.
 #[derive(Default)]
 struct Copy {
     /// The node that each fresh leaf stands for.
@@ -95,7 +111,8 @@ impl ModuleMapper for Copy {
         let value = param.val();
         let (tensor, device) = (to_tch(&value), Device::libtorch().autodiff());
         let Some(outer) = grad_tap::node(&value) else {
-            // Running statistics have one dimension; larger constants are frozen weights, which nothing changes.
+            // Running statistics have one dimension; larger constants are frozen weights, which
+            // nothing changes.
             let constant = if D == 1 { Handle::new(tensor.copy()) } else { tensor };
             return Param::initialized(param.id, constant.into_burn(&device));
         };
@@ -156,10 +173,16 @@ mod tests {
         let part = shift(&device);
         // An operation of this crate's, which keeps its output for its own backward.
         let x = activate(leaf.clone() * 0.1, Activation::Sigmoid);
-        let y = if recompute { recomputed(&part, [x], begins_elementwise) } else { begins_elementwise(&part, [x]) };
+        let y = if recompute {
+            recomputed(&part, [x], begins_elementwise)
+        } else {
+            begins_elementwise(&part, [x])
+        };
         let value = flat(&y);
         let mut grads = (y * constant(&values(12, 2), [2, 2, 3], &device)).sum().backward();
-        let of = |found: Option<Handle>| Vec::try_from(found.expect("a gradient").contiguous().view(-1)).expect("flat");
+        let of = |found: Option<Handle>| {
+            Vec::try_from(found.expect("a gradient").contiguous().view(-1)).expect("flat")
+        };
         let input = of(gradient(&leaf, &mut grads));
         [value, input, of(gradient(&part.by.val(), &mut grads))]
     }

@@ -1,4 +1,5 @@
-//! What the operations are held against: the same mathematics in plain Burn operations, and finite differences, in `f64`.
+//! What the operations are held against: the same mathematics in plain Burn operations, and finite
+//! differences, in `f64`.
 
 use burn::tensor::module::adaptive_avg_pool2d;
 use burn::tensor::{Device, Int, Tensor, activation};
@@ -21,18 +22,27 @@ pub(super) fn values(count: usize, seed: u64) -> Vec<f64> {
 }
 
 /// A `f64` constant; tracked by nobody.
-pub(super) fn constant<const D: usize>(values: &[f64], shape: [usize; D], device: &Device) -> Tensor<D> {
+pub(super) fn constant<const D: usize>(
+    values: &[f64],
+    shape: [usize; D],
+    device: &Device,
+) -> Tensor<D> {
     let shape: Vec<i64> = shape.iter().map(|&it| it as i64).collect();
     from_tch(tch::Tensor::from_slice(values).view(shape.as_slice()), device)
 }
 
-pub(super) fn labels<const D: usize>(values: &[i64], shape: [usize; D], device: &Device) -> Tensor<D, Int> {
+pub(super) fn labels<const D: usize>(
+    values: &[i64],
+    shape: [usize; D],
+    device: &Device,
+) -> Tensor<D, Int> {
     let shape: Vec<i64> = shape.iter().map(|&it| it as i64).collect();
     from_tch(tch::Tensor::from_slice(values).view(shape.as_slice()), device)
 }
 
 pub(super) fn flat<const D: usize>(x: &Tensor<D>) -> Vec<f64> {
-    Vec::try_from(to_tch(x).to_kind(tch::Kind::Double).contiguous().view(-1)).expect("a flat tensor")
+    Vec::try_from(to_tch(x).to_kind(tch::Kind::Double).contiguous().view(-1))
+        .expect("a flat tensor")
 }
 
 pub(super) fn assert_close(what: &str, actual: &[f64], expected: &[f64], tolerance: f64) {
@@ -59,11 +69,17 @@ pub(super) fn differentiate<const D: usize>(
     inputs: &[Vec<f64>],
     f: impl Fn(&[Tensor<1>]) -> Tensor<D>,
 ) -> (Vec<f64>, Vec<Vec<f64>>) {
-    let leaves: Vec<_> = leaves(inputs, &Device::libtorch().autodiff()).into_iter().map(Tensor::require_grad).collect();
+    let leaves: Vec<_> = leaves(inputs, &Device::libtorch().autodiff())
+        .into_iter()
+        .map(Tensor::require_grad)
+        .collect();
     let y = f(&leaves);
     let value = flat(&y);
     let mut grads = weighted(y).backward();
-    let of = |leaf| Vec::try_from(gradient(leaf, &mut grads).expect("a gradient").contiguous().view(-1)).expect("a flat tensor");
+    let of = |leaf| {
+        Vec::try_from(gradient(leaf, &mut grads).expect("a gradient").contiguous().view(-1))
+            .expect("a flat tensor")
+    };
     (value, leaves.iter().map(of).collect())
 }
 
@@ -92,7 +108,12 @@ pub(super) fn check<const D: usize>(
                 (at(step) - at(-step)) / (2.0 * step)
             })
             .collect();
-        assert_close(&format!("gradient {which} against finite differences"), grad, &differences, 1e-6);
+        assert_close(
+            &format!("gradient {which} against finite differences"),
+            grad,
+            &differences,
+            1e-6,
+        );
     }
 }
 
@@ -110,7 +131,8 @@ pub(super) fn normalized(
     var: Tensor<1>,
     eps: f64,
 ) -> Tensor<4> {
-    (x - per_channel(mean)) / per_channel((var + eps).sqrt()) * per_channel(weight) + per_channel(bias)
+    (x - per_channel(mean)) / per_channel((var + eps).sqrt()) * per_channel(weight)
+        + per_channel(bias)
 }
 
 /// The mean and the biased variance of each channel.
@@ -142,7 +164,8 @@ fn resizing_matrix(from: usize, to: usize, align_corners: bool, device: &Device)
 pub(super) fn resized(x: Tensor<4>, size: [usize; 2], align_corners: bool) -> Tensor<4> {
     let ([.., height, width], device) = (x.dims(), x.device());
     let rows = resizing_matrix(height, size[0], align_corners, &device).unsqueeze::<4>();
-    let columns = resizing_matrix(width, size[1], align_corners, &device).transpose().unsqueeze::<4>();
+    let columns =
+        resizing_matrix(width, size[1], align_corners, &device).transpose().unsqueeze::<4>();
     rows.matmul(x).matmul(columns)
 }
 
@@ -154,5 +177,8 @@ pub(super) fn pooled_to(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
 /// `[n, h, w]`: the loss of each pixel, before class weights.
 pub(super) fn nll(logits: Tensor<4>, target: Tensor<3, Int>) -> Tensor<3> {
     let [n, _, height, width] = logits.dims();
-    activation::log_softmax(logits, 1).gather(1, target.reshape([n, 1, height, width])).reshape([n, height, width]).neg()
+    activation::log_softmax(logits, 1)
+        .gather(1, target.reshape([n, 1, height, width]))
+        .reshape([n, height, width])
+        .neg()
 }

@@ -1,4 +1,5 @@
-//! ReLU and the residual sum: one pass forward, in place where nobody would notice, and a backward from the output alone.
+//! ReLU and the residual sum: one pass forward, in place where nobody would notice, and a backward
+//! from the output alone.
 
 use burn::tensor::Tensor;
 
@@ -11,16 +12,22 @@ pub fn relu(x: Tensor<4>) -> Tensor<4> {
     apply([x.into()], Relu)
 }
 
-/// `max(a + b, 0)` of two tensors of one shape, written over `a` (else `b`) when that is the last handle to its storage.
+/// `max(a + b, 0)` of two tensors of one shape, written over `a` (else `b`) when that is the last
+/// handle to its storage.
 pub fn add_relu(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
     assert_eq!(a.dims(), b.dims(), "add_relu: the two shapes differ");
     apply([a.into(), b.into()], AddRelu)
 }
 
-/// The gradient where `output` is positive, else zero; written over `grad` when that is the last handle to its storage.
+/// The gradient where `output` is positive, else zero; written over `grad` when that is the last
+/// handle to its storage.
 pub(super) fn rectify_grad(grad: Handle, output: &Handle) -> Handle {
     if grad.is_exclusive() {
-        computed("relu backward", [&grad, output], output.f_threshold_backward_grad_input(&grad, &grad, 0.0).map(drop));
+        computed(
+            "relu backward",
+            [&grad, output],
+            output.f_threshold_backward_grad_input(&grad, &grad, 0.0).map(drop),
+        );
         return grad;
     }
     Handle::new(computed("relu backward", [&grad, output], output.f_threshold_backward(&grad, 0.0)))
@@ -110,7 +117,9 @@ mod tests {
     #[test]
     fn add_relu_matches_burn_with_shared_and_with_distinct_parents() {
         let inputs = [values(30, 1), values(30, 2)];
-        let parents = |x: &[Tensor<1>]| (x[0].clone().reshape(SHAPE) * 2.0, x[1].clone().reshape(SHAPE) * 3.0);
+        let parents = |x: &[Tensor<1>]| {
+            (x[0].clone().reshape(SHAPE) * 2.0, x[1].clone().reshape(SHAPE) * 3.0)
+        };
         check(
             &inputs,
             |x| {
@@ -129,7 +138,10 @@ mod tests {
     #[test]
     fn a_kept_handle_keeps_its_values() {
         for device in [Device::libtorch(), Device::libtorch().autodiff()] {
-            let (x, other) = (constant(&values(30, 1), SHAPE, &device), constant(&values(30, 2), SHAPE, &device));
+            let (x, other) = (
+                constant(&values(30, 1), SHAPE, &device),
+                constant(&values(30, 2), SHAPE, &device),
+            );
             relu(x.clone());
             add_relu(x.clone(), other.clone());
             assert_eq!((flat(&x), flat(&other)), (values(30, 1), values(30, 2)));
@@ -142,19 +154,26 @@ mod tests {
     #[test]
     fn the_last_handle_is_written_over() {
         let device = Device::libtorch();
-        let x: Tensor<4> = from_tch(to_tch(&constant(&values(30, 1), SHAPE, &device)).copy(), &device);
+        let x: Tensor<4> =
+            from_tch(to_tch(&constant(&values(30, 1), SHAPE, &device)).copy(), &device);
         let place = to_tch(&x).data_ptr();
         let y = relu(x);
         assert_eq!(to_tch(&y).data_ptr(), place);
         let kept = constant(&values(30, 2), SHAPE, &device);
         let sum = add_relu(kept.clone(), y);
-        assert_eq!(to_tch(&sum).data_ptr(), place, "the other parent is written over when the first is shared");
+        assert_eq!(
+            to_tch(&sum).data_ptr(),
+            place,
+            "the other parent is written over when the first is shared"
+        );
     }
 
     #[test]
     fn repeated_elements_are_not_written_over() {
         let device = Device::libtorch();
-        let row = tch::Tensor::from_slice(&[-1.0_f64, 2.0]).view([1, 1, 1, 2]).expand([1, 1, 3, 2], false);
+        let row = tch::Tensor::from_slice(&[-1.0_f64, 2.0])
+            .view([1, 1, 1, 2])
+            .expand([1, 1, 3, 2], false);
         assert_eq!(flat(&relu(from_tch(row, &device))), [0.0, 2.0, 0.0, 2.0, 0.0, 2.0]);
     }
 }

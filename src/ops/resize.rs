@@ -8,13 +8,17 @@ use super::count;
 use super::error::{computed, refuse};
 use super::function::{Function, apply};
 
-/// Resizes `x` `[n, c, h, w]` to `size` (height, width). With `align_corners` the corner pixels' centres stay at the
-/// corners, else the pixels' edges do.
+/// Resizes `x` `[n, c, h, w]` to `size` (height, width). With `align_corners` the corner pixels'
+/// centres stay at the corners, else the pixels' edges do.
 pub fn resize_bilinear(x: Tensor<4>, size: [usize; 2], align_corners: bool) -> Tensor<4> {
     let [_, _, height, width] = x.dims();
     if size.iter().chain(&[height, width]).any(|&side| side == 0) {
         let shape = x.dims().map(|it| it as i64).to_vec();
-        refuse("resize_bilinear", &[shape], &format!("there is nothing between it and {}x{} pixels", size[0], size[1]));
+        refuse(
+            "resize_bilinear",
+            &[shape],
+            &format!("there is nothing between it and {}x{} pixels", size[0], size[1]),
+        );
     }
     if [height, width] == size {
         return x;
@@ -22,24 +26,42 @@ pub fn resize_bilinear(x: Tensor<4>, size: [usize; 2], align_corners: bool) -> T
     apply([x.into()], Resize { size: size.map(|it| it as i64), align_corners })
 }
 
-/// Resizes `x` `[n, c, h, w]` to `size` (height, width), each pixel taking the value of the one that it falls into.
+/// Resizes `x` `[n, c, h, w]` to `size` (height, width), each pixel taking the value of the one
+/// that it falls into.
 pub fn resize_nearest(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
     let [_, _, height, width] = x.dims();
     if size.iter().chain(&[height, width]).any(|&side| side == 0) {
         let shape = x.dims().map(|it| it as i64).to_vec();
-        refuse("resize_nearest", &[shape], &format!("there is nothing between it and {}x{} pixels", size[0], size[1]));
+        refuse(
+            "resize_nearest",
+            &[shape],
+            &format!("there is nothing between it and {}x{} pixels", size[0], size[1]),
+        );
     }
-    if [height, width] == size { x } else { apply([x.into()], Nearest { size: size.map(|it| it as i64) }) }
+    if [height, width] == size {
+        x
+    } else {
+        apply([x.into()], Nearest { size: size.map(|it| it as i64) })
+    }
 }
 
-/// Resizes `x` `[n, c, h, w]` to `size` (height, width) by cubic convolution (Keys 1981, with torch's -0.75).
+/// Resizes `x` `[n, c, h, w]` to `size` (height, width) by cubic convolution (Keys 1981, with
+/// torch's -0.75).
 pub fn resize_bicubic(x: Tensor<4>, size: [usize; 2], align_corners: bool) -> Tensor<4> {
     let [_, _, height, width] = x.dims();
     if size.iter().chain(&[height, width]).any(|&side| side == 0) {
         let shape = x.dims().map(|it| it as i64).to_vec();
-        refuse("resize_bicubic", &[shape], &format!("there is nothing between it and {}x{} pixels", size[0], size[1]));
+        refuse(
+            "resize_bicubic",
+            &[shape],
+            &format!("there is nothing between it and {}x{} pixels", size[0], size[1]),
+        );
     }
-    if [height, width] == size { x } else { apply([x.into()], Bicubic { size: size.map(|it| it as i64), align_corners }) }
+    if [height, width] == size {
+        x
+    } else {
+        apply([x.into()], Bicubic { size: size.map(|it| it as i64), align_corners })
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +82,14 @@ impl Function<1> for Bicubic {
     }
 
     fn backward(&self, shape: Vec<i64>, grad: Handle, _: [bool; 1]) -> [Option<Handle>; 1] {
-        let found = tch::Tensor::f_upsample_bicubic2d_backward(&grad, self.size, shape, self.align_corners, None, None);
+        let found = tch::Tensor::f_upsample_bicubic2d_backward(
+            &grad,
+            self.size,
+            shape,
+            self.align_corners,
+            None,
+            None,
+        );
         [Some(Handle::new(computed("resize_bicubic backward", [&grad], found)))]
     }
 }
@@ -117,17 +146,33 @@ impl Function<1> for Resize {
         let found = if grad.device().is_cuda() && !is_channels_last(grad) {
             self.transposed(&shape, grad)
         } else {
-            tch::Tensor::f_upsample_bilinear2d_backward(grad, self.size, shape, self.align_corners, None, None)
+            tch::Tensor::f_upsample_bilinear2d_backward(
+                grad,
+                self.size,
+                shape,
+                self.align_corners,
+                None,
+                None,
+            )
         };
         [Some(Handle::new(computed("resize_bilinear backward", [grad], found)))]
     }
 }
 
 impl Resize {
-    /// The backward as two products with the transposed matrices of both axes, the larger reduction first.
+    /// The backward as two products with the transposed matrices of both axes, the larger reduction
+    /// first.
     fn transposed(&self, shape: &[i64], grad: &tch::Tensor) -> Result<tch::Tensor, tch::TchError> {
-        let matrix = |axis: usize| bilinear(shape[2 + axis], self.size[axis], self.align_corners, (grad.kind(), grad.device()));
-        grad.f_matmul(&matrix(1)?).and_then(|narrow| matrix(0)?.f_transpose(0, 1)?.f_matmul(&narrow))
+        let matrix = |axis: usize| {
+            bilinear(
+                shape[2 + axis],
+                self.size[axis],
+                self.align_corners,
+                (grad.kind(), grad.device()),
+            )
+        };
+        grad.f_matmul(&matrix(1)?)
+            .and_then(|narrow| matrix(0)?.f_transpose(0, 1)?.f_matmul(&narrow))
     }
 }
 
@@ -142,9 +187,17 @@ mod tests {
     fn the_backward_by_products_of_matrices_is_libtorchs() {
         for (size, align_corners) in [([40, 56], false), ([9, 4], true), ([3, 7], false)] {
             let resize = Resize { size, align_corners };
-            let grad = tch::Tensor::rand([2, 3, size[0], size[1]], (tch::Kind::Double, tch::Device::Cpu));
+            let grad =
+                tch::Tensor::rand([2, 3, size[0], size[1]], (tch::Kind::Double, tch::Device::Cpu));
             let found = resize.transposed(&[2, 3, 5, 7], &grad).expect("a gradient");
-            let expected = tch::Tensor::upsample_bilinear2d_backward(&grad, size, [2, 3, 5, 7], align_corners, None, None);
+            let expected = tch::Tensor::upsample_bilinear2d_backward(
+                &grad,
+                size,
+                [2, 3, 5, 7],
+                align_corners,
+                None,
+                None,
+            );
             assert!((found - expected).abs().max().double_value(&[]) < 1e-6);
         }
     }
@@ -156,11 +209,18 @@ mod tests {
                 &[values(2 * 3 * 4, 1)],
                 |x| resize_nearest(x[0].clone().reshape([1, 2, 3, 4]), size),
                 |x| {
-                    let pick = |from: usize, to: usize| (0..to).map(move |it| (it * from / to) as i32).collect::<Vec<_>>();
+                    let pick = |from: usize, to: usize| {
+                        (0..to).map(move |it| (it * from / to) as i32).collect::<Vec<_>>()
+                    };
                     let device = x[0].device();
                     let (rows, columns) = (pick(3, size[0]), pick(4, size[1]));
-                    let index = |places: Vec<i32>| Tensor::<1, burn::tensor::Int>::from_ints(places.as_slice(), &device);
-                    x[0].clone().reshape([1, 2, 3, 4]).select(2, index(rows)).select(3, index(columns))
+                    let index = |places: Vec<i32>| {
+                        Tensor::<1, burn::tensor::Int>::from_ints(places.as_slice(), &device)
+                    };
+                    x[0].clone()
+                        .reshape([1, 2, 3, 4])
+                        .select(2, index(rows))
+                        .select(3, index(columns))
                 },
             );
         }
@@ -200,8 +260,12 @@ mod tests {
                 |x| resize_bicubic(x[0].clone().reshape([1, 2, 5, 7]), size, align_corners),
                 |x| {
                     let device = x[0].device();
-                    let matrix = |from, to| constant(&cubic(from, to, align_corners), [1, 1, to, from], &device);
-                    matrix(5, size[0]).matmul(x[0].clone().reshape([1, 2, 5, 7])).matmul(matrix(7, size[1]).transpose())
+                    let matrix = |from, to| {
+                        constant(&cubic(from, to, align_corners), [1, 1, to, from], &device)
+                    };
+                    matrix(5, size[0])
+                        .matmul(x[0].clone().reshape([1, 2, 5, 7]))
+                        .matmul(matrix(7, size[1]).transpose())
                 },
             );
         }

@@ -1,5 +1,5 @@
-//! Norms over a part of each sample, which know no batch: layer norm and group norm. An instance norm is a group norm with as many
-//! groups as channels.
+//! Norms over a part of each sample, which know no batch: layer norm and group norm. An instance
+//! norm is a group norm with as many groups as channels.
 
 use burn::tensor::Tensor;
 use segslurm_native::call::{Arg, call};
@@ -9,17 +9,32 @@ use super::count;
 use super::error::computed;
 use super::function::{Function, apply};
 
-/// Normalises `x` over its last axis (Ba et al. 2016), then scales by `weight` and shifts by `bias`, both of that axis's length.
-pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<D> {
+/// Normalises `x` over its last axis (Ba et al. 2016), then scales by `weight` and shifts by
+/// `bias`, both of that axis's length.
+pub fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    eps: f64,
+) -> Tensor<D> {
     let length = x.dims()[D - 1];
     let sizes = [weight.dims(), bias.dims()];
-    assert!(sizes == [[length]; 2], "layer_norm: the last axis has {length} values, but weight and bias have {sizes:?}");
+    assert!(
+        sizes == [[length]; 2],
+        "layer_norm: the last axis has {length} values, but weight and bias have {sizes:?}"
+    );
     apply([x.into(), weight.into(), bias.into()], LayerNorm { eps })
 }
 
-/// Normalises `x` `[n, c, h, w]` over the channels and pixels of each of `groups` groups (Wu and He 2018), then scales and shifts
-/// each channel by `weight` and `bias` `[c]`.
-pub fn group_norm(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, groups: usize, eps: f64) -> Tensor<4> {
+/// Normalises `x` `[n, c, h, w]` over the channels and pixels of each of `groups` groups (Wu and He
+/// 2018), then scales and shifts each channel by `weight` and `bias` `[c]`.
+pub fn group_norm(
+    x: Tensor<4>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    groups: usize,
+    eps: f64,
+) -> Tensor<4> {
     let [_, channels, ..] = x.dims();
     let sizes = [weight.dims(), bias.dims()];
     assert!(
@@ -54,9 +69,10 @@ impl Function<3> for LayerNorm {
 
     fn forward(&self, [x, weight, bias]: [Handle; 3], _: [bool; 3]) -> (Handle, Saved) {
         let shape = [x.size().last().copied().unwrap_or_default()];
-        let arguments: [Arg; 5] = [(&*x).into(), (&shape).into(), (&*weight).into(), (&*bias).into(), self.eps.into()];
-        let found =
-            call(c"aten::native_layer_norm", &arguments).and_then(|mut it| Ok([it.tensor()?, it.tensor()?, it.tensor()?]));
+        let arguments: [Arg; 5] =
+            [(&*x).into(), (&shape).into(), (&*weight).into(), (&*bias).into(), self.eps.into()];
+        let found = call(c"aten::native_layer_norm", &arguments)
+            .and_then(|mut it| Ok([it.tensor()?, it.tensor()?, it.tensor()?]));
         let [y, mean, rstd] = computed("layer_norm", [&x], found).map(Handle::new);
         (y, Saved { x, weight, bias, mean, rstd })
     }
@@ -115,8 +131,8 @@ impl Function<3> for GroupNorm {
             self.groups.into(),
             self.eps.into(),
         ];
-        let found =
-            call(c"aten::native_group_norm", &arguments).and_then(|mut it| Ok([it.tensor()?, it.tensor()?, it.tensor()?]));
+        let found = call(c"aten::native_group_norm", &arguments)
+            .and_then(|mut it| Ok([it.tensor()?, it.tensor()?, it.tensor()?]));
         let [y, mean, rstd] = computed("group_norm", [&x], found).map(Handle::new);
         (y, Saved { x, weight, bias, mean, rstd })
     }
@@ -171,9 +187,21 @@ mod tests {
         for groups in [1, 2, 4] {
             check(
                 &[values(2 * 4 * 6, 1), values(4, 2), values(4, 3)],
-                |x| group_norm(x[0].clone().reshape([2, 4, 2, 3]), x[1].clone(), x[2].clone(), groups, 1e-5),
                 |x| {
-                    let y = normalized(x[0].clone().reshape([2 * groups, 24 / groups]), 1e-5, [2, 4, 2, 3]);
+                    group_norm(
+                        x[0].clone().reshape([2, 4, 2, 3]),
+                        x[1].clone(),
+                        x[2].clone(),
+                        groups,
+                        1e-5,
+                    )
+                },
+                |x| {
+                    let y = normalized(
+                        x[0].clone().reshape([2 * groups, 24 / groups]),
+                        1e-5,
+                        [2, 4, 2, 3],
+                    );
                     y * x[1].clone().reshape([1, 4, 1, 1]) + x[2].clone().reshape([1, 4, 1, 1])
                 },
             );

@@ -1,9 +1,10 @@
 //! Batch norm over the batches of all ranks, as torch's `SyncBatchNorm` computes it.
 //!
-//! Forward: every rank's mean, variance and count are gathered and combined by counts (ranks may have batches of different
-//! sizes), then each normalises its own part by the combined ones. Backward: the two sums that make a batch norm's gradient
-//! depend on the whole batch are summed over the ranks. The gradients of weight and bias stay each rank's own; averaging
-//! those is data-parallel training's business.
+//! Forward: every rank's mean, variance and count are gathered and combined by counts (ranks may
+//! have batches of different sizes), then each normalises its own part by the combined ones.
+//! Backward: the two sums that make a batch norm's gradient depend on the whole batch are summed
+//! over the ranks. The gradients of weight and bias stay each rank's own; averaging those is
+//! data-parallel training's business.
 
 use tch::{Kind, Tensor};
 
@@ -35,7 +36,8 @@ pub(super) struct Saved {
     mean: Handle,
     var: Handle,
     computed: Computed,
-    /// Values per channel on all ranks, `[1]`. On the device, as all of it: nothing here makes the host wait for a GPU.
+    /// Values per channel on all ranks, `[1]`. On the device, as all of it: nothing here makes the
+    /// host wait for a GPU.
     count: Handle,
 }
 
@@ -45,15 +47,25 @@ fn dist<T>(result: Result<T, DistError>) -> T {
 }
 
 impl SyncNorm {
-    /// Mean, variance (without Bessel's correction) and count of the whole batch, per channel; `f64`, on the device.
+    /// Mean, variance (without Bessel's correction) and count of the whole batch, per channel;
+    /// `f64`, on the device.
     fn statistics(&self, x: &Tensor) -> (Tensor, Tensor, Tensor) {
         let channels = x.size()[1];
-        // Statistics of half-precision values are computed in the type of the running ones, which nothing moves here.
+        // Statistics of half-precision values are computed in the type of the running ones, which
+        // nothing moves here.
         let running = Tensor::zeros([channels], (self.running_mean.kind(), x.device()));
         let scratch = (x.kind() != running.kind()).then(|| (&running, running.copy()));
         let (mean, var) = match &scratch {
-            Some((mean, var)) => computed("batch_norm", [x], x.f_batch_norm_update_stats(Some(*mean), Some(var), 0.0)),
-            None => computed("batch_norm", [x], x.f_batch_norm_update_stats(None::<&Tensor>, None::<&Tensor>, 0.0)),
+            Some((mean, var)) => computed(
+                "batch_norm",
+                [x],
+                x.f_batch_norm_update_stats(Some(*mean), Some(var), 0.0),
+            ),
+            None => computed(
+                "batch_norm",
+                [x],
+                x.f_batch_norm_update_stats(None::<&Tensor>, None::<&Tensor>, 0.0),
+            ),
         };
         let (mean, var) = (mean.to_kind(Kind::Double), var.to_kind(Kind::Double));
         let own = (x.numel() as i64 / channels) as f64;
@@ -78,9 +90,23 @@ impl SyncNorm {
         }
     }
 
-    fn kernel<'a>(&self, weight: &'a Tensor, bias: &'a Tensor, mean: &'a Tensor, var: &'a Tensor) -> Kernel<'a> {
+    fn kernel<'a>(
+        &self,
+        weight: &'a Tensor,
+        bias: &'a Tensor,
+        mean: &'a Tensor,
+        var: &'a Tensor,
+    ) -> Kernel<'a> {
         // "Not training": the statistics are given, and no gradient flows through them.
-        Kernel { weight, bias, running_mean: mean, running_var: var, training: false, momentum: 0.0, eps: self.eps }
+        Kernel {
+            weight,
+            bias,
+            running_mean: mean,
+            running_var: var,
+            training: false,
+            momentum: 0.0,
+            eps: self.eps,
+        }
     }
 }
 
@@ -116,11 +142,13 @@ impl Function<3> for SyncNorm {
             None => grad,
         };
         let kernel = self.kernel(&weight, &bias, &mean, &var);
-        // With given statistics the gradients of weight and bias are the very sums that are wanted: of dy * x̂ and of dy.
-        // A half-precision input's gradient is made below, in one piece that is rounded once.
+        // With given statistics the gradients of weight and bias are the very sums that are wanted:
+        // of dy * x̂ and of dy. A half-precision input's gradient is made below, in one piece that
+        // is rounded once.
         let half = x.kind() != mean.kind();
         let grads = kernel.backward(&grad, &x, &found, [tracked[0] && !half, true, true]);
-        let [input_grad, weight_grad, bias_grad] = computed("batch_norm backward", [&grad, &x], grads);
+        let [input_grad, weight_grad, bias_grad] =
+            computed("batch_norm backward", [&grad, &x], grads);
         let sums = weight_grad.zip(bias_grad);
         let input = sums.as_ref().filter(|_| tracked[0]).map(|(dy_xhat, dy)| {
             let both = Tensor::cat(&[dy, dy_xhat], 0).to_kind(Kind::Double);
@@ -128,7 +156,8 @@ impl Function<3> for SyncNorm {
             let means = (both / &*count).chunk(2, 0);
             let invstd = (var.to_kind(Kind::Double) + self.eps).rsqrt();
             let scale = weight.to_kind(Kind::Double) * &invstd;
-            // dx = scale * (dy - mean(dy) - x̂ * mean(dy * x̂)), where x̂ = (x - mean) * invstd: a line in dy and x.
+            // dx = scale * (dy - mean(dy) - x̂ * mean(dy * x̂)), where x̂ = (x - mean) * invstd: a
+            // line in dy and x.
             let slope = -(&scale * invstd * &means[1]);
             let offset = -(&scale * &means[0]) - &slope * mean.to_kind(Kind::Double);
             let mut shape = vec![1; x.dim()];
@@ -141,7 +170,8 @@ impl Function<3> for SyncNorm {
             dx.to_kind(x.kind())
         });
         let (weight_grad, bias_grad) = sums.unzip();
-        let wanted = |grad: Option<Tensor>, tracked: bool| grad.filter(|_| tracked).map(Handle::new);
+        let wanted =
+            |grad: Option<Tensor>, tracked: bool| grad.filter(|_| tracked).map(Handle::new);
         [input.map(Handle::new), wanted(weight_grad, tracked[1]), wanted(bias_grad, tracked[2])]
     }
 }

@@ -1,7 +1,8 @@
-//! Steps over lists of tensors in place, as ATen's fused and foreach kernels: one call a step, on the tensors' device, without
-//! waiting for it.
+//! Steps over lists of tensors in place, as ATen's fused and foreach kernels: one call a step, on
+//! the tensors' device, without waiting for it.
 //!
-//! The tensors of a list live on one device and have one float type. Lists that belong together have one length.
+//! The tensors of a list live on one device and have one float type. Lists that belong together
+//! have one length.
 
 use segslurm_native::NativeError;
 use segslurm_native::call::{Arg, call, call1};
@@ -16,7 +17,10 @@ fn tensors<'a>(list: &[&'a Handle]) -> Vec<&'a Tensor> {
 
 fn same_length(expected: usize, lists: &[&[&Handle]]) -> Result<(), NativeError> {
     match lists.iter().find(|list| list.len() != expected) {
-        Some(list) => Err(NativeError(format!("an optimizer step over {expected} tensors got a list of {}", list.len()))),
+        Some(list) => Err(NativeError(format!(
+            "an optimizer step over {expected} tensors got a list of {}",
+            list.len()
+        ))),
         None => Ok(()),
     }
 }
@@ -26,12 +30,15 @@ fn same_places(size: &[i64], a: &[i64], b: &[i64]) -> bool {
     size.iter().zip(a.iter().zip(b)).all(|(&size, (a, b))| size <= 1 || a == b)
 }
 
-/// `grad` laid out like `param`: the fused kernels walk the storage of both side by side. One that is not (channels-last against
-/// contiguous, or another float type) is copied.
+/// `grad` laid out like `param`: the fused kernels walk the storage of both side by side. One that
+/// is not (channels-last against contiguous, or another float type) is copied.
 fn alike(grad: &Tensor, param: &Tensor) -> Result<Tensor, NativeError> {
     let (size, strides, own) = (param.size(), param.stride(), grad.stride());
     if grad.size() != size {
-        return Err(NativeError(format!("a gradient has shape {:?}, its parameter {size:?}", grad.size())));
+        return Err(NativeError(format!(
+            "a gradient has shape {:?}, its parameter {size:?}",
+            grad.size()
+        )));
     }
     if grad.kind() != param.kind() || !same_places(&size, &strides, &own) {
         let mut copy = param.empty_like();
@@ -54,11 +61,13 @@ pub struct SgdStep {
     pub momentum: f64,
     pub dampening: f64,
     pub nesterov: bool,
-    /// The momentum buffers hold nothing yet: they take the gradients as they are, without dampening.
+    /// The momentum buffers hold nothing yet: they take the gradients as they are, without
+    /// dampening.
     pub first: bool,
 }
 
-/// One SGD step in place. `buffers` is empty where the momentum is 0. Where `found_inf` (`[]`, float32) is 1 nothing changes.
+/// One SGD step in place. `buffers` is empty where the momentum is 0. Where `found_inf` (`[]`,
+/// float32) is 1 nothing changes.
 pub fn fused_sgd(
     params: &[&Handle],
     grads: &[&Handle],
@@ -135,7 +144,8 @@ pub fn fused_adam(
     let grads = all_alike(grads, params)?;
     let grads: Vec<&Tensor> = grads.iter().collect();
     let (params, counted) = (tensors(params), tensors(&state.steps));
-    let [exp_avgs, exp_avg_sqs, maxima] = [&state.exp_avgs, &state.exp_avg_sqs, &state.max_exp_avg_sqs].map(|it| tensors(it));
+    let [exp_avgs, exp_avg_sqs, maxima] =
+        [&state.exp_avgs, &state.exp_avg_sqs, &state.max_exp_avg_sqs].map(|it| tensors(it));
     let steps = Arg::Tensors(&counted);
     call(c"aten::_foreach_add_.Scalar", &[steps, Arg::Int(1)])?;
     let AdamStep { lr, betas, eps, weight_decay, decoupled } = *step;
@@ -165,15 +175,17 @@ pub fn fused_adam(
     Ok(())
 }
 
-/// The `norm_type`-norm of all tensors taken as one vector: `[]`, on their device. At least one tensor.
+/// The `norm_type`-norm of all tensors taken as one vector: `[]`, on their device. At least one
+/// tensor.
 fn total_norm(list: &[&Tensor], norm_type: f64) -> Result<Tensor, NativeError> {
     let norms = call(c"aten::_foreach_norm.Scalar", &[list.into(), norm_type.into()])?.tensors()?;
     let stacked = call1(c"aten::stack", &[Arg::Tensors(&norms.iter().collect::<Vec<_>>())])?;
     call1(c"aten::linalg_vector_norm", &[(&stacked).into(), norm_type.into()])
 }
 
-/// Scales all tensors so that their common norm is at most `max`, in place, as `torch.nn.utils.clip_grad_norm_` does. Returns the
-/// norm before: `[]`, on their device. At least one tensor.
+/// Scales all tensors so that their common norm is at most `max`, in place, as
+/// `torch.nn.utils.clip_grad_norm_` does. Returns the norm before: `[]`, on their device. At least
+/// one tensor.
 pub fn clip_norm(list: &[&Handle], max: f64, norm_type: f64) -> Result<Handle, NativeError> {
     let list = tensors(list);
     let total = total_norm(&list, norm_type)?;
@@ -192,12 +204,20 @@ pub fn clamp_all(list: &[&Handle], low: f64, high: f64) -> Result<(), NativeErro
 /// Adds each of `others` to the tensor at its place, in place.
 pub fn add_all(list: &[&Handle], others: &[&Handle]) -> Result<(), NativeError> {
     same_length(list.len(), &[others])?;
-    call(c"aten::_foreach_add_.List", &[Arg::Tensors(&tensors(list)), Arg::Tensors(&tensors(others))]).map(drop)
+    call(
+        c"aten::_foreach_add_.List",
+        &[Arg::Tensors(&tensors(list)), Arg::Tensors(&tensors(others))],
+    )
+    .map(drop)
 }
 
-/// Multiplies every tensor by `inverse` (`[]`, float32) in place, and sets `found_inf` (`[]`, float32) to 1 if any element of
-/// any tensor is not finite; else leaves it.
-pub(super) fn unscale_all(list: &[&Handle], found_inf: &Tensor, inverse: &Tensor) -> Result<(), NativeError> {
+/// Multiplies every tensor by `inverse` (`[]`, float32) in place, and sets `found_inf` (`[]`,
+/// float32) to 1 if any element of any tensor is not finite; else leaves it.
+pub(super) fn unscale_all(
+    list: &[&Handle],
+    found_inf: &Tensor,
+    inverse: &Tensor,
+) -> Result<(), NativeError> {
     if list.is_empty() {
         return Ok(());
     }
@@ -206,8 +226,8 @@ pub(super) fn unscale_all(list: &[&Handle], found_inf: &Tensor, inverse: &Tensor
     call(c"aten::_amp_foreach_non_finite_check_and_unscale_", &arguments).map(drop)
 }
 
-/// Moves a loss scale (`[]`, float32) and its growth tracker (`[]`, int32) on by one step, on their device: backoff after an
-/// overflow, growth after `interval` steps without one.
+/// Moves a loss scale (`[]`, float32) and its growth tracker (`[]`, int32) on by one step, on their
+/// device: backoff after an overflow, growth after `interval` steps without one.
 pub(super) fn update_scale(
     scale: &Tensor,
     growth_tracker: &Tensor,
@@ -216,6 +236,13 @@ pub(super) fn update_scale(
     backoff: f64,
     interval: i64,
 ) -> Result<(), NativeError> {
-    let arguments = [scale.into(), growth_tracker.into(), found_inf.into(), growth.into(), backoff.into(), interval.into()];
+    let arguments = [
+        scale.into(),
+        growth_tracker.into(),
+        found_inf.into(),
+        growth.into(),
+        backoff.into(),
+        interval.into(),
+    ];
     call(c"aten::_amp_update_scale_", &arguments).map(drop)
 }

@@ -6,8 +6,13 @@ use tch::Kind;
 use super::border::{from_tch, place, to_tch};
 
 /// The window of `images` `[n, c, h, w]` that begins at a row and a column, of a height and width.
-pub fn window(images: &Tensor<4>, [top, left]: [usize; 2], [rows, columns]: [usize; 2]) -> Tensor<4> {
-    let part = to_tch(images).narrow(2, top as i64, rows as i64).narrow(3, left as i64, columns as i64);
+pub fn window(
+    images: &Tensor<4>,
+    [top, left]: [usize; 2],
+    [rows, columns]: [usize; 2],
+) -> Tensor<4> {
+    let part =
+        to_tch(images).narrow(2, top as i64, rows as i64).narrow(3, left as i64, columns as i64);
     from_tch(part.contiguous(), &images.device())
 }
 
@@ -17,7 +22,8 @@ pub fn is_full_precision_on_cpu(x: &Tensor<4>) -> bool {
     x.device() == tch::Device::Cpu && x.kind() == Kind::Float
 }
 
-/// The sums of logits over windows, and how many there were at each pixel, for as many rows as a window is high.
+/// The sums of logits over windows, and how many there were at each pixel, for as many rows as a
+/// window is high.
 #[derive(Debug)]
 pub struct WindowSums {
     sum: tch::Tensor,
@@ -31,7 +37,11 @@ impl WindowSums {
         let [n, classes, rows, width] = shape.map(|it| it as i64);
         let options = (Kind::Float, place(device));
         let sum = tch::Tensor::zeros([n, classes, rows, width], options);
-        Self { sum, count: tch::Tensor::zeros([1, 1, rows, width], options), device: device.clone() }
+        Self {
+            sum,
+            count: tch::Tensor::zeros([1, 1, rows, width], options),
+            device: device.clone(),
+        }
     }
 
     /// Adds the logits of the window that begins at a column.
@@ -42,7 +52,8 @@ impl WindowSums {
         let _ = self.count.narrow(3, left as i64, columns).g_add_scalar_(1.0);
     }
 
-    /// The means of the first rows `[n, c, rows, w]`, which no later window reaches; the others become the first.
+    /// The means of the first rows `[n, c, rows, w]`, which no later window reaches; the others
+    /// become the first.
     pub fn finish(&mut self, rows: usize) -> Tensor<4> {
         let finished = rows as i64;
         let kept = self.sum.size()[2] - finished;

@@ -1,10 +1,12 @@
-//! `accumulative_counts`: which iterations end in a step, and what the loss is divided by, as mmengine's `OptimWrapper` has it.
+//! `accumulative_counts`: which iterations end in a step, and what the loss is divided by, as
+//! mmengine's `OptimWrapper` has it.
 
 use crate::ops::update::add_all;
 use crate::ops::{Handle, NativeError};
 use crate::weights::PerWeight;
 
-/// Gradients of `counts` iterations go into one step. The last step of a training takes what is left.
+/// Gradients of `counts` iterations go into one step. The last step of a training takes what is
+/// left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accumulation {
     counts: usize,
@@ -17,7 +19,8 @@ impl Accumulation {
         Self { counts: counts.max(1), max_iters }
     }
 
-    /// Whether the iteration (from 0) ends in a step of the optimizer, and so in an exchange of gradients between ranks.
+    /// Whether the iteration (from 0) ends in a step of the optimizer, and so in an exchange of
+    /// gradients between ranks.
     pub fn steps(&self, iteration: usize) -> bool {
         (iteration + 1).is_multiple_of(self.counts) || iteration + 1 == self.max_iters
     }
@@ -30,7 +33,10 @@ impl Accumulation {
 }
 
 /// Adds an iteration's gradients to those gathered so far, in place. The first ones are taken over.
-pub(crate) fn accumulate(sum: &mut PerWeight<Handle>, grads: PerWeight<Handle>) -> Result<(), NativeError> {
+pub(crate) fn accumulate(
+    sum: &mut PerWeight<Handle>,
+    grads: PerWeight<Handle>,
+) -> Result<(), NativeError> {
     let (mut into, mut from) = (Vec::new(), Vec::new());
     for (id, grad) in grads {
         match sum.place(id) {
@@ -60,7 +66,10 @@ mod tests {
         let it = Accumulation::new(3, 8);
         let steps: Vec<usize> = (0..8).filter(|&iteration| it.steps(iteration)).collect();
         assert_eq!(steps, [2, 5, 7]);
-        assert_eq!((0..8).map(|iteration| it.divisor(iteration)).collect::<Vec<_>>(), [3, 3, 3, 3, 3, 3, 2, 2]);
+        assert_eq!(
+            (0..8).map(|iteration| it.divisor(iteration)).collect::<Vec<_>>(),
+            [3, 3, 3, 3, 3, 3, 2, 2]
+        );
         let plain = Accumulation::new(1, 5);
         assert!((0..5).all(|iteration| plain.steps(iteration) && plain.divisor(iteration) == 1));
     }
@@ -68,7 +77,8 @@ mod tests {
     #[test]
     fn gradients_add_up_place_by_place() {
         let one = |value: f32| Handle::new(Tensor::from_slice(&[value]));
-        let weights: Weights = ["a", "b", "c"].map(|it| Weight::new(it, one(0.0), Layer::Own)).into_iter().collect();
+        let weights: Weights =
+            ["a", "b", "c"].map(|it| Weight::new(it, one(0.0), Layer::Own)).into_iter().collect();
         let ids: Vec<_> = weights.trained().map(|(id, _)| id).collect();
         let grads = |values: &[f32]| {
             let mut grads = PerWeight::new(&weights);

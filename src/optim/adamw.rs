@@ -1,4 +1,5 @@
-//! Adam and `AdamW`, as `torch.optim` defines them (Kingma and Ba 2015; Loshchilov and Hutter 2019).
+//! Adam and `AdamW`, as `torch.optim` defines them (Kingma and Ba 2015; Loshchilov and Hutter
+//! 2019).
 
 use std::collections::BTreeMap;
 
@@ -58,11 +59,13 @@ pub(super) struct Adam {
 impl Adam {
     pub(super) fn new(config: &AdamConfig, decoupled: bool, weights: &Weights) -> Self {
         let places = || PerWeight::new(weights);
-        let (exp_avgs, exp_avg_sqs, steps, max_exp_avg_sqs) = (places(), places(), places(), places());
+        let (exp_avgs, exp_avg_sqs, steps, max_exp_avg_sqs) =
+            (places(), places(), places(), places());
         Self { config: config.clone(), decoupled, exp_avgs, exp_avg_sqs, steps, max_exp_avg_sqs }
     }
 
-    /// One step of the parameters `ids`, which share `lr` and `weight_decay`. `params` and `grads` belong to them.
+    /// One step of the parameters `ids`, which share `lr` and `weight_decay`. `params` and `grads`
+    /// belong to them.
     pub(super) fn step(
         &mut self,
         ids: &[WeightId],
@@ -86,7 +89,13 @@ impl Adam {
             max_exp_avg_sqs: if amsgrad { pick(&self.max_exp_avg_sqs, ids) } else { Vec::new() },
             steps: pick(&self.steps, ids),
         };
-        fused_adam(params, grads, &state, &Step { lr, betas, eps, weight_decay, decoupled: self.decoupled }, found_inf)
+        fused_adam(
+            params,
+            grads,
+            &state,
+            &Step { lr, betas, eps, weight_decay, decoupled: self.decoupled },
+            found_inf,
+        )
     }
 
     pub(super) fn slots(&self) -> Vec<Slot> {
@@ -94,7 +103,12 @@ impl Adam {
         SLOTS.iter().zip(lists).flat_map(|(name, places)| slots_of(name, places)).collect()
     }
 
-    pub(super) fn load(&mut self, id: WeightId, param: &Handle, values: &BTreeMap<String, &Handle>) -> Result<(), StateError> {
+    pub(super) fn load(
+        &mut self,
+        id: WeightId,
+        param: &Handle,
+        values: &BTreeMap<String, &Handle>,
+    ) -> Result<(), StateError> {
         let name = if self.decoupled { "AdamW" } else { "Adam" };
         let slots = if self.config.amsgrad { &SLOTS[..] } else { &SLOTS[..3] };
         known(values, slots, name)?;

@@ -1,4 +1,5 @@
-//! Mixed precision's part of the optimizer: the loss scale that keeps small fp16 gradients from vanishing.
+//! Mixed precision's part of the optimizer: the loss scale that keeps small fp16 gradients from
+//! vanishing.
 //!
 //! Here is what a config says of it; [`GradScaler`] is what moves.
 
@@ -62,7 +63,13 @@ pub struct DynamicScale {
 
 impl Default for DynamicScale {
     fn default() -> Self {
-        Self { init_scale: 65536.0, growth_factor: 2.0, backoff_factor: 0.5, growth_interval: 2000, enabled: true }
+        Self {
+            init_scale: 65536.0,
+            growth_factor: 2.0,
+            backoff_factor: 0.5,
+            growth_interval: 2000,
+            enabled: true,
+        }
     }
 }
 
@@ -79,16 +86,25 @@ impl<'de> Visitor<'de> for LossScaleVisitor {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "\"dynamic\", a positive number, or a mapping with init_scale, growth_factor, backoff_factor, growth_interval",
+            "\"dynamic\", a positive number, or a mapping with init_scale, growth_factor, \
+             backoff_factor, growth_interval",
         )
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<LossScale, E> {
-        if text == "dynamic" { Ok(LossScale::Dynamic) } else { Err(E::invalid_value(de::Unexpected::Str(text), &self)) }
+        if text == "dynamic" {
+            Ok(LossScale::Dynamic)
+        } else {
+            Err(E::invalid_value(de::Unexpected::Str(text), &self))
+        }
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<LossScale, E> {
-        if value > 0.0 { Ok(LossScale::Fixed(value)) } else { Err(E::invalid_value(de::Unexpected::Float(value), &self)) }
+        if value > 0.0 {
+            Ok(LossScale::Fixed(value))
+        } else {
+            Err(E::invalid_value(de::Unexpected::Float(value), &self))
+        }
     }
 
     fn visit_i64<E: de::Error>(self, value: i64) -> Result<LossScale, E> {
@@ -117,19 +133,31 @@ impl Amp {
         self.dtype.unwrap_or(if on_gpu { AmpDtype::Float16 } else { AmpDtype::Bfloat16 })
     }
 
-    /// The scaler for a device. None where no scale is needed: bf16 has fp32's range, unless a scale is asked for by number.
+    /// The scaler for a device. None where no scale is needed: bf16 has fp32's range, unless a
+    /// scale is asked for by number.
     pub fn scaler(&self, device: &Device) -> Option<GradScaler> {
         let motion = match &self.loss_scale {
-            LossScale::Dynamic if self.dtype(gpu_index(device).is_some()) == AmpDtype::Bfloat16 => return None,
-            LossScale::Dynamic => DynamicScale::default(),
-            LossScale::Fixed(scale) => {
-                DynamicScale { init_scale: *scale, growth_factor: 1.0, backoff_factor: 1.0, ..DynamicScale::default() }
+            LossScale::Dynamic if self.dtype(gpu_index(device).is_some()) == AmpDtype::Bfloat16 => {
+                return None;
             }
+            LossScale::Dynamic => DynamicScale::default(),
+            LossScale::Fixed(scale) => DynamicScale {
+                init_scale: *scale,
+                growth_factor: 1.0,
+                backoff_factor: 1.0,
+                ..DynamicScale::default()
+            },
             LossScale::Custom(motion) if !motion.enabled => return None,
             LossScale::Custom(motion) => motion.clone(),
         };
-        let DynamicScale { init_scale, growth_factor, backoff_factor, growth_interval, .. } = motion;
-        let rule = ScaleRule { initial: init_scale, growth: growth_factor, backoff: backoff_factor, interval: growth_interval };
+        let DynamicScale { init_scale, growth_factor, backoff_factor, growth_interval, .. } =
+            motion;
+        let rule = ScaleRule {
+            initial: init_scale,
+            growth: growth_factor,
+            backoff: backoff_factor,
+            interval: growth_interval,
+        };
         Some(GradScaler::new(rule, device))
     }
 }

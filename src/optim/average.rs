@@ -1,12 +1,14 @@
-//! Weights that follow the trained ones slowly, with mmengine's arithmetic (its `averaged_model.py`): an exponential moving average,
-//! one whose momentum anneals, or stochastic weight averaging (Izmailov et al., 2018).
+//! Weights that follow the trained ones slowly, with mmengine's arithmetic (its
+//! `averaged_model.py`): an exponential moving average, one whose momentum anneals, or stochastic
+//! weight averaging (Izmailov et al., 2018).
 
 use crate::ops::Handle;
 
 /// How averages move.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Averaging {
-    /// `average += momentum (weight - average)`; with `gamma` the momentum is at least `gamma / (gamma + steps)`.
+    /// `average += momentum (weight - average)`; with `gamma` the momentum is at least `gamma /
+    /// (gamma + steps)`.
     Exponential { momentum: f64, gamma: Option<u64> },
     /// The mean of all weights seen.
     Stochastic,
@@ -48,10 +50,17 @@ impl Average {
             let average = source.duplicate();
             Averaged { name, source, average, is_buffer }
         };
-        Self { averaging, interval, update_buffers, tensors: tensors.into_iter().map(averaged).collect(), steps: 0 }
+        Self {
+            averaging,
+            interval,
+            update_buffers,
+            tensors: tensors.into_iter().map(averaged).collect(),
+            steps: 0,
+        }
     }
 
-    /// Follows the weights as they are after a step. Before the averages have `begun` they are copies.
+    /// Follows the weights as they are after a step. Before the averages have `begun` they are
+    /// copies.
     pub(crate) fn update(&mut self, begun: bool) {
         if !begun {
             self.tensors.iter_mut().for_each(Averaged::copy);
@@ -64,11 +73,15 @@ impl Average {
             } else if moves && it.average.is_float() {
                 match self.averaging {
                     Averaging::Exponential { momentum, gamma } => {
-                        let annealed = gamma.map_or(0.0, |gamma| gamma as f64 / (gamma + self.steps) as f64);
+                        let annealed =
+                            gamma.map_or(0.0, |gamma| gamma as f64 / (gamma + self.steps) as f64);
                         it.average.approach(&it.source, momentum.max(annealed));
                     }
                     Averaging::Stochastic => {
-                        it.average.add_difference(&it.source, 1.0 / (self.steps / self.interval + 1) as f64);
+                        it.average.add_difference(
+                            &it.source,
+                            1.0 / (self.steps / self.interval + 1) as f64,
+                        );
                     }
                 }
             }
@@ -101,11 +114,14 @@ impl Average {
         self.steps = 0;
     }
 
-    /// Goes on with a checkpoint's averages; those that it does not have are copies of the model's tensors.
+    /// Goes on with a checkpoint's averages; those that it does not have are copies of the model's
+    /// tensors.
     pub(crate) fn restore(&mut self, saved: impl Fn(&str) -> Option<Handle>, steps: u64) {
         self.begin();
         for it in &mut self.tensors {
-            if let Some(tensor) = saved(&it.name).filter(|tensor| tensor.shape() == it.average.shape()) {
+            if let Some(tensor) =
+                saved(&it.name).filter(|tensor| tensor.shape() == it.average.shape())
+            {
                 it.average.assign(&tensor);
             }
         }
@@ -128,8 +144,12 @@ mod tests {
     /// What the average of a weight that takes these values is after each.
     fn follow(averaging: Averaging, interval: u64, values: &[f64]) -> Vec<f64> {
         let mut weight = Tensor::from_slice(&[0.0_f64]);
-        let mut average =
-            Average::new(averaging, interval, false, [("w".to_owned(), Handle::new(weight.shallow_clone()), false)]);
+        let mut average = Average::new(
+            averaging,
+            interval,
+            false,
+            [("w".to_owned(), Handle::new(weight.shallow_clone()), false)],
+        );
         let mut seen = Vec::new();
         for value in values {
             let _ = weight.fill_(*value);
@@ -146,7 +166,10 @@ mod tests {
         assert_eq!(follow(exponential(None), 2, &[4.0, 8.0, 8.0, 8.0]), [4.0, 4.0, 5.0, 5.0]);
         // max(0.25, 1 / (1 + steps)): one half, then one third.
         let annealed = follow(exponential(Some(1)), 1, &[4.0, 8.0, 9.0]);
-        assert!((annealed[2] - 7.0).abs() < 1e-12 && (annealed[1] - 6.0).abs() < 1e-12, "{annealed:?}");
+        assert!(
+            (annealed[2] - 7.0).abs() < 1e-12 && (annealed[1] - 6.0).abs() < 1e-12,
+            "{annealed:?}"
+        );
         let mean = follow(Averaging::Stochastic, 1, &[3.0, 5.0, 10.0]);
         assert!((mean[2] - 6.0).abs() < 1e-12, "{mean:?}");
     }
@@ -159,20 +182,35 @@ mod tests {
                 ("mean".to_owned(), Handle::new(Tensor::from_slice(&[1.0_f32])), true),
                 ("count".to_owned(), Handle::new(Tensor::from_slice(&[1_i64])), true),
             ];
-            Average::new(Averaging::Exponential { momentum: 0.5, gamma: None }, 1, update_buffers, tensors)
+            Average::new(
+                Averaging::Exponential { momentum: 0.5, gamma: None },
+                1,
+                update_buffers,
+                tensors,
+            )
         };
         for (update_buffers, expected) in [(false, [2.0, 3.0, 3.0]), (true, [2.0, 2.0, 1.0])] {
             let mut average = build(update_buffers);
             average.update(true);
-            tch::no_grad(|| average.tensors.iter_mut().for_each(|it| it.source.copy_(&Tensor::from_slice(&[3_i64]))));
+            tch::no_grad(|| {
+                average
+                    .tensors
+                    .iter_mut()
+                    .for_each(|it| it.source.copy_(&Tensor::from_slice(&[3_i64])))
+            });
             average.update(true);
-            let values: Vec<f64> = average.averages().map(|(_, it)| it.double_value(&[0])).collect();
+            let values: Vec<f64> =
+                average.averages().map(|(_, it)| it.double_value(&[0])).collect();
             assert_eq!(values, expected);
             average.swap();
-            let swapped: Vec<f64> = average.tensors.iter().map(|it| it.source.double_value(&[0])).collect();
+            let swapped: Vec<f64> =
+                average.tensors.iter().map(|it| it.source.double_value(&[0])).collect();
             assert_eq!(swapped, if update_buffers { expected } else { [2.0, 3.0, 3.0] });
             average.swap();
-            assert_eq!(average.averages().map(|(_, it)| it.double_value(&[0])).collect::<Vec<_>>(), expected);
+            assert_eq!(
+                average.averages().map(|(_, it)| it.double_value(&[0])).collect::<Vec<_>>(),
+                expected
+            );
         }
     }
 
@@ -183,6 +221,9 @@ mod tests {
         let mut average = Average::new(Averaging::Stochastic, 1, false, tensors);
         let _ = weight.fill_(5.0);
         average.update(false);
-        assert_eq!((average.averages().map(|(_, it)| it.double_value(&[0])).sum::<f64>(), average.steps()), (5.0, 0));
+        assert_eq!(
+            (average.averages().map(|(_, it)| it.double_value(&[0])).sum::<f64>(), average.steps()),
+            (5.0, 0)
+        );
     }
 }

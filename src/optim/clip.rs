@@ -1,4 +1,5 @@
-//! Gradient clipping: `clip_grad` of mmengine's `OptimWrapper`, on the gradients' device and without waiting for it.
+//! Gradient clipping: `clip_grad` of mmengine's `OptimWrapper`, on the gradients' device and
+//! without waiting for it.
 
 use serde::Deserialize;
 
@@ -49,15 +50,20 @@ impl ClipGradConfig {
             (ClipType::Norm, Some(max), None) => Ok(Clip::Norm { max, norm_type: self.norm_type }),
             (ClipType::Value, None, Some(max)) => Ok(Clip::Value { max }),
             (ClipType::Norm, None, None) => Err("clip_grad: `max_norm` is missing"),
-            (ClipType::Norm, _, Some(_)) => Err("clip_grad: `clip_value` needs `type: value`, which in turn takes no `max_norm`"),
+            (ClipType::Norm, _, Some(_)) => Err(
+                "clip_grad: `clip_value` needs `type: value`, which in turn takes no `max_norm`",
+            ),
             (ClipType::Value, _, None) => Err("clip_grad: `type: value` needs `clip_value`"),
-            (ClipType::Value, Some(_), Some(_)) => Err("clip_grad: `type: value` takes no `max_norm`"),
+            (ClipType::Value, Some(_), Some(_)) => {
+                Err("clip_grad: `type: value` takes no `max_norm`")
+            }
         }
     }
 }
 
 impl Clip {
-    /// Clips in place. Returns the norm before clipping (`[]`, on the device), which mmengine logs as `grad_norm`.
+    /// Clips in place. Returns the norm before clipping (`[]`, on the device), which mmengine logs
+    /// as `grad_norm`.
     pub(super) fn apply(self, grads: &[&Handle]) -> Result<Option<Handle>, NativeError> {
         match self {
             _ if grads.is_empty() => Ok(None),

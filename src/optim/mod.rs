@@ -1,7 +1,9 @@
-//! From gradients to new weights: parameter groups, schedules, clipping, and torch's optimizers as ATen's fused kernels.
+//! From gradients to new weights: parameter groups, schedules, clipping, and torch's optimizers as
+//! ATen's fused kernels.
 //!
-//! Weights are changed in place, through tensors that share the model's storage. Learning rates come from outside at every
-//! step, so that a schedule is a pure function of the iteration and a resume restores nothing of it.
+//! Weights are changed in place, through tensors that share the model's storage. Learning rates
+//! come from outside at every step, so that a schedule is a pure function of the iteration and a
+//! resume restores nothing of it.
 
 mod accumulation;
 mod adamw;
@@ -71,11 +73,16 @@ impl Optimizer {
             OptimizerConfig::Adam(it) => Rule::Adam(Adam::new(it, false, weights)),
             OptimizerConfig::AdamW(it) => Rule::Adam(Adam::new(it, true, weights)),
         };
-        let clip = config.clip_grad().map(ClipGradConfig::resolve).transpose().map_err(|text| OptimError(text.to_owned()))?;
+        let clip = config
+            .clip_grad()
+            .map(ClipGradConfig::resolve)
+            .transpose()
+            .map_err(|text| OptimError(text.to_owned()))?;
         Ok(Self { weights: weights.clone(), groups, rule, clip, base_lr: optimizer.lr() })
     }
 
-    /// The rate of each group before any schedule, and after them the optimizer's own, which logs call `base_lr`.
+    /// The rate of each group before any schedule, and after them the optimizer's own, which logs
+    /// call `base_lr`.
     pub fn initial_rates(&self) -> Vec<f64> {
         self.groups.iter().map(|group| group.lr).chain([self.base_lr]).collect()
     }
@@ -90,10 +97,12 @@ impl Optimizer {
         &self.weights
     }
 
-    /// One step with the gradients that there are, and a rate for each group (what follows them is not looked at). With a scaler
-    /// the gradients are unscaled first, and the step is skipped where one of them is not finite.
+    /// One step with the gradients that there are, and a rate for each group (what follows them is
+    /// not looked at). With a scaler the gradients are unscaled first, and the step is skipped
+    /// where one of them is not finite.
     ///
-    /// Returns the norm of the gradients before clipping (`[]`, on the device) where norms are clipped.
+    /// Returns the norm of the gradients before clipping (`[]`, on the device) where norms are
+    /// clipped.
     pub fn step(
         &mut self,
         grads: &PerWeight<Handle>,
@@ -132,18 +141,25 @@ impl Optimizer {
             Rule::Sgd(it) => it.slots(),
             Rule::Adam(it) => it.slots(),
         };
-        slots.into_iter().map(|Slot { of, name, tensor }| (format!("{}.{name}", self.weights[of].name), tensor)).collect()
+        slots
+            .into_iter()
+            .map(|Slot { of, name, tensor }| (format!("{}.{name}", self.weights[of].name), tensor))
+            .collect()
     }
 
-    /// Goes on with a state that [`Optimizer::state`] gave, of the same parameters and the same kind of optimizer.
+    /// Goes on with a state that [`Optimizer::state`] gave, of the same parameters and the same
+    /// kind of optimizer.
     pub fn load_state(&mut self, state: &BTreeMap<String, Handle>) -> Result<(), StateError> {
         let mut by_param: BTreeMap<&str, BTreeMap<String, &Handle>> = BTreeMap::new();
         for (key, tensor) in state {
             let (name, slot) = key.rsplit_once('.').unwrap_or((key, ""));
             by_param.entry(name).or_default().insert(slot.to_owned(), tensor);
         }
-        let known =
-            |key: &str| self.weights.trained().any(|(_, it)| key.rsplit_once('.').is_some_and(|(name, _)| name == it.name));
+        let known = |key: &str| {
+            self.weights
+                .trained()
+                .any(|(_, it)| key.rsplit_once('.').is_some_and(|(name, _)| name == it.name))
+        };
         if let Some(key) = state.keys().find(|key| !known(key)) {
             return Err(StateError::NoParameter { key: key.clone() });
         }

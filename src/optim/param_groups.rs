@@ -1,7 +1,8 @@
-//! Which learning rate and weight decay each parameter has: `paramwise_cfg`, by the rules of mmengine 0.10's
-//! `DefaultOptimWrapperConstructor`.
+//! Which learning rate and weight decay each parameter has: `paramwise_cfg`, by the rules of
+//! mmengine 0.10's `DefaultOptimWrapperConstructor`.
 //!
-//! mmengine makes one group a parameter; here parameters with equal settings share one, so that a step is one kernel a group.
+//! mmengine makes one group a parameter; here parameters with equal settings share one, so that a
+//! step is one kernel a group.
 
 use indexmap::IndexMap;
 use serde::Deserialize;
@@ -10,8 +11,9 @@ use crate::weights::{Weight, WeightId, Weights};
 
 /// `paramwise_cfg`: factors on the base rate and the base weight decay.
 ///
-/// A parameter that a custom key matches (the longest that is part of its name) follows that key alone. For the others
-/// the weight decay is that of the first rule that is set: norm, bias, depth-wise convolution, one-dimensional.
+/// A parameter that a custom key matches (the longest that is part of its name) follows that key
+/// alone. For the others the weight decay is that of the first rule that is set: norm, bias,
+/// depth-wise convolution, one-dimensional.
 #[derive(Debug, Clone, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct ParamwiseConfig {
@@ -61,8 +63,8 @@ pub struct ParamGroup {
     pub weight_decay: f64,
 }
 
-/// Sorts parameters into groups, in the order in which their settings first appear. `decay` is the optimizer's own weight
-/// decay and `default_decay` what holds where none is written.
+/// Sorts parameters into groups, in the order in which their settings first appear. `decay` is the
+/// optimizer's own weight decay and `default_decay` what holds where none is written.
 pub(super) fn group(
     weights: &Weights,
     config: &ParamwiseConfig,
@@ -71,13 +73,15 @@ pub(super) fn group(
     default_decay: f64,
 ) -> Vec<ParamGroup> {
     // Longest first, then by alphabet: the most particular key wins.
-    let mut keys: Vec<(&str, &CustomKey)> = config.custom_keys.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    let mut keys: Vec<(&str, &CustomKey)> =
+        config.custom_keys.iter().map(|(key, value)| (key.as_str(), value)).collect();
     keys.sort_by(|(left, _), (right, _)| right.len().cmp(&left.len()).then(left.cmp(right)));
 
     let mut groups: Vec<ParamGroup> = Vec::new();
     for (id, weight) in weights.trained() {
         let (lr_mult, decay_mult) = factors(weight, config, &keys);
-        let (lr, weight_decay) = (lr * lr_mult, decay.map_or(default_decay, |decay| decay * decay_mult));
+        let (lr, weight_decay) =
+            (lr * lr_mult, decay.map_or(default_decay, |decay| decay * decay_mult));
         match groups.iter_mut().find(|group| group.lr == lr && group.weight_decay == weight_decay) {
             Some(group) => group.params.push(id),
             None => groups.push(ParamGroup { params: vec![id], lr, weight_decay }),
@@ -88,7 +92,8 @@ pub(super) fn group(
 
 fn factors(param: &Weight, config: &ParamwiseConfig, keys: &[(&str, &CustomKey)]) -> (f64, f64) {
     // A parameter of the model itself has an empty prefix and a dot before its name.
-    let name = if param.name.contains('.') { param.name.clone() } else { format!(".{}", param.name) };
+    let name =
+        if param.name.contains('.') { param.name.clone() } else { format!(".{}", param.name) };
     if let Some((_, custom)) = keys.iter().find(|(key, _)| name.contains(key)) {
         return (custom.lr_mult, custom.decay_mult);
     }
@@ -104,7 +109,8 @@ fn factors(param: &Weight, config: &ParamwiseConfig, keys: &[(&str, &CustomKey)]
     (lr_mult.unwrap_or(1.0), decay_mult.unwrap_or(1.0))
 }
 
-/// The settings that multiply a weight decay, where the optimizer has none written: mmengine refuses those.
+/// The settings that multiply a weight decay, where the optimizer has none written: mmengine
+/// refuses those.
 pub(super) fn multiplies_decay(config: &ParamwiseConfig) -> Option<&'static str> {
     let rules = [
         (config.bias_decay_mult.is_some(), "bias_decay_mult"),
@@ -147,7 +153,12 @@ mod tests {
         let config: ParamwiseConfig = parse_str(config).expect("a paramwise_cfg");
         let weights = model();
         let groups = group(&weights, &config, 0.1, Some(0.01), 0.0);
-        let of = |id| groups.iter().find(|group| group.params.contains(&id)).expect("every parameter has a group");
+        let of = |id| {
+            groups
+                .iter()
+                .find(|group| group.params.contains(&id))
+                .expect("every parameter has a group")
+        };
         weights.trained().map(|(id, _)| (of(id).lr, of(id).weight_decay)).collect()
     }
 
@@ -164,7 +175,10 @@ mod tests {
         let decays: Vec<f64> = found.iter().map(|it| it.1 / 0.01).collect();
         assert_eq!(decays, [1.0, 2.0, 0.0, 0.0, 4.0, 3.0, 1.0]);
         // The bias of a norm keeps the base rate.
-        assert_eq!(found.iter().map(|it| it.0).collect::<Vec<_>>(), [0.1, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1]);
+        assert_eq!(
+            found.iter().map(|it| it.0).collect::<Vec<_>>(),
+            [0.1, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1]
+        );
     }
 
     #[test]

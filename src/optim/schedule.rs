@@ -1,8 +1,8 @@
 //! Learning-rate schedules: the `param_scheduler` section, with the numbers of mmengine 0.10.
 //!
-//! mmengine's schedulers do not compute a rate from a step; each multiplies the rate that is there, so that several act on
-//! one rate one after another. This is the same recursion. A resume replays it from the start, which leads to the same bits
-//! in milliseconds; nothing of it is saved.
+//! mmengine's schedulers do not compute a rate from a step; each multiplies the rate that is there,
+//! so that several act on one rate one after another. This is the same recursion. A resume replays
+//! it from the start, which leads to the same bits in milliseconds; nothing of it is saved.
 
 mod config;
 mod curve;
@@ -35,8 +35,9 @@ pub struct Horizon {
     pub max_iters: u64,
     /// Iterations in one pass over the data, which `convert_to_iter_based` multiplies by.
     pub epoch_length: u64,
-    /// Epochs of an `EpochBasedTrainLoop`; schedulers with `by_epoch` step at each epoch's end. None for an
-    /// `IterBasedTrainLoop`, which mmengine counts as one epoch that ends with the training.
+    /// Epochs of an `EpochBasedTrainLoop`; schedulers with `by_epoch` step at each epoch's end.
+    /// None for an `IterBasedTrainLoop`, which mmengine counts as one epoch that ends with the
+    /// training.
     pub max_epochs: Option<u64>,
 }
 
@@ -76,25 +77,37 @@ struct Scheduler {
 
 impl Schedule {
     /// The schedule of `configs`, in their order, for groups that start at the `initial` rates.
-    pub fn new(configs: &[ParamSchedulerConfig], initial: &[f64], horizon: Horizon) -> Result<Self, ScheduleError> {
-        let mut first = Recursion { iteration: 0, rates: initial.to_vec(), schedulers: Vec::new(), observed: 0 };
+    pub fn new(
+        configs: &[ParamSchedulerConfig],
+        initial: &[f64],
+        horizon: Horizon,
+    ) -> Result<Self, ScheduleError> {
+        let mut first = Recursion {
+            iteration: 0,
+            rates: initial.to_vec(),
+            schedulers: Vec::new(),
+            observed: 0,
+        };
         let mut initial = initial.to_vec();
         for (index, config) in configs.iter().enumerate() {
-            let mut scheduler = Scheduler::new(config, &initial, horizon).map_err(|message| ScheduleError { index, message })?;
+            let mut scheduler = Scheduler::new(config, &initial, horizon)
+                .map_err(|message| ScheduleError { index, message })?;
             if let Curve::OneCycle(cycle) = &scheduler.curve {
-                // As in mmengine, a cycle's first rate is what later schedulers take for the optimizer's.
+                // As in mmengine, a cycle's first rate is what later schedulers take for the
+                // optimizer's.
                 initial.fill(cycle.initial);
                 scheduler.initial.clone_from(&initial);
             }
             scheduler.step(&mut first.rates);
             first.schedulers.push(scheduler);
         }
-        let epoch_length = horizon.max_epochs.and(Some(horizon.epoch_length)).filter(|&length| length > 0);
+        let epoch_length =
+            horizon.max_epochs.and(Some(horizon.epoch_length)).filter(|&length| length > 0);
         Ok(Self { epoch_length, current: first.clone(), first, observations: Vec::new() })
     }
 
-    /// The rates of an iteration, counted from 0, in the order of the initial ones. The next iteration is one step from
-    /// here; any other costs the steps from here, or from the start.
+    /// The rates of an iteration, counted from 0, in the order of the initial ones. The next
+    /// iteration is one step from here; any other costs the steps from here, or from the start.
     pub fn rates(&mut self, iteration: u64) -> Vec<f64> {
         if iteration < self.current.iteration {
             self.current = self.first.clone();
@@ -102,7 +115,8 @@ impl Schedule {
         while self.current.iteration < iteration {
             self.current.iteration += 1;
             self.advance(false);
-            if self.epoch_length.is_some_and(|length| self.current.iteration.is_multiple_of(length)) {
+            if self.epoch_length.is_some_and(|length| self.current.iteration.is_multiple_of(length))
+            {
                 self.advance(true);
             }
             self.take_in();
@@ -118,21 +132,31 @@ impl Schedule {
     /// Takes in what the validation after the current iteration measured.
     fn take_in(&mut self) {
         let Recursion { iteration, rates, schedulers, observed } = &mut self.current;
-        while let Some(observation) = self.observations.get(*observed).filter(|it| it.after <= *iteration) {
+        while let Some(observation) =
+            self.observations.get(*observed).filter(|it| it.after <= *iteration)
+        {
             *observed += 1;
             let watching = schedulers.iter_mut().filter(|it| it.monitor().is_some());
-            watching.zip(&observation.values).for_each(|(it, value)| it.observe(value.unwrap_or(f64::NAN), rates));
+            watching
+                .zip(&observation.values)
+                .for_each(|(it, value)| it.observe(value.unwrap_or(f64::NAN), rates));
         }
     }
 
     /// The metrics that schedulers watch, with the schedulers' places in the list.
     pub fn monitors(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.first.schedulers.iter().enumerate().filter_map(|(index, it)| Some((index, it.monitor()?)))
+        self.first
+            .schedulers
+            .iter()
+            .enumerate()
+            .filter_map(|(index, it)| Some((index, it.monitor()?)))
     }
 
-    /// Takes in what the validation after so many finished iterations measured; a metric by its name.
+    /// Takes in what the validation after so many finished iterations measured; a metric by its
+    /// name.
     pub fn observe(&mut self, after: u64, metric: impl Fn(&str) -> Option<f64>) {
-        let values: Vec<_> = self.monitors().map(|(_, name)| metric(name).filter(|it| it.is_finite())).collect();
+        let values: Vec<_> =
+            self.monitors().map(|(_, name)| metric(name).filter(|it| it.is_finite())).collect();
         if !values.is_empty() {
             self.observations.push(Observation { after, values });
             self.take_in();
@@ -152,18 +176,30 @@ impl Schedule {
 }
 
 impl Scheduler {
-    fn new(config: &ParamSchedulerConfig, initial: &[f64], horizon: Horizon) -> Result<Self, String> {
+    fn new(
+        config: &ParamSchedulerConfig,
+        initial: &[f64],
+        horizon: Horizon,
+    ) -> Result<Self, String> {
         let span = config.span();
-        let default_end = if span.by_epoch { horizon.max_epochs.unwrap_or(1) } else { horizon.max_iters };
+        let default_end =
+            if span.by_epoch { horizon.max_epochs.unwrap_or(1) } else { horizon.max_iters };
         let unit = match (span.convert, span.by_epoch) {
             (false, _) => 1,
             (true, true) if horizon.epoch_length > 0 => horizon.epoch_length,
-            (true, true) => return Err("`convert_to_iter_based` needs to know how long an epoch is".to_owned()),
-            (true, false) => return Err("`convert_to_iter_based` needs `by_epoch: true`".to_owned()),
+            (true, true) => {
+                return Err("`convert_to_iter_based` needs to know how long an epoch is".to_owned());
+            }
+            (true, false) => {
+                return Err("`convert_to_iter_based` needs `by_epoch: true`".to_owned());
+            }
         };
-        let (begin, end) = (span.begin.saturating_mul(unit), span.end.unwrap_or(default_end).saturating_mul(unit));
+        let (begin, end) =
+            (span.begin.saturating_mul(unit), span.end.unwrap_or(default_end).saturating_mul(unit));
         if end <= begin {
-            return Err(format!("`end` is {end} and `begin` {begin}, expected an `end` above `begin`"));
+            return Err(format!(
+                "`end` is {end} and `begin` {begin}, expected an `end` above `begin`"
+            ));
         }
         let by_epoch = span.by_epoch && !span.convert;
         let curve = config.curve(end - begin, unit)?;
@@ -230,9 +266,11 @@ mod tests {
         let cases: BTreeMap<String, Golden> = serde_json::from_str(GOLDEN).expect("golden rates");
         assert!(cases.len() >= 30);
         for (name, case) in cases {
-            let configs: Vec<ParamSchedulerConfig> = parse_str(&case.config.to_string()).expect("a param_scheduler");
+            let configs: Vec<ParamSchedulerConfig> =
+                parse_str(&case.config.to_string()).expect("a param_scheduler");
             let max_epochs = case.epochs.then_some(case.max_epochs);
-            let horizon = Horizon { max_epochs, max_iters: case.max_iters, epoch_length: case.epoch_length };
+            let horizon =
+                Horizon { max_epochs, max_iters: case.max_iters, epoch_length: case.epoch_length };
             let mut schedule = Schedule::new(&configs, &case.initial, horizon).expect("a schedule");
             let mut measured = case.measured.into_iter().peekable();
             for (iteration, expected) in case.rates {
@@ -249,7 +287,8 @@ mod tests {
 
     #[test]
     fn any_iteration_can_be_asked_for_and_gives_the_same_bits() {
-        let text = "[{type: LinearLR, start_factor: 0.1, end: 10, by_epoch: false}, {type: MultiStepLR, milestones: [2, 3]}]";
+        let text = "[{type: LinearLR, start_factor: 0.1, end: 10, by_epoch: false}, \
+                    {type: MultiStepLR, milestones: [2, 3]}]";
         let configs: Vec<ParamSchedulerConfig> = parse_str(text).expect("a schedule");
         let horizon = Horizon { max_epochs: Some(5), max_iters: 35, epoch_length: 7 };
         let new = || Schedule::new(&configs, &[0.1], horizon).expect("a schedule");
@@ -264,12 +303,16 @@ mod tests {
     #[test]
     fn a_poly_schedule_follows_its_closed_form() {
         let configs: Vec<ParamSchedulerConfig> =
-            parse_str("[{type: PolyLR, power: 0.9, eta_min: 1e-4, by_epoch: false}]").expect("a schedule");
+            parse_str("[{type: PolyLR, power: 0.9, eta_min: 1e-4, by_epoch: false}]")
+                .expect("a schedule");
         let horizon = Horizon { max_epochs: None, max_iters: 1000, epoch_length: 10 };
         let mut schedule = Schedule::new(&configs, &[0.01], horizon).expect("a schedule");
         for iteration in 0..1000_u32 {
             let expected = (0.01 - 1e-4) * (1.0 - f64::from(iteration) / 999.0).powf(0.9) + 1e-4;
-            assert!((schedule.rates(u64::from(iteration))[0] - expected).abs() <= 1e-9 * expected, "{iteration}");
+            assert!(
+                (schedule.rates(u64::from(iteration))[0] - expected).abs() <= 1e-9 * expected,
+                "{iteration}"
+            );
         }
     }
 
@@ -280,9 +323,18 @@ mod tests {
             let configs: Vec<ParamSchedulerConfig> = parse_str(text).expect("a config");
             Schedule::new(&configs, &[0.1], horizon).expect_err("refused").to_string()
         };
-        let text = error("[{type: PolyLR, by_epoch: false}, {type: LinearLR, start_factor: 2.0, by_epoch: false}]");
+        let text = error(
+            "[{type: PolyLR, by_epoch: false}, \
+             {type: LinearLR, start_factor: 2.0, by_epoch: false}]",
+        );
         assert_eq!(text, "param_scheduler.1: `start_factor` is 2, expected a number from 0 to 1");
-        assert!(error("[{type: PolyLR, begin: 200, by_epoch: false}]").contains("expected an `end` above `begin`"));
-        assert!(error("[{type: PolyLR, by_epoch: false, convert_to_iter_based: true}]").contains("by_epoch: true"));
+        assert!(
+            error("[{type: PolyLR, begin: 200, by_epoch: false}]")
+                .contains("expected an `end` above `begin`")
+        );
+        assert!(
+            error("[{type: PolyLR, by_epoch: false, convert_to_iter_based: true}]")
+                .contains("by_epoch: true")
+        );
     }
 }

@@ -48,7 +48,8 @@ impl Sgd {
         Self { config: config.clone(), buffers: PerWeight::new(weights) }
     }
 
-    /// One step of the parameters `ids`, which share `lr` and `weight_decay`. `params` and `grads` belong to them.
+    /// One step of the parameters `ids`, which share `lr` and `weight_decay`. `params` and `grads`
+    /// belong to them.
     pub(super) fn step(
         &mut self,
         ids: &[WeightId],
@@ -62,8 +63,9 @@ impl Sgd {
         if momentum == 0.0 {
             return fused_sgd(params, grads, &[], &step, found_inf);
         }
-        // Without dampening a first step equals a later one from zeros, which also survives a skipped step. With dampening
-        // the first gradient counts in full, so first steps go apart, and a skipped one must stay a first.
+        // Without dampening a first step equals a later one from zeros, which also survives a
+        // skipped step. With dampening the first gradient counts in full, so first steps go apart,
+        // and a skipped one must stay a first.
         let new: Vec<bool> = ids.iter().map(|&id| self.buffers.get(id).is_none()).collect();
         let skipped = || found_inf.is_some_and(|it| it.number() != 0.0);
         if dampening != 0.0 && new.contains(&true) && skipped() {
@@ -72,15 +74,18 @@ impl Sgd {
         for (&id, param) in ids.iter().zip(params) {
             self.buffers.place(id).get_or_insert_with(|| param.zeros());
         }
-        let of = |first: bool| -> Vec<usize> { (0..ids.len()).filter(|&at| new[at] == first).collect() };
+        let of =
+            |first: bool| -> Vec<usize> { (0..ids.len()).filter(|&at| new[at] == first).collect() };
         let halves = if dampening == 0.0 {
             [((0..ids.len()).collect(), false), (Vec::new(), true)]
         } else {
             [(of(false), false), (of(true), true)]
         };
         for (places, first) in halves {
-            let (params, grads): (Vec<&Handle>, Vec<&Handle>) = places.iter().map(|&at| (params[at], grads[at])).unzip();
-            let buffers: Vec<&Handle> = places.iter().filter_map(|&at| self.buffers.get(ids[at])).collect();
+            let (params, grads): (Vec<&Handle>, Vec<&Handle>) =
+                places.iter().map(|&at| (params[at], grads[at])).unzip();
+            let buffers: Vec<&Handle> =
+                places.iter().filter_map(|&at| self.buffers.get(ids[at])).collect();
             fused_sgd(&params, &grads, &buffers, &Step { first, ..step }, found_inf)?;
         }
         Ok(())
@@ -90,7 +95,12 @@ impl Sgd {
         slots_of(SLOTS[0], &self.buffers)
     }
 
-    pub(super) fn load(&mut self, id: WeightId, param: &Handle, values: &BTreeMap<String, &Handle>) -> Result<(), StateError> {
+    pub(super) fn load(
+        &mut self,
+        id: WeightId,
+        param: &Handle,
+        values: &BTreeMap<String, &Handle>,
+    ) -> Result<(), StateError> {
         super::state::known(values, if self.config.momentum == 0.0 { &[] } else { &SLOTS }, "SGD")?;
         self.buffers.set(id, super::state::value(values, SLOTS[0], param)?);
         Ok(())

@@ -1,4 +1,5 @@
-//! The optimizer's running state as named tensors, which is how it goes into a checkpoint and comes back.
+//! The optimizer's running state as named tensors, which is how it goes into a checkpoint and comes
+//! back.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +10,14 @@ use crate::weights::{PerWeight, WeightId};
 /// Why a state does not fit this optimizer.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    #[error("the optimizer state `{key}` belongs to no parameter that is trained; is this checkpoint of another model?")]
+    #[error(
+        "the optimizer state `{key}` belongs to no parameter that is trained; is this checkpoint \
+         of another model?"
+    )]
     NoParameter { key: String },
     #[error(
-        "{optimizer} keeps no `{slot}`{}; was this checkpoint written with another optimizer, or other settings of it?",
+        "{optimizer} keeps no `{slot}`{}; was this checkpoint written with another optimizer, or \
+         other settings of it?",
         of(parameter)
     )]
     NoSlot { optimizer: &'static str, slot: String, parameter: String },
@@ -36,7 +41,9 @@ impl StateError {
     pub(super) fn of(mut self, name: &str) -> Self {
         match &mut self {
             Self::NoParameter { .. } => {}
-            Self::NoSlot { parameter, .. } | Self::Shape { parameter, .. } | Self::Missing { parameter, .. } => {
+            Self::NoSlot { parameter, .. }
+            | Self::Shape { parameter, .. }
+            | Self::Missing { parameter, .. } => {
                 name.clone_into(parameter);
             }
         }
@@ -57,9 +64,15 @@ pub(super) fn slots_of(name: &'static str, places: &PerWeight<Handle>) -> Vec<Sl
 }
 
 /// Refuses names that the optimizer does not keep.
-pub(super) fn known(values: &BTreeMap<String, &Handle>, slots: &[&str], optimizer: &'static str) -> Result<(), StateError> {
+pub(super) fn known(
+    values: &BTreeMap<String, &Handle>,
+    slots: &[&str],
+    optimizer: &'static str,
+) -> Result<(), StateError> {
     match values.keys().find(|key| !slots.contains(&key.as_str())) {
-        Some(slot) => Err(StateError::NoSlot { optimizer, slot: slot.clone(), parameter: String::new() }),
+        Some(slot) => {
+            Err(StateError::NoSlot { optimizer, slot: slot.clone(), parameter: String::new() })
+        }
         None => Ok(()),
     }
 }
@@ -73,7 +86,12 @@ pub(super) fn value(
     let Some(found) = values.get(slot) else { return Ok(None) };
     if found.size() != param.size() {
         let (expected, found) = (param.size(), found.size());
-        return Err(StateError::Shape { slot: slot.to_owned(), parameter: String::new(), expected, found });
+        return Err(StateError::Shape {
+            slot: slot.to_owned(),
+            parameter: String::new(),
+            expected,
+            found,
+        });
     }
     let mut place = param.zeros();
     place.assign(found);

@@ -121,18 +121,34 @@ impl OptimWrapperConfig {
     pub fn amp(&self) -> Option<Amp> {
         match self {
             Self::OptimWrapper(_) => None,
-            Self::AmpOptimWrapper(it) => Some(Amp { dtype: it.dtype, loss_scale: it.loss_scale.clone() }),
+            Self::AmpOptimWrapper(it) => {
+                Some(Amp { dtype: it.dtype, loss_scale: it.loss_scale.clone() })
+            }
         }
     }
 
-    /// The same with mixed precision, as `--amp` asks: a dynamic loss scale where the config does not say otherwise.
+    /// The same with mixed precision, as `--amp` asks: a dynamic loss scale where the config does
+    /// not say otherwise.
     #[must_use]
     pub fn with_amp(self) -> Self {
         match self {
-            Self::OptimWrapper(WrapperConfig { optimizer, paramwise_cfg, clip_grad, accumulative_counts, constructor }) => {
+            Self::OptimWrapper(WrapperConfig {
+                optimizer,
+                paramwise_cfg,
+                clip_grad,
+                accumulative_counts,
+                constructor,
+            }) => {
                 let (loss_scale, dtype) = (LossScale::Dynamic, None);
-                let wrapper =
-                    AmpWrapperConfig { optimizer, paramwise_cfg, clip_grad, accumulative_counts, constructor, loss_scale, dtype };
+                let wrapper = AmpWrapperConfig {
+                    optimizer,
+                    paramwise_cfg,
+                    clip_grad,
+                    accumulative_counts,
+                    constructor,
+                    loss_scale,
+                    dtype,
+                };
                 Self::AmpOptimWrapper(wrapper)
             }
             amp @ Self::AmpOptimWrapper(_) => amp,
@@ -161,14 +177,24 @@ impl OptimWrapperConfig {
         if optimizer.weight_decay().is_none()
             && let Some(rule) = multiplies_decay(self.paramwise_cfg())
         {
-            return fail(format!("paramwise_cfg.{rule} multiplies the optimizer's weight_decay, which is not written; write it"));
+            return fail(format!(
+                "paramwise_cfg.{rule} multiplies the optimizer's weight_decay, which is not \
+                 written; write it"
+            ));
         }
         match optimizer {
-            OptimizerConfig::SGD(sgd) if sgd.nesterov && (sgd.momentum <= 0.0 || sgd.dampening != 0.0) => {
+            OptimizerConfig::SGD(sgd)
+                if sgd.nesterov && (sgd.momentum <= 0.0 || sgd.dampening != 0.0) =>
+            {
                 fail("optimizer.nesterov needs a momentum above 0 and no dampening".to_owned())
             }
-            OptimizerConfig::Adam(it) | OptimizerConfig::AdamW(it) if it.betas.iter().any(|beta| !(0.0..1.0).contains(beta)) => {
-                fail(format!("optimizer.betas are {:?}, expected two numbers from 0 up to, not including, 1", it.betas))
+            OptimizerConfig::Adam(it) | OptimizerConfig::AdamW(it)
+                if it.betas.iter().any(|beta| !(0.0..1.0).contains(beta)) =>
+            {
+                fail(format!(
+                    "optimizer.betas are {:?}, expected two numbers from 0 up to, not including, 1",
+                    it.betas
+                ))
             }
             _ if optimizer.lr().is_nan() || optimizer.lr() < 0.0 => {
                 fail(format!("optimizer.lr is {}, expected 0 or more", optimizer.lr()))

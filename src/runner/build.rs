@@ -63,7 +63,8 @@ impl Setting {
         Naming(self.experiment.checkpoint_hook().filename_tmpl.map(|it| (it.prefix, it.suffix)))
     }
 
-    /// An error where another training has taken the folders over, because this one seemed dead for minutes.
+    /// An error where another training has taken the folders over, because this one seemed dead for
+    /// minutes.
     pub(super) fn still_held(&self) -> Result<(), Failure> {
         self.locks.iter().try_for_each(|it| it.confirm().map_err(Failure::from))
     }
@@ -98,8 +99,9 @@ pub(crate) struct Training {
 }
 
 impl Training {
-    /// Builds every part, on the checkpoint that this start begins with. Each stage takes the one before it: what fails early costs
-    /// nothing, and nothing is written before all that can be seen was seen.
+    /// Builds every part, on the checkpoint that this start begins with. Each stage takes the one
+    /// before it: what fails early costs nothing, and nothing is written before all that can be
+    /// seen was seen.
     pub(crate) fn new(setting: Setting, interrupt: Interrupt) -> Result<Self, Failure> {
         let data = Data::look(&setting)?;
         let planned = Planned::new(data, &setting)?;
@@ -115,10 +117,15 @@ impl Training {
     /// Averaged weights follow a finished step. Called after the iteration was counted.
     pub(crate) fn follow(&mut self) {
         let iteration = self.progress.iteration;
-        if let (Some(average), Some(hook)) = (&mut self.average, self.setting.experiment.ema_hook()) {
+        if let (Some(average), Some(hook)) = (&mut self.average, self.setting.experiment.ema_hook())
+        {
             // As mmengine counts: epochs that were begun.
             let epoch = (iteration - 1) / self.plan.epoch_length + 1;
-            average.update(if hook.begin_epoch > 0 { epoch >= hook.begin_epoch } else { iteration >= hook.begin_iter });
+            average.update(if hook.begin_epoch > 0 {
+                epoch >= hook.begin_epoch
+            } else {
+                iteration >= hook.begin_iter
+            });
         }
     }
 
@@ -133,8 +140,10 @@ impl Training {
         let rate = |rate: Option<&f64>| rate.copied().unwrap_or(0.0);
         let traffic = self.group.traffic();
         let since = std::mem::replace(&mut self.traffic, traffic);
-        let communication = (self.group.world() > 1)
-            .then(|| Communication { waited: traffic.waited.saturating_sub(since.waited), bytes: traffic.bytes - since.bytes });
+        let communication = (self.group.world() > 1).then(|| Communication {
+            waited: traffic.waited.saturating_sub(since.waited),
+            bytes: traffic.bytes - since.bytes,
+        });
         let step = Step {
             base_lr: rate(rates.last()),
             lr: rate(rates.first()),
@@ -150,13 +159,15 @@ impl Training {
         Ok(())
     }
 
-    /// Steps that mixed precision skipped since the last time. Reading them waits for the device, so this is for log lines.
+    /// Steps that mixed precision skipped since the last time. Reading them waits for the device,
+    /// so this is for log lines.
     fn tell_overflows(&mut self) {
         let Some(state) = self.learner.scaler.as_ref().map(GradScaler::state) else { return };
         if state.skipped > self.skipped {
             let count = state.skipped - self.skipped;
             tracing::warn!(
-                "{count} step(s) overflowed in half precision and were skipped; the loss scale is now {}",
+                "{count} step(s) overflowed in half precision and were skipped; the loss scale is \
+                 now {}",
                 state.scale
             );
         }
@@ -170,7 +181,8 @@ impl Training {
         let watch = self.journal.watch(self.progress.iteration, evaluation.dataset.len());
         let device = &self.setting.device;
         self.average.iter_mut().for_each(Average::swap);
-        let evaluated = evaluation.run(segmentor, preprocessor, device, &self.group, &self.interrupt, watch);
+        let evaluated =
+            evaluation.run(segmentor, preprocessor, device, &self.group, &self.interrupt, watch);
         self.average.iter_mut().for_each(Average::swap);
         let Some(evaluated) = evaluated? else {
             return Ok(Outcome::Interrupted);
@@ -179,11 +191,20 @@ impl Training {
         self.traffic = self.group.traffic();
         if let Some(metrics) = &evaluated.metrics {
             if self.group.is_main() {
-                self.journal.validation(self.progress.iteration, metrics, evaluated.images, &evaluated.timing)?;
+                self.journal.validation(
+                    self.progress.iteration,
+                    metrics,
+                    evaluated.images,
+                    &evaluated.timing,
+                )?;
             }
             self.keep_best(metrics)?;
-            self.schedule.observe(self.progress.iteration, |name| metrics.summary.get(name).copied());
-            let judged = self.stopping.iter_mut().filter_map(|it| it.judge(*metrics.summary.get(it.monitor())?));
+            self.schedule
+                .observe(self.progress.iteration, |name| metrics.summary.get(name).copied());
+            let judged = self
+                .stopping
+                .iter_mut()
+                .filter_map(|it| it.judge(*metrics.summary.get(it.monitor())?));
             self.stopped = judged.collect::<Vec<_>>().into_iter().next();
         }
         Ok(Outcome::Finished)
@@ -196,15 +217,23 @@ pub(super) fn validation(
     survey: &mut Survey<'_>,
 ) -> Result<Option<Evaluation>, Failure> {
     let evaluators = Some(&experiment.val_evaluator).filter(|it| !it.is_empty());
-    let (Some(loader), Some(_), Some(evaluators)) = (&experiment.val_dataloader, &experiment.val_cfg, evaluators) else {
-        let parts = [experiment.val_dataloader.is_some(), experiment.val_cfg.is_some(), evaluators.is_some()];
+    let (Some(loader), Some(_), Some(evaluators)) =
+        (&experiment.val_dataloader, &experiment.val_cfg, evaluators)
+    else {
+        let parts = [
+            experiment.val_dataloader.is_some(),
+            experiment.val_cfg.is_some(),
+            evaluators.is_some(),
+        ];
         if parts.contains(&true) {
-            let message = "val_dataloader, val_cfg and val_evaluator belong together: set all of them or none";
+            let message = "val_dataloader, val_cfg and val_evaluator belong together: set all of \
+                           them or none";
             return Err(Failure::new(Exit::Config, message));
         }
         return Ok(None);
     };
-    let metrics = evaluators.iter().map(|EvaluatorConfig::IoUMetric(metric)| metric.clone()).collect();
+    let metrics =
+        evaluators.iter().map(|EvaluatorConfig::IoUMetric(metric)| metric.clone()).collect();
     let hook = experiment.visualization_hook();
     let leaves = Leaves {
         out_dir: None,
@@ -216,44 +245,87 @@ pub(super) fn validation(
 }
 
 /// Names of metrics in hooks that no validation would give are found before the first step.
-pub(super) fn refuse_unknown_metrics(experiment: &Experiment, evaluation: Option<&Evaluation>) -> Result<(), Failure> {
+pub(super) fn refuse_unknown_metrics(
+    experiment: &Experiment,
+    evaluation: Option<&Evaluation>,
+) -> Result<(), Failure> {
     let watched = experiment.watched_metrics();
     let Some(evaluation) = evaluation.filter(|it| it.measured) else {
         return match watched.first() {
-            Some((key, name)) => Err(Failure::new(Exit::Config, format!("{key} is {name}, but nothing is measured"))),
+            Some((key, name)) => {
+                Err(Failure::new(Exit::Config, format!("{key} is {name}, but nothing is measured")))
+            }
             None => Ok(()),
         };
     };
-    let Some(metrics) = evaluation.measure(&Counts::new(evaluation.dataset.metainfo().classes.len())) else { return Ok(()) };
-    let best = chosen(&experiment.checkpoint_hook(), &metrics).into_iter().map(|it| (SAVE_BEST.to_owned(), it));
+    let Some(metrics) =
+        evaluation.measure(&Counts::new(evaluation.dataset.metainfo().classes.len()))
+    else {
+        return Ok(());
+    };
+    let best = chosen(&experiment.checkpoint_hook(), &metrics)
+        .into_iter()
+        .map(|it| (SAVE_BEST.to_owned(), it));
     let unknown = best.chain(watched).filter(|(_, name)| !metrics.summary.contains_key(name));
-    let told: Vec<String> = unknown.map(|(key, name)| unknown_metric(&key, &name, &metrics).message).collect();
+    let told: Vec<String> =
+        unknown.map(|(key, name)| unknown_metric(&key, &name, &metrics).message).collect();
     if told.is_empty() { Ok(()) } else { Err(Failure::new(Exit::Config, told.join("\n"))) }
 }
 
 /// What is trained, and on what: the size of it all is where most mistakes show.
-pub(super) fn describe(dataset: &Dataset, evaluation: Option<&Evaluation>, learner: &Learner, plan: &Plan) {
-    let validated = evaluation.map_or_else(|| "no validation".to_owned(), |it| format!("{} to validate", it.dataset.len()));
-    tracing::info!("{} images to train, {validated}, {} classes", dataset.len(), dataset.metainfo().classes.len());
+pub(super) fn describe(
+    dataset: &Dataset,
+    evaluation: Option<&Evaluation>,
+    learner: &Learner,
+    plan: &Plan,
+) {
+    let validated = evaluation.map_or_else(
+        || "no validation".to_owned(),
+        |it| format!("{} to validate", it.dataset.len()),
+    );
+    tracing::info!(
+        "{} images to train, {validated}, {} classes",
+        dataset.len(),
+        dataset.metainfo().classes.len()
+    );
     let count = |it: &Weight| it.tensor.numel() as f64 / 1e6;
     let all: f64 = learner.weights.parameters().map(count).sum();
     let trained: f64 = learner.weights.trained().map(|(_, it)| count(it)).sum();
-    let frozen = if trained < all { format!(", {trained:.2} million of them trained") } else { String::new() };
+    let frozen = if trained < all {
+        format!(", {trained:.2} million of them trained")
+    } else {
+        String::new()
+    };
     let length = if plan.by_epoch {
-        format!("{} epochs of {} iterations", plan.max_iterations / plan.epoch_length, plan.epoch_length)
+        format!(
+            "{} epochs of {} iterations",
+            plan.max_iterations / plan.epoch_length,
+            plan.epoch_length
+        )
     } else {
         format!("{} iterations", plan.max_iterations)
     };
     tracing::info!("{all:.2} million parameters{frozen}; {length}");
 }
 
-/// Learning rates as `auto_scale_lr` has them: in proportion to the batch that all ranks have together.
-pub(super) fn scaled(rates: Vec<f64>, experiment: &Experiment, batch_size: usize, group: &Group) -> Vec<f64> {
-    let Some(base) = experiment.auto_scale_lr.base_batch_size.filter(|_| experiment.auto_scale_lr.enable) else { return rates };
+/// Learning rates as `auto_scale_lr` has them: in proportion to the batch that all ranks have
+/// together.
+pub(super) fn scaled(
+    rates: Vec<f64>,
+    experiment: &Experiment,
+    batch_size: usize,
+    group: &Group,
+) -> Vec<f64> {
+    let Some(base) =
+        experiment.auto_scale_lr.base_batch_size.filter(|_| experiment.auto_scale_lr.enable)
+    else {
+        return rates;
+    };
     let batch = batch_size * group.world();
     let factor = batch as f64 / base as f64;
     tracing::info!(
-        "auto_scale_lr: the learning rates are for a batch of {base}, this one has {batch}: they are {factor} times those"
+        "auto_scale_lr: the learning rates are for a batch of {base}, this one has {batch}: they \
+         are {factor} times those"
     );
     rates.into_iter().map(|it| it * factor).collect()
 }
@@ -264,9 +336,14 @@ pub(super) fn average(learner: &Learner, hook: Option<&EmaHook>) -> Option<Avera
     let momentum = hook.momentum.map_or(0.0002, |it| it.0);
     let averaging = match hook.ema_type {
         EmaType::ExponentialMovingAverage => Averaging::Exponential { momentum, gamma: None },
-        EmaType::MomentumAnnealingEMA => Averaging::Exponential { momentum, gamma: Some(hook.gamma.unwrap_or(100)) },
+        EmaType::MomentumAnnealingEMA => {
+            Averaging::Exponential { momentum, gamma: Some(hook.gamma.unwrap_or(100)) }
+        }
         EmaType::StochasticWeightAverage => Averaging::Stochastic,
     };
-    let tensors = learner.weights.iter().map(|it| (it.name.clone(), it.tensor.clone(), it.role == Role::Buffer));
+    let tensors = learner
+        .weights
+        .iter()
+        .map(|it| (it.name.clone(), it.tensor.clone(), it.role == Role::Buffer));
     Some(Average::new(averaging, hook.interval, hook.update_buffers, tensors))
 }

@@ -1,5 +1,5 @@
-//! A pass over a dataset: every image once, predicted, compared, painted. Files are written and pixels counted on a second
-//! thread, so that the model does not wait for them.
+//! A pass over a dataset: every image once, predicted, compared, painted. Files are written and
+//! pixels counted on a second thread, so that the model does not wait for them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +22,9 @@ use crate::dist::{Answer, Group};
 use crate::exit::{Exit, Failure};
 use crate::experiment::Experiment;
 use crate::metrics::{Counts, IoUMetricConfig, Metrics};
-use crate::models::{self, Forward, Geometry, Pixels, SegDataPreProcessor, Segmentation, Segmentor};
+use crate::models::{
+    self, Forward, Geometry, Pixels, SegDataPreProcessor, Segmentation, Segmentor,
+};
 use crate::rundir::{writable, write_atomically};
 use crate::visualization;
 
@@ -81,7 +83,8 @@ struct Predicted {
 }
 
 impl Evaluation {
-    /// Lists the files. Whatever would make the pass worthless or harmful is an error here, before it begins.
+    /// Lists the files. Whatever would make the pass worthless or harmful is an error here, before
+    /// it begins.
     pub(super) fn new(
         pass: Pass,
         mut loader: DataloaderConfig,
@@ -92,8 +95,13 @@ impl Evaluation {
     ) -> Result<Self, Failure> {
         let name = if pass == Pass::Test { "test" } else { "val" };
         let key = format!("{name}_dataloader.dataset");
-        let asked = if leaves.out_dir.is_some() { "--out".to_owned() } else { format!("{name}_evaluator.output_dir") };
-        leaves.out_dir = leaves.out_dir.or_else(|| metrics.iter().find_map(|it| it.output_dir.clone()));
+        let asked = if leaves.out_dir.is_some() {
+            "--out".to_owned()
+        } else {
+            format!("{name}_evaluator.output_dir")
+        };
+        leaves.out_dir =
+            leaves.out_dir.or_else(|| metrics.iter().find_map(|it| it.output_dir.clone()));
         let format_only = metrics.iter().all(|it| it.format_only);
 
         let unlabelled_for = loader.dataset.sources(&key).iter().find_map(Source::unlabelled);
@@ -103,13 +111,18 @@ impl Evaluation {
             && !leaves_files
         {
             let message = format!(
-                "{key} has no labels to measure by: {why}; for a set without labels give --out DIR or --show-dir DIR, which need none"
+                "{key} has no labels to measure by: {why}; for a set without labels give --out DIR \
+                 or --show-dir DIR, which need none"
             );
             return Err(Failure::new(Exit::Config, message));
         }
         let measured = unlabelled_for.is_none() && !format_only;
         if !measured {
-            loader.dataset.pipelines().into_iter().for_each(|pipeline| *pipeline = unlabelled(pipeline));
+            loader
+                .dataset
+                .pipelines()
+                .into_iter()
+                .for_each(|pipeline| *pipeline = unlabelled(pipeline));
         }
         let model = &experiment.model;
         let dataset = loader.dataset.init()?.for_model(model.num_classes(), model.ignore_index());
@@ -117,18 +130,26 @@ impl Evaluation {
         if leaves_files {
             outputs = Outputs::of(&dataset)?;
         }
-        for (asked, folder) in [(asked.as_str(), &leaves.out_dir), ("--show-dir", &leaves.show_dir)] {
+        for (asked, folder) in [(asked.as_str(), &leaves.out_dir), ("--show-dir", &leaves.show_dir)]
+        {
             if let Some(folder) = folder {
                 outputs.spare(asked, folder, &dataset, experiment)?;
-                writable(folder, &format!("the folder of {asked}"), "choose another folder or change its permissions")?;
+                writable(
+                    folder,
+                    &format!("the folder of {asked}"),
+                    "choose another folder or change its permissions",
+                )?;
             }
         }
-        let whole = |folder: &Option<PathBuf>| folder.as_ref().and_then(|it| std::fs::canonicalize(it).ok());
+        let whole = |folder: &Option<PathBuf>| {
+            folder.as_ref().and_then(|it| std::fs::canonicalize(it).ok())
+        };
         if let (Some(one), Some(two)) = (whole(&leaves.out_dir), whole(&leaves.show_dir))
             && one == two
         {
             let message = format!(
-                "{asked} and --show-dir are one folder, {}: label maps and painted pictures of one name would overwrite each other; name two",
+                "{asked} and --show-dir are one folder, {}: label maps and painted pictures of one \
+                 name would overwrite each other; name two",
                 one.display()
             );
             return Err(Failure::new(Exit::CannotWrite, message));
@@ -137,17 +158,22 @@ impl Evaluation {
         Ok(Self { dataset: Arc::new(dataset), loader, metrics, leaves, measured, outputs })
     }
 
-    /// Holds the classes that a checkpoint was trained for against those of the dataset: the same names in another order make every row of
-    /// the table a lie, which is an error; other names may be new names of the same classes, which is a warning.
-    pub(super) fn refuse_other_classes(&self, trained: &[String], path: &Path) -> Result<(), Failure> {
+    /// Holds the classes that a checkpoint was trained for against those of the dataset: the same
+    /// names in another order make every row of the table a lie, which is an error; other names may
+    /// be new names of the same classes, which is a warning.
+    pub(super) fn refuse_other_classes(
+        &self,
+        trained: &[String],
+        path: &Path,
+    ) -> Result<(), Failure> {
         let here = &self.dataset.metainfo().classes;
         match meet(trained, here) {
             Meeting::Alike => Ok(()),
             Meeting::OtherOrder(at) => Err(Failure::new(
                 Exit::Data,
                 format!(
-                    "{} was trained for the same classes in another order: class {at} is `{}` there and `{}` in metainfo.classes here; \
-                     give the order of its training",
+                    "{} was trained for the same classes in another order: class {at} is `{}` \
+                     there and `{}` in metainfo.classes here; give the order of its training",
                     path.display(),
                     trained[at],
                     here[at]
@@ -155,8 +181,8 @@ impl Evaluation {
             )),
             Meeting::OtherNames(at) => {
                 tracing::warn!(
-                    "{} was trained for other classes than metainfo.classes names: class {at} is `{}` there and `{}` here; the table bears \
-                     the names here",
+                    "{} was trained for other classes than metainfo.classes names: class {at} is \
+                     `{}` there and `{}` here; the table bears the names here",
                     path.display(),
                     trained[at],
                     here[at]
@@ -166,7 +192,8 @@ impl Evaluation {
         }
     }
 
-    /// Runs the pass on this rank's share; the metrics are of all ranks' images. `None` when somebody asked to stop.
+    /// Runs the pass on this rank's share; the metrics are of all ranks' images. `None` when
+    /// somebody asked to stop.
     pub(super) fn run(
         &self,
         segmentor: &Segmentor,
@@ -179,7 +206,8 @@ impl Evaluation {
         use burn::module::Module as _;
         let model = segmentor.valid();
         let device = device.clone();
-        let options = LoaderOptions { rank: group.rank(), world: group.world(), ..LoaderOptions::default() };
+        let options =
+            LoaderOptions { rank: group.rank(), world: group.world(), ..LoaderOptions::default() };
         let loader = Loader::new(Arc::clone(&self.dataset), &self.loader, &options)?;
 
         let Watch { bar, log, iteration } = watch;
@@ -198,7 +226,8 @@ impl Evaluation {
                 }
                 Ok(counts)
             });
-            // All ranks have at least so many batches. With each they ask each other whether to stop, and hear it with the next.
+            // All ranks have at least so many batches. With each they ask each other whether to
+            // stop, and hear it with the next.
             let common = self.dataset.len() / group.world() / self.loader.batch_size;
             let mut answer: Option<Answer> = None;
             let mut asked = Instant::now();
@@ -207,7 +236,9 @@ impl Evaluation {
                 waited += asked.elapsed().as_secs_f64();
                 images += batch.samples.len();
                 #[expect(clippy::result_large_err, reason = "what could not be sent comes back")]
-                let sent = predict(&model, preprocessor, &device, batch)?.into_iter().try_for_each(|it| sender.send(it));
+                let sent = predict(&model, preprocessor, &device, batch)?
+                    .into_iter()
+                    .try_for_each(|it| sender.send(it));
                 if sent.is_err() {
                     // The second thread ended early; its error comes out of the join below.
                     break;
@@ -239,8 +270,10 @@ impl Evaluation {
             return Ok(None);
         }
         let counts = summed(&counts, group)?;
-        let timing =
-            Timing { time: started.elapsed().as_secs_f64() / images.max(1) as f64, data_time: waited / images.max(1) as f64 };
+        let timing = Timing {
+            time: started.elapsed().as_secs_f64() / images.max(1) as f64,
+            data_time: waited / images.max(1) as f64,
+        };
         let metrics = if self.measured { self.measure(&counts) } else { None };
         Ok(Some(Evaluated { metrics, images: self.dataset.len(), timing }))
     }
@@ -248,7 +281,13 @@ impl Evaluation {
     /// What the evaluators make of counts.
     pub(super) fn measure(&self, counts: &Counts) -> Option<Metrics> {
         let classes = &self.dataset.metainfo().classes;
-        Metrics::join(self.metrics.iter().filter(|it| !it.format_only).map(|it| counts.metrics(it, classes)).collect())
+        Metrics::join(
+            self.metrics
+                .iter()
+                .filter(|it| !it.format_only)
+                .map(|it| counts.metrics(it, classes))
+                .collect(),
+        )
     }
 
     fn take_in(
@@ -264,13 +303,17 @@ impl Evaluation {
         }
         if self.measured {
             let Some(truth) = &sample.label else {
-                return Err(Failure::new(Exit::Config, "the test pipeline loads no labels: it needs LoadAnnotations"));
+                return Err(Failure::new(
+                    Exit::Config,
+                    "the test pipeline loads no labels: it needs LoadAnnotations",
+                ));
             };
             if (truth.height, truth.width) != (labels.height, labels.width) {
                 return Err(Failure::new(
                     Exit::Data,
                     format!(
-                        "{}: its label map is {}x{} where the prediction is {}x{} (height x width): load annotations after resizing",
+                        "{}: its label map is {}x{} where the prediction is {}x{} (height x \
+                         width): load annotations after resizing",
                         meta.img_path.display(),
                         truth.height,
                         truth.width,
@@ -282,13 +325,20 @@ impl Evaluation {
             counts.add(&labels.data, &truth.data, self.dataset.ignore_index());
         }
         if let Some(folder) = &self.leaves.out_dir {
-            // A dataset whose label 0 means "none" counts its classes from 1 in files, as mmseg writes them.
+            // A dataset whose label 0 means "none" counts its classes from 1 in files, as mmseg
+            // writes them.
             let shifted: Vec<u8> = if self.dataset.reduce_zero_label() {
                 labels.data.iter().map(|it| it.wrapping_add(1)).collect()
             } else {
                 labels.data.clone()
             };
-            write_png(folder, self.outputs.name(meta.sample_idx), &shifted, [labels.width, labels.height], 1)?;
+            write_png(
+                folder,
+                self.outputs.name(meta.sample_idx),
+                &shifted,
+                [labels.width, labels.height],
+                1,
+            )?;
         }
         if let Some(folder) = &self.leaves.show_dir
             && index.is_multiple_of(self.leaves.interval.max(1))
@@ -299,10 +349,17 @@ impl Evaluation {
     }
 
     /// The labels' overlay on the left, where there are labels, and the prediction's on the right.
-    fn paint(&self, folder: &Path, sample: &Sample, labels: &Segmentation, iteration: Option<u64>) -> Result<(), Failure> {
+    fn paint(
+        &self,
+        folder: &Path,
+        sample: &Sample,
+        labels: &Segmentation,
+        iteration: Option<u64>,
+    ) -> Result<(), Failure> {
         let image = crate::data::read_image(&sample.meta.img_path)?;
         let palette = &self.dataset.metainfo().palette;
-        let mut picture = visualization::overlay(&image.data, &labels.data, palette, self.leaves.alpha);
+        let mut picture =
+            visualization::overlay(&image.data, &labels.data, palette, self.leaves.alpha);
         let mut width = image.width;
         if let Some(truth) = sample.label.as_ref().filter(|it| it.data.len() == labels.data.len()) {
             let left = visualization::overlay(&image.data, &truth.data, palette, self.leaves.alpha);
@@ -334,7 +391,8 @@ impl Pace {
         Self { interval: usize::try_from(interval).unwrap_or(usize::MAX), place, batches }
     }
 
-    /// `done` batches took `time` seconds, `waited` of which for data. The last line is the result's.
+    /// `done` batches took `time` seconds, `waited` of which for data. The last line is the
+    /// result's.
     fn tell(&mut self, done: usize, time: f64, waited: f64) {
         if !done.is_multiple_of(self.interval) || done >= self.batches {
             return;
@@ -343,7 +401,10 @@ impl Pace {
         let eta = duration(Duration::from_secs_f64(time * (self.batches - done) as f64));
         let width = self.batches.to_string().len();
         let (place, batches) = (&self.place, self.batches);
-        tracing::info!("{place}[{done:>width$}/{batches}]    eta: {eta}  time: {time:.4}  data_time: {data_time:.4}");
+        tracing::info!(
+            "{place}[{done:>width$}/{batches}]    eta: {eta}  time: {time:.4}  data_time: \
+             {data_time:.4}"
+        );
     }
 }
 
@@ -355,9 +416,15 @@ enum Meeting {
     OtherNames(usize),
 }
 
-/// Lists of which one is not known, or of other lengths (which the shapes of the weights tell), say nothing.
+/// Lists of which one is not known, or of other lengths (which the shapes of the weights tell), say
+/// nothing.
 fn meet(trained: &[String], here: &[String]) -> Meeting {
-    let Some(at) = trained.iter().zip(here).position(|(one, two)| one != two).filter(|_| trained.len() == here.len()) else {
+    let Some(at) = trained
+        .iter()
+        .zip(here)
+        .position(|(one, two)| one != two)
+        .filter(|_| trained.len() == here.len())
+    else {
         return Meeting::Alike;
     };
     let sorted = |list: &[String]| {
@@ -369,24 +436,37 @@ fn meet(trained: &[String], here: &[String]) -> Meeting {
 }
 
 fn make(folder: &Path) -> Result<(), Failure> {
-    let refuse = |error| Failure::new(Exit::CannotWrite, format!("cannot make the folder {}: {error}", folder.display()));
+    let refuse = |error| {
+        Failure::new(
+            Exit::CannotWrite,
+            format!("cannot make the folder {}: {error}", folder.display()),
+        )
+    };
     std::fs::create_dir_all(folder).map_err(refuse)
 }
 
-fn write_png(folder: &Path, name: &Path, pixels: &[u8], [width, height]: [usize; 2], colours: usize) -> Result<(), Failure> {
+fn write_png(
+    folder: &Path,
+    name: &Path,
+    pixels: &[u8],
+    [width, height]: [usize; 2],
+    colours: usize,
+) -> Result<(), Failure> {
     let path = folder.join(name);
     if name.components().count() > 1 {
         path.parent().map_or(Ok(()), make)?;
     }
-    let bytes = visualization::png(pixels, width, height, colours)
-        .map_err(|error| Failure::new(Exit::CannotWrite, format!("cannot encode {}: {error}", path.display())))?;
-    write_atomically(&path, &bytes)
-        .map_err(|error| Failure::new(Exit::CannotWrite, format!("cannot write {}: {error}", path.display())))?;
+    let bytes = visualization::png(pixels, width, height, colours).map_err(|error| {
+        Failure::new(Exit::CannotWrite, format!("cannot encode {}: {error}", path.display()))
+    })?;
+    write_atomically(&path, &bytes).map_err(|error| {
+        Failure::new(Exit::CannotWrite, format!("cannot write {}: {error}", path.display()))
+    })?;
     Ok(())
 }
 
-/// Label maps of a batch. Samples that share an entry of the dataset (test-time augmentation) give one label map: the class with
-/// the highest mean probability, as mmseg's SegTTAModel decides.
+/// Label maps of a batch. Samples that share an entry of the dataset (test-time augmentation) give
+/// one label map: the class with the highest mean probability, as mmseg's SegTTAModel decides.
 fn predict(
     model: &Segmentor,
     preprocessor: &SegDataPreProcessor,
@@ -394,7 +474,8 @@ fn predict(
     batch: Batch,
 ) -> Result<Vec<Predicted>, Failure> {
     let mut predicted = Vec::new();
-    let augmented = batch.samples.windows(2).any(|pair| pair[0].meta.sample_idx == pair[1].meta.sample_idx);
+    let augmented =
+        batch.samples.windows(2).any(|pair| pair[0].meta.sample_idx == pair[1].meta.sample_idx);
     if augmented {
         let mut views: Vec<Vec<Sample>> = Vec::new();
         for sample in batch.samples {
@@ -411,7 +492,8 @@ fn predict(
                 sum = Some(mishap::of_batch(samples, mishap::TESTING, || {
                     let (images, geometry) = prepared(preprocessor, device, samples)?;
                     let logits = model.seg_logits(images, &geometry, &Forward::default()).remove(0);
-                    let probability = if binary { sigmoid(logits) } else { softmax(logits, 1) } / view.len() as f64;
+                    let probability = if binary { sigmoid(logits) } else { softmax(logits, 1) }
+                        / view.len() as f64;
                     Ok(match sum.take() {
                         Some(sum) => sum + probability,
                         None => probability,
@@ -421,7 +503,8 @@ fn predict(
             let lacks_view = || Failure::fault("an entry without a view");
             let sample = view.into_iter().next().ok_or_else(lacks_view)?;
             let mean = sum.ok_or_else(lacks_view)?;
-            // One channel is classified by its logit; of several the largest wins, whatever their scale.
+            // One channel is classified by its logit; of several the largest wins, whatever their
+            // scale.
             let mean = if binary { (mean.clone() / (-mean + 1.0)).log() } else { mean };
             let labels = model.classify(&mean);
             predicted.push(Predicted { sample, labels });
@@ -432,7 +515,12 @@ fn predict(
         let (images, geometry) = prepared(preprocessor, device, &batch.samples)?;
         Ok(model.label_maps(images, &geometry, &Forward::default()))
     })?;
-    Ok(batch.samples.into_iter().zip(labels).map(|(sample, labels)| Predicted { sample, labels }).collect())
+    Ok(batch
+        .samples
+        .into_iter()
+        .zip(labels)
+        .map(|(sample, labels)| Predicted { sample, labels })
+        .collect())
 }
 
 fn prepared(
@@ -440,8 +528,10 @@ fn prepared(
     device: &Device,
     samples: &[Sample],
 ) -> Result<(Tensor<4>, Vec<Geometry>), Failure> {
-    let pixels: Vec<_> =
-        samples.iter().map(|it| Pixels { height: it.image.height, width: it.image.width, data: &it.image.data }).collect();
+    let pixels: Vec<_> = samples
+        .iter()
+        .map(|it| Pixels { height: it.image.height, width: it.image.width, data: &it.image.data })
+        .collect();
     let images = preprocessor.testing(&pixels, device)?.without_autodiff();
     Ok((images, samples.iter().map(geometry).collect()))
 }

@@ -17,19 +17,32 @@ pub(crate) struct Interrupt {
 }
 
 impl Interrupt {
-    /// Catches SIGINT, SIGTERM, SIGUSR1 and, of a terminal that goes away, SIGHUP from now on. The first of them asks; a second SIGINT
-    /// stops the process at once. Under `nohup` a terminal may go.
+    /// Catches SIGINT, SIGTERM, SIGUSR1 and, of a terminal that goes away, SIGHUP from now on. The
+    /// first of them asks; a second SIGINT stops the process at once. Under `nohup` a terminal may
+    /// go.
     pub(crate) fn listen() -> io::Result<Self> {
         let interrupt = Self::never();
         let asked = Arc::new(AtomicBool::new(false));
         // The order matters: the shutdown looks at the flag before this SIGINT sets it.
-        signal_hook::flag::register_conditional_shutdown(SIGINT, i32::from(Exit::Killed.code()), Arc::clone(&asked))?;
+        signal_hook::flag::register_conditional_shutdown(
+            SIGINT,
+            i32::from(Exit::Killed.code()),
+            Arc::clone(&asked),
+        )?;
         signal_hook::flag::register(SIGINT, asked)?;
         for signal in [SIGINT, SIGTERM, SIGUSR1] {
-            signal_hook::flag::register_usize(signal, Arc::clone(&interrupt.signal), signal as usize)?;
+            signal_hook::flag::register_usize(
+                signal,
+                Arc::clone(&interrupt.signal),
+                signal as usize,
+            )?;
         }
         if !ignores_hangups() {
-            signal_hook::flag::register_usize(SIGHUP, Arc::clone(&interrupt.signal), SIGHUP as usize)?;
+            signal_hook::flag::register_usize(
+                SIGHUP,
+                Arc::clone(&interrupt.signal),
+                SIGHUP as usize,
+            )?;
         }
         Ok(interrupt)
     }
@@ -44,7 +57,8 @@ impl Interrupt {
         self.signal.load(Ordering::Relaxed) != 0
     }
 
-    /// Asks whether any rank was asked: the same answer on all of them. Nobody waits until it is wanted.
+    /// Asks whether any rank was asked: the same answer on all of them. Nobody waits until it is
+    /// wanted.
     pub(crate) fn agree(&self, group: &Group) -> Result<Answer, DistError> {
         group.any_async(self.asked())
     }

@@ -1,7 +1,8 @@
 //! One step: forward, backward, reduce over ranks, clip, update.
 //!
-//! With several ranks the gradients that reach the optimizer are averages, the same bits on every rank: what clipping and
-//! mixed precision's overflow check decide from them, all ranks decide alike.
+//! With several ranks the gradients that reach the optimizer are averages, the same bits on every
+//! rank: what clipping and mixed precision's overflow check decide from them, all ranks decide
+//! alike.
 
 use burn::tensor::{Device, Tensor};
 
@@ -32,7 +33,8 @@ pub struct Learner {
     pub seed: u64,
     /// Over how many batches gradients are summed before an update.
     pub accumulation: Accumulation,
-    /// What activations are computed in, where not in full precision. Weights, statistics and losses always are.
+    /// What activations are computed in, where not in full precision. Weights, statistics and
+    /// losses always are.
     pub half: Option<AmpDtype>,
     /// Keeps small gradients of half precision from vanishing, and skips steps that overflowed.
     pub scaler: Option<GradScaler>,
@@ -41,8 +43,9 @@ pub struct Learner {
 }
 
 impl Learner {
-    /// The model on `device` (an autodiff device) with weights drawn from `seed`, and its optimizer. Weights that are read
-    /// later go into the same storage. Convolution weights and images lie in memory as `format` says.
+    /// The model on `device` (an autodiff device) with weights drawn from `seed`, and its
+    /// optimizer. Weights that are read later go into the same storage. Convolution weights and
+    /// images lie in memory as `format` says.
     pub fn new(
         model: &SegmentorConfig,
         optim_wrapper: &OptimWrapperConfig,
@@ -58,7 +61,8 @@ impl Learner {
         let amp = optim_wrapper.amp();
         let half = amp.as_ref().map(|it| it.dtype(on_gpu));
         if half == Some(AmpDtype::Float16) && !on_gpu {
-            let message = "optim_wrapper.dtype is float16, which needs CUDA; on the CPU leave it out or write bfloat16";
+            let message = "optim_wrapper.dtype is float16, which needs CUDA; on the CPU leave it \
+                           out or write bfloat16";
             return Err(Failure::new(Exit::Config, message));
         }
         let optimizer = Optimizer::new(optim_wrapper, &weights)?;
@@ -78,15 +82,19 @@ impl Learner {
             group: group.clone(),
             ddp: None,
             seed: dropout_seed(seed, group),
-            accumulation: Accumulation::new(optim_wrapper.accumulative_counts(), max_iterations as usize),
+            accumulation: Accumulation::new(
+                optim_wrapper.accumulative_counts(),
+                max_iterations as usize,
+            ),
             half,
             scaler: amp.and_then(|it| it.scaler(device)),
             pending,
         })
     }
 
-    /// Makes one model of all ranks': they are checked to be the same, then filled with rank 0's weights, and from then on
-    /// gradients are averaged. All ranks come here together, once their weights are loaded; one rank alone has nothing to do.
+    /// Makes one model of all ranks': they are checked to be the same, then filled with rank 0's
+    /// weights, and from then on gradients are averaged. All ranks come here together, once their
+    /// weights are loaded; one rank alone has nothing to do.
     pub fn join_ranks(&mut self, wrapper: &WrapperConfig) -> Result<(), Failure> {
         if self.group.world() == 1 {
             return Ok(());
@@ -97,18 +105,35 @@ impl Learner {
         Ok(())
     }
 
-    /// Trains on one batch; `iteration` counts the steps before it. Returns the losses by name, `loss` first, as means over
-    /// the ranks.
-    pub fn step(&mut self, batch: &Batch, iteration: u64, rates: &[f64]) -> Result<Vec<(String, f64)>, Failure> {
+    /// Trains on one batch; `iteration` counts the steps before it. Returns the losses by name,
+    /// `loss` first, as means over the ranks.
+    pub fn step(
+        &mut self,
+        batch: &Batch,
+        iteration: u64,
+        rates: &[f64],
+    ) -> Result<Vec<(String, f64)>, Failure> {
         mishap::of_batch(&batch.samples, mishap::TRAINING, || self.learn(batch, iteration, rates))
     }
 
-    fn learn(&mut self, batch: &Batch, iteration: u64, rates: &[f64]) -> Result<Vec<(String, f64)>, Failure> {
-        let images: Vec<_> = batch.samples.iter().map(|it| pixels(it.image.height, it.image.width, &it.image.data)).collect();
+    fn learn(
+        &mut self,
+        batch: &Batch,
+        iteration: u64,
+        rates: &[f64],
+    ) -> Result<Vec<(String, f64)>, Failure> {
+        let images: Vec<_> = batch
+            .samples
+            .iter()
+            .map(|it| pixels(it.image.height, it.image.width, &it.image.data))
+            .collect();
         let mut labels = Vec::with_capacity(images.len());
         for sample in &batch.samples {
             let Some(label) = &sample.label else {
-                return Err(Failure::new(Exit::Config, "the train pipeline loads no labels: it needs LoadAnnotations"));
+                return Err(Failure::new(
+                    Exit::Config,
+                    "the train pipeline loads no labels: it needs LoadAnnotations",
+                ));
             };
             self.refuse_unknown(sample, label)?;
             labels.push(pixels(label.height, label.width, &label.data));
@@ -127,8 +152,9 @@ impl Learner {
             names.push((it.name.clone(), it.trained));
             values.push(ops::to_tch(&it.value));
         }
-        // One exchange between ranks and one copy to the host for all of them, while the backward pass goes on. The copy waits
-        // for the forward pass alone, so the device still has the backward to compute when the host knows the losses.
+        // One exchange between ranks and one copy to the host for all of them, while the backward
+        // pass goes on. The copy waits for the forward pass alone, so the device still has the
+        // backward to compute when the host knows the losses.
         let values = flat::gather_numbers(&self.group, &values)?.read_back(&self.copies)?;
 
         let divisor = self.accumulation.divisor(iteration as usize);
@@ -141,14 +167,22 @@ impl Learner {
         let values = flat::numbers(values.wait()?)?;
         self.refuse_infinite(&names, &values, iteration, batch)?;
         if let Some(grads) = grads {
-            self.optimizer.step(&grads, rates, self.scaler.as_mut()).within("the optimizer's step failed")?;
+            self.optimizer
+                .step(&grads, rates, self.scaler.as_mut())
+                .within("the optimizer's step failed")?;
         }
-        let mean = |place: usize| values.iter().map(|it| it[place]).sum::<f64>() / values.len() as f64;
+        let mean =
+            |place: usize| values.iter().map(|it| it[place]).sum::<f64>() / values.len() as f64;
         Ok(names.into_iter().enumerate().map(|(place, (name, _))| (name, mean(place))).collect())
     }
 
-    /// The backward pass; with `last` the gradients for the update that follows. Between updates nothing is sent.
-    fn backward(&mut self, total: &Tensor<1>, last: bool) -> Result<Option<PerWeight<Handle>>, Failure> {
+    /// The backward pass; with `last` the gradients for the update that follows. Between updates
+    /// nothing is sent.
+    fn backward(
+        &mut self,
+        total: &Tensor<1>,
+        last: bool,
+    ) -> Result<Option<PerWeight<Handle>>, Failure> {
         if let Some(ddp) = &self.ddp {
             ddp.backward(total, last)?;
             return Ok(if last { Some(ddp.finish()?) } else { None });
@@ -157,9 +191,10 @@ impl Learner {
         Ok(last.then(|| std::mem::replace(&mut self.pending, PerWeight::new(&self.weights))))
     }
 
-    /// A label that a head has no class for. The loader has checked what it read, by the dataset's rules; this is about what came
-    /// after (padding) and what the heads think of it. On a GPU such a label would end in an assertion of a kernel's, after which
-    /// nothing works any more and nobody knows which file it was.
+    /// A label that a head has no class for. The loader has checked what it read, by the dataset's
+    /// rules; this is about what came after (padding) and what the heads think of it. On a GPU such
+    /// a label would end in an assertion of a kernel's, after which nothing works any more and
+    /// nobody knows which file it was.
     fn refuse_unknown(&self, sample: &Sample, label: &LabelMap) -> Result<(), Failure> {
         for (classes, ignored) in self.segmentor.labels() {
             // What is no byte is no label's value; nor is one of a class, 0, ignored then.
@@ -174,9 +209,10 @@ impl Learner {
                 return Err(Failure::new(
                     Exit::Data,
                     format!(
-                        "label map {} has label {} at row {}, column {} as it left the train pipeline: expected 0 to {} ({classes} \
-                         classes) or the heads' ignore_index {ignored}; do the dataset's and the heads' ignore_index and Pad's \
-                         pad_val agree?",
+                        "label map {} has label {} at row {}, column {} as it left the train \
+                         pipeline: expected 0 to {} ({classes} classes) or the heads' ignore_index \
+                         {ignored}; do the dataset's and the heads' ignore_index and Pad's pad_val \
+                         agree?",
                         file.display(),
                         label.data[at],
                         at / label.width,
@@ -189,7 +225,8 @@ impl Learner {
         Ok(())
     }
 
-    /// A loss that is not finite, on any rank, ends the run on all of them: weights that it has reached are lost.
+    /// A loss that is not finite, on any rank, ends the run on all of them: weights that it has
+    /// reached are lost.
     fn refuse_infinite(
         &self,
         names: &[(String, bool)],
@@ -197,23 +234,34 @@ impl Learner {
         iteration: u64,
         batch: &Batch,
     ) -> Result<(), Failure> {
-        let finite = |values: &[f64]| names.iter().zip(values).all(|((_, trained), it)| !trained || it.is_finite());
+        let finite = |values: &[f64]| {
+            names.iter().zip(values).all(|((_, trained), it)| !trained || it.is_finite())
+        };
         let bad: Vec<usize> = (0..values.len()).filter(|&rank| !finite(&values[rank])).collect();
         if bad.is_empty() {
             return Ok(());
         }
-        let files: Vec<_> = batch.samples.iter().map(|it| it.meta.img_path.display().to_string()).collect();
+        let files: Vec<_> =
+            batch.samples.iter().map(|it| it.meta.img_path.display().to_string()).collect();
         let files = self.group.all_gather_text(&files.join(", "))?;
         let told = bad.iter().map(|&rank| {
-            let losses: Vec<_> = names.iter().zip(&values[rank]).map(|((name, _), value)| format!("{name} {value}")).collect();
-            let who = if values.len() > 1 { format!("on {}: ", self.group.name(rank)) } else { String::new() };
+            let losses: Vec<_> = names
+                .iter()
+                .zip(&values[rank])
+                .map(|((name, _), value)| format!("{name} {value}"))
+                .collect();
+            let who = if values.len() > 1 {
+                format!("on {}: ", self.group.name(rank))
+            } else {
+                String::new()
+            };
             format!("{who}{}; the batch was {}", losses.join(", "), files[rank])
         });
         Err(Failure::new(
             Exit::Data,
             format!(
-                "the loss is not finite at iteration {}: {}; lower the learning rate, clip gradients (optim_wrapper.clip_grad), \
-                 or look at these files",
+                "the loss is not finite at iteration {}: {}; lower the learning rate, clip \
+                 gradients (optim_wrapper.clip_grad), or look at these files",
                 iteration + 1,
                 told.collect::<Vec<_>>().join("; "),
             ),

@@ -9,10 +9,12 @@ use crate::ops::{self, MemoryFormat};
 
 /// On the CPU: as fast for PSPNet-R18, a little faster for R50 (docs/benchmarks.md).
 const ON_THE_CPU: MemoryFormat = MemoryFormat::Contiguous;
-/// The first compute capability with tensor cores, which take images channels-last and rearrange what comes otherwise.
+/// The first compute capability with tensor cores, which take images channels-last and rearrange
+/// what comes otherwise.
 const TENSOR_CORES: (i32, i32) = (7, 0);
 
-/// That of the config, else the device's. Ranks with cards of different generations may differ: only speed depends on it.
+/// That of the config, else the device's. Ranks with cards of different generations may differ:
+/// only speed depends on it.
 pub fn decide(env: &EnvConfig, device: &Device) -> Result<MemoryFormat, Failure> {
     match env.memory_format {
         MemoryFormatChoice::Contiguous => return Ok(MemoryFormat::Contiguous),

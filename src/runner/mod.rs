@@ -1,4 +1,5 @@
-//! Time: what happens after what. The train loop, validation, testing; resuming and stopping without loss.
+//! Time: what happens after what. The train loop, validation, testing; resuming and stopping
+//! without loss.
 //!
 //! The parts (model, data, optimizer, checkpoints, metrics) do not know each other; here they meet.
 

@@ -1,5 +1,6 @@
-//! Where a pass writes what it makes of each image: below an output folder as the image lies below its image folder, so that
-//! `a/1.jpg` and `b/1.jpg` do not overwrite each other, and never over a file of a dataset.
+//! Where a pass writes what it makes of each image: below an output folder as the image lies below
+//! its image folder, so that `a/1.jpg` and `b/1.jpg` do not overwrite each other, and never over a
+//! file of a dataset.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -17,7 +18,8 @@ pub(super) struct Outputs {
 }
 
 impl Outputs {
-    /// In a flat folder the names are mmseg's. Joined datasets that share names get a folder each, named by their number.
+    /// In a flat folder the names are mmseg's. Joined datasets that share names get a folder each,
+    /// named by their number.
     pub(super) fn of(dataset: &Dataset) -> Result<Self, Failure> {
         let named = |index: usize| {
             let (part, path) = dataset.below(index);
@@ -27,8 +29,10 @@ impl Outputs {
         if distinct(&names, dataset).is_ok() {
             return Ok(Self { names });
         }
-        let names: Vec<PathBuf> =
-            (0..dataset.len()).map(named).map(|(part, name)| Path::new(&part.to_string()).join(name)).collect();
+        let names: Vec<PathBuf> = (0..dataset.len())
+            .map(named)
+            .map(|(part, name)| Path::new(&part.to_string()).join(name))
+            .collect();
         distinct(&names, dataset)?;
         Ok(Self { names })
     }
@@ -38,8 +42,15 @@ impl Outputs {
         &self.names[index]
     }
 
-    /// Refuses a `folder` (that `asked` asked for) in which files of a dataset would be overwritten.
-    pub(super) fn spare(&self, asked: &str, folder: &Path, dataset: &Dataset, experiment: &Experiment) -> Result<(), Failure> {
+    /// Refuses a `folder` (that `asked` asked for) in which files of a dataset would be
+    /// overwritten.
+    pub(super) fn spare(
+        &self,
+        asked: &str,
+        folder: &Path,
+        dataset: &Dataset,
+        experiment: &Experiment,
+    ) -> Result<(), Failure> {
         // What is not there yet holds nothing that could be lost.
         let Ok(place) = fs::canonicalize(folder) else { return Ok(()) };
         let refuse = |why: String| {
@@ -48,16 +59,23 @@ impl Outputs {
         };
         for (key, what, path) in experiment.dataset_folders() {
             if fs::canonicalize(&path).is_ok_and(|it| it == place) {
-                return refuse(format!("this is the {what} of {key}, whose files would be overwritten or joined by others"));
+                return refuse(format!(
+                    "this is the {what} of {key}, whose files would be overwritten or joined by \
+                     others"
+                ));
             }
         }
         let mut folders = Folders::default();
-        let targets: HashSet<_> = self.names.iter().filter_map(|name| folders.entry(&folder.join(name))).collect();
+        let targets: HashSet<_> =
+            self.names.iter().filter_map(|name| folders.entry(&folder.join(name))).collect();
         for index in 0..dataset.len() {
             let (image, label) = dataset.paths(index);
             for path in std::iter::once(image).chain(label) {
                 if folders.entry(&path).is_some_and(|it| targets.contains(&it)) {
-                    return refuse(format!("{} of the dataset would be overwritten", path.display()));
+                    return refuse(format!(
+                        "{} of the dataset would be overwritten",
+                        path.display()
+                    ));
                 }
             }
         }
@@ -87,7 +105,8 @@ fn inside(path: &Path) -> PathBuf {
     path.components().filter(|it| matches!(it, Component::Normal(_))).collect()
 }
 
-/// Refuses two images of one name. An image that comes several times is written several times, the same each time.
+/// Refuses two images of one name. An image that comes several times is written several times, the
+/// same each time.
 fn distinct(names: &[PathBuf], dataset: &Dataset) -> Result<(), Failure> {
     let mut taken: HashMap<&Path, PathBuf> = HashMap::with_capacity(names.len());
     for (index, name) in names.iter().enumerate() {
@@ -96,7 +115,8 @@ fn distinct(names: &[PathBuf], dataset: &Dataset) -> Result<(), Failure> {
             && other != image
         {
             let (first, second, name) = (other.display(), image.display(), name.display());
-            let message = format!("{first} and {second} would both be written as {name}; rename one of them");
+            let message =
+                format!("{first} and {second} would both be written as {name}; rename one of them");
             return Err(Failure::new(Exit::Data, message));
         }
     }

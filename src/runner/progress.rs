@@ -2,14 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::experiment::{CheckpointHook, EpochBased, IterBased, Milestone, NameTemplate, TrainLoopConfig};
+use crate::experiment::{
+    CheckpointHook, EpochBased, IterBased, Milestone, NameTemplate, TrainLoopConfig,
+};
 
 /// What a resume restores besides tensors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Progress {
     /// Finished iterations.
     pub iteration: u64,
-    /// The validation of this iteration was not finished when the checkpoint was written: it comes first after a resume.
+    /// The validation of this iteration was not finished when the checkpoint was written: it comes
+    /// first after a resume.
     pub validation_due: bool,
 }
 
@@ -21,7 +24,8 @@ pub(crate) struct Plan {
     pub epoch_length: u64,
     /// Whether users count this training in epochs.
     pub by_epoch: bool,
-    /// From which iteration on a validation comes after every how many; the last one that has begun holds.
+    /// From which iteration on a validation comes after every how many; the last one that has begun
+    /// holds.
     validate: Vec<Every>,
     /// No validation before this iteration.
     val_begin: u64,
@@ -41,21 +45,40 @@ struct Every {
 
 impl Plan {
     /// `validates` is whether the config has a validation at all.
-    pub(crate) fn new(config: &TrainLoopConfig, hook: &CheckpointHook, epoch_length: u64, validates: bool) -> Self {
+    pub(crate) fn new(
+        config: &TrainLoopConfig,
+        hook: &CheckpointHook,
+        epoch_length: u64,
+        validates: bool,
+    ) -> Self {
         let (max_iterations, interval, begin, unit, by_epoch, later) = match config {
-            TrainLoopConfig::IterBasedTrainLoop(IterBased { max_iters, val_interval, val_begin, dynamic_intervals }) => {
-                (*max_iters, *val_interval, *val_begin, 1, false, dynamic_intervals)
-            }
-            TrainLoopConfig::EpochBasedTrainLoop(EpochBased { max_epochs, val_interval, val_begin, dynamic_intervals }) => {
-                (max_epochs * epoch_length, *val_interval, *val_begin, epoch_length, true, dynamic_intervals)
-            }
+            TrainLoopConfig::IterBasedTrainLoop(IterBased {
+                max_iters,
+                val_interval,
+                val_begin,
+                dynamic_intervals,
+            }) => (*max_iters, *val_interval, *val_begin, 1, false, dynamic_intervals),
+            TrainLoopConfig::EpochBasedTrainLoop(EpochBased {
+                max_epochs,
+                val_interval,
+                val_begin,
+                dynamic_intervals,
+            }) => (
+                max_epochs * epoch_length,
+                *val_interval,
+                *val_begin,
+                epoch_length,
+                true,
+                dynamic_intervals,
+            ),
         };
         let mut validate = vec![Every { interval: interval * unit, begin: 0 }];
-        // As in mmengine, an interval holds for the step that ends one before its milestone already.
-        let later = later
-            .iter()
-            .flatten()
-            .map(|&Milestone { from, interval }| Every { interval: interval * unit, begin: from.saturating_sub(1) * unit });
+        // As in mmengine, an interval holds for the step that ends one before its milestone
+        // already.
+        let later = later.iter().flatten().map(|&Milestone { from, interval }| Every {
+            interval: interval * unit,
+            begin: from.saturating_sub(1) * unit,
+        });
         validate.extend(later);
         validate.sort_by_key(|it| it.begin);
         let checkpoint_unit = if hook.by_epoch { epoch_length } else { 1 };
@@ -65,23 +88,31 @@ impl Plan {
             by_epoch,
             validate: if validates { validate } else { Vec::new() },
             val_begin: begin * unit,
-            checkpoint: (hook.interval > 0)
-                .then(|| Every { interval: hook.interval as u64 * checkpoint_unit, begin: hook.save_begin * checkpoint_unit }),
+            checkpoint: (hook.interval > 0).then(|| Every {
+                interval: hook.interval as u64 * checkpoint_unit,
+                begin: hook.save_begin * checkpoint_unit,
+            }),
             save_last: hook.save_last,
             template: hook.filename_tmpl.clone(),
             numbered_by_epoch: by_epoch && hook.by_epoch,
         }
     }
 
-    /// Whether a validation follows this many finished iterations. As in mmengine, the last one has one in any case.
+    /// Whether a validation follows this many finished iterations. As in mmengine, the last one has
+    /// one in any case.
     pub(crate) fn validation_due(&self, iteration: u64) -> bool {
-        let Some(every) = self.validate.iter().rfind(|it| iteration >= it.begin) else { return false };
-        iteration >= self.val_begin && (iteration.is_multiple_of(every.interval) || iteration == self.max_iterations)
+        let Some(every) = self.validate.iter().rfind(|it| iteration >= it.begin) else {
+            return false;
+        };
+        iteration >= self.val_begin
+            && (iteration.is_multiple_of(every.interval) || iteration == self.max_iterations)
     }
 
     /// Whether a checkpoint follows this many finished iterations.
     pub(crate) fn checkpoint_due(&self, iteration: u64) -> bool {
-        let due = |every: Every| iteration >= every.begin && (iteration - every.begin).is_multiple_of(every.interval);
+        let due = |every: Every| {
+            iteration >= every.begin && (iteration - every.begin).is_multiple_of(every.interval)
+        };
         self.checkpoint.is_some_and(due) || (self.save_last && iteration == self.max_iterations)
     }
 
@@ -90,12 +121,14 @@ impl Plan {
         iteration / self.epoch_length
     }
 
-    /// The name of a checkpoint, without its suffix: `iter_2000`, or `epoch_12` where users count epochs, or what `filename_tmpl`
-    /// makes of either number.
+    /// The name of a checkpoint, without its suffix: `iter_2000`, or `epoch_12` where users count
+    /// epochs, or what `filename_tmpl` makes of either number.
     pub(crate) fn checkpoint_name(&self, iteration: u64) -> String {
         let whole = iteration.is_multiple_of(self.epoch_length);
         match &self.template {
-            Some(template) if self.numbered_by_epoch && whole => template.name(iteration / self.epoch_length),
+            Some(template) if self.numbered_by_epoch && whole => {
+                template.name(iteration / self.epoch_length)
+            }
             Some(template) if !self.numbered_by_epoch => template.name(iteration),
             _ if self.by_epoch && whole => format!("epoch_{}", iteration / self.epoch_length),
             _ => format!("iter_{iteration}"),
@@ -141,12 +174,16 @@ mod tests {
         assert_eq!(plan.max_iterations, 20);
         assert_eq!(due(1..=20, |it| plan.validation_due(it)), [10, 20]);
         assert_eq!(due(1..=20, |it| plan.checkpoint_due(it)), [5, 10, 15, 20]);
-        assert_eq!((plan.checkpoint_name(10), plan.checkpoint_name(7)), ("epoch_2".to_owned(), "iter_7".to_owned()));
+        assert_eq!(
+            (plan.checkpoint_name(10), plan.checkpoint_name(7)),
+            ("epoch_2".to_owned(), "iter_7".to_owned())
+        );
     }
 
     #[test]
     fn intervals_and_beginnings_change_what_is_due() {
-        let later = Some(vec![Milestone { from: 7, interval: 3 }, Milestone { from: 17, interval: 1 }]);
+        let later =
+            Some(vec![Milestone { from: 7, interval: 3 }, Milestone { from: 17, interval: 1 }]);
         let config = TrainLoopConfig::IterBasedTrainLoop(IterBased {
             max_iters: 20,
             val_interval: 5,
@@ -154,7 +191,8 @@ mod tests {
             dynamic_intervals: later,
         });
         let template = crate::config::parse_str("'step_{:03d}.pth'").expect("a template");
-        let hook = CheckpointHook { save_begin: 4, filename_tmpl: Some(template), ..hook(5, false) };
+        let hook =
+            CheckpointHook { save_begin: 4, filename_tmpl: Some(template), ..hook(5, false) };
         let plan = Plan::new(&config, &hook, 100, true);
         assert_eq!(due(1..=20, |it| plan.validation_due(it)), [6, 9, 12, 15, 16, 17, 18, 19, 20]);
         assert_eq!(due(1..=20, |it| plan.checkpoint_due(it)), [4, 9, 14, 19, 20]);

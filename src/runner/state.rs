@@ -40,10 +40,12 @@ pub(super) struct RunState {
 /// Best values by metric.
 pub(super) type Best = BTreeMap<String, (f64, String)>;
 
-/// Older versions kept the one metric that there could be, without its name: it is the `mIoU` of `best_mIoU_iter_4`. And one that was
-/// not a number stands as `null` and never was any.
+/// Older versions kept the one metric that there could be, without its name: it is the `mIoU` of
+/// `best_mIoU_iter_4`. And one that was not a number stands as `null` and never was any.
 fn numbers_alone<'de, D: Deserializer<'de>>(from: D) -> Result<Best, D::Error> {
-    let finite = |(value, file): (Option<f64>, String)| value.filter(|it| it.is_finite()).map(|it| (it, file));
+    let finite = |(value, file): (Option<f64>, String)| {
+        value.filter(|it| it.is_finite()).map(|it| (it, file))
+    };
     match serde_json::Value::deserialize(from)? {
         serde_json::Value::Null => Ok(Best::new()),
         one @ serde_json::Value::Array(_) => {
@@ -51,7 +53,8 @@ fn numbers_alone<'de, D: Deserializer<'de>>(from: D) -> Result<Best, D::Error> {
             Ok(finite(best).into_iter().filter_map(|it| Some((named_in(&it.1)?, it))).collect())
         }
         many => {
-            let many: BTreeMap<String, (Option<f64>, String)> = serde_json::from_value(many).map_err(de::Error::custom)?;
+            let many: BTreeMap<String, (Option<f64>, String)> =
+                serde_json::from_value(many).map_err(de::Error::custom)?;
             Ok(many.into_iter().filter_map(|(name, it)| Some((name, finite(it)?))).collect())
         }
     }
@@ -73,12 +76,16 @@ impl RunState {
     }
 
     /// Reads a checkpoint's map; one of mmseg's has none.
-    pub(super) fn from_map(map: &serde_json::Map<String, serde_json::Value>, path: &std::path::Path) -> Result<Self, Failure> {
+    pub(super) fn from_map(
+        map: &serde_json::Map<String, serde_json::Value>,
+        path: &std::path::Path,
+    ) -> Result<Self, Failure> {
         serde_json::from_value(serde_json::Value::Object(map.clone())).map_err(|error| {
             let path = path.display();
             let message = format!(
-                "{path} holds weights but no state of a training ({error}): --cfg-options load_from={path} without --resume begins a \
-                 run from these weights, and --resume without load_from goes on with the work dir's own newest checkpoint"
+                "{path} holds weights but no state of a training ({error}): --cfg-options \
+                 load_from={path} without --resume begins a run from these weights, and --resume \
+                 without load_from goes on with the work dir's own newest checkpoint"
             );
             Failure::new(Exit::Data, message)
         })
@@ -96,7 +103,9 @@ mod tests {
             let window = serde_json::json!({ "size": 10, "values": {} });
             let map = serde_json::json!({ "progress": progress, "seed": 1, "world": 1, "window": window, "best": best });
             let map = map.as_object().expect("a map").clone();
-            RunState::from_map(&map, std::path::Path::new("iter_4.safetensors")).expect("a state").best
+            RunState::from_map(&map, std::path::Path::new("iter_4.safetensors"))
+                .expect("a state")
+                .best
         };
         let file = "best_mIoU_iter_4.safetensors";
         let one = Best::from([("mIoU".to_owned(), (0.5, file.to_owned()))]);

@@ -29,19 +29,24 @@ pub(crate) struct TestOptions {
 /// Tests a checkpoint and writes the metrics into the work dir.
 pub(crate) fn test(setting: &Setting, options: &TestOptions) -> Result<(), Failure> {
     let experiment = &setting.experiment;
-    let mut loader = experiment
-        .test_dataloader
-        .clone()
-        .ok_or_else(|| Failure::new(Exit::Config, "the config has no test_dataloader, so there is nothing to test on"))?;
+    let mut loader = experiment.test_dataloader.clone().ok_or_else(|| {
+        Failure::new(
+            Exit::Config,
+            "the config has no test_dataloader, so there is nothing to test on",
+        )
+    })?;
     if experiment.test_evaluator.is_empty() {
         return Err(Failure::new(Exit::Config, "the config has no test_evaluator"));
     }
-    let metrics = experiment.test_evaluator.iter().map(|EvaluatorConfig::IoUMetric(metric)| metric.clone()).collect();
+    let metrics = experiment
+        .test_evaluator
+        .iter()
+        .map(|EvaluatorConfig::IoUMetric(metric)| metric.clone())
+        .collect();
     if options.tta {
-        let pipeline = experiment
-            .tta_pipeline
-            .clone()
-            .ok_or_else(|| Failure::new(Exit::Config, "--tta needs a tta_pipeline in the config"))?;
+        let pipeline = experiment.tta_pipeline.clone().ok_or_else(|| {
+            Failure::new(Exit::Config, "--tta needs a tta_pipeline in the config")
+        })?;
         loader.dataset.pipelines().into_iter().for_each(|it| it.clone_from(&pipeline));
     }
 
@@ -68,13 +73,19 @@ pub(crate) fn test(setting: &Setting, options: &TestOptions) -> Result<(), Failu
     let segmentor = format.arrange(experiment.model.init(&setting.device, 0)?);
     let path = weights::obtain(&options.checkpoint, setting)?;
     let checkpoint = Checkpoint::read(&path)?;
-    weights::load(&segmentor.weights(), &checkpoint.model, &path, Fit::Exact)
-        .within("a test needs every weight: give the config that the checkpoint was trained with, or its num_classes")?;
+    weights::load(&segmentor.weights(), &checkpoint.model, &path, Fit::Exact).within(
+        "a test needs every weight: give the config that the checkpoint was trained with, or its \
+         num_classes",
+    )?;
     tracing::info!("loaded {}", path.display());
     evaluation.refuse_other_classes(&checkpoint.meta.dataset_meta.classes, &path)?;
 
     let bar = evaluation_bar(&setting.console, evaluation.dataset.len());
-    let watch = Watch { bar, log: Some((experiment.logger().interval, "Iter(test) ".to_owned())), iteration: None };
+    let watch = Watch {
+        bar,
+        log: Some((experiment.logger().interval, "Iter(test) ".to_owned())),
+        iteration: None,
+    };
     let mut preprocessor = experiment.model.preprocessor()?;
     preprocessor.set_memory_format(format);
     // A test has nothing to save: signals end it the usual way.
@@ -89,11 +100,17 @@ pub(crate) fn test(setting: &Setting, options: &TestOptions) -> Result<(), Failu
         let place = format!("Iter(test) [{}/{}]", evaluated.images, evaluated.images);
         report("test", &place, metrics, &evaluated.timing);
         let path = setting.rundir.metrics();
-        write_atomically(&path, format!("{:#}\n", metrics.to_json()).as_bytes())
-            .map_err(|error| Failure::new(Exit::CannotWrite, format!("cannot write {}: {error}", path.display())))?;
+        write_atomically(&path, format!("{:#}\n", metrics.to_json()).as_bytes()).map_err(
+            |error| {
+                Failure::new(Exit::CannotWrite, format!("cannot write {}: {error}", path.display()))
+            },
+        )?;
         tracing::info!("metrics are in {}", path.display());
     }
-    for (what, folder) in [("label maps", &evaluation.leaves.out_dir), ("painted pictures", &evaluation.leaves.show_dir)] {
+    for (what, folder) in [
+        ("label maps", &evaluation.leaves.out_dir),
+        ("painted pictures", &evaluation.leaves.show_dir),
+    ] {
         if let Some(folder) = folder {
             tracing::info!("{what} are in {}", folder.display());
         }

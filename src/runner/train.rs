@@ -13,7 +13,10 @@ pub(crate) fn train(run: &mut Training) -> Result<Outcome, Failure> {
     }
     while run.goes_on() {
         let started = Instant::now();
-        let batch = run.batches.next().ok_or_else(|| Failure::fault("the data loader ended before the training"))??;
+        let batch = run
+            .batches
+            .next()
+            .ok_or_else(|| Failure::fault("the data loader ended before the training"))??;
         let data_time = started.elapsed();
         let interrupted = run.interrupt.agree(&run.group)?;
 

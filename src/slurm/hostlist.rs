@@ -1,5 +1,6 @@
-//! Slurm's host lists, `gpu[01-03,7],login`, in the full grammar of its `hostlist.c`, text after the last bracket included
-//! (which Slurm itself reads from 23.11 on). Own code, because `scontrol` is often missing inside containers.
+//! Slurm's host lists, `gpu[01-03,7],login`, in the full grammar of its `hostlist.c`, text after
+//! the last bracket included (which Slurm itself reads from 23.11 on). Own code, because `scontrol`
+//! is often missing inside containers.
 
 use crate::excerpt::{line, quoted};
 
@@ -23,8 +24,8 @@ pub struct HostlistError {
 /// The hosts of a list, in its order, duplicates kept.
 ///
 /// # Errors
-/// An empty list, an open or stray bracket, a range that is no number or runs backwards, a nodeset in braces (which only a
-/// controller can expand), more hosts than Slurm's limits.
+/// An empty list, an open or stray bracket, a range that is no number or runs backwards, a nodeset
+/// in braces (which only a controller can expand), more hosts than Slurm's limits.
 pub fn expand(list: &str) -> Result<Vec<String>, HostlistError> {
     let fail = |reason: String| HostlistError { list: list.to_owned(), reason };
     let mut hosts = Vec::new();
@@ -47,7 +48,9 @@ fn items(list: &str) -> Result<Vec<&str>, String> {
             '[' => open = true,
             ']' if !open => return Err("a closing bracket without its opening one".to_owned()),
             ']' => open = false,
-            '{' | '}' => return Err("a nodeset in braces; only a Slurm controller can expand it".to_owned()),
+            '{' | '}' => {
+                return Err("a nodeset in braces; only a Slurm controller can expand it".to_owned());
+            }
             ',' | ' ' | '\t' | '\n' if !open => {
                 items.push(&list[start..at]);
                 start = at + 1;
@@ -71,7 +74,11 @@ fn expand_item(item: &str, hosts: &mut Vec<String>) -> Result<(), String> {
     let mut longest = 0;
     let mut longer = |by: usize| {
         longest += by;
-        if longest > NAME_LIMIT { Err(format!("a host name of more than {NAME_LIMIT} characters")) } else { Ok(()) }
+        if longest > NAME_LIMIT {
+            Err(format!("a host name of more than {NAME_LIMIT} characters"))
+        } else {
+            Ok(())
+        }
     };
     while let Some((text, after)) = rest.split_once('[') {
         let Some((inside, after)) = after.split_once(']') else {
@@ -82,7 +89,10 @@ fn expand_item(item: &str, hosts: &mut Vec<String>) -> Result<(), String> {
         if hosts.len() + names.len() * numbers.len() > LIST_LIMIT {
             return Err(format!("more than {LIST_LIMIT} hosts"));
         }
-        names = names.iter().flat_map(|name| numbers.iter().map(move |number| format!("{name}{text}{number}"))).collect();
+        names = names
+            .iter()
+            .flat_map(|name| numbers.iter().map(move |number| format!("{name}{text}{number}")))
+            .collect();
         rest = after;
     }
     longer(rest.len())?;
@@ -115,9 +125,15 @@ fn ranges(inside: &str) -> Result<Vec<String>, String> {
 
 fn number(text: &str, range: &str) -> Result<u64, String> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(format!("{} in a bracket is neither a number nor a range like 1-3", quoted(range)));
+        return Err(format!(
+            "{} in a bracket is neither a number nor a range like 1-3",
+            quoted(range)
+        ));
     }
-    text.parse().ok().filter(|_| text.len() <= DIGITS).ok_or_else(|| format!("the number {text} is too large"))
+    text.parse()
+        .ok()
+        .filter(|_| text.len() <= DIGITS)
+        .ok_or_else(|| format!("the number {text} is too large"))
 }
 
 #[cfg(test)]
@@ -174,11 +190,18 @@ mod tests {
         assert!(reason(format!("n[1-{}2]", "0".repeat(70_000))).contains("is too large"));
         assert!(reason(format!("n[{}1-2]", "0".repeat(70_000))).contains("is too large"));
         assert!(reason("n".repeat(100_000)).contains("more than 255 characters"));
-        assert!(reason(format!("{}[0-65535]", "n".repeat(100_000))).contains("more than 255 characters"));
+        assert!(
+            reason(format!("{}[0-65535]", "n".repeat(100_000)))
+                .contains("more than 255 characters")
+        );
         assert!(reason("[1]".repeat(100_000)).contains("more than 255 characters"));
         let message = expand(&"[".repeat(100_000)).expect_err("brackets").to_string();
-        assert!(message.len() < 1000 && message.ends_with("a bracket inside a bracket"), "{message}");
-        let numbered = [format!("n{}", "9".repeat(30)), "n5".to_owned(), format!("n{}", "0".repeat(100))];
+        assert!(
+            message.len() < 1000 && message.ends_with("a bracket inside a bracket"),
+            "{message}"
+        );
+        let numbered =
+            [format!("n{}", "9".repeat(30)), "n5".to_owned(), format!("n{}", "0".repeat(100))];
         assert_eq!(expand(&numbered.join(",")), Ok(numbered.to_vec()));
     }
 

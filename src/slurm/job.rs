@@ -1,7 +1,8 @@
-//! The shape of a job: every setting resolved once, with where it came from, and what it becomes on Slurm's command lines.
+//! The shape of a job: every setting resolved once, with where it came from, and what it becomes on
+//! Slurm's command lines.
 //!
-//! A flag wins over an environment variable, that over the site profile, and that over the default. Whatever is wrong is an
-//! error that names the flag or the variable; nothing is submitted then.
+//! A flag wins over an environment variable, that over the site profile, and that over the default.
+//! Whatever is wrong is an error that names the flag or the variable; nothing is submitted then.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -154,15 +155,27 @@ struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    /// The value of an option, noted down with its origin. An empty variable is absent, except where it is a number.
+    /// The value of an option, noted down with its origin. An empty variable is absent, except
+    /// where it is a number.
     fn choose(&mut self, row: &'static Row, default: Option<String>) -> Option<Setting> {
         let Row { flag: name, variable, kind, .. } = *row;
         let read = self.var;
-        let meant = |value: &String| !value.is_empty() || matches!(kind, options::Kind::Number(_) | options::Kind::SwitchOr(_));
+        let meant = |value: &String| {
+            !value.is_empty()
+                || matches!(kind, options::Kind::Number(_) | options::Kind::SwitchOr(_))
+        };
         let from_flag = || Some((self.flags.values.get(name)?.clone(), Origin::Flag(name)));
-        let from_variable = || variable.and_then(|it| Some((read(it).filter(meant)?, Origin::Variable(it))));
-        let from_site = || self.site.and_then(|it| Some((it.option(name)?, Origin::Site(it.path.display().to_string()))));
-        let found = from_flag().or_else(from_variable).or_else(from_site).or_else(|| Some((default?, Origin::Default)))?;
+        let from_variable =
+            || variable.and_then(|it| Some((read(it).filter(meant)?, Origin::Variable(it))));
+        let from_site = || {
+            self.site.and_then(|it| {
+                Some((it.option(name)?, Origin::Site(it.path.display().to_string())))
+            })
+        };
+        let found = from_flag()
+            .or_else(from_variable)
+            .or_else(from_site)
+            .or_else(|| Some((default?, Origin::Default)))?;
         let setting = Setting { name, value: found.0, origin: found.1 };
         self.settings.push(setting.clone());
         Some(setting)
@@ -172,12 +185,20 @@ impl Resolver<'_> {
     fn number(&mut self, name: &str, default: usize) -> Result<(usize, Setting), JobError> {
         let row = options::row(name);
         let setting = self.choose(row, Some(default.to_string()));
-        let setting = setting.unwrap_or(Setting { name: row.flag, value: default.to_string(), origin: Origin::Default });
+        let setting = setting.unwrap_or(Setting {
+            name: row.flag,
+            value: default.to_string(),
+            origin: Origin::Default,
+        });
         let digits = setting.value.trim();
-        let number = Some(digits).filter(|it| it.bytes().all(|byte| byte.is_ascii_digit())).and_then(|it| it.parse().ok());
+        let number = Some(digits)
+            .filter(|it| it.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|it| it.parse().ok());
         match number {
             Some(number) if number <= 100_000 => Ok((number, setting)),
-            _ if digits.is_empty() => Err(JobError::at(&setting, "it is empty; give a whole number, or unset it")),
+            _ if digits.is_empty() => {
+                Err(JobError::at(&setting, "it is empty; give a whole number, or unset it"))
+            }
             _ => Err(JobError::at(&setting, "expected a whole number up to 100000")),
         }
     }
@@ -185,9 +206,13 @@ impl Resolver<'_> {
     fn words(&mut self, name: &str) -> Result<Vec<String>, JobError> {
         let Some(setting) = self.choose(options::row(name), None) else { return Ok(Vec::new()) };
         if setting.value.contains(['\n', '\r', '\0']) {
-            return Err(JobError::at(&setting, "it has a line break; give the options on one line"));
+            return Err(JobError::at(
+                &setting,
+                "it has a line break; give the options on one line",
+            ));
         }
-        shlex::split(&setting.value).ok_or_else(|| JobError::at(&setting, "a quote is not closed, or a backslash ends it"))
+        shlex::split(&setting.value)
+            .ok_or_else(|| JobError::at(&setting, "a quote is not closed, or a backslash ends it"))
     }
 }
 
@@ -203,7 +228,11 @@ impl JobSpec {
     ) -> Result<Self, JobError> {
         let mut it = Resolver { flags, var, site, settings: Vec::new() };
         let partition = it.partition(partition)?;
-        it.settings.push(Setting { name: "job-name", value: name.to_owned(), origin: Origin::Positional("JOB_NAME") });
+        it.settings.push(Setting {
+            name: "job-name",
+            value: name.to_owned(),
+            origin: Origin::Positional("JOB_NAME"),
+        });
         check_name(name)?;
 
         let default_gpus = if kind == Kind::Train { 8 } else { 4 };
@@ -229,7 +258,9 @@ impl JobSpec {
                 if let Some(request) = args.iter().find(|it| asks_for_gpus(it)) {
                     return Err(JobError::at(
                         &gpus_from,
-                        format!("a CPU job, but {place} asks for GPUs with {request}: drop one of them"),
+                        format!(
+                            "a CPU job, but {place} asks for GPUs with {request}: drop one of them"
+                        ),
                     ));
                 }
             }
@@ -258,7 +289,8 @@ impl JobSpec {
         })
     }
 
-    /// What the allocation is: for sbatch's directives and, without those that only a batch job has, for srun.
+    /// What the allocation is: for sbatch's directives and, without those that only a batch job
+    /// has, for srun.
     pub fn allocation(&self, batch: bool) -> Vec<SlurmOption> {
         let Shape { ranks, nodes, ranks_per_node, gpus_per_node } = &self.shape;
         let mut all = vec![SlurmOption::new("job-name", &self.name)];
@@ -273,8 +305,12 @@ impl JobSpec {
         let kind = self.gpu.kind.as_ref().map(|it| format!("{it}:")).unwrap_or_default();
         match self.gpu.dialect {
             _ if *gpus_per_node == 0 => {}
-            Dialect::Gres => all.push(SlurmOption::new("gres", format!("gpu:{kind}{gpus_per_node}"))),
-            Dialect::GpusPerNode => all.push(SlurmOption::new("gpus-per-node", format!("{kind}{gpus_per_node}"))),
+            Dialect::Gres => {
+                all.push(SlurmOption::new("gres", format!("gpu:{kind}{gpus_per_node}")))
+            }
+            Dialect::GpusPerNode => {
+                all.push(SlurmOption::new("gpus-per-node", format!("{kind}{gpus_per_node}")))
+            }
             Dialect::GpusPerTask => all.push(SlurmOption::new("gpus-per-task", format!("{kind}1"))),
             Dialect::None => {}
         }
@@ -291,11 +327,15 @@ impl JobSpec {
 
     /// How the ranks are started inside the allocation.
     ///
-    /// `--kill-on-bad-exit` stays off, whatever the site's default: the ranks watch each other and stop together, and killing
-    /// the slower ones of those that end with 75 would turn "saved, go on later" into a failure. `--wait` ends what is left.
+    /// `--kill-on-bad-exit` stays off, whatever the site's default: the ranks watch each other and
+    /// stop together, and killing the slower ones of those that end with 75 would turn "saved, go
+    /// on later" into a failure. `--wait` ends what is left.
     pub fn step(&self) -> Vec<SlurmOption> {
-        let mut all =
-            vec![SlurmOption::new("export", "ALL"), SlurmOption::new("kill-on-bad-exit", "0"), SlurmOption::new("wait", "60")];
+        let mut all = vec![
+            SlurmOption::new("export", "ALL"),
+            SlurmOption::new("kill-on-bad-exit", "0"),
+            SlurmOption::new("wait", "60"),
+        ];
         if self.gpu.dialect == Dialect::GpusPerTask && self.shape.gpus_per_node > 0 {
             // Ranks that see each other's GPUs can copy between them directly.
             all.push(SlurmOption::new("gpu-bind", "none"));
@@ -313,13 +353,21 @@ impl JobSpec {
 
 impl Resolver<'_> {
     fn partition(&mut self, given: &str) -> Result<Option<String>, JobError> {
-        let by_site = || self.site.and_then(|it| Some((it.partition.clone()?, Origin::Site(it.path.display().to_string()))));
+        let by_site = || {
+            self.site.and_then(|it| {
+                Some((it.partition.clone()?, Origin::Site(it.path.display().to_string())))
+            })
+        };
         let (value, origin) = match given {
             "-" => match by_site() {
                 Some(found) => found,
                 None => {
                     let value = "(Slurm's default)".to_owned();
-                    self.settings.push(Setting { name: "partition", value, origin: Origin::Positional("PARTITION") });
+                    self.settings.push(Setting {
+                        name: "partition",
+                        value,
+                        origin: Origin::Positional("PARTITION"),
+                    });
                     return Ok(None);
                 }
             },
@@ -328,7 +376,8 @@ impl Resolver<'_> {
         let setting = Setting { name: "partition", value, origin };
         let plain = |it: char| it.is_ascii_alphanumeric() || "_-.+,".contains(it);
         if setting.value.is_empty() || !setting.value.chars().all(plain) {
-            let what = "no name of a partition; the order is PARTITION JOB_NAME CONFIG, and `sinfo` lists the partitions";
+            let what = "no name of a partition; the order is PARTITION JOB_NAME CONFIG, and \
+                        `sinfo` lists the partitions";
             return Err(JobError::at(&setting, what));
         }
         self.settings.push(setting.clone());
@@ -341,20 +390,32 @@ impl Resolver<'_> {
             if ranks == 0 {
                 return Err(JobError::at(&from, "a job needs at least one rank"));
             }
-            let by_flag = self.flags.values.get("gpus-per-node").map(|it| format!("--gpus-per-node={it}"));
-            let asked = by_flag.or_else(|| (self.var)("GPUS_PER_NODE").map(|it| format!("GPUS_PER_NODE={it}")));
+            let by_flag =
+                self.flags.values.get("gpus-per-node").map(|it| format!("--gpus-per-node={it}"));
+            let asked = by_flag
+                .or_else(|| (self.var)("GPUS_PER_NODE").map(|it| format!("GPUS_PER_NODE={it}")));
             if let Some(asked) = asked.filter(|it| !it.ends_with("=0") && !it.ends_with('=')) {
-                return Err(JobError::at(gpus_from, format!("a CPU job, but {asked} asks for GPUs: drop one of them")));
+                return Err(JobError::at(
+                    gpus_from,
+                    format!("a CPU job, but {asked} asks for GPUs: drop one of them"),
+                ));
             }
             return Ok((Shape::of_cpus(ranks), Vec::new()));
         }
         // What a site says its nodes have is a limit, not a request.
-        let by_site = self.site.and_then(|it| it.option("gpus-per-node")?.parse().ok()).filter(|it: &usize| *it > 0);
-        let said = self.flags.values.contains_key("gpus-per-node") || (self.var)("GPUS_PER_NODE").is_some();
+        let by_site = self
+            .site
+            .and_then(|it| it.option("gpus-per-node")?.parse().ok())
+            .filter(|it: &usize| *it > 0);
+        let said = self.flags.values.contains_key("gpus-per-node")
+            || (self.var)("GPUS_PER_NODE").is_some();
         let asked = if said {
             let (asked, from) = self.number("gpus-per-node", 8)?;
             if asked == 0 {
-                return Err(JobError::at(&from, format!("GPUS is {gpus}: a node needs at least one GPU")));
+                return Err(JobError::at(
+                    &from,
+                    format!("GPUS is {gpus}: a node needs at least one GPU"),
+                ));
             }
             asked
         } else {
@@ -366,8 +427,12 @@ impl Resolver<'_> {
             self.settings.push(Setting { name: "gpus-per-node", value: value.to_string(), origin });
             value
         };
-        if let Some(tasks) = self.flags.values.get("ntasks").filter(|it| it.trim() != gpus.to_string()) {
-            let what = format!("GPUS is {gpus}, and every GPU has one rank; --ntasks is for CPU jobs (GPUS=0)");
+        if let Some(tasks) =
+            self.flags.values.get("ntasks").filter(|it| it.trim() != gpus.to_string())
+        {
+            let what = format!(
+                "GPUS is {gpus}, and every GPU has one rank; --ntasks is for CPU jobs (GPUS=0)"
+            );
             return Err(JobError::new(format!("--ntasks={tasks:?}"), what));
         }
         let shape = Shape::of_gpus(gpus, asked);
@@ -380,14 +445,19 @@ impl Resolver<'_> {
         let (mut options, mut step_options) = (Vec::new(), Vec::new());
         for row in OPTIONS.iter().filter(|it| it.stage != Stage::Shape) {
             // Two minutes before the time limit the ranks are told to save.
-            let default = (row.flag == "signal" && kind == Kind::Train).then(|| "USR1@120".to_owned());
+            let default =
+                (row.flag == "signal" && kind == Kind::Train).then(|| "USR1@120".to_owned());
             let Some(setting) = self.choose(row, default) else { continue };
             if setting.value.contains(['\n', '\r', '\0']) {
                 return Err(JobError::at(&setting, "it has a line break"));
             }
             (row.check)(&setting.value).map_err(|what| JobError::at(&setting, what))?;
             let value = Some(setting.value.clone()).filter(|it| !it.is_empty());
-            let option = SlurmOption { name: row.flag.to_owned(), value, batch_only: row.stage == Stage::Batch };
+            let option = SlurmOption {
+                name: row.flag.to_owned(),
+                value,
+                batch_only: row.stage == Stage::Batch,
+            };
             if row.stage == Stage::Step { step_options.push(option) } else { options.push(option) }
         }
         Ok((options, step_options))
@@ -398,18 +468,30 @@ impl Resolver<'_> {
         let (var, site) = (self.var, self.site);
         let of_site = |it: &Site| {
             let says = |flag: &str| it.option(flag).is_some();
-            (says("requeue") || says("no-requeue")).then(|| (says("requeue"), Origin::Site(it.path.display().to_string())))
+            (says("requeue") || says("no-requeue"))
+                .then(|| (says("requeue"), Origin::Site(it.path.display().to_string())))
         };
         let site_says = site.and_then(of_site);
         let (yes, origin) = match (flags("requeue"), flags("no-requeue")) {
-            (true, true) => return Err(JobError::new("--requeue, --no-requeue", "they contradict each other: give one of them")),
+            (true, true) => {
+                return Err(JobError::new(
+                    "--requeue, --no-requeue",
+                    "they contradict each other: give one of them",
+                ));
+            }
             (true, false) => (true, Origin::Flag("requeue")),
             (false, true) => (false, Origin::Flag("no-requeue")),
-            _ if var("SBATCH_NO_REQUEUE").is_some() => (false, Origin::Variable("SBATCH_NO_REQUEUE")),
+            _ if var("SBATCH_NO_REQUEUE").is_some() => {
+                (false, Origin::Variable("SBATCH_NO_REQUEUE"))
+            }
             _ if var("SBATCH_REQUEUE").is_some() => (true, Origin::Variable("SBATCH_REQUEUE")),
             _ => site_says.unwrap_or((kind == Kind::Train, Origin::Default)),
         };
-        self.settings.push(Setting { name: "requeue", value: if yes { "yes" } else { "no" }.to_owned(), origin });
+        self.settings.push(Setting {
+            name: "requeue",
+            value: if yes { "yes" } else { "no" }.to_owned(),
+            origin,
+        });
         Ok(yes)
     }
 
@@ -417,8 +499,16 @@ impl Resolver<'_> {
     fn extra(&mut self, gpus: usize) -> Result<Vec<SlurmOption>, JobError> {
         let mut all: Vec<(SlurmOption, Origin)> = Vec::new();
         for (name, value) in self.site.map(|it| it.slurm.clone()).unwrap_or_default() {
-            let origin = Origin::Site(self.site.map(|it| it.path.display().to_string()).unwrap_or_default());
-            all.push((SlurmOption { name, value: Some(value).filter(|it| !it.is_empty()), batch_only: false }, origin));
+            let origin =
+                Origin::Site(self.site.map(|it| it.path.display().to_string()).unwrap_or_default());
+            all.push((
+                SlurmOption {
+                    name,
+                    value: Some(value).filter(|it| !it.is_empty()),
+                    batch_only: false,
+                },
+                origin,
+            ));
         }
         for text in &self.flags.slurm {
             let (name, value) = match text.split_once('=') {
@@ -432,14 +522,23 @@ impl Resolver<'_> {
         for (option, origin) in &all {
             let fail = |what: String| Err(JobError::new(format!("{option} from {origin}"), what));
             let name = option.name.as_str();
-            if name.is_empty() || !name.bytes().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-') {
-                return fail("expected KEY=VALUE, with the long name of an option of sbatch and srun".to_owned());
+            if name.is_empty()
+                || !name
+                    .bytes()
+                    .all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-')
+            {
+                return fail(
+                    "expected KEY=VALUE, with the long name of an option of sbatch and srun"
+                        .to_owned(),
+                );
             }
             if option.value.as_ref().is_some_and(|it| it.contains(['\n', '\r', '\0'])) {
                 return fail("it has a line break".to_owned());
             }
             if gpus == 0 && asks_for_gpus(&option.to_string()) {
-                return fail("GPUS is 0, a CPU job, but this asks for GPUs: drop one of them".to_owned());
+                return fail(
+                    "GPUS is 0, a CPU job, but this asks for GPUs: drop one of them".to_owned(),
+                );
             }
             let free = gpus == 0 && ["nodes", "ntasks-per-node", "gres"].contains(&name);
             if options::DECIDED.contains(&name) {
@@ -447,7 +546,8 @@ impl Resolver<'_> {
                     continue;
                 }
                 return fail(format!(
-                    "segslurm decides --{name} itself, from PARTITION, JOB_NAME, GPUS, GPUS_PER_NODE and CPUS_PER_TASK"
+                    "segslurm decides --{name} itself, from PARTITION, JOB_NAME, GPUS, \
+                     GPUS_PER_NODE and CPUS_PER_TASK"
                 ));
             }
             if OPTIONS.iter().any(|it| it.flag == name) {
@@ -455,7 +555,11 @@ impl Resolver<'_> {
             }
         }
         for (option, origin) in &all {
-            self.settings.push(Setting { name: "slurm", value: option.to_string(), origin: origin.clone() });
+            self.settings.push(Setting {
+                name: "slurm",
+                value: option.to_string(),
+                origin: origin.clone(),
+            });
         }
         Ok(all.into_iter().map(|(option, _)| option).collect())
     }
@@ -470,7 +574,8 @@ impl Resolver<'_> {
         notes: &mut Vec<Note>,
     ) -> Result<Vec<(String, String)>, JobError> {
         let mut exports = Vec::new();
-        let mut export = |name: &str, value: &str| exports.push((name.to_owned(), value.to_owned()));
+        let mut export =
+            |name: &str, value: &str| exports.push((name.to_owned(), value.to_owned()));
         let set = |it: &Setting| !it.value.is_empty();
         let port = options::row("master-port");
         if let Some(chosen) = self.choose(port, None).filter(set) {
@@ -492,7 +597,8 @@ impl Resolver<'_> {
             Some(devices) if gpu.dialect == Dialect::None => {
                 let listed = devices.value.split(',').count();
                 if listed < shape.ranks_per_node {
-                    let what = format!("{listed} GPUs for {} ranks on a node", shape.ranks_per_node);
+                    let what =
+                        format!("{listed} GPUs for {} ranks on a node", shape.ranks_per_node);
                     return Err(JobError::at(&devices, what));
                 }
                 export("CUDA_VISIBLE_DEVICES", &devices.value);
@@ -518,7 +624,9 @@ fn check_name(name: &str) -> Result<(), JobError> {
     let fail = |what: &str| Err(JobError::new(format!("JOB_NAME {name:?}"), what));
     match name {
         "" => fail("it is empty"),
-        _ if name.chars().any(char::is_control) => fail("it has a line break or another control character"),
+        _ if name.chars().any(char::is_control) => {
+            fail("it has a line break or another control character")
+        }
         _ if [".yaml", ".yml", ".py"].iter().any(|it| name.ends_with(it)) => {
             fail("that looks like a config; the order is PARTITION JOB_NAME CONFIG")
         }
@@ -528,7 +636,9 @@ fn check_name(name: &str) -> Result<(), JobError> {
 
 fn asks_for_gpus(argument: &str) -> bool {
     let argument = argument.trim_start_matches("--");
-    argument.starts_with("gpus") || argument.starts_with("-G") || (argument.starts_with("gres=") && argument.contains("gpu"))
+    argument.starts_with("gpus")
+        || argument.starts_with("-G")
+        || (argument.starts_with("gres=") && argument.contains("gpu"))
 }
 
 #[cfg(test)]
@@ -543,11 +653,21 @@ mod tests {
         variables: &[(&str, &str)],
         site: Option<&Site>,
     ) -> Result<JobSpec, String> {
-        let values =
-            flags.iter().filter(|(name, _)| *name != "slurm").map(|(name, value)| (*name, (*value).to_owned())).collect();
-        let slurm = flags.iter().filter(|(name, _)| *name == "slurm").map(|(_, value)| (*value).to_owned()).collect();
-        let var = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        JobSpec::resolve(kind, "dev", "pspnet", &Flags { values, slurm }, &var, site).map_err(|error| error.to_string())
+        let values = flags
+            .iter()
+            .filter(|(name, _)| *name != "slurm")
+            .map(|(name, value)| (*name, (*value).to_owned()))
+            .collect();
+        let slurm = flags
+            .iter()
+            .filter(|(name, _)| *name == "slurm")
+            .map(|(_, value)| (*value).to_owned())
+            .collect();
+        let var = |name: &str| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        };
+        JobSpec::resolve(kind, "dev", "pspnet", &Flags { values, slurm }, &var, site)
+            .map_err(|error| error.to_string())
     }
 
     fn lines(options: &[SlurmOption]) -> Vec<String> {
@@ -578,8 +698,11 @@ mod tests {
 
     #[test]
     fn a_flag_wins_over_a_variable_over_the_site_over_the_default() {
-        let site = Site::parse("account: s\nqos: s\ntime: '10'\ngpus_per_node: 4\ncpus_per_task: 7\n", Path::new("s.yaml"))
-            .expect("a site");
+        let site = Site::parse(
+            "account: s\nqos: s\ntime: '10'\ngpus_per_node: 4\ncpus_per_task: 7\n",
+            Path::new("s.yaml"),
+        )
+        .expect("a site");
         let spec = spec(
             Kind::Train,
             &[("qos", "f"), ("gpus", "16")],
@@ -587,7 +710,11 @@ mod tests {
             Some(&site),
         )
         .expect("a job");
-        let said: Vec<String> = spec.settings.iter().map(|it| format!("{} {} {}", it.name, it.value, it.origin)).collect();
+        let said: Vec<String> = spec
+            .settings
+            .iter()
+            .map(|it| format!("{} {} {}", it.name, it.value, it.origin))
+            .collect();
         for line in [
             "qos f --qos",
             "gpus 16 --gpus",
@@ -608,19 +735,29 @@ mod tests {
         let request = |yaml: &str| {
             let site = Site::parse(yaml, Path::new("s.yaml")).expect("a site");
             let spec = spec(Kind::Train, &[("gpus", "4")], &[], Some(&site)).expect("a job");
-            lines(&spec.allocation(true)).into_iter().find(|it| it.contains("gres") || it.contains("gpu"))
+            lines(&spec.allocation(true))
+                .into_iter()
+                .find(|it| it.contains("gres") || it.contains("gpu"))
         };
         assert_eq!(request("gpu: {type: a100}"), Some("--gres=gpu:a100:4".to_owned()));
         assert_eq!(request("gpu: {dialect: gpus-per-node}"), Some("--gpus-per-node=4".to_owned()));
-        assert_eq!(request("gpu: {dialect: gpus-per-task, type: h100}"), Some("--gpus-per-task=h100:1".to_owned()));
+        assert_eq!(
+            request("gpu: {dialect: gpus-per-task, type: h100}"),
+            Some("--gpus-per-task=h100:1".to_owned())
+        );
         assert_eq!(request("gpu: {dialect: none}"), None);
     }
 
     #[test]
     fn no_gpus_is_a_cpu_job() {
-        let spec = spec(Kind::Train, &[("gpus", "0"), ("ntasks", "3"), ("slurm", "nodes=2")], &[], None).expect("a job");
+        let spec =
+            spec(Kind::Train, &[("gpus", "0"), ("ntasks", "3"), ("slurm", "nodes=2")], &[], None)
+                .expect("a job");
         let lines = lines(&spec.allocation(false));
-        assert!(lines.contains(&"--ntasks=3".to_owned()) && lines.contains(&"--nodes=2".to_owned()), "{lines:?}");
+        assert!(
+            lines.contains(&"--ntasks=3".to_owned()) && lines.contains(&"--nodes=2".to_owned()),
+            "{lines:?}"
+        );
         assert!(!lines.iter().any(|it| it.contains("gres")), "{lines:?}");
         assert!(spec.exports.contains(&("CUDA_VISIBLE_DEVICES".to_owned(), "-1".to_owned())));
     }
@@ -628,20 +765,44 @@ mod tests {
     #[test]
     fn whatever_is_wrong_is_named() {
         for (flags, variables, expected) in [
-            (&[][..], &[("GPUS", "")][..], "GPUS=\"\": it is empty; give a whole number, or unset it"),
+            (
+                &[][..],
+                &[("GPUS", "")][..],
+                "GPUS=\"\": it is empty; give a whole number, or unset it",
+            ),
             (&[], &[("GPUS", "four")], "GPUS=\"four\": expected a whole number"),
             (&[], &[("GPUS", "-1")], "GPUS=\"-1\": expected a whole number"),
             (&[], &[("GPUS", "4.5")], "GPUS=\"4.5\": expected a whole number"),
-            (&[], &[("GPUS_PER_NODE", "0")], "GPUS_PER_NODE=\"0\": GPUS is 8: a node needs at least one GPU"),
+            (
+                &[],
+                &[("GPUS_PER_NODE", "0")],
+                "GPUS_PER_NODE=\"0\": GPUS is 8: a node needs at least one GPU",
+            ),
             (&[], &[("CPUS_PER_TASK", "0")], "CPUS_PER_TASK=\"0\": a rank needs at least one CPU"),
-            (&[], &[("GPUS", "0"), ("GPUS_PER_NODE", "8")], "GPUS=\"0\": a CPU job, but GPUS_PER_NODE=8 asks for GPUs"),
-            (&[], &[("GPUS", "0"), ("SRUN_ARGS", "--gres=gpu:1")], "a CPU job, but SRUN_ARGS asks for GPUs with --gres=gpu:1"),
-            (&[("slurm", "gpus=2")], &[("GPUS", "0")], "--gpus=2 from --slurm: GPUS is 0, a CPU job"),
+            (
+                &[],
+                &[("GPUS", "0"), ("GPUS_PER_NODE", "8")],
+                "GPUS=\"0\": a CPU job, but GPUS_PER_NODE=8 asks for GPUs",
+            ),
+            (
+                &[],
+                &[("GPUS", "0"), ("SRUN_ARGS", "--gres=gpu:1")],
+                "a CPU job, but SRUN_ARGS asks for GPUs with --gres=gpu:1",
+            ),
+            (
+                &[("slurm", "gpus=2")],
+                &[("GPUS", "0")],
+                "--gpus=2 from --slurm: GPUS is 0, a CPU job",
+            ),
             (&[("slurm", "gres=gpu:2")], &[], "segslurm decides --gres itself"),
             (&[("slurm", "time=5")], &[], "segslurm has --time itself"),
             (&[("slurm", "Foo")], &[], "expected KEY=VALUE"),
             (&[("ntasks", "3")], &[], "--ntasks=\"3\": GPUS is 8, and every GPU has one rank"),
-            (&[], &[("SRUN_ARGS", "--comment 'a")], "SRUN_ARGS=\"--comment 'a\": a quote is not closed"),
+            (
+                &[],
+                &[("SRUN_ARGS", "--comment 'a")],
+                "SRUN_ARGS=\"--comment 'a\": a quote is not closed",
+            ),
             (&[], &[("SBATCH_ARGS", "a\nb")], "it has a line break"),
             (&[("time", "1h")], &[], "--time=\"1h\": expected minutes, MM:SS"),
             (&[("nodelist", "n[1-")], &[], "--nodelist=\"n[1-\": malformed host list"),
@@ -658,13 +819,25 @@ mod tests {
             assert!(error.contains(expected), "{error}\n  is not\n{expected}");
         }
         let named = |partition: &str, name: &str| {
-            JobSpec::resolve(Kind::Train, partition, name, &Flags::default(), &|_| None, None).expect_err("refused").to_string()
+            JobSpec::resolve(Kind::Train, partition, name, &Flags::default(), &|_| None, None)
+                .expect_err("refused")
+                .to_string()
         };
         assert!(named("configs/a.yaml", "b").contains("the order is PARTITION JOB_NAME CONFIG"));
         assert!(named("dev", "a.yaml").contains("that looks like a config"));
         assert!(named("dev", "a\nb").contains("line break"));
         assert!(named("dev", "").contains("it is empty"));
         assert!(named("", "a").contains("no name of a partition"));
-        assert!(JobSpec::resolve(Kind::Train, "dev", "it's a \"name\"", &Flags::default(), &|_| None, None).is_ok());
+        assert!(
+            JobSpec::resolve(
+                Kind::Train,
+                "dev",
+                "it's a \"name\"",
+                &Flags::default(),
+                &|_| None,
+                None
+            )
+            .is_ok()
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! Slurm's languages, without Slurm: host lists, durations, job states, the environment of a step, the shape of a job and the
-//! text of its script. Parsing is pure and tested on what real clusters print; only `client` starts Slurm's programs.
+//! Slurm's languages, without Slurm: host lists, durations, job states, the environment of a step,
+//! the shape of a job and the text of its script. Parsing is pure and tested on what real clusters
+//! print; only `client` starts Slurm's programs.
 
 pub(crate) mod client;
 pub(crate) mod env;

@@ -3,14 +3,15 @@
 use super::env::Step;
 use crate::port::{Origin, Port};
 
-/// Ports that are computed lie here: above the well-known ones, below the range from which systems give out ports by themselves.
+/// Ports that are computed lie here: above the well-known ones, below the range from which systems
+/// give out ports by themselves.
 const FIRST: u64 = 20_000;
 /// How many; a prime, so that neighbouring jobs and steps do not meet.
 const COUNT: u64 = 12_281;
 
 impl Step {
-    /// A port that Slurm reserved for the step, else one computed from the ids of job and step, which jobs that run at the same
-    /// time do not share.
+    /// A port that Slurm reserved for the step, else one computed from the ids of job and step,
+    /// which jobs that run at the same time do not share.
     pub fn port(&self) -> Port {
         if let Some(number) = self.reserved_ports.first() {
             return Port { number: *number, origin: Origin::Reserved };
@@ -44,12 +45,17 @@ mod tests {
                 _ => return None,
             })
         };
-        Place::derive(&var, Some(&StepDaemon { job, step: Some(id) })).and_then(Place::step).expect("a step")
+        Place::derive(&var, Some(&StepDaemon { job, step: Some(id) }))
+            .and_then(Place::step)
+            .expect("a step")
     }
 
     #[test]
     fn a_reserved_port_wins_over_the_sites_range_and_that_over_ours() {
-        assert_eq!(step(7, 0, "12000-12001").port(), Port { number: 12000, origin: Origin::Reserved });
+        assert_eq!(
+            step(7, 0, "12000-12001").port(),
+            Port { number: 12000, origin: Origin::Reserved }
+        );
         assert_eq!(step(8, 0, "").port(), Port { number: 30_008, origin: Origin::Job });
         assert_eq!(step(7, 0, "").port(), Port { number: 20_007, origin: Origin::Job });
     }

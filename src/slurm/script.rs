@@ -49,7 +49,10 @@ impl Template {
 
     /// The built-in command line of srun.
     pub fn srun() -> Self {
-        Self { name: "slurm/srun.j2".to_owned(), text: include_str!("../../slurm/srun.j2").to_owned() }
+        Self {
+            name: "slurm/srun.j2".to_owned(),
+            text: include_str!("../../slurm/srun.j2").to_owned(),
+        }
     }
 
     /// A user's own.
@@ -104,12 +107,16 @@ impl RankCommand {
 
     /// Renders a template; a variable that it uses and nobody sets is an error with its line.
     pub fn render(&self, spec: &JobSpec, template: &Template) -> Result<String, ScriptError> {
-        // Slurm takes a file name with a backslash literally, placeholders included; directives end with their line.
+        // Slurm takes a file name with a backslash literally, placeholders included; directives end
+        // with their line.
         if self.log_dir.contains(['\n', '\r', '\\']) {
             return Err(ScriptError::Text { what: "the work dir", text: self.log_dir.clone() });
         }
         if self.directory.contains(['\n', '\r']) {
-            return Err(ScriptError::Text { what: "the current folder", text: self.directory.clone() });
+            return Err(ScriptError::Text {
+                what: "the current folder",
+                text: self.directory.clone(),
+            });
         }
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -122,13 +129,19 @@ impl RankCommand {
         let failed = |error: minijinja::Error| {
             let line = error.line().unwrap_or(1);
             let text = template.text.lines().nth(line.saturating_sub(1)).unwrap_or_default().trim();
-            let what = error.detail().map_or_else(|| error.kind().to_string(), |it| format!("{}: {it}", error.kind()));
-            let message = format!("{what}, in `{text}`; docs/slurm.md lists the variables of a template");
+            let what = error
+                .detail()
+                .map_or_else(|| error.kind().to_string(), |it| format!("{}: {it}", error.kind()));
+            let message =
+                format!("{what}, in `{text}`; docs/slurm.md lists the variables of a template");
             ScriptError::Template { name: template.name.clone(), line, message }
         };
         environment.add_template(&template.name, &template.text).map_err(failed)?;
-        let lines = |options: Vec<super::job::SlurmOption>| options.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let exports: Vec<_> = spec.exports.iter().map(|(name, value)| Variable { name, value }).collect();
+        let lines = |options: Vec<super::job::SlurmOption>| {
+            options.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let exports: Vec<_> =
+            spec.exports.iter().map(|(name, value)| Variable { name, value }).collect();
         let variables = context! {
             version => env!("CARGO_PKG_VERSION"),
             shape => spec.shape.describe(),
@@ -159,15 +172,19 @@ impl RankCommand {
 
 /// Quotes for a shell, where it is needed.
 fn quote(text: &str) -> Result<String, minijinja::Error> {
-    if text.starts_with("--") && text.chars().all(|it| it.is_ascii_alphanumeric() || "-_=./,:@%+".contains(it)) {
+    if text.starts_with("--")
+        && text.chars().all(|it| it.is_ascii_alphanumeric() || "-_=./,:@%+".contains(it))
+    {
         return Ok(text.to_owned());
     }
-    let refused = |error: shlex::QuoteError| minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, error.to_string());
+    let refused = |error: shlex::QuoteError| {
+        minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, error.to_string())
+    };
     shlex::try_quote(text).map(|it| it.into_owned()).map_err(refused)
 }
 
-/// Quotes for a `#SBATCH` line, which sbatch reads by rules of its own: blanks only inside quotes, a backslash before a quote, and
-/// before `#`, which else may end the line.
+/// Quotes for a `#SBATCH` line, which sbatch reads by rules of its own: blanks only inside quotes,
+/// a backslash before a quote, and before `#`, which else may end the line.
 fn directive(text: &str) -> String {
     let plain = |it: char| it.is_alphanumeric() || "-_=./,:@%+[]".contains(it);
     if text.chars().all(plain) {
@@ -187,10 +204,20 @@ mod tests {
     use super::*;
 
     fn rendered(template: &Template) -> Result<String, String> {
-        let spec = JobSpec::resolve(template_kind(template), "dev", "a b", &Flags::default(), &|_| None, None).expect("a job");
+        let spec = JobSpec::resolve(
+            template_kind(template),
+            "dev",
+            "a b",
+            &Flags::default(),
+            &|_| None,
+            None,
+        )
+        .expect("a job");
         let command = RankCommand {
             program: "/opt/it's/segslurm".to_owned(),
-            arguments: ["train", "a b.yaml", "--cfg-options", "x=$HOME,'q'"].map(str::to_owned).to_vec(),
+            arguments: ["train", "a b.yaml", "--cfg-options", "x=$HOME,'q'"]
+                .map(str::to_owned)
+                .to_vec(),
             directory: "/data/#1 $x".to_owned(),
             work_dir: "w".to_owned(),
             log_dir: "w/50%/slurm".to_owned(),
@@ -205,17 +232,31 @@ mod tests {
     #[test]
     fn every_value_is_quoted_for_its_place() {
         let text = rendered(&Template::batch(Kind::Train)).expect("renders");
-        for line in ["#SBATCH --job-name=\"a b\"", "#SBATCH --chdir=\"/data/\\#1 $x\"", "#SBATCH --output=w/50%%/slurm/%j.log"] {
+        for line in [
+            "#SBATCH --job-name=\"a b\"",
+            "#SBATCH --chdir=\"/data/\\#1 $x\"",
+            "#SBATCH --output=w/50%%/slurm/%j.log",
+        ] {
             assert!(text.lines().any(|it| it == line), "{line}\nis not in\n{text}");
         }
-        let command = text.lines().find(|it| it.contains("a b.yaml")).expect("the command").trim_end_matches('\\');
-        let words = ["/opt/it's/segslurm", "train", "a b.yaml", "--cfg-options", "x=$HOME,'q'"].map(str::to_owned);
+        let command = text
+            .lines()
+            .find(|it| it.contains("a b.yaml"))
+            .expect("the command")
+            .trim_end_matches('\\');
+        let words = ["/opt/it's/segslurm", "train", "a b.yaml", "--cfg-options", "x=$HOME,'q'"]
+            .map(str::to_owned);
         assert_eq!(shlex::split(command), Some(words.to_vec()), "{command}");
         assert!(text.contains("scontrol requeue"));
-        assert!(rendered(&Template::batch(Kind::Test)).expect("renders").contains("#SBATCH --no-requeue"));
+        assert!(
+            rendered(&Template::batch(Kind::Test))
+                .expect("renders")
+                .contains("#SBATCH --no-requeue")
+        );
         let srun = rendered(&Template::srun()).expect("renders");
         assert!(
-            srun.contains("srun '--job-name=a b' --partition=dev --nodes=1") && srun.ends_with("--launcher slurm\n"),
+            srun.contains("srun '--job-name=a b' --partition=dev --nodes=1")
+                && srun.ends_with("--launcher slurm\n"),
             "{srun}"
         );
     }
@@ -224,7 +265,10 @@ mod tests {
     fn a_wrong_template_is_an_error_with_its_line() {
         let own = |text: &str| Template { name: "mine.j2".to_owned(), text: text.to_owned() };
         let error = rendered(&own("#!/bin/sh\n\n{{ nonsense }}\n")).expect_err("undefined");
-        assert!(error.starts_with("mine.j2:3: undefined value") && error.contains("{{ nonsense }}"), "{error}");
+        assert!(
+            error.starts_with("mine.j2:3: undefined value") && error.contains("{{ nonsense }}"),
+            "{error}"
+        );
         let error = rendered(&own("{% if %}\n")).expect_err("syntax");
         assert!(error.starts_with("mine.j2:1: syntax error"), "{error}");
     }

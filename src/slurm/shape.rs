@@ -1,4 +1,5 @@
-//! How the ranks of a job lie on nodes: what was asked for, what Slurm will hold, and what there is to say about it.
+//! How the ranks of a job lie on nodes: what was asked for, what Slurm will hold, and what there is
+//! to say about it.
 
 use std::fmt;
 
@@ -16,12 +17,13 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// `gpus` ranks with at most `per_node` on a node. Nodes that divide the number evenly leave no GPU idle; up to twice the
-    /// smallest number of nodes is tried for that.
+    /// `gpus` ranks with at most `per_node` on a node. Nodes that divide the number evenly leave no
+    /// GPU idle; up to twice the smallest number of nodes is tried for that.
     pub fn of_gpus(gpus: usize, per_node: usize) -> Self {
         let per_node = per_node.clamp(1, gpus.max(1));
         let fewest = gpus.div_ceil(per_node).max(1);
-        let nodes = (fewest..=2 * fewest).find(|nodes| gpus.is_multiple_of(*nodes)).unwrap_or(fewest);
+        let nodes =
+            (fewest..=2 * fewest).find(|nodes| gpus.is_multiple_of(*nodes)).unwrap_or(fewest);
         let ranks_per_node = gpus.div_ceil(nodes);
         Self { ranks: gpus, nodes: Some(nodes), ranks_per_node, gpus_per_node: ranks_per_node }
     }
@@ -52,7 +54,11 @@ impl Shape {
         match self.nodes {
             Some(nodes) if nodes > 1 => {
                 let layout: Vec<String> = self.layout().iter().map(ToString::to_string).collect();
-                let layout = if layout.len() > 8 { format!("{} on each", layout[0]) } else { layout.join("+") };
+                let layout = if layout.len() > 8 {
+                    format!("{} on each", layout[0])
+                } else {
+                    layout.join("+")
+                };
                 format!("{ranks} on {nodes} nodes, {layout}, one GPU each")
             }
             _ => format!("{ranks} on one node, one GPU each"),
@@ -96,31 +102,34 @@ pub enum Note {
 
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let are = |count: usize| if count == 1 { "1 is".to_owned() } else { format!("{count} are") };
+        let are =
+            |count: usize| if count == 1 { "1 is".to_owned() } else { format!("{count} are") };
         match self {
             Self::MoreThanAll { asked_per_node, gpus } => write!(
                 f,
-                "GPUS_PER_NODE={asked_per_node} is more than GPUS={gpus}: {} asked for on the node, so that none idles",
+                "GPUS_PER_NODE={asked_per_node} is more than GPUS={gpus}: {} asked for on the \
+                 node, so that none idles",
                 are(*gpus)
             ),
             Self::Idle { gpus, fewest, nodes, per_node, idle } => write!(
                 f,
-                "GPUS={gpus} does not divide evenly over {fewest} to {} nodes: Slurm holds {held} GPUs ({nodes} nodes with {per_node}), \
-                 and {} idle; GPUS={held} would use all",
+                "GPUS={gpus} does not divide evenly over {fewest} to {} nodes: Slurm holds {held} \
+                 GPUs ({nodes} nodes with {per_node}), and {} idle; GPUS={held} would use all",
                 2 * fewest,
                 are(*idle),
                 held = nodes * per_node,
             ),
             Self::Spread { gpus, asked_per_node, fewest, nodes, per_node } => write!(
                 f,
-                "GPUS={gpus} with GPUS_PER_NODE={asked_per_node} would hold {} GPUs on {fewest} nodes; planned are {nodes} nodes with \
-                 {per_node} each, so that none idles",
+                "GPUS={gpus} with GPUS_PER_NODE={asked_per_node} would hold {} GPUs on {fewest} \
+                 nodes; planned are {nodes} nodes with {per_node} each, so that none idles",
                 fewest * asked_per_node,
             ),
             Self::SlurmChooses { devices } => write!(
                 f,
-                "CUDA_VISIBLE_DEVICES={devices}: in a job Slurm chooses the GPUs and sets this variable itself; it counts only where a \
-                 site profile says `gpu: {{dialect: none}}`"
+                "CUDA_VISIBLE_DEVICES={devices}: in a job Slurm chooses the GPUs and sets this \
+                 variable itself; it counts only where a site profile says `gpu: {{dialect: \
+                 none}}`"
             ),
         }
     }
@@ -143,7 +152,12 @@ mod tests {
         assert_eq!((shape.nodes, shape.ranks_per_node, shape.gpus_per_node), (Some(2), 6, 6));
         assert_eq!((shape.layout(), shape.idle()), (vec![6, 6], 0));
         let notes = shape.notes(8);
-        assert!(notes[0].to_string().contains("would hold 16 GPUs on 2 nodes; planned are 2 nodes with 6 each"), "{notes:?}");
+        assert!(
+            notes[0]
+                .to_string()
+                .contains("would hold 16 GPUs on 2 nodes; planned are 2 nodes with 6 each"),
+            "{notes:?}"
+        );
     }
 
     #[test]
@@ -151,7 +165,12 @@ mod tests {
         let shape = Shape::of_gpus(13, 8);
         assert_eq!((shape.nodes, shape.layout(), shape.idle()), (Some(2), vec![7, 6], 1));
         let notes = shape.notes(8);
-        assert!(notes[0].to_string().contains("Slurm holds 14 GPUs (2 nodes with 7), and 1 is idle; GPUS=14"), "{notes:?}");
+        assert!(
+            notes[0]
+                .to_string()
+                .contains("Slurm holds 14 GPUs (2 nodes with 7), and 1 is idle; GPUS=14"),
+            "{notes:?}"
+        );
     }
 
     #[test]

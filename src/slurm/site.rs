@@ -1,7 +1,9 @@
-//! Site profiles: what one cluster wants, kept in YAML, so that command lines are the same on every cluster.
+//! Site profiles: what one cluster wants, kept in YAML, so that command lines are the same on every
+//! cluster.
 //!
-//! A profile is chosen by name, or by the ClusterName that the controller reports. Profiles lie in the user's folder and in
-//! `slurm/sites/` of the current one; of two with the same name the user's wins.
+//! A profile is chosen by name, or by the ClusterName that the controller reports. Profiles lie in
+//! the user's folder and in `slurm/sites/` of the current one; of two with the same name the user's
+//! wins.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -77,7 +79,12 @@ impl TryFrom<String> for Bytes {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let wrong = || format!("{} is no amount of memory: expected a number with K, M, G or T, such as 80G", quoted(&text));
+        let wrong = || {
+            format!(
+                "{} is no amount of memory: expected a number with K, M, G or T, such as 80G",
+                quoted(&text)
+            )
+        };
         let shift = match text.bytes().last().map(|it| it.to_ascii_uppercase()) {
             Some(b'K') => 10,
             Some(b'M') => 20,
@@ -141,7 +148,8 @@ pub struct Templates {
 impl Site {
     /// Reads a profile; a wrong or unknown key is an error with its line.
     pub fn load(path: &Path) -> Result<Self, SiteError> {
-        let text = fs::read_to_string(path).map_err(|source| SiteError::Read { path: path.to_owned(), source })?;
+        let text = fs::read_to_string(path)
+            .map_err(|source| SiteError::Read { path: path.to_owned(), source })?;
         Self::parse(&text, path)
     }
 
@@ -150,11 +158,15 @@ impl Site {
         let wrong = |message: String| SiteError::Wrong { path: path.to_owned(), message };
         let malformed = |error: serde_yaml::Error| wrong(error.to_string());
         // A file of comments only is an empty profile.
-        let Said(options) = serde_yaml::from_str::<Option<Said>>(text).map_err(malformed)?.unwrap_or_default();
-        let keys = serde_yaml::from_str::<Option<Keys>>(text).map_err(malformed)?.unwrap_or_default();
+        let Said(options) =
+            serde_yaml::from_str::<Option<Said>>(text).map_err(malformed)?.unwrap_or_default();
+        let keys =
+            serde_yaml::from_str::<Option<Keys>>(text).map_err(malformed)?.unwrap_or_default();
         let mut site = Self { path: path.to_owned(), options, keys };
         let folder = path.parent().unwrap_or(Path::new(""));
-        for template in [&mut site.keys.template.train, &mut site.keys.template.test].into_iter().flatten() {
+        for template in
+            [&mut site.keys.template.train, &mut site.keys.template.test].into_iter().flatten()
+        {
             *template = folder.join(&template);
         }
         if let Some(ports) = &site.ports {
@@ -195,7 +207,8 @@ impl Site {
     }
 }
 
-/// The options among a profile's keys. A key that is neither one nor of [`Keys`] is an error at its line.
+/// The options among a profile's keys. A key that is neither one nor of [`Keys`] is an error at its
+/// line.
 #[derive(Default)]
 struct Said(BTreeMap<&'static str, String>);
 
@@ -250,10 +263,13 @@ impl Visitor<'_> for Value {
     }
 
     fn visit_bool<E: Error>(self, on: bool) -> Result<Self::Value, E> {
-        let contrary = || OPTIONS.iter().find(|it| it.flag.strip_prefix("no-") == Some(self.0.flag));
+        let contrary =
+            || OPTIONS.iter().find(|it| it.flag.strip_prefix("no-") == Some(self.0.flag));
         match (self.0.kind, on) {
             (Kind::Switch | Kind::SwitchOr(_), true) => Ok(Some((self.0.flag, String::new()))),
-            (Kind::Switch | Kind::SwitchOr(_), false) => Ok(contrary().map(|it| (it.flag, String::new()))),
+            (Kind::Switch | Kind::SwitchOr(_), false) => {
+                Ok(contrary().map(|it| (it.flag, String::new())))
+            }
             _ => Err(E::invalid_type(Unexpected::Bool(on), &self)),
         }
     }
@@ -296,8 +312,15 @@ impl Visitor<'_> for KeyVisitor {
         match options::of_site(key) {
             None if own.contains(&key) => Ok(Key(None)),
             None => {
-                let known = OPTIONS.iter().filter(|it| it.site).map(Row::key).chain(own.iter().map(|it| (*it).to_owned()));
-                Err(E::custom(format!("unknown field `{key}`, expected one of {}", known.collect::<Vec<_>>().join(", "))))
+                let known = OPTIONS
+                    .iter()
+                    .filter(|it| it.site)
+                    .map(Row::key)
+                    .chain(own.iter().map(|it| (*it).to_owned()));
+                Err(E::custom(format!(
+                    "unknown field `{key}`, expected one of {}",
+                    known.collect::<Vec<_>>().join(", ")
+                )))
             }
             row => Ok(Key(row)),
         }
@@ -345,7 +368,8 @@ pub(crate) fn any(folders: &[PathBuf]) -> bool {
 fn profiles(folders: &[PathBuf]) -> Vec<(String, PathBuf)> {
     let mut found: Vec<(String, PathBuf)> = Vec::new();
     for folder in folders {
-        let mut paths: Vec<PathBuf> = fs::read_dir(folder).into_iter().flatten().flatten().map(|it| it.path()).collect();
+        let mut paths: Vec<PathBuf> =
+            fs::read_dir(folder).into_iter().flatten().flatten().map(|it| it.path()).collect();
         paths.sort();
         for path in paths.into_iter().filter(|it| it.extension().is_some_and(|it| it == "yaml")) {
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -359,10 +383,15 @@ fn profiles(folders: &[PathBuf]) -> Vec<(String, PathBuf)> {
 
 /// First and last port of `20000-20999`.
 pub(crate) fn port_range(text: &str) -> Result<(u16, u16), String> {
-    let ends = text.split_once('-').and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
+    let ends = text
+        .split_once('-')
+        .and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
     match ends {
         Some((first, last)) if first > 0 && first <= last => Ok((first, last)),
-        _ => Err(format!("{} is no range of ports: expected FIRST-LAST, such as 20000-20999", quoted(text))),
+        _ => Err(format!(
+            "{} is no range of ports: expected FIRST-LAST, such as 20000-20999",
+            quoted(text)
+        )),
     }
 }
 
@@ -370,8 +399,10 @@ pub(crate) fn port_range(text: &str) -> Result<(u16, u16), String> {
 mod tests {
     use super::*;
 
-    const PROFILE: &str = "clusters: [big]\ngpu: {dialect: gpus-per-node, type: a100, memory: 80G}\naccount: vision\ntime: 1-00:00:00\n\
-                           setup: [module load cuda]\nrequeue: false\nports: 20000-20999\ntemplate: {train: mine.j2}\n";
+    const PROFILE: &str = "clusters: [big]\ngpu: \
+                           {dialect: gpus-per-node, type: a100, memory: 80G}\naccount: \
+                           vision\ntime: 1-00:00:00\nsetup: [module load cuda]\nrequeue: \
+                           false\nports: 20000-20999\ntemplate: {train: mine.j2}\n";
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("a folder");
@@ -383,18 +414,33 @@ mod tests {
 
     #[test]
     fn a_profile_is_found_by_its_name_its_clusters_and_its_path() {
-        let folder = folder(&[("one.yaml", PROFILE), ("example.yaml", "nonsense: ["), ("two.yaml", "# nothing\n")]);
+        let folder = folder(&[
+            ("one.yaml", PROFILE),
+            ("example.yaml", "nonsense: ["),
+            ("two.yaml", "# nothing\n"),
+        ]);
         let folders = [PathBuf::from("/does/not/exist"), folder.path().to_owned()];
         let site = Site::named("one", &folders).expect("there");
         assert_eq!(
             site.gpu,
-            GpuRequest { dialect: Dialect::GpusPerNode, kind: Some("a100".to_owned()), memory: Some(Bytes(80 << 30)) }
+            GpuRequest {
+                dialect: Dialect::GpusPerNode,
+                kind: Some("a100".to_owned()),
+                memory: Some(Bytes(80 << 30))
+            }
         );
         assert_eq!(site.option("account"), Some("vision".to_owned()));
-        assert_eq!((site.option("requeue"), site.option("no-requeue")), (None, Some(String::new())));
-        let times = Site::parse("time: 90\nexclusive: true\nmem: 64G\n", Path::new("x.yaml")).expect("a site");
+        assert_eq!(
+            (site.option("requeue"), site.option("no-requeue")),
+            (None, Some(String::new()))
+        );
+        let times = Site::parse("time: 90\nexclusive: true\nmem: 64G\n", Path::new("x.yaml"))
+            .expect("a site");
         assert_eq!(times.option("time"), Some("90".to_owned()), "a number is a time limit too");
-        assert_eq!((times.option("exclusive"), times.option("mem")), (Some(String::new()), Some("64G".to_owned())));
+        assert_eq!(
+            (times.option("exclusive"), times.option("mem")),
+            (Some(String::new()), Some("64G".to_owned()))
+        );
         assert_eq!(site.template.train, Some(folder.path().join("mine.j2")));
         assert_eq!(Site::of_cluster("big", &folders).expect("reads"), Some(site));
         assert!(Site::of_cluster("two", &folders).expect("reads").is_some());
@@ -404,13 +450,21 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_file_and_line() {
-        let parse = |text: &str| Site::parse(text, Path::new("x.yaml")).expect_err("wrong").to_string();
+        let parse =
+            |text: &str| Site::parse(text, Path::new("x.yaml")).expect_err("wrong").to_string();
         let error = parse("account: a\npartion: dev\n");
-        assert!(error.contains("x.yaml: unknown field `partion`") && error.contains("line 2"), "{error}");
+        assert!(
+            error.contains("x.yaml: unknown field `partion`") && error.contains("line 2"),
+            "{error}"
+        );
         let error = parse("account: a\ngpus_per_node: many\n");
-        let expected = "gpus_per_node: invalid type: string \"many\", expected a whole number at line 2";
+        let expected =
+            "gpus_per_node: invalid type: string \"many\", expected a whole number at line 2";
         assert!(error.contains(expected), "{error}");
-        assert!(parse("requeue: perhaps\n").contains("requeue: invalid type: string \"perhaps\", expected true or false"));
+        assert!(
+            parse("requeue: perhaps\n")
+                .contains("requeue: invalid type: string \"perhaps\", expected true or false")
+        );
         assert!(parse("mem: [1]\n").contains("mem: invalid type: sequence, expected a text"));
         assert!(parse("no_requeue: true\n").contains("unknown field `no_requeue`"));
         assert!(parse("gpu: {dialect: gress}").contains("unknown variant `gress`"));
@@ -418,7 +472,8 @@ mod tests {
         assert!(parse("gpu: {memory: 99999999999T}").contains("is no amount of memory"));
         assert!(parse("ports: 5-1").contains("expected FIRST-LAST"));
         let folder = folder(&[("one.yaml", "")]);
-        let error = Site::named("other", &[folder.path().to_owned()]).expect_err("unknown").to_string();
+        let error =
+            Site::named("other", &[folder.path().to_owned()]).expect_err("unknown").to_string();
         assert!(error.starts_with("no site profile \"other\": found one in "), "{error}");
     }
 }

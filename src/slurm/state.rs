@@ -98,9 +98,11 @@ const NAMES: [(&str, &str, JobState); 29] = [
 impl FromStr for JobState {
     type Err = StateError;
 
-    /// Reads long and short names, and what `sacct` makes of them: `CANCELLED by 1000`, `CANCELLED+`.
+    /// Reads long and short names, and what `sacct` makes of them: `CANCELLED by 1000`,
+    /// `CANCELLED+`.
     fn from_str(text: &str) -> Result<Self, StateError> {
-        let word = text.split_whitespace().next().unwrap_or("").trim_end_matches('+').to_ascii_uppercase();
+        let word =
+            text.split_whitespace().next().unwrap_or("").trim_end_matches('+').to_ascii_uppercase();
         let found = NAMES.iter().find(|(long, short, _)| word == *long || word == *short);
         found.map(|(_, _, state)| *state).ok_or_else(|| StateError { text: text.to_owned() })
     }
@@ -134,9 +136,12 @@ impl JobState {
             Self::Completed => Meaning::Done,
             Self::Failed | Self::OutOfMemory | Self::Deadline => Meaning::Failed,
             Self::Cancelled | Self::Revoked => Meaning::Cancelled,
-            Self::Timeout | Self::Preempted | Self::NodeFail | Self::BootFail | Self::LaunchFailed | Self::ReconfigFail => {
-                Meaning::Interrupted
-            }
+            Self::Timeout
+            | Self::Preempted
+            | Self::NodeFail
+            | Self::BootFail
+            | Self::LaunchFailed
+            | Self::ReconfigFail => Meaning::Interrupted,
         }
     }
 }
@@ -163,8 +168,14 @@ mod tests {
 
     #[test]
     fn only_what_the_surroundings_ended_is_worth_another_start() {
-        let again: Vec<_> =
-            NAMES.iter().filter(|(_, _, state)| state.meaning() == Meaning::Interrupted).map(|(long, _, _)| *long).collect();
-        assert_eq!(again, ["BOOT_FAIL", "LAUNCH_FAILED", "NODE_FAIL", "PREEMPTED", "RECONFIG_FAIL", "TIMEOUT"]);
+        let again: Vec<_> = NAMES
+            .iter()
+            .filter(|(_, _, state)| state.meaning() == Meaning::Interrupted)
+            .map(|(long, _, _)| *long)
+            .collect();
+        assert_eq!(
+            again,
+            ["BOOT_FAIL", "LAUNCH_FAILED", "NODE_FAIL", "PREEMPTED", "RECONFIG_FAIL", "TIMEOUT"]
+        );
     }
 }

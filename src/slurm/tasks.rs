@@ -24,7 +24,12 @@ pub fn expand(text: &str) -> Result<Vec<usize>, CountsError> {
             Some((count, rest)) => (count, rest.strip_suffix(')').ok_or_else(fail)?),
             None => (item, "1"),
         };
-        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<usize>().ok()).flatten();
+        let digits = |text: &str| {
+            text.bytes()
+                .all(|byte| byte.is_ascii_digit())
+                .then(|| text.parse::<usize>().ok())
+                .flatten()
+        };
         let (count, times) = (digits(count).ok_or_else(fail)?, digits(times).ok_or_else(fail)?);
         tasks = tasks.saturating_add(count.saturating_mul(times));
         if times == 0 || times > NODES_LIMIT - counts.len() || tasks > TASKS_LIMIT {

@@ -15,7 +15,8 @@ pub enum TimeLimit {
 
 /// A text that is no duration of Slurm's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{} is no time that Slurm reads: expected minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS or UNLIMITED", quoted(.text))]
+#[error("{} is no time that Slurm reads: expected minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, \
+         D-HH:MM:SS or UNLIMITED", quoted(.text))]
 pub struct TimeError {
     pub text: String,
 }
@@ -25,14 +26,17 @@ impl FromStr for TimeLimit {
 
     fn from_str(text: &str) -> Result<Self, TimeError> {
         let fail = || TimeError { text: text.to_owned() };
-        if ["unlimited", "infinite"].iter().any(|word| text.eq_ignore_ascii_case(word)) || text == "-1" {
+        if ["unlimited", "infinite"].iter().any(|word| text.eq_ignore_ascii_case(word))
+            || text == "-1"
+        {
             return Ok(Self::Unlimited);
         }
         let (days, clock) = match text.split_once('-') {
             Some((days, clock)) => (Some(number(days).ok_or_else(fail)?), clock),
             None => (None, text),
         };
-        let parts: Vec<u64> = clock.split(':').map(number).collect::<Option<_>>().ok_or_else(fail)?;
+        let parts: Vec<u64> =
+            clock.split(':').map(number).collect::<Option<_>>().ok_or_else(fail)?;
         let [hours, minutes, seconds] = match (days, &parts[..]) {
             (Some(_), &[hours]) => [hours, 0, 0],
             (Some(_), &[hours, minutes]) => [hours, minutes, 0],
@@ -52,7 +56,8 @@ impl fmt::Display for TimeLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self::Of(duration) = self else { return f.write_str("UNLIMITED") };
         let seconds = duration.as_secs();
-        let (days, hours, minutes, seconds) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+        let (days, hours, minutes, seconds) =
+            (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
         if days > 0 {
             write!(f, "{days}-")?;
         }
@@ -61,7 +66,11 @@ impl fmt::Display for TimeLimit {
 }
 
 fn number(text: &str) -> Option<u64> {
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) { None } else { text.parse().ok() }
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        None
+    } else {
+        text.parse().ok()
+    }
 }
 
 #[cfg(test)]
@@ -89,7 +98,9 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        for text in ["", "1h", "1:2:3:4", "-5", "1-", "1-2:3:4:5", "a:b", "99999999999999999999", "1.5"] {
+        for text in
+            ["", "1h", "1:2:3:4", "-5", "1-", "1-2:3:4:5", "a:b", "99999999999999999999", "1.5"]
+        {
             assert!(text.parse::<TimeLimit>().is_err(), "{text:?}");
         }
     }

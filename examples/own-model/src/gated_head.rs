@@ -20,13 +20,19 @@ impl HeadKeys for GatedKeys {
     fn check(&self, shared: &DecodeConfig, _: &[Feature]) -> Result<(), ModelError> {
         shared.one_map()?;
         if self.kernel_size.is_multiple_of(2) {
-            let problem = format!("expected an odd number, so that sizes stay, got {}", self.kernel_size);
+            let problem =
+                format!("expected an odd number, so that sizes stay, got {}", self.kernel_size);
             return Err(ModelError::config("kernel_size", problem));
         }
         Ok(())
     }
 
-    fn build(&self, shared: &DecodeConfig, inputs: &[Feature], builder: &Builder) -> Result<Head, ModelError> {
+    fn build(
+        &self,
+        shared: &DecodeConfig,
+        inputs: &[Feature],
+        builder: &Builder,
+    ) -> Result<Head, ModelError> {
         let (conv_seg, decode) = shared.build(inputs, builder)?;
         let same_size = Conv { padding: [self.kernel_size / 2; 2], ..Conv::default() };
         let channels = [shared.input_channels(), shared.channels];

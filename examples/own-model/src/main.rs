@@ -1,4 +1,5 @@
-//! segslurm with a head and a transform of one's own: the same command line, configs, checks, ranks and Slurm.
+//! segslurm with a head and a transform of one's own: the same command line, configs, checks, ranks
+//! and Slurm.
 
 mod gated_head;
 mod speckle;

@@ -23,7 +23,11 @@ impl RunTransform for Speckle {
 
     fn apply(&self, frame: &mut Frame, rng: &mut Pcg64) -> Result<(), DataError> {
         frame.change_image("Speckle", |mut image| {
-            image.data.chunks_exact_mut(3).filter(|_| rng.random_bool(self.share)).for_each(|it| it.fill(255));
+            image
+                .data
+                .chunks_exact_mut(3)
+                .filter(|_| rng.random_bool(self.share))
+                .for_each(|it| it.fill(255));
             image
         })
     }

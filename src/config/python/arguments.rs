@@ -9,7 +9,8 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// The arguments in the order of a function's parameters, of which the first `required` have no default.
+    /// The arguments in the order of a function's parameters, of which the first `required` have no
+    /// default.
     pub(super) fn bind<const N: usize>(
         self,
         function: &str,
@@ -17,7 +18,10 @@ impl Arguments {
         required: usize,
     ) -> Outcome<[Option<Object>; N]> {
         if self.positional.len() > N {
-            return Err(format!("`{function}` takes at most {N} values, found {}", self.positional.len()));
+            return Err(format!(
+                "`{function}` takes at most {N} values, found {}",
+                self.positional.len()
+            ));
         }
         let mut bound = [const { None }; N];
         for (slot, item) in bound.iter_mut().zip(self.positional) {
@@ -38,7 +42,11 @@ impl Arguments {
     }
 
     /// For a function that takes any number of values, and these names.
-    pub(super) fn split<const N: usize>(self, function: &str, names: [&str; N]) -> Outcome<(Vec<Item>, [Option<Object>; N])> {
+    pub(super) fn split<const N: usize>(
+        self,
+        function: &str,
+        names: [&str; N],
+    ) -> Outcome<(Vec<Item>, [Option<Object>; N])> {
         let named = Self { positional: Vec::new(), named: self.named }.bind(function, names, 0)?;
         Ok((self.positional, named))
     }

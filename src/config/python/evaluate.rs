@@ -137,12 +137,16 @@ impl<'a> Evaluator<'a> {
             }
             Stmt::AnnAssign(it) => {
                 let Some(value) = &it.value else {
-                    return Err(self.fault(statement, "this sets nothing: an annotation is no value; write `=` in place of `:`"));
+                    return Err(self.fault(
+                        statement,
+                        "this sets nothing: an annotation is no value; write `=` in place of `:`",
+                    ));
                 };
                 let item = self.value(value)?;
                 self.bind(&it.target, item)?;
             }
-            Stmt::AugAssign(it) if matches!(&*it.target, Expr::Name(name) if name.id.as_str() == BASE) => {
+            Stmt::AugAssign(it) if matches!(&*it.target, Expr::Name(name) if name.id.as_str() == BASE) =>
+            {
                 return Err(self.fault(statement, SET_ONCE));
             }
             Stmt::AugAssign(it) => {
@@ -179,17 +183,31 @@ impl<'a> Evaluator<'a> {
                     let said = match &it.msg {
                         Some(message) => {
                             let object = self.value(message)?.object;
-                            format!(": {}", self.told(statement, |this| super::format::text(&mut this.heap, &object))?)
+                            format!(
+                                ": {}",
+                                self.told(statement, |this| super::format::text(
+                                    &mut this.heap,
+                                    &object
+                                ))?
+                            )
                         }
                         None => String::new(),
                     };
-                    return Err(self.fault(statement, format!("the config's own `assert` does not hold{said}")));
+                    return Err(self.fault(
+                        statement,
+                        format!("the config's own `assert` does not hold{said}"),
+                    ));
                 }
             }
             Stmt::Pass(_) => {}
             Stmt::Break(_) => return Ok(Flow::Break),
             Stmt::Continue(_) => return Ok(Flow::Continue),
-            _ => return Err(self.fault(statement, "this is not understood: Python configs are read, never run")),
+            _ => {
+                return Err(self.fault(
+                    statement,
+                    "this is not understood: Python configs are read, never run",
+                ));
+            }
         }
         Ok(Flow::Next)
     }
@@ -200,27 +218,48 @@ impl<'a> Evaluator<'a> {
             Expr::StringLiteral(_) | Expr::EllipsisLiteral(_) => Ok(()),
             Expr::Call(call) => self.call(call, false).map(|_| ()),
             Expr::ListComp(_) | Expr::If(_) | Expr::BoolOp(_) => self.value(expression).map(|_| ()),
-            Expr::Compare(_) => Err(self.fault(expression, "a comparison alone sets nothing; did you mean `=`?")),
-            _ => Err(self.fault(expression, "this sets nothing: expected an assignment such as `name = value`")),
+            Expr::Compare(_) => {
+                Err(self.fault(expression, "a comparison alone sets nothing; did you mean `=`?"))
+            }
+            _ => Err(self.fault(
+                expression,
+                "this sets nothing: expected an assignment such as `name = value`",
+            )),
         }
     }
 
     fn repeat(&mut self, it: &StmtFor) -> Result<Flow> {
-        self.used.extend(refusal::changed(&Stmt::For(StmtFor { body: Suite::new(), orelse: Suite::new(), ..it.clone() })));
+        self.used.extend(refusal::changed(&Stmt::For(StmtFor {
+            body: Suite::new(),
+            orelse: Suite::new(),
+            ..it.clone()
+        })));
         let here = self.origin(it);
         let object = self.value(&it.iter)?.object;
         // A list is followed as it changes.
-        let live = if let Object::Sequence(Kind::List | Kind::Either, id) = object { Some(id) } else { None };
-        let fixed = if live.is_some() { Vec::new() } else { self.told(it, |this| this.heap.iterate(&object, &here))? };
+        let live = if let Object::Sequence(Kind::List | Kind::Either, id) = object {
+            Some(id)
+        } else {
+            None
+        };
+        let fixed = if live.is_some() {
+            Vec::new()
+        } else {
+            self.told(it, |this| this.heap.iterate(&object, &here))?
+        };
         let keys = if let Object::Dict(id) = object { Some((id, fixed.len())) } else { None };
         let mut at = 0;
         loop {
             if let Some((id, length)) = keys
                 && self.heap.entries(id).items.len() != length
             {
-                return Err(self.fault(it, "the dict changes its size while this loop goes over it; loop over `list(…)`"));
+                return Err(self.fault(
+                    it,
+                    "the dict changes its size while this loop goes over it; loop over `list(…)`",
+                ));
             }
-            let next = live.map_or_else(|| fixed.get(at), |id| self.heap.items(id).get(at)).cloned();
+            let next =
+                live.map_or_else(|| fixed.get(at), |id| self.heap.items(id).get(at)).cloned();
             let Some(item) = next else { return self.block(&it.orelse) };
             at += 1;
             self.told(it, |this| this.heap.spend(10))?;
@@ -232,7 +271,13 @@ impl<'a> Evaluator<'a> {
     }
 
     /// `old += right` and its kind; lists, sets and dicts change in place.
-    fn changed_by(&mut self, at: &Stmt, operator: Operator, old: &Object, right: &Object) -> Result<Object> {
+    fn changed_by(
+        &mut self,
+        at: &Stmt,
+        operator: Operator,
+        old: &Object,
+        right: &Object,
+    ) -> Result<Object> {
         let here = self.origin(at);
         self.told(at, |this| match (operator, old, right) {
             (Operator::Add, Object::Sequence(Kind::List | Kind::Either, id), _) => {
@@ -241,7 +286,10 @@ impl<'a> Evaluator<'a> {
                 Ok(old.clone())
             }
             (Operator::Mult, Object::Sequence(Kind::List, id), _) => {
-                let Object::Sequence(_, product) = binary(&mut this.heap, operator, old, right)? else { return Ok(old.clone()) };
+                let Object::Sequence(_, product) = binary(&mut this.heap, operator, old, right)?
+                else {
+                    return Ok(old.clone());
+                };
                 *this.heap.items_mut(*id) = this.heap.items(product).clone();
                 Ok(old.clone())
             }
@@ -274,11 +322,18 @@ impl<'a> Evaluator<'a> {
                 item.origin = here;
                 let of = self.part(&it.value, false)?.object;
                 match of {
-                    Object::Dict(id) if self.heap.entries(id).of_bases => {
-                        self.told(target, |this| this.heap.insert(id, Key::Text(it.attr.as_str().into()), item))
-                    }
-                    Object::Dict(_) => Err(self.fault(target, format!("a dict has no attributes; write `…['{}'] = …`", it.attr))),
-                    other => Err(self.fault(target, format!("{} has no attributes", self.heap.describe(&other)))),
+                    Object::Dict(id) if self.heap.entries(id).of_bases => self
+                        .told(target, |this| {
+                            this.heap.insert(id, Key::Text(it.attr.as_str().into()), item)
+                        }),
+                    Object::Dict(_) => Err(self.fault(
+                        target,
+                        format!("a dict has no attributes; write `…['{}'] = …`", it.attr),
+                    )),
+                    other => Err(self.fault(
+                        target,
+                        format!("{} has no attributes", self.heap.describe(&other)),
+                    )),
                 }
             }
             Expr::Subscript(it) => {
@@ -286,7 +341,9 @@ impl<'a> Evaluator<'a> {
                 let of = self.part(&it.value, false)?.object;
                 if let Expr::Slice(_) = &*it.slice {
                     let bounds = self.bounds(it)?;
-                    return self.told(target, |this| this.replace(&of, &bounds, Some(&item.object), &here));
+                    return self.told(target, |this| {
+                        this.replace(&of, &bounds, Some(&item.object), &here)
+                    });
                 }
                 match of {
                     Object::Dict(id) => {
@@ -301,7 +358,10 @@ impl<'a> Evaluator<'a> {
                             Ok(())
                         })
                     }
-                    other => Err(self.fault(target, format!("{} cannot be changed", self.heap.describe(&other)))),
+                    other => Err(self.fault(
+                        target,
+                        format!("{} cannot be changed", self.heap.describe(&other)),
+                    )),
                 }
             }
             Expr::Tuple(it) => self.unpack(target, &it.elts, &item),
@@ -318,7 +378,9 @@ impl<'a> Evaluator<'a> {
             None => values.len() == targets.len(),
         };
         if !fits {
-            return Err(self.fault(at, format!("{} values for {} names", values.len(), targets.len())));
+            return Err(
+                self.fault(at, format!("{} values for {} names", values.len(), targets.len()))
+            );
         }
         let spare = (values.len() + 1).saturating_sub(targets.len());
         let mut values = values.into_iter();
@@ -346,7 +408,11 @@ impl<'a> Evaluator<'a> {
             return Err(format!("{} cannot be changed", self.heap.describe(of)));
         };
         let length = self.heap.items(id).len();
-        let places = slice(&self.heap, length, [bounds[0].as_ref(), bounds[1].as_ref(), bounds[2].as_ref()])?;
+        let places = slice(
+            &self.heap,
+            length,
+            [bounds[0].as_ref(), bounds[1].as_ref(), bounds[2].as_ref()],
+        )?;
         let values = with.map(|it| self.heap.iterate(it, here)).transpose()?;
         self.heap.spend(length)?;
         let stepped = !matches!(bounds[2], None | Some(Object::None | Object::Int(1)));
@@ -365,7 +431,11 @@ impl<'a> Evaluator<'a> {
                     // An empty slice is a place all the same.
                     None => slice(&self.heap, length, [None, bounds[0].as_ref(), None])?.len(),
                 };
-                let start = if bounds[0].is_none() || matches!(bounds[0], Some(Object::None)) { 0 } else { start };
+                let start = if bounds[0].is_none() || matches!(bounds[0], Some(Object::None)) {
+                    0
+                } else {
+                    start
+                };
                 self.heap.items_mut(id).splice(start..start + places.len(), values);
             }
             None => {
@@ -394,7 +464,10 @@ impl<'a> Evaluator<'a> {
                     Object::Dict(id) if self.heap.entries(id).of_bases => {
                         self.remove(target, id, &Key::Text(it.attr.as_str().into()))
                     }
-                    other => Err(self.fault(target, format!("{} has no attributes", self.heap.describe(&other)))),
+                    other => Err(self.fault(
+                        target,
+                        format!("{} has no attributes", self.heap.describe(&other)),
+                    )),
                 }
             }
             Expr::Subscript(it) => {
@@ -418,7 +491,10 @@ impl<'a> Evaluator<'a> {
                             Ok(())
                         })
                     }
-                    other => Err(self.fault(target, format!("{} cannot be changed", self.heap.describe(&other)))),
+                    other => Err(self.fault(
+                        target,
+                        format!("{} cannot be changed", self.heap.describe(&other)),
+                    )),
                 }
             }
             Expr::Tuple(it) => it.elts.iter().try_for_each(|it| self.delete(it)),
@@ -442,7 +518,11 @@ impl<'a> Evaluator<'a> {
 pub(super) fn sets_bases(statement: &Stmt) -> Option<&Expr> {
     match statement {
         Stmt::Assign(it) => match it.targets.first() {
-            Some(Expr::Name(name)) if name.id.as_str() == BASE && name.ctx == ExprContext::Store => Some(&it.value),
+            Some(Expr::Name(name))
+                if name.id.as_str() == BASE && name.ctx == ExprContext::Store =>
+            {
+                Some(&it.value)
+            }
             _ => None,
         },
         _ => None,

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use indexmap::{IndexMap, IndexSet};
 use ruff_python_ast::{
-    BoolOp, Comprehension, ConversionFlag, DictItem, Expr, ExprCall, ExprName, ExprSubscript, FString, FStringPart,
-    InterpolatedStringElement, Number as Literal,
+    BoolOp, Comprehension, ConversionFlag, DictItem, Expr, ExprCall, ExprName, ExprSubscript,
+    FString, FStringPart, InterpolatedStringElement, Number as Literal,
 };
 use ruff_text_size::Ranged;
 
@@ -34,10 +34,15 @@ impl Evaluator<'_> {
             Expr::NumberLiteral(it) => match &it.value {
                 Literal::Int(value) => match value.as_i64() {
                     Some(value) => Object::Int(value),
-                    None => return Err(self.fault(expression, "this integer is larger than a config's numbers")),
+                    None => {
+                        return Err(self
+                            .fault(expression, "this integer is larger than a config's numbers"));
+                    }
                 },
                 Literal::Float(value) => Object::Float(*value),
-                Literal::Complex { .. } => return Err(self.fault(expression, "a complex number is no value of a config")),
+                Literal::Complex { .. } => {
+                    return Err(self.fault(expression, "a complex number is no value of a config"));
+                }
             },
             Expr::StringLiteral(it) => {
                 let text = self.literal(expression, it.value.to_str())?;
@@ -47,8 +52,12 @@ impl Evaluator<'_> {
                 let mut text = String::new();
                 for part in &it.value {
                     match part {
-                        FStringPart::Literal(literal) => text.push_str(&self.literal(expression, &literal.value)?),
-                        FStringPart::FString(f_string) => self.f_string(expression, f_string, &mut text)?,
+                        FStringPart::Literal(literal) => {
+                            text.push_str(&self.literal(expression, &literal.value)?)
+                        }
+                        FStringPart::FString(f_string) => {
+                            self.f_string(expression, f_string, &mut text)?
+                        }
                     }
                 }
                 self.told(expression, |this| this.heap.text(text))?
@@ -100,7 +109,9 @@ impl Evaluator<'_> {
             Expr::DictComp(it) => {
                 let mut entries = IndexMap::new();
                 self.scoped(&it.generators, &mut |this| {
-                    let Some(key) = &it.key else { return Err(this.fault(expression, "this comprehension is not understood")) };
+                    let Some(key) = &it.key else {
+                        return Err(this.fault(expression, "this comprehension is not understood"));
+                    };
                     let name = this.key(key)?;
                     let item = this.entry(&**key, &it.value)?;
                     entries.insert(name, item);
@@ -129,14 +140,18 @@ impl Evaluator<'_> {
             }
             Expr::BinOp(it) => {
                 let (left, right) = (self.value(&it.left)?.object, self.value(&it.right)?.object);
-                self.told(expression, |this| operators::binary(&mut this.heap, it.op, &left, &right))?
+                self.told(expression, |this| {
+                    operators::binary(&mut this.heap, it.op, &left, &right)
+                })?
             }
             Expr::Compare(it) => {
                 let mut left = self.value(&it.left)?.object;
                 let mut holds = true;
                 for (operator, right) in it.ops.iter().zip(&it.comparators) {
                     let right = self.value(right)?.object;
-                    holds = self.told(expression, |this| operators::compare(&mut this.heap, *operator, &left, &right))?;
+                    holds = self.told(expression, |this| {
+                        operators::compare(&mut this.heap, *operator, &left, &right)
+                    })?;
                     if !holds {
                         break;
                     }
@@ -147,16 +162,26 @@ impl Evaluator<'_> {
             Expr::Call(it) => self.call(it, true)?,
             Expr::Starred(_) => return Err(self.fault(expression, "`*` is not understood here")),
             Expr::Slice(_) => return Err(self.fault(expression, "a slice is not understood here")),
-            Expr::EllipsisLiteral(_) => return Err(self.fault(expression, "`...` is no value of a config")),
-            _ => return Err(self.fault(expression, "this is not understood: Python configs are read, never run")),
+            Expr::EllipsisLiteral(_) => {
+                return Err(self.fault(expression, "`...` is no value of a config"));
+            }
+            _ => {
+                return Err(self.fault(
+                    expression,
+                    "this is not understood: Python configs are read, never run",
+                ));
+            }
         };
         Ok(Item { object, origin: here })
     }
 
-    /// The text of a literal, with its references. Their marks are private characters, which nobody else may write.
+    /// The text of a literal, with its references. Their marks are private characters, which nobody
+    /// else may write.
     fn literal(&mut self, at: &Expr, text: &str) -> Result<String> {
         if references::is_marked(text) {
-            return Err(self.fault(at, "the characters U+E000 and U+E001 have no meaning in a config"));
+            return Err(
+                self.fault(at, "the characters U+E000 and U+E001 have no meaning in a config")
+            );
         }
         Ok(references::mark(text))
     }
@@ -165,7 +190,12 @@ impl Evaluator<'_> {
         f_string.elements.iter().try_for_each(|it| self.f_string_element(at, it, out))
     }
 
-    fn f_string_element(&mut self, at: &Expr, element: &InterpolatedStringElement, out: &mut String) -> Result<()> {
+    fn f_string_element(
+        &mut self,
+        at: &Expr,
+        element: &InterpolatedStringElement,
+        out: &mut String,
+    ) -> Result<()> {
         let part = match element {
             InterpolatedStringElement::Literal(literal) => {
                 out.push_str(&literal.value);
@@ -189,7 +219,9 @@ impl Evaluator<'_> {
             let converted = match conversion {
                 ConversionFlag::None => value,
                 ConversionFlag::Str => Object::Text(format::text(&mut this.heap, &value)?.into()),
-                ConversionFlag::Repr | ConversionFlag::Ascii => Object::Text(format::repr(&mut this.heap, &value)?.into()),
+                ConversionFlag::Repr | ConversionFlag::Ascii => {
+                    Object::Text(format::repr(&mut this.heap, &value)?.into())
+                }
             };
             format::format(&mut this.heap, &converted, &spec)
         })?;
@@ -239,11 +271,15 @@ impl Evaluator<'_> {
                 self.told(expression, |this| this.heap.spend(items.len()))?;
                 Ok(items)
             }
-            other => Err(self.fault(expression, format!("expected a dict, found {}", self.heap.describe(&other)))),
+            other => Err(self.fault(
+                expression,
+                format!("expected a dict, found {}", self.heap.describe(&other)),
+            )),
         }
     }
 
-    /// The value of a dict's entry. What is written there belongs to the key's line; a name's value to where the name was set.
+    /// The value of a dict's entry. What is written there belongs to the key's line; a name's value
+    /// to where the name was set.
     fn entry(&mut self, key: &impl Ranged, value: &Expr) -> Result<Item> {
         let mut item = self.value(value)?;
         if !matches!(value, Expr::Name(_) | Expr::Attribute(_) | Expr::Subscript(_)) {
@@ -284,10 +320,14 @@ impl Evaluator<'_> {
             return Err(self.fault(name, message));
         }
         if self.reads_bases() {
-            let message = format!("`_base_` is read before the rest of the file, so it cannot use `{}`", name.id);
+            let message = format!(
+                "`_base_` is read before the rest of the file, so it cannot use `{}`",
+                name.id
+            );
             return Err(self.fault(name, message));
         }
-        let hint = nearest(&name.id, self.names.keys().map(String::as_str)).map(|it| format!("; did you mean `{it}`?"));
+        let hint = nearest(&name.id, self.names.keys().map(String::as_str))
+            .map(|it| format!("; did you mean `{it}`?"));
         Err(self.fault(name, format!("`{}` is not set above{}", name.id, hint.unwrap_or_default())))
     }
 
@@ -309,14 +349,20 @@ impl Evaluator<'_> {
                         let key = Key::Text(it.attr.as_str().into());
                         let entries = &self.heap.entries(*id).items;
                         let found = entries.get(&key).cloned();
-                        let message = || operators::missing(&key, entries.keys()).replace("in the dict", "in the bases' dict");
+                        let message = || {
+                            operators::missing(&key, entries.keys())
+                                .replace("in the dict", "in the bases' dict")
+                        };
                         found.ok_or_else(|| self.fault(expression, message()))
                     }
                     Object::Dict(_) => {
                         let message = format!("a dict has no attributes; write `…['{}']`", it.attr);
                         Err(self.fault(expression, message))
                     }
-                    other => Err(self.fault(expression, format!("there is no `{}` in {}", it.attr, self.heap.describe(other)))),
+                    other => Err(self.fault(
+                        expression,
+                        format!("there is no `{}` in {}", it.attr, self.heap.describe(other)),
+                    )),
                 }
             }
             Expr::Subscript(it) => {
@@ -325,7 +371,8 @@ impl Evaluator<'_> {
                 if let Expr::Slice(_) = &*it.slice {
                     let bounds = self.bounds(it)?;
                     let bounds = [bounds[0].as_ref(), bounds[1].as_ref(), bounds[2].as_ref()];
-                    let object = self.told(expression, |this| operators::sliced(&mut this.heap, &of, bounds))?;
+                    let object = self
+                        .told(expression, |this| operators::sliced(&mut this.heap, &of, bounds))?;
                     return Ok(Item { object, origin: here });
                 }
                 let key = self.value(&it.slice)?.object;
@@ -358,18 +405,23 @@ impl Evaluator<'_> {
             }
             let of = self.part(&method.value, asked)?.object;
             let arguments = self.arguments(call)?;
-            return self.told(&method.attr, |this| methods::call(&mut this.heap, &of, &method.attr, arguments, &here));
+            return self.told(&method.attr, |this| {
+                methods::call(&mut this.heap, &of, &method.attr, arguments, &here)
+            });
         }
         let function = self.value(&call.func)?.object;
         let Object::Function(name) = function else {
-            return Err(self.fault(call, format!("{} cannot be called", self.heap.describe(&function))));
+            return Err(
+                self.fault(call, format!("{} cannot be called", self.heap.describe(&function)))
+            );
         };
         let arguments = self.arguments(call)?;
         self.told(call, |this| functions::call(&mut this.heap, name, arguments, &here))
     }
 
     fn arguments(&mut self, call: &ExprCall) -> Result<Arguments> {
-        let mut arguments = Arguments { positional: self.items(&call.arguments.args)?, named: Vec::new() };
+        let mut arguments =
+            Arguments { positional: self.items(&call.arguments.args)?, named: Vec::new() };
         for keyword in &call.arguments.keywords {
             let Some(name) = &keyword.arg else {
                 for (key, item) in self.spread(&keyword.value)? {
@@ -405,14 +457,22 @@ impl Evaluator<'_> {
     }
 
     /// Runs `body` for every combination of the clauses' items, in a scope of its own.
-    fn scoped(&mut self, clauses: &[Comprehension], body: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<()> {
+    fn scoped(
+        &mut self,
+        clauses: &[Comprehension],
+        body: &mut dyn FnMut(&mut Self) -> Result<()>,
+    ) -> Result<()> {
         self.scopes.push(HashMap::new());
         let result = self.each(clauses, body);
         self.scopes.pop();
         result
     }
 
-    fn each(&mut self, clauses: &[Comprehension], body: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<()> {
+    fn each(
+        &mut self,
+        clauses: &[Comprehension],
+        body: &mut dyn FnMut(&mut Self) -> Result<()>,
+    ) -> Result<()> {
         let Some((clause, inner)) = clauses.split_first() else { return body(self) };
         for item in self.iterated(&clause.iter)? {
             self.bind(&clause.target, item)?;
@@ -450,28 +510,37 @@ impl Evaluator<'_> {
 fn braces(name: &str) -> String {
     match predefined::meant(name) {
         Some(meant) => format!("`{{{{{name}}}}}` is not known; did you mean `{{{{ {meant} }}}}`?"),
-        None => "only `{{_base_.…}}` is known outside of strings; write the name without braces".to_owned(),
+        None => "only `{{_base_.…}}` is known outside of strings; write the name without braces"
+            .to_owned(),
     }
 }
 
-/// What to write instead of a call of a module's function, such as `os.environ.get('DATA', 'data')`.
+/// What to write instead of a call of a module's function, such as `os.environ.get('DATA',
+/// 'data')`.
 fn instead_of_call(function: &str, values: &[Expr]) -> Option<String> {
-    let texts: Vec<&str> =
-        values.iter().map_while(|it| if let Expr::StringLiteral(text) = it { Some(text.value.to_str()) } else { None }).collect();
+    let texts: Vec<&str> = values
+        .iter()
+        .map_while(|it| {
+            if let Expr::StringLiteral(text) = it { Some(text.value.to_str()) } else { None }
+        })
+        .collect();
     let exact = texts.len() == values.len();
     match function {
         "os.environ.get" | "os.getenv" | "environ.get" if exact && !texts.is_empty() => {
             let default = texts.get(1).unwrap_or(&"default");
             Some(format!(
-                "`{function}(…)` is not understood: Python configs are read, never run; write `'{{{{${}:{default}}}}}'`",
+                "`{function}(…)` is not understood: Python configs are read, never run; write \
+                 `'{{{{${}:{default}}}}}'`",
                 texts[0]
             ))
         }
-        "os.path.join" | "osp.join" if exact && !texts.is_empty() => {
-            Some(format!("`{function}(…)` is not understood: Python configs are read, never run; write `'{}'`", texts.join("/")))
-        }
+        "os.path.join" | "osp.join" if exact && !texts.is_empty() => Some(format!(
+            "`{function}(…)` is not understood: Python configs are read, never run; write `'{}'`",
+            texts.join("/")
+        )),
         "os.path.join" | "osp.join" => Some(format!(
-            "`{function}(…)` is not understood: Python configs are read, never run; join paths by an f-string: `f'{{a}}/{{b}}'`"
+            "`{function}(…)` is not understood: Python configs are read, never run; join paths by \
+             an f-string: `f'{{a}}/{{b}}'`"
         )),
         _ => instead(function),
     }

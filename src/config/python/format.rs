@@ -207,8 +207,9 @@ impl Spec {
             (false, Some(' ')) => " ",
             _ => "",
         };
-        let end =
-            digits.find(|it: char| !it.is_ascii_alphanumeric() || (group == 3 && !it.is_ascii_digit())).unwrap_or(digits.len());
+        let end = digits
+            .find(|it: char| !it.is_ascii_alphanumeric() || (group == 3 && !it.is_ascii_digit()))
+            .unwrap_or(digits.len());
         let (whole, rest) = digits.split_at(end);
         let fill = self.fill.or(self.zero.then_some('0'));
         let inside = self.align == Some('=') || (self.align.is_none() && self.zero);
@@ -225,7 +226,10 @@ impl Spec {
         }
         if inside {
             let missing = room.saturating_sub(whole.len());
-            return format!("{sign}{prefix}{}{whole}{rest}", fill.unwrap_or(' ').to_string().repeat(missing));
+            return format!(
+                "{sign}{prefix}{}{whole}{rest}",
+                fill.unwrap_or(' ').to_string().repeat(missing)
+            );
         }
         self.pad(&format!("{sign}{prefix}{whole}{rest}"), '>')
     }
@@ -249,12 +253,17 @@ pub(super) fn format(heap: &mut Heap, object: &Object, spec: &str) -> Outcome<St
     }
     let parsed = Spec::parse(spec)?;
     heap.spend(parsed.width / 32)?;
-    apply(heap, object, &parsed)?.ok_or_else(|| format!("the format `{spec}` does not fit {}", heap.describe(object)))
+    apply(heap, object, &parsed)?
+        .ok_or_else(|| format!("the format `{spec}` does not fit {}", heap.describe(object)))
 }
 
 fn apply(heap: &mut Heap, object: &Object, spec: &Spec) -> Outcome<Option<String>> {
     if let Object::Text(text) = object {
-        if !matches!(spec.kind, None | Some('s')) || spec.sign.is_some() || spec.grouping.is_some() || spec.align == Some('=') {
+        if !matches!(spec.kind, None | Some('s'))
+            || spec.sign.is_some()
+            || spec.grouping.is_some()
+            || spec.align == Some('=')
+        {
             return Ok(None);
         }
         let cut: String = text.chars().take(spec.precision.unwrap_or(usize::MAX)).collect();
@@ -267,7 +276,9 @@ fn apply(heap: &mut Heap, object: &Object, spec: &Spec) -> Outcome<Option<String
         return apply(heap, &Object::Text(name.into()), &Spec { kind: None, ..spec.clone() });
     }
     Ok(match (value, spec.kind) {
-        (Number::Int(value), None | Some('d' | 'n' | 'b' | 'o' | 'x' | 'X' | 'c')) if spec.precision.is_none() => {
+        (Number::Int(value), None | Some('d' | 'n' | 'b' | 'o' | 'x' | 'X' | 'c'))
+            if spec.precision.is_none() =>
+        {
             integer(value, spec)
         }
         (Number::Int(_), Some('b' | 'c' | 'd' | 'n' | 'o' | 'x' | 'X' | 's'))
@@ -283,7 +294,9 @@ fn integer(value: i64, spec: &Spec) -> Option<String> {
         Some('o') => ("0o", format!("{size:o}"), 4),
         Some('x') => ("0x", format!("{size:x}"), 4),
         Some('X') => ("0X", format!("{size:X}"), 4),
-        Some('c') => return Some(spec.pad(&char::from_u32(u32::try_from(value).ok()?)?.to_string(), '<')),
+        Some('c') => {
+            return Some(spec.pad(&char::from_u32(u32::try_from(value).ok()?)?.to_string(), '<'));
+        }
         _ => ("", size.to_string(), 3),
     };
     if group == 4 && spec.grouping == Some(',') {
@@ -320,8 +333,8 @@ fn exponential(size: f64, precision: usize) -> String {
     format!("{digits}e{}{:02}", if power < 0 { '-' } else { '+' }, power.abs())
 }
 
-/// As many digits as `precision` says, with an exponent where the number is far from one. `point`: a float without a type letter
-/// keeps its point.
+/// As many digits as `precision` says, with an exponent where the number is far from one. `point`:
+/// a float without a type letter keeps its point.
 fn general(size: f64, precision: usize, alternate: bool, point: bool) -> String {
     let precision = precision.max(1);
     let text = format!("{size:.*e}", precision - 1);
@@ -346,7 +359,9 @@ fn general(size: f64, precision: usize, alternate: bool, point: bool) -> String 
 /// `template % values`.
 pub(super) fn percent(heap: &mut Heap, template: &str, values: &Object) -> Outcome<String> {
     let mut given: Vec<Object> = match values {
-        Object::Sequence(Kind::Tuple | Kind::Either, id) => heap.items(*id).iter().map(|it| it.object.clone()).collect(),
+        Object::Sequence(Kind::Tuple | Kind::Either, id) => {
+            heap.items(*id).iter().map(|it| it.object.clone()).collect()
+        }
         other => vec![other.clone()],
     };
     given.reverse();
@@ -373,25 +388,36 @@ pub(super) fn percent(heap: &mut Heap, template: &str, values: &Object) -> Outco
                 other => spec.sign = Some(other),
             }
         }
-        let mut whole = |characters: &mut std::iter::Peekable<std::str::Chars<'_>>| -> Outcome<usize> {
-            if characters.next_if_eq(&'*').is_some() {
-                return match given.pop() {
-                    Some(Object::Int(value)) if (0..=MAX_WIDTH as i64).contains(&value) => Ok(value as usize),
-                    _ => Err("`*` in a `%` format expects a number that is not too large".into()),
+        let mut whole =
+            |characters: &mut std::iter::Peekable<std::str::Chars<'_>>| -> Outcome<usize> {
+                if characters.next_if_eq(&'*').is_some() {
+                    return match given.pop() {
+                        Some(Object::Int(value)) if (0..=MAX_WIDTH as i64).contains(&value) => {
+                            Ok(value as usize)
+                        }
+                        _ => {
+                            Err("`*` in a `%` format expects a number that is not too large".into())
+                        }
+                    };
+                }
+                let mut digits = String::new();
+                while let Some(digit) = characters.next_if(char::is_ascii_digit) {
+                    digits.push(digit);
+                }
+                let width = if digits.is_empty() {
+                    Some(0)
+                } else {
+                    digits.parse().ok().filter(|it| *it <= MAX_WIDTH)
                 };
-            }
-            let mut digits = String::new();
-            while let Some(digit) = characters.next_if(char::is_ascii_digit) {
-                digits.push(digit);
-            }
-            let width = if digits.is_empty() { Some(0) } else { digits.parse().ok().filter(|it| *it <= MAX_WIDTH) };
-            width.ok_or_else(|| format!("a field of {digits} characters is too wide"))
-        };
+                width.ok_or_else(|| format!("a field of {digits} characters is too wide"))
+            };
         spec.width = whole(&mut characters)?;
         if characters.next_if_eq(&'.').is_some() {
             spec.precision = Some(whole(&mut characters)?);
         }
-        let Some(kind) = characters.next() else { return Err("a `%` format ends after its `%`".into()) };
+        let Some(kind) = characters.next() else {
+            return Err("a `%` format ends after its `%`".into());
+        };
         if kind == '%' {
             out.push('%');
             continue;
@@ -400,8 +426,14 @@ pub(super) fn percent(heap: &mut Heap, template: &str, values: &Object) -> Outco
         let value = match name {
             Some(name) => {
                 used_names = true;
-                let Object::Dict(id) = values else { return Err("`%(name)…` expects a dict".into()) };
-                let found = heap.entries(*id).items.get(&Key::Text(name.as_str().into())).map(|it| it.object.clone());
+                let Object::Dict(id) = values else {
+                    return Err("`%(name)…` expects a dict".into());
+                };
+                let found = heap
+                    .entries(*id)
+                    .items
+                    .get(&Key::Text(name.as_str().into()))
+                    .map(|it| it.object.clone());
                 found.ok_or_else(|| format!("there is no `{name}` in the dict after `%`"))?
             }
             None => given.pop().ok_or("there are fewer values than `%` formats")?,
@@ -412,7 +444,13 @@ pub(super) fn percent(heap: &mut Heap, template: &str, values: &Object) -> Outco
         let formatted = match kind {
             's' | 'r' => {
                 let shown = if kind == 's' { text(heap, &value)? } else { repr(heap, &value)? };
-                let plain = Spec { kind: None, sign: None, zero: false, align: spec.align.or(Some('>')), ..spec };
+                let plain = Spec {
+                    kind: None,
+                    sign: None,
+                    zero: false,
+                    align: spec.align.or(Some('>')),
+                    ..spec
+                };
                 apply(heap, &Object::Text(shown.into()), &plain)?
             }
             'd' | 'i' | 'u' => match number(&value) {
@@ -420,10 +458,15 @@ pub(super) fn percent(heap: &mut Heap, template: &str, values: &Object) -> Outco
                 Some(Number::Float(value)) if value.abs() < 9e18 => integer(value as i64, &spec),
                 _ => None,
             },
-            'x' | 'X' | 'o' | 'c' | 'e' | 'E' | 'f' | 'F' | 'g' | 'G' => apply(heap, &value, &Spec { kind: Some(kind), ..spec })?,
+            'x' | 'X' | 'o' | 'c' | 'e' | 'E' | 'f' | 'F' | 'g' | 'G' => {
+                apply(heap, &value, &Spec { kind: Some(kind), ..spec })?
+            }
             other => return Err(format!("`%{other}` is no format")),
         };
-        out.push_str(&formatted.ok_or_else(|| format!("`%{kind}` does not fit {}", heap.describe(&value)))?);
+        out.push_str(
+            &formatted
+                .ok_or_else(|| format!("`%{kind}` does not fit {}", heap.describe(&value)))?,
+        );
     }
     if !given.is_empty() && !used_names && !named {
         return Err("there are more values than `%` formats".into());
@@ -472,7 +515,11 @@ pub(super) fn template(text: &str) -> Outcome<Vec<Piece>> {
                     Some((name, letter)) => (name, letter.chars().next()),
                     None => (field, None),
                 };
-                pieces.push(Piece::Field { name: name.to_owned(), conversion, spec: spec.to_owned() });
+                pieces.push(Piece::Field {
+                    name: name.to_owned(),
+                    conversion,
+                    spec: spec.to_owned(),
+                });
             }
             '}' => return Err("unbalanced braces in a format".into()),
             it => literal.push(it),

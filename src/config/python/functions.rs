@@ -46,8 +46,14 @@ pub(super) fn find(name: &str) -> Option<Object> {
 }
 
 #[expect(clippy::too_many_lines, reason = "one arm a function of Python")]
-pub(super) fn call(heap: &mut Heap, name: &'static str, arguments: Arguments, here: &Origin) -> Outcome<Object> {
-    let wrong = |heap: &Heap, object: &Object| format!("`{name}` does not take {}", heap.describe(object));
+pub(super) fn call(
+    heap: &mut Heap,
+    name: &'static str,
+    arguments: Arguments,
+    here: &Origin,
+) -> Outcome<Object> {
+    let wrong =
+        |heap: &Heap, object: &Object| format!("`{name}` does not take {}", heap.describe(object));
     match name {
         "dict" => dict(heap, arguments, here),
         "list" | "tuple" | "set" => {
@@ -55,7 +61,10 @@ pub(super) fn call(heap: &mut Heap, name: &'static str, arguments: Arguments, he
             let items = of.map(|it| heap.iterate(&it, here)).transpose()?.unwrap_or_default();
             match name {
                 "set" => {
-                    let keys = items.iter().map(|it| heap.key(&it.object)).collect::<Outcome<IndexSet<_>>>()?;
+                    let keys = items
+                        .iter()
+                        .map(|it| heap.key(&it.object))
+                        .collect::<Outcome<IndexSet<_>>>()?;
                     heap.set(keys)
                 }
                 "list" => heap.sequence(Kind::List, items),
@@ -170,7 +179,8 @@ pub(super) fn call(heap: &mut Heap, name: &'static str, arguments: Arguments, he
         }
         "sorted" => {
             let (given, [key, reverse]) = arguments.split(name, ["key", "reverse"])?;
-            let [of] = Arguments { positional: given, named: Vec::new() }.bind(name, ["iterable"], 1)?;
+            let [of] =
+                Arguments { positional: given, named: Vec::new() }.bind(name, ["iterable"], 1)?;
             let items = heap.iterate(&of.unwrap_or(Object::None), here)?;
             let items = sorted(heap, items, key.as_ref(), reverse.as_ref(), here)?;
             heap.sequence(Kind::List, items)
@@ -183,12 +193,14 @@ pub(super) fn call(heap: &mut Heap, name: &'static str, arguments: Arguments, he
         }
         "enumerate" => {
             let [of, start] = arguments.bind(name, ["iterable", "start"], 1)?;
-            let Some(Number::Int(start)) = start.as_ref().map_or(Some(Number::Int(0)), number) else {
+            let Some(Number::Int(start)) = start.as_ref().map_or(Some(Number::Int(0)), number)
+            else {
                 return Err("`enumerate` starts at a whole number".into());
             };
             let items = heap.iterate(&of.unwrap_or(Object::None), here)?;
             let pairs = items.into_iter().zip(start..).map(|(item, at)| {
-                let pair = heap.sequence(Kind::Tuple, vec![Item::new(Object::Int(at), here), item])?;
+                let pair =
+                    heap.sequence(Kind::Tuple, vec![Item::new(Object::Int(at), here), item])?;
                 Ok(Item::new(pair, here))
             });
             let pairs = pairs.collect::<Outcome<_>>()?;
@@ -196,9 +208,14 @@ pub(super) fn call(heap: &mut Heap, name: &'static str, arguments: Arguments, he
         }
         "zip" => {
             let (given, [strict]) = arguments.split(name, ["strict"])?;
-            let columns = given.iter().map(|it| heap.iterate(&it.object, here)).collect::<Outcome<Vec<_>>>()?;
+            let columns = given
+                .iter()
+                .map(|it| heap.iterate(&it.object, here))
+                .collect::<Outcome<Vec<_>>>()?;
             let length = columns.iter().map(Vec::len).min().unwrap_or(0);
-            if strict.is_some_and(|it| heap.truth(&it)) && columns.iter().any(|it| it.len() != length) {
+            if strict.is_some_and(|it| heap.truth(&it))
+                && columns.iter().any(|it| it.len() != length)
+            {
                 return Err("`zip` of lists of different lengths".into());
             }
             let mut rows = Vec::new();
@@ -210,14 +227,24 @@ pub(super) fn call(heap: &mut Heap, name: &'static str, arguments: Arguments, he
         }
         "map" => {
             let (given, []) = arguments.split(name, [])?;
-            let Some((function, lists)) = given.split_first() else { return Err("`map` lacks its function".into()) };
-            let Object::Function(function) = function.object else { return Err(wrong(heap, &function.object)) };
-            let columns = lists.iter().map(|it| heap.iterate(&it.object, here)).collect::<Outcome<Vec<_>>>()?;
+            let Some((function, lists)) = given.split_first() else {
+                return Err("`map` lacks its function".into());
+            };
+            let Object::Function(function) = function.object else {
+                return Err(wrong(heap, &function.object));
+            };
+            let columns = lists
+                .iter()
+                .map(|it| heap.iterate(&it.object, here))
+                .collect::<Outcome<Vec<_>>>()?;
             let mut results = Vec::new();
             for at in 0..columns.iter().map(Vec::len).min().unwrap_or(0) {
                 heap.spend(10)?;
                 let positional = columns.iter().map(|it| it[at].clone()).collect();
-                results.push(Item::new(call(heap, function, Arguments { positional, named: Vec::new() }, here)?, here));
+                results.push(Item::new(
+                    call(heap, function, Arguments { positional, named: Vec::new() }, here)?,
+                    here,
+                ));
             }
             heap.sequence(Kind::Stream, results)
         }
@@ -293,7 +320,11 @@ pub(super) fn sorted(
 }
 
 /// The standard library's sort panics where values have no order between them; this one stops.
-fn merge_sort(heap: &mut Heap, mut left: Vec<(Object, Item)>, descending: bool) -> Outcome<Vec<(Object, Item)>> {
+fn merge_sort(
+    heap: &mut Heap,
+    mut left: Vec<(Object, Item)>,
+    descending: bool,
+) -> Outcome<Vec<(Object, Item)>> {
     if left.len() < 2 {
         return Ok(left);
     }
@@ -332,8 +363,11 @@ fn sum(heap: &mut Heap, start: Object, items: &[Item]) -> Outcome<Object> {
 /// A number's text without its underscores, which stand between digits only.
 fn digits(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
-    let digit = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_alphanumeric);
-    let placed = (0..bytes.len()).filter(|at| bytes[*at] == b'_').all(|at| digit(at.checked_sub(1)) && digit(Some(at + 1)));
+    let digit =
+        |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_alphanumeric);
+    let placed = (0..bytes.len())
+        .filter(|at| bytes[*at] == b'_')
+        .all(|at| digit(at.checked_sub(1)) && digit(Some(at + 1)));
     placed.then(|| text.replace('_', ""))
 }
 
@@ -347,7 +381,9 @@ fn integer(heap: &Heap, of: &Object, base: Option<&Object>) -> Outcome<Object> {
     let Object::Text(text) = of else {
         return match (number(of), base) {
             (Some(Number::Int(value)), None) => Ok(Object::Int(value)),
-            (Some(Number::Float(value)), None) if value.abs() < 9.2e18 => Ok(Object::Int(value as i64)),
+            (Some(Number::Float(value)), None) if value.abs() < 9.2e18 => {
+                Ok(Object::Int(value as i64))
+            }
             _ => Err(wrong()),
         };
     };
@@ -356,7 +392,9 @@ fn integer(heap: &Heap, of: &Object, base: Option<&Object>) -> Outcome<Object> {
         Some(body) => ("-", body),
         None => ("", trimmed.strip_prefix('+').unwrap_or(trimmed)),
     };
-    let prefixed = |prefix: &str| body.get(..2).filter(|it| it.eq_ignore_ascii_case(prefix)).map(|_| &body[2..]);
+    let prefixed = |prefix: &str| {
+        body.get(..2).filter(|it| it.eq_ignore_ascii_case(prefix)).map(|_| &body[2..])
+    };
     let (radix, body) = match (base.unwrap_or(10), prefixed("0x"), prefixed("0o"), prefixed("0b")) {
         (0 | 16, Some(body), _, _) => (16, body),
         (0 | 8, _, Some(body), _) => (8, body),
@@ -376,14 +414,22 @@ fn round(heap: &Heap, of: &Object, digits: Option<&Object>) -> Outcome<Object> {
         None | Some(Object::None) => None,
         Some(object) => match number(object) {
             Some(Number::Int(digits)) => Some(digits),
-            _ => return Err(format!("`round` takes a whole number of digits, found {}", heap.describe(object))),
+            _ => {
+                return Err(format!(
+                    "`round` takes a whole number of digits, found {}",
+                    heap.describe(object)
+                ));
+            }
         },
     };
     match (number(of).ok_or_else(wrong)?, digits) {
         (Number::Int(value), None) => Ok(Object::Int(value)),
         (Number::Int(value), Some(digits)) if digits >= 0 => Ok(Object::Int(value)),
         (Number::Int(value), Some(digits)) => {
-            let Some(unit) = u32::try_from(-digits).ok().and_then(|it| 10i64.checked_pow(it)) else { return Ok(Object::Int(0)) };
+            let Some(unit) = u32::try_from(-digits).ok().and_then(|it| 10i64.checked_pow(it))
+            else {
+                return Ok(Object::Int(0));
+            };
             let (quotient, rest) = (value.div_euclid(unit), value.rem_euclid(unit));
             let up = rest > unit - rest || (rest == unit - rest && quotient % 2 != 0);
             (quotient + i64::from(up)).checked_mul(unit).map(Object::Int).ok_or_else(wrong)
@@ -399,7 +445,11 @@ fn round(heap: &Heap, of: &Object, digits: Option<&Object>) -> Outcome<Object> {
         }
         (Number::Float(value), Some(digits)) => {
             let unit = 10f64.powi((-digits).min(330) as i32);
-            let rounded = if unit.is_finite() { (value / unit).round_ties_even() * unit } else { 0f64.copysign(value) };
+            let rounded = if unit.is_finite() {
+                (value / unit).round_ties_even() * unit
+            } else {
+                0f64.copysign(value)
+            };
             Ok(Object::Float(rounded))
         }
     }

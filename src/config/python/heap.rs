@@ -1,5 +1,6 @@
-//! The values that a Python config computes. Lists and dicts are shared by everyone who took them, as in Python, so they lie in one
-//! place and are named by number. Whatever is made is paid for from one budget: `a = [a, a]` doubles with every line.
+//! The values that a Python config computes. Lists and dicts are shared by everyone who took them,
+//! as in Python, so they lie in one place and are named by number. Whatever is made is paid for
+//! from one budget: `a = [a, a]` doubles with every line.
 
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
@@ -74,7 +75,9 @@ impl Key {
             Self::Bool(value) => Some(Number::Int((*value).into())),
             Self::Int(value) => Some(Number::Int(*value)),
             Self::Float(bits) => match f64::from_bits(*bits) {
-                value if value.fract() == 0.0 && value.abs() < 9e18 => Some(Number::Int(value as i64)),
+                value if value.fract() == 0.0 && value.abs() < 9e18 => {
+                    Some(Number::Int(value as i64))
+                }
                 value => Some(Number::Float(value)),
             },
             _ => None,
@@ -196,7 +199,8 @@ impl Heap {
         Ok(())
     }
 
-    /// What a dict of the bases holds in place of a value: its own copy of lists and of dicts that are not of the bases yet.
+    /// What a dict of the bases holds in place of a value: its own copy of lists and of dicts that
+    /// are not of the bases yet.
     pub(super) fn adopted(&mut self, object: &Object, depth: usize) -> Outcome<Object> {
         level(depth)?;
         match *object {
@@ -245,7 +249,9 @@ impl Heap {
                 format!("the string {:?}…", text.chars().take(50).collect::<String>())
             }
             Object::Text(text) => format!("the string {text:?}"),
-            Object::Sequence(Kind::List | Kind::Either, id) => count("a list", self.sequences[*id].len()),
+            Object::Sequence(Kind::List | Kind::Either, id) => {
+                count("a list", self.sequences[*id].len())
+            }
             Object::Sequence(Kind::Tuple, id) => count("a tuple", self.sequences[*id].len()),
             Object::Sequence(Kind::View, id) => count("a range or view", self.sequences[*id].len()),
             Object::Sequence(Kind::Stream, _) => "an iterator".into(),
@@ -262,7 +268,9 @@ impl Heap {
             Object::Sequence(_, id) => self.sequences[*id].clone(),
             Object::Text(text) => {
                 self.spend(text.len())?;
-                text.chars().map(|it| Item::new(Object::Text(it.to_string().into()), here)).collect()
+                text.chars()
+                    .map(|it| Item::new(Object::Text(it.to_string().into()), here))
+                    .collect()
             }
             Object::Dict(id) => {
                 let keys: Vec<Key> = self.dicts[*id].items.keys().cloned().collect();
@@ -297,7 +305,12 @@ impl Heap {
             Object::Text(text) => Key::Text(Rc::clone(text)),
             Object::Sequence(Kind::Tuple | Kind::Either, id) => {
                 let items = self.sequences[*id].clone();
-                Key::Tuple(items.iter().map(|it| self.key_below(&it.object, depth + 1)).collect::<Outcome<_>>()?)
+                Key::Tuple(
+                    items
+                        .iter()
+                        .map(|it| self.key_below(&it.object, depth + 1))
+                        .collect::<Outcome<_>>()?,
+                )
             }
             other => return Err(format!("{} cannot be a key", self.describe(other))),
         })
@@ -335,14 +348,17 @@ impl Heap {
                 let alike = one == other
                     || matches!(
                         (one, other),
-                        (Kind::Either, Kind::List | Kind::Tuple) | (Kind::List | Kind::Tuple, Kind::Either)
+                        (Kind::Either, Kind::List | Kind::Tuple)
+                            | (Kind::List | Kind::Tuple, Kind::Either)
                     );
                 if !alike || self.sequences[*left].len() != self.sequences[*right].len() {
                     return Ok(false);
                 }
                 for index in 0..self.sequences[*left].len() {
-                    let (one, other) =
-                        (self.sequences[*left][index].object.clone(), self.sequences[*right][index].object.clone());
+                    let (one, other) = (
+                        self.sequences[*left][index].object.clone(),
+                        self.sequences[*right][index].object.clone(),
+                    );
                     if !self.equal_below(&one, &other, depth + 1)? {
                         return Ok(false);
                     }
@@ -354,7 +370,11 @@ impl Heap {
                     return Ok(false);
                 }
                 for (key, item) in self.dicts[*left].items.clone() {
-                    let Some(other) = self.dicts[*right].items.get(&key).map(|it| it.object.clone()) else { return Ok(false) };
+                    let Some(other) =
+                        self.dicts[*right].items.get(&key).map(|it| it.object.clone())
+                    else {
+                        return Ok(false);
+                    };
                     if !self.equal_below(&item.object, &other, depth + 1)? {
                         return Ok(false);
                     }
@@ -387,7 +407,9 @@ impl Heap {
             }
             _ => number(left).zip(number(right)).and_then(|(left, right)| left.order(right)),
         };
-        order.ok_or_else(|| format!("{} and {} have no order", self.describe(left), self.describe(right)))
+        order.ok_or_else(|| {
+            format!("{} and {} have no order", self.describe(left), self.describe(right))
+        })
     }
 
     /// The bases, as the dicts that `_base_` gives access to.
@@ -404,7 +426,9 @@ impl Heap {
                 Object::Sequence(Kind::Either, self.sequences.len() - 1)
             }
             node::Value::Map(map) => {
-                let entries = map.iter().map(|(key, it)| (Key::Text(key.as_str().into()), Item::new(self.bases(it), &it.origin)));
+                let entries = map.iter().map(|(key, it)| {
+                    (Key::Text(key.as_str().into()), Item::new(self.bases(it), &it.origin))
+                });
                 let items = entries.collect();
                 self.push_dict(Dict { items, of_bases: true })
             }
@@ -428,13 +452,19 @@ impl Heap {
             }
             Object::Sequence(_, id) => {
                 let items = self.sequences[*id].clone();
-                node::Value::List(items.iter().map(|it| self.node(it, depth + 1)).collect::<Outcome<_>>()?)
+                node::Value::List(
+                    items.iter().map(|it| self.node(it, depth + 1)).collect::<Outcome<_>>()?,
+                )
             }
             Object::Dict(id) => node::Value::Map(self.map(*id, depth + 1)?),
             Object::Set(_) => {
-                return Err("a set has no order, so it is no value of a config; write a list, or `sorted(…)`".into());
+                return Err("a set has no order, so it is no value of a config; write a list, or \
+                            `sorted(…)`"
+                    .into());
             }
-            Object::Function(name) => return Err(format!("`{name}` is a function and no value of a config")),
+            Object::Function(name) => {
+                return Err(format!("`{name}` is a function and no value of a config"));
+            }
         };
         self.spend(1)?;
         Ok(Node::new(value, item.origin.clone()))
@@ -448,7 +478,9 @@ impl Heap {
                 Key::Int(value) => value.to_string(),
                 Key::Bool(value) => if value { "True" } else { "False" }.to_owned(),
                 Key::Float(bits) => format::float(f64::from_bits(bits)),
-                Key::None | Key::Tuple(_) => return Err("a key of a config is a word or a number".into()),
+                Key::None | Key::Tuple(_) => {
+                    return Err("a key of a config is a word or a number".into());
+                }
             };
             map.insert(name, self.node(&item, depth)?);
         }
@@ -458,7 +490,11 @@ impl Heap {
 
 /// Whoever walks values recurses.
 pub(super) fn level(depth: usize) -> Outcome<()> {
-    if depth > MAX_DEPTH { Err(format!("values nest more than {MAX_DEPTH} levels deep")) } else { Ok(()) }
+    if depth > MAX_DEPTH {
+        Err(format!("values nest more than {MAX_DEPTH} levels deep"))
+    } else {
+        Ok(())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -11,7 +11,13 @@ use super::heap::{Heap, Item, Key, Kind, Number, Object, Outcome, number};
 use super::operators::{index, item, missing, position, slice};
 
 /// Calls `of.name(…)`.
-pub(super) fn call(heap: &mut Heap, of: &Object, name: &str, arguments: Arguments, here: &Origin) -> Outcome<Object> {
+pub(super) fn call(
+    heap: &mut Heap,
+    of: &Object,
+    name: &str,
+    arguments: Arguments,
+    here: &Origin,
+) -> Outcome<Object> {
     let known: &[&str] = match of {
         Object::Text(text) => {
             if let Some(result) = string(heap, text, name, arguments, here)? {
@@ -35,12 +41,17 @@ pub(super) fn call(heap: &mut Heap, of: &Object, name: &str, arguments: Argument
             let [keys, value] = arguments.bind(name, ["iterable", "value"], 1)?;
             let value = Item::new(value.unwrap_or(Object::None), here);
             let keys = heap.iterate(&keys.unwrap_or(Object::None), here)?;
-            let entries = keys.iter().map(|it| Ok((heap.key(&it.object)?, value.clone()))).collect::<Outcome<_>>()?;
+            let entries = keys
+                .iter()
+                .map(|it| Ok((heap.key(&it.object)?, value.clone())))
+                .collect::<Outcome<_>>()?;
             return heap.dict(entries);
         }
         _ => &[],
     };
-    let hint = nearest(name, known.iter().copied()).map(|it| format!("; did you mean `{it}`?")).unwrap_or_default();
+    let hint = nearest(name, known.iter().copied())
+        .map(|it| format!("; did you mean `{it}`?"))
+        .unwrap_or_default();
     Err(format!("`{name}` of {} is not understood{hint}", heap.describe(of)))
 }
 
@@ -82,13 +93,31 @@ const STRING: [&str; 36] = [
     "upper",
     "zfill",
 ];
-const LIST: [&str; 11] = ["append", "clear", "copy", "count", "extend", "index", "insert", "pop", "remove", "reverse", "sort"];
-const DICT: [&str; 11] = ["clear", "copy", "get", "items", "keys", "pop", "popitem", "setdefault", "to_dict", "update", "values"];
+const LIST: [&str; 11] = [
+    "append", "clear", "copy", "count", "extend", "index", "insert", "pop", "remove", "reverse",
+    "sort",
+];
+const DICT: [&str; 11] = [
+    "clear",
+    "copy",
+    "get",
+    "items",
+    "keys",
+    "pop",
+    "popitem",
+    "setdefault",
+    "to_dict",
+    "update",
+    "values",
+];
 
 fn text(heap: &Heap, name: &str, object: Option<Object>) -> Outcome<std::rc::Rc<str>> {
     match object {
         Some(Object::Text(text)) => Ok(text),
-        other => Err(format!("`{name}` expects a string, found {}", heap.describe(&other.unwrap_or(Object::None)))),
+        other => Err(format!(
+            "`{name}` expects a string, found {}",
+            heap.describe(&other.unwrap_or(Object::None))
+        )),
     }
 }
 
@@ -96,12 +125,21 @@ fn whole(heap: &Heap, name: &str, object: Option<Object>, default: i64) -> Outco
     match object.as_ref().map(number) {
         None => Ok(default),
         Some(Some(Number::Int(value))) => Ok(value),
-        _ => Err(format!("`{name}` expects a whole number, found {}", heap.describe(&object.unwrap_or(Object::None)))),
+        _ => Err(format!(
+            "`{name}` expects a whole number, found {}",
+            heap.describe(&object.unwrap_or(Object::None))
+        )),
     }
 }
 
 #[expect(clippy::too_many_lines, reason = "one arm a method of Python")]
-fn string(heap: &mut Heap, of: &str, name: &str, arguments: Arguments, here: &Origin) -> Outcome<Option<Object>> {
+fn string(
+    heap: &mut Heap,
+    of: &str,
+    name: &str,
+    arguments: Arguments,
+    here: &Origin,
+) -> Outcome<Option<Object>> {
     heap.spend(1 + of.len() / 32)?;
     let plain = |change: &dyn Fn(&str) -> String, arguments: Arguments| {
         let [] = arguments.bind(name, [], 0)?;
@@ -115,11 +153,17 @@ fn string(heap: &mut Heap, of: &str, name: &str, arguments: Arguments, here: &Or
         "upper" => plain(&str::to_uppercase, arguments)?,
         "lower" | "casefold" => plain(&str::to_lowercase, arguments)?,
         "capitalize" => plain(&|it| cased(it, |at, _| at == 0), arguments)?,
-        "title" => plain(&|it| cased(it, |_, before| !before.is_some_and(char::is_alphabetic)), arguments)?,
+        "title" => {
+            plain(&|it| cased(it, |_, before| !before.is_some_and(char::is_alphabetic)), arguments)?
+        }
         "swapcase" => plain(
             &|it| {
                 let swap = |it: char| -> String {
-                    if it.is_uppercase() { it.to_lowercase().collect() } else { it.to_uppercase().collect() }
+                    if it.is_uppercase() {
+                        it.to_lowercase().collect()
+                    } else {
+                        it.to_uppercase().collect()
+                    }
                 };
                 it.chars().map(swap).collect()
             },
@@ -144,26 +188,34 @@ fn string(heap: &mut Heap, of: &str, name: &str, arguments: Arguments, here: &Or
                 None | Some(Object::None) => None,
                 other => Some(text(heap, name, other)?),
             };
-            let cut = |it: char| characters.as_ref().map_or(it.is_whitespace(), |all| all.contains(it));
+            let cut =
+                |it: char| characters.as_ref().map_or(it.is_whitespace(), |all| all.contains(it));
             let left = if name == "rstrip" { of } else { of.trim_start_matches(cut) };
             (if name == "lstrip" { left } else { left.trim_end_matches(cut) }).to_owned()
         }
         "removeprefix" | "removesuffix" => {
             let [part] = arguments.bind(name, ["part"], 1)?;
             let part = text(heap, name, part)?;
-            let rest = if name == "removeprefix" { of.strip_prefix(&*part) } else { of.strip_suffix(&*part) };
+            let rest = if name == "removeprefix" {
+                of.strip_prefix(&*part)
+            } else {
+                of.strip_suffix(&*part)
+            };
             rest.unwrap_or(of).to_owned()
         }
         "startswith" | "endswith" => {
             let [part, start, end] = arguments.bind(name, ["prefix", "start", "end"], 1)?;
             let parts = match part {
-                Some(Object::Sequence(_, id)) => heap.items(id).iter().map(|it| it.object.clone()).collect(),
+                Some(Object::Sequence(_, id)) => {
+                    heap.items(id).iter().map(|it| it.object.clone()).collect()
+                }
                 other => vec![other.unwrap_or(Object::None)],
             };
             let (_, of) = window(heap, of, start.as_ref(), end.as_ref())?;
             for part in parts {
                 let part = text(heap, name, Some(part))?;
-                if if name == "startswith" { of.starts_with(&*part) } else { of.ends_with(&*part) } {
+                if if name == "startswith" { of.starts_with(&*part) } else { of.ends_with(&*part) }
+                {
                     return Ok(Some(Object::Bool(true)));
                 }
             }
@@ -174,7 +226,11 @@ fn string(heap: &mut Heap, of: &str, name: &str, arguments: Arguments, here: &Or
             let part = text(heap, name, part)?;
             let (before, of) = window(heap, of, start.as_ref(), end.as_ref())?;
             if name == "count" {
-                let count = if part.is_empty() { of.chars().count() + 1 } else { of.matches(&*part).count() };
+                let count = if part.is_empty() {
+                    of.chars().count() + 1
+                } else {
+                    of.matches(&*part).count()
+                };
                 return Ok(Some(Object::Int(count as i64)));
             }
             let found = if name.starts_with('r') { of.rfind(&*part) } else { of.find(&*part) };
@@ -188,14 +244,18 @@ fn string(heap: &mut Heap, of: &str, name: &str, arguments: Arguments, here: &Or
             let [old, new, count] = arguments.bind(name, ["old", "new", "count"], 2)?;
             let (old, new) = (text(heap, name, old)?, text(heap, name, new)?);
             let most = usize::try_from(whole(heap, name, count, -1)?).unwrap_or(usize::MAX);
-            let times = (if old.is_empty() { of.chars().count() + 1 } else { of.matches(&*old).count() }).min(most);
+            let times =
+                (if old.is_empty() { of.chars().count() + 1 } else { of.matches(&*old).count() })
+                    .min(most);
             heap.spend(times.saturating_mul(new.len()) / 32)?;
             of.replacen(&*old, &new, times)
         }
         "join" => {
             let [parts] = arguments.bind(name, ["iterable"], 1)?;
             let mut joined = String::new();
-            for (at, part) in heap.iterate(&parts.unwrap_or(Object::None), here)?.into_iter().enumerate() {
+            for (at, part) in
+                heap.iterate(&parts.unwrap_or(Object::None), here)?.into_iter().enumerate()
+            {
                 if at > 0 {
                     joined.push_str(of);
                 }
@@ -237,7 +297,8 @@ fn string(heap: &mut Heap, of: &str, name: &str, arguments: Arguments, here: &Or
             if mark.is_empty() {
                 return Err(format!("`{name}` at an empty string"));
             }
-            let found = if name == "partition" { of.split_once(&*mark) } else { of.rsplit_once(&*mark) };
+            let found =
+                if name == "partition" { of.split_once(&*mark) } else { of.rsplit_once(&*mark) };
             let parts = match found {
                 Some((left, right)) => [left, &*mark, right],
                 None if name == "partition" => [of, "", ""],
@@ -284,7 +345,12 @@ fn cased(text: &str, upper: impl Fn(usize, Option<char>) -> bool) -> String {
 }
 
 /// The part of a string from `start` to `end`, and how many characters stand before it.
-fn window<'a>(heap: &Heap, of: &'a str, start: Option<&Object>, end: Option<&Object>) -> Outcome<(usize, &'a str)> {
+fn window<'a>(
+    heap: &Heap,
+    of: &'a str,
+    start: Option<&Object>,
+    end: Option<&Object>,
+) -> Outcome<(usize, &'a str)> {
     if start.is_none() && end.is_none() {
         return Ok((0, of));
     }
@@ -294,7 +360,8 @@ fn window<'a>(heap: &Heap, of: &'a str, start: Option<&Object>, end: Option<&Obj
     Ok((first, &of[byte(first)..byte(first + places.len())]))
 }
 
-/// The words between white space; the last one, or the first one, holds what is left after `most` cuts.
+/// The words between white space; the last one, or the first one, holds what is left after `most`
+/// cuts.
 fn words(of: &str, most: usize, from_end: bool) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = if from_end { of.trim_end() } else { of.trim_start() };
@@ -319,11 +386,17 @@ fn words(of: &str, most: usize, from_end: bool) -> Vec<&str> {
 }
 
 fn list_of(heap: &mut Heap, kind: Kind, parts: &[&str], here: &Origin) -> Outcome<Object> {
-    let items = parts.iter().map(|it| Ok(Item::new(heap.text(*it)?, here))).collect::<Outcome<_>>()?;
+    let items =
+        parts.iter().map(|it| Ok(Item::new(heap.text(*it)?, here))).collect::<Outcome<_>>()?;
     heap.sequence(kind, items)
 }
 
-fn formatted(heap: &mut Heap, template: &str, arguments: &Arguments, here: &Origin) -> Outcome<String> {
+fn formatted(
+    heap: &mut Heap,
+    template: &str,
+    arguments: &Arguments,
+    here: &Origin,
+) -> Outcome<String> {
     let mut next = 0;
     filled(heap, template, arguments, &mut next, here, 0)
 }
@@ -359,7 +432,8 @@ fn filled(
         } else {
             arguments.named.iter().find(|(name, _)| name == first).map(|(_, it)| it)
         };
-        let mut value = given.cloned().ok_or_else(|| format!("`format` is given no value for `{{{name}}}`"))?;
+        let mut value =
+            given.cloned().ok_or_else(|| format!("`format` is given no value for `{{{name}}}`"))?;
         while !rest.is_empty() {
             let (key, after) = match rest.strip_prefix('[').and_then(|it| it.split_once(']')) {
                 Some((key, after)) => (key, after),
@@ -373,13 +447,21 @@ fn filled(
             } else {
                 Object::Text(key.into())
             };
-            if rest.starts_with('.') && !matches!(&value.object, Object::Dict(id) if heap.entries(*id).of_bases) {
-                return Err(format!("`{{{name}}}` asks for an attribute, which values of a config do not have"));
+            if rest.starts_with('.')
+                && !matches!(&value.object, Object::Dict(id) if heap.entries(*id).of_bases)
+            {
+                return Err(format!(
+                    "`{{{name}}}` asks for an attribute, which values of a config do not have"
+                ));
             }
             value = item(heap, &value.object, &key, here)?;
             rest = after;
         }
-        let spec = if spec.contains('{') { filled(heap, &spec, arguments, next, here, depth + 1)? } else { spec };
+        let spec = if spec.contains('{') {
+            filled(heap, &spec, arguments, next, here, depth + 1)?
+        } else {
+            spec
+        };
         let object = match conversion {
             None => value.object,
             Some('s') => Object::Text(format::text(heap, &value.object)?.into()),
@@ -392,7 +474,14 @@ fn filled(
     Ok(out)
 }
 
-fn sequence(heap: &mut Heap, kind: Kind, id: usize, name: &str, arguments: Arguments, here: &Origin) -> Outcome<Option<Object>> {
+fn sequence(
+    heap: &mut Heap,
+    kind: Kind,
+    id: usize,
+    name: &str,
+    arguments: Arguments,
+    here: &Origin,
+) -> Outcome<Option<Object>> {
     match name {
         "index" => {
             let [wanted] = arguments.bind(name, ["value"], 1)?;
@@ -474,7 +563,13 @@ fn sequence(heap: &mut Heap, kind: Kind, id: usize, name: &str, arguments: Argum
     Ok(Some(Object::None))
 }
 
-fn dict(heap: &mut Heap, id: usize, name: &str, arguments: Arguments, here: &Origin) -> Outcome<Option<Object>> {
+fn dict(
+    heap: &mut Heap,
+    id: usize,
+    name: &str,
+    arguments: Arguments,
+    here: &Origin,
+) -> Outcome<Option<Object>> {
     let of_bases = heap.entries(id).of_bases;
     Ok(Some(match name {
         "get" => {
@@ -493,7 +588,8 @@ fn dict(heap: &mut Heap, id: usize, name: &str, arguments: Arguments, here: &Ori
         }
         "popitem" => {
             let [] = arguments.bind(name, [], 0)?;
-            let (key, item) = heap.entries_mut(id).items.pop().ok_or("`popitem` of an empty dict")?;
+            let (key, item) =
+                heap.entries_mut(id).items.pop().ok_or("`popitem` of an empty dict")?;
             let key = heap.key_object(key, here)?;
             heap.sequence(Kind::Tuple, vec![Item::new(key, here), item])?
         }
@@ -532,7 +628,9 @@ fn dict(heap: &mut Heap, id: usize, name: &str, arguments: Arguments, here: &Ori
             if positional.next().is_some() {
                 return Err("`update` takes one dict at most, and names".into());
             }
-            changes.extend(arguments.named.into_iter().map(|(name, item)| (Key::Text(name.into()), item)));
+            changes.extend(
+                arguments.named.into_iter().map(|(name, item)| (Key::Text(name.into()), item)),
+            );
             update(heap, id, changes, 0)?;
             Object::None
         }

@@ -1,5 +1,6 @@
-//! mmengine's Python configs to a tree. The file is read, never run: `syntax` has it parsed, `refusal` finds what would have to be
-//! run, and `evaluate` follows the rest, which are assignments, loops and conditions over plain values, as Python would.
+//! mmengine's Python configs to a tree. The file is read, never run: `syntax` has it parsed,
+//! `refusal` finds what would have to be run, and `evaluate` follows the rest, which are
+//! assignments, loops and conditions over plain values, as Python would.
 
 mod arguments;
 mod evaluate;
@@ -42,23 +43,28 @@ pub(super) struct Program {
 
 impl Program {
     pub(super) fn parse(text: &str, source: &Arc<str>) -> Result<Self, ConfigError> {
-        let told = |(line, message): syntax::Fault| ConfigError::text(&Origin::file(source, line), message);
+        let told = |(line, message): syntax::Fault| {
+            ConfigError::text(&Origin::file(source, line), message)
+        };
         let (body, lines) = syntax::parse(text).map_err(told)?;
         if let Some(line) = refusal::new_style(&body, &lines) {
             let into = source.strip_suffix(".py").unwrap_or(source);
             let message = format!(
-                "this is one of mmengine's new-style configs, which import their bases and types and would have to be run; where \
-                 mmengine is installed, convert it: python -c \"from mmengine import Config; \
-                 Config.fromfile('{source}').dump('{into}.yaml')\""
+                "this is one of mmengine's new-style configs, which import their bases and types \
+                 and would have to be run; where mmengine is installed, convert it: python -c \
+                 \"from mmengine import Config; Config.fromfile('{source}').dump('{into}.yaml')\""
             );
             return Err(told((line, message)));
         }
         Ok(Self { source: Arc::clone(source), body, lines })
     }
 
-    /// What the file assigns to `_base_`. It is read before everything else, so it knows no name of the file.
+    /// What the file assigns to `_base_`. It is read before everything else, so it knows no name of
+    /// the file.
     pub(super) fn bases(&self) -> Result<Option<Node>, ConfigError> {
-        let Some((at, value)) = self.body.iter().enumerate().find_map(|(at, it)| Some((at, sets_bases(it)?))) else {
+        let Some((at, value)) =
+            self.body.iter().enumerate().find_map(|(at, it)| Some((at, sets_bases(it)?)))
+        else {
             return Ok(None);
         };
         let refused = refusal::refusals(&self.body[at], &self.lines);
@@ -66,7 +72,9 @@ impl Program {
             return Err(self.faults(refused));
         }
         let mut evaluator = Evaluator::new(&self.source, &self.lines, None);
-        let item = evaluator.value(value).and_then(|it| evaluator.told(value, |this| this.heap.node(&it, 0)));
+        let item = evaluator
+            .value(value)
+            .and_then(|it| evaluator.told(value, |this| this.heap.node(&it, 0)));
         match item {
             Ok(node) => Ok(Some(node)),
             Err(Fault::Told(line, message)) => Err(self.faults(vec![(line, message)])),
@@ -74,9 +82,15 @@ impl Program {
         }
     }
 
-    /// The names that the file assigns, over what it leaves of `bases`. Adds to `uses` the names that expressions use, and to `refused`
-    /// what is wrong: the names that such lines set are left out, or stay as they were before.
-    pub(super) fn evaluate(&self, bases: &mut Node, uses: &mut Uses, refused: &mut Vec<ConfigError>) -> Node {
+    /// The names that the file assigns, over what it leaves of `bases`. Adds to `uses` the names
+    /// that expressions use, and to `refused` what is wrong: the names that such lines set are left
+    /// out, or stay as they were before.
+    pub(super) fn evaluate(
+        &self,
+        bases: &mut Node,
+        uses: &mut Uses,
+        refused: &mut Vec<ConfigError>,
+    ) -> Node {
         let given = bases.clone();
         let mut evaluator = Evaluator::new(&self.source, &self.lines, Some(&given));
         let skipped = self.body.iter().position(|it| sets_bases(it).is_some());
@@ -127,9 +141,13 @@ impl Program {
             if let [_, others @ ..] = &lines[..]
                 && !others.is_empty()
             {
-                let shown: Vec<String> = others.iter().take(MOST_LINES).map(ToString::to_string).collect();
-                let more =
-                    if others.len() > MOST_LINES { format!(" and {} more", others.len() - MOST_LINES) } else { String::new() };
+                let shown: Vec<String> =
+                    others.iter().take(MOST_LINES).map(ToString::to_string).collect();
+                let more = if others.len() > MOST_LINES {
+                    format!(" and {} more", others.len() - MOST_LINES)
+                } else {
+                    String::new()
+                };
                 message.push_str(&format!(" (also in line {}{more})", shown.join(", ")));
             }
             left -= 1;

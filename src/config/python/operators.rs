@@ -10,25 +10,39 @@ use super::super::node::Origin;
 use super::format;
 use super::heap::{Heap, Item, Key, Kind, Number, Object, Outcome, number};
 
-pub(super) fn binary(heap: &mut Heap, operator: Operator, left: &Object, right: &Object) -> Outcome<Object> {
+pub(super) fn binary(
+    heap: &mut Heap,
+    operator: Operator,
+    left: &Object,
+    right: &Object,
+) -> Outcome<Object> {
     let found = match (operator, left, right) {
         (Operator::Mod, Object::Text(template), values) => {
             let text = format::percent(heap, template, values)?;
             return heap.text(text);
         }
-        (Operator::Add, Object::Text(one), Object::Text(other)) => return heap.text(format!("{one}{other}")),
-        (Operator::Add, Object::Sequence(one, left), Object::Sequence(other, right)) => match joined(*one, *other) {
-            Some(kind) => {
-                let items = heap.items(*left).iter().chain(heap.items(*right)).cloned().collect();
-                return heap.sequence(kind, items);
+        (Operator::Add, Object::Text(one), Object::Text(other)) => {
+            return heap.text(format!("{one}{other}"));
+        }
+        (Operator::Add, Object::Sequence(one, left), Object::Sequence(other, right)) => {
+            match joined(*one, *other) {
+                Some(kind) => {
+                    let items =
+                        heap.items(*left).iter().chain(heap.items(*right)).cloned().collect();
+                    return heap.sequence(kind, items);
+                }
+                None => None,
             }
-            None => None,
-        },
+        }
         (Operator::Mult, sequence @ (Object::Sequence(..) | Object::Text(_)), times)
-        | (Operator::Mult, times, sequence @ (Object::Sequence(..) | Object::Text(_))) => match number(times) {
-            Some(Number::Int(times)) => return repeat(heap, sequence, usize::try_from(times).unwrap_or(0)),
-            _ => None,
-        },
+        | (Operator::Mult, times, sequence @ (Object::Sequence(..) | Object::Text(_))) => {
+            match number(times) {
+                Some(Number::Int(times)) => {
+                    return repeat(heap, sequence, usize::try_from(times).unwrap_or(0));
+                }
+                _ => None,
+            }
+        }
         (Operator::BitOr, Object::Dict(left), Object::Dict(right)) => {
             let mut items = heap.entries(*left).items.clone();
             items.extend(heap.entries(*right).items.clone());
@@ -53,7 +67,11 @@ pub(super) fn binary(heap: &mut Heap, operator: Operator, left: &Object, right: 
                 let logical = matches!((left, right), (Object::Bool(_), Object::Bool(_)));
                 integers(operator, one, other)?.map(|it| match it {
                     Object::Int(value)
-                        if logical && matches!(operator, Operator::BitAnd | Operator::BitOr | Operator::BitXor) =>
+                        if logical
+                            && matches!(
+                                operator,
+                                Operator::BitAnd | Operator::BitOr | Operator::BitXor
+                            ) =>
                     {
                         Object::Bool(value != 0)
                     }
@@ -64,14 +82,18 @@ pub(super) fn binary(heap: &mut Heap, operator: Operator, left: &Object, right: 
             _ => None,
         },
     };
-    found.ok_or_else(|| format!("`{}` of {} and {}", operator.as_str(), heap.describe(left), heap.describe(right)))
+    found.ok_or_else(|| {
+        format!("`{}` of {} and {}", operator.as_str(), heap.describe(left), heap.describe(right))
+    })
 }
 
 /// What two sequences give together; Python adds only those of one kind.
 fn joined(one: Kind, other: Kind) -> Option<Kind> {
     match (one, other) {
         (Kind::List, Kind::List | Kind::Either) | (Kind::Either, Kind::List) => Some(Kind::List),
-        (Kind::Tuple, Kind::Tuple | Kind::Either) | (Kind::Either, Kind::Tuple) => Some(Kind::Tuple),
+        (Kind::Tuple, Kind::Tuple | Kind::Either) | (Kind::Either, Kind::Tuple) => {
+            Some(Kind::Tuple)
+        }
         (Kind::Either, Kind::Either) => Some(Kind::Either),
         _ => None,
     }
@@ -103,7 +125,9 @@ fn integers(operator: Operator, left: i64, right: i64) -> Outcome<Option<Object>
         Operator::Sub => left.checked_sub(right),
         Operator::Mult => left.checked_mul(right),
         Operator::FloorDiv => floor_division(left, right),
-        Operator::Mod => floor_division(left, right).and_then(|it| left.checked_sub(it.checked_mul(right)?)),
+        Operator::Mod => {
+            floor_division(left, right).and_then(|it| left.checked_sub(it.checked_mul(right)?))
+        }
         Operator::Div => return Ok(Some(Object::Float(left as f64 / right as f64))),
         Operator::Pow if right < 0 => return floats(operator, left as f64, right as f64),
         Operator::Pow => match (left, u32::try_from(right)) {
@@ -112,9 +136,13 @@ fn integers(operator: Operator, left: i64, right: i64) -> Outcome<Option<Object>
             (_, Ok(exponent)) => left.checked_pow(exponent),
             (_, Err(_)) => None,
         },
-        Operator::LShift | Operator::RShift if right < 0 => return Err("a shift by a negative number".into()),
+        Operator::LShift | Operator::RShift if right < 0 => {
+            return Err("a shift by a negative number".into());
+        }
         Operator::LShift if left == 0 => Some(0),
-        Operator::LShift => u32::try_from(right).ok().filter(|it| *it < 63).and_then(|it| left.checked_mul(1 << it)),
+        Operator::LShift => {
+            u32::try_from(right).ok().filter(|it| *it < 63).and_then(|it| left.checked_mul(1 << it))
+        }
         Operator::RShift => Some(left >> right.min(63)),
         Operator::BitOr => Some(left | right),
         Operator::BitXor => Some(left ^ right),
@@ -122,7 +150,10 @@ fn integers(operator: Operator, left: i64, right: i64) -> Outcome<Option<Object>
         Operator::MatMult => return Ok(None),
     };
     whole.map(|it| Some(Object::Int(it))).ok_or_else(|| {
-        format!("`{}` of the integer {left} and the integer {right} is larger than a config's numbers", operator.as_str())
+        format!(
+            "`{}` of the integer {left} and the integer {right} is larger than a config's numbers",
+            operator.as_str()
+        )
     })
 }
 
@@ -145,7 +176,9 @@ fn floats(operator: Operator, left: f64, right: f64) -> Outcome<Option<Object>> 
         Operator::FloorDiv => divided(left, right).0,
         Operator::Mod => divided(left, right).1,
         Operator::Pow if left == 0.0 && right < 0.0 => return Err("a division by zero".into()),
-        Operator::Pow if left < 0.0 && left.is_finite() && right.is_finite() && right.fract() != 0.0 => {
+        Operator::Pow
+            if left < 0.0 && left.is_finite() && right.is_finite() && right.fract() != 0.0 =>
+        {
             return Err("a power of a negative number with a fraction is complex".into());
         }
         Operator::Pow => {
@@ -188,10 +221,17 @@ pub(super) fn unary(heap: &Heap, operator: UnaryOp, of: &Object) -> Outcome<Obje
         (UnaryOp::Invert, Some(Number::Int(value))) => Some(Object::Int(!value)),
         _ => None,
     };
-    found.ok_or_else(|| format!("`{}` expects a number, found {}", operator.as_str(), heap.describe(of)))
+    found.ok_or_else(|| {
+        format!("`{}` expects a number, found {}", operator.as_str(), heap.describe(of))
+    })
 }
 
-pub(super) fn compare(heap: &mut Heap, operator: CmpOp, left: &Object, right: &Object) -> Outcome<bool> {
+pub(super) fn compare(
+    heap: &mut Heap,
+    operator: CmpOp,
+    left: &Object,
+    right: &Object,
+) -> Outcome<bool> {
     match operator {
         CmpOp::Eq => heap.equal(left, right),
         CmpOp::NotEq => Ok(!heap.equal(left, right)?),
@@ -214,9 +254,14 @@ pub(super) fn compare(heap: &mut Heap, operator: CmpOp, left: &Object, right: &O
             if (nan(left) && number(right).is_some()) || (nan(right) && number(left).is_some()) {
                 return Ok(false);
             }
-            let order = heap
-                .order(left, right)
-                .map_err(|_| format!("`{}` of {} and {}", operator.as_str(), heap.describe(left), heap.describe(right)))?;
+            let order = heap.order(left, right).map_err(|_| {
+                format!(
+                    "`{}` of {} and {}",
+                    operator.as_str(),
+                    heap.describe(left),
+                    heap.describe(right)
+                )
+            })?;
             Ok(match operator {
                 CmpOp::Lt => order == Ordering::Less,
                 CmpOp::LtE => order != Ordering::Greater,
@@ -237,7 +282,13 @@ fn same(heap: &Heap, left: &Object, right: &Object) -> Outcome<bool> {
         | (Object::Dict(left), Object::Dict(right))
         | (Object::Set(left), Object::Set(right)) => left == right,
         (Object::Function(left), Object::Function(right)) => left == right,
-        _ => return Err(format!("`is` of {} and {}; write `==`", heap.describe(left), heap.describe(right))),
+        _ => {
+            return Err(format!(
+                "`is` of {} and {}; write `==`",
+                heap.describe(left),
+                heap.describe(right)
+            ));
+        }
     })
 }
 
@@ -256,7 +307,9 @@ pub(super) fn contains(heap: &mut Heap, holder: &Object, wanted: &Object) -> Out
             Ok(heap.keys(*id).contains(&key))
         }
         Object::Sequence(_, id) => Ok(position(heap, *id, wanted)?.is_some()),
-        other => Err(format!("`in` expects a list, a dict or a string, found {}", heap.describe(other))),
+        other => {
+            Err(format!("`in` expects a list, a dict or a string, found {}", heap.describe(other)))
+        }
     }
 }
 
@@ -297,7 +350,8 @@ pub(super) fn item(heap: &mut Heap, of: &Object, key: &Object, here: &Origin) ->
 pub(super) fn missing<'a>(wanted: &Key, keys: impl Iterator<Item = &'a Key>) -> String {
     let Key::Text(wanted) = wanted else { return "the dict does not have this key".into() };
     let keys = keys.filter_map(|it| if let Key::Text(text) = it { Some(&**text) } else { None });
-    let hint = nearest(wanted, keys).map(|it| format!("; did you mean `{it}`?")).unwrap_or_default();
+    let hint =
+        nearest(wanted, keys).map(|it| format!("; did you mean `{it}`?")).unwrap_or_default();
     format!("there is no `{wanted}` in the dict{hint}")
 }
 
@@ -312,7 +366,11 @@ pub(super) fn index(heap: &Heap, key: &Object, length: usize) -> Outcome<usize> 
 }
 
 /// The places that a slice takes, in its order.
-pub(super) fn slice(heap: &Heap, length: usize, bounds: [Option<&Object>; 3]) -> Outcome<Vec<usize>> {
+pub(super) fn slice(
+    heap: &Heap,
+    length: usize,
+    bounds: [Option<&Object>; 3],
+) -> Outcome<Vec<usize>> {
     let whole = |object: Option<&Object>| match object {
         None | Some(Object::None) => Ok(None),
         Some(object) => match number(object) {
@@ -331,8 +389,11 @@ pub(super) fn slice(heap: &Heap, length: usize, bounds: [Option<&Object>; 3]) ->
         Some(value) if value < 0 => value.saturating_add(length).clamp(least, most),
         Some(value) => value.clamp(least, most),
     };
-    let (mut at, end) =
-        if step > 0 { (place(lower, 0), place(upper, length)) } else { (place(lower, length - 1), place(upper, -1)) };
+    let (mut at, end) = if step > 0 {
+        (place(lower, 0), place(upper, length))
+    } else {
+        (place(lower, length - 1), place(upper, -1))
+    };
     let mut places = Vec::new();
     while if step > 0 { at < end } else { at > end } {
         places.push(at as usize);
@@ -342,7 +403,11 @@ pub(super) fn slice(heap: &Heap, length: usize, bounds: [Option<&Object>; 3]) ->
 }
 
 /// `of[lower:upper:step]`.
-pub(super) fn sliced(heap: &mut Heap, of: &Object, bounds: [Option<&Object>; 3]) -> Outcome<Object> {
+pub(super) fn sliced(
+    heap: &mut Heap,
+    of: &Object,
+    bounds: [Option<&Object>; 3],
+) -> Outcome<Object> {
     match of {
         Object::Text(text) => {
             let characters: Vec<char> = text.chars().collect();

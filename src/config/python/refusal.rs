@@ -1,4 +1,5 @@
-//! What a config cannot say in Python, because it would have to be run: told for the whole file at once, with what to write instead.
+//! What a config cannot say in Python, because it would have to be run: told for the whole file at
+//! once, with what to write instead.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +13,8 @@ use super::syntax::{Fault, Lines};
 const MAX_LEVELS: usize = 200;
 
 const NEVER_RUN: &str = "Python configs are read, never run";
-const PATHS: &str =
-    "write `'{{$NAME:default}}'` for an environment variable, `'{{ fileDirname }}'` for the config's folder, f-strings for paths";
+const PATHS: &str = "write `'{{$NAME:default}}'` for an environment variable, `'{{ fileDirname \
+                     }}'` for the config's folder, f-strings for paths";
 
 /// What in a statement is not understood.
 pub(super) fn refusals(statement: &Stmt, lines: &Lines) -> Vec<Fault> {
@@ -22,7 +23,8 @@ pub(super) fn refusals(statement: &Stmt, lines: &Lines) -> Vec<Fault> {
     finder.faults
 }
 
-/// The line that makes a file one of mmengine's new-style configs, which import their bases and types.
+/// The line that makes a file one of mmengine's new-style configs, which import their bases and
+/// types.
 pub(super) fn new_style(body: &[Stmt], lines: &Lines) -> Option<usize> {
     let found = body.iter().find(|statement| match statement {
         Stmt::With(with) => {
@@ -37,7 +39,19 @@ pub(super) fn new_style(body: &[Stmt], lines: &Lines) -> Option<usize> {
 
 fn is_openmmlab(module: &str) -> bool {
     let package = module.split('.').next().unwrap_or(module);
-    ["mmengine", "mmcv", "mmseg", "mmdet", "mmcls", "mmpretrain", "mmdet3d", "mmpose", "mmrazor", "mmagic"].contains(&package)
+    [
+        "mmengine",
+        "mmcv",
+        "mmseg",
+        "mmdet",
+        "mmcls",
+        "mmpretrain",
+        "mmdet3d",
+        "mmpose",
+        "mmrazor",
+        "mmagic",
+    ]
+    .contains(&package)
 }
 
 /// The names that a statement sets or changes.
@@ -63,20 +77,30 @@ pub(super) fn dotted(expression: &Expr) -> String {
 pub(super) fn instead(name: &str) -> Option<String> {
     let package = name.split('.').next().unwrap_or(name);
     Some(match package {
-        "__file__" => "`__file__` is not known here: write `'{{ fileDirname }}'` for the config's own folder".into(),
+        "__file__" => "`__file__` is not known here: write `'{{ fileDirname }}'` for the config's \
+                       own folder"
+            .into(),
         "os" | "osp" | "sys" | "getenv" | "environ" | "pathlib" | "Path" => {
             format!("`{name}` is not understood: {NEVER_RUN}; {PATHS}")
         }
-        "copy" | "deepcopy" => format!("`{name}` is not understood: {NEVER_RUN}; write `dict(…)`, `list(…)` or `….copy()`"),
+        "copy" | "deepcopy" => format!(
+            "`{name}` is not understood: {NEVER_RUN}; write `dict(…)`, `list(…)` or `….copy()`"
+        ),
         "print" => {
-            "`print(…)` is not understood: a config says nothing while it is read; `segslurm config FILE` prints what it sets"
+            "`print(…)` is not understood: a config says nothing while it is read; `segslurm \
+             config FILE` prints what it sets"
                 .into()
         }
-        "__import__" | "breakpoint" | "callable" | "chr" | "classmethod" | "compile" | "delattr" | "dir" | "eval" | "exec"
-        | "filter" | "frozenset" | "getattr" | "globals" | "hasattr" | "hash" | "help" | "hex" | "id" | "input"
-        | "isinstance" | "issubclass" | "iter" | "locals" | "next" | "object" | "oct" | "open" | "ord" | "property"
-        | "setattr" | "slice" | "staticmethod" | "super" | "type" | "vars" => format!("`{name}` is not understood: {NEVER_RUN}"),
-        _ if name.starts_with("__") && name.ends_with("__") => format!("`{name}` is not known here: {NEVER_RUN}"),
+        "__import__" | "breakpoint" | "callable" | "chr" | "classmethod" | "compile"
+        | "delattr" | "dir" | "eval" | "exec" | "filter" | "frozenset" | "getattr" | "globals"
+        | "hasattr" | "hash" | "help" | "hex" | "id" | "input" | "isinstance" | "issubclass"
+        | "iter" | "locals" | "next" | "object" | "oct" | "open" | "ord" | "property"
+        | "setattr" | "slice" | "staticmethod" | "super" | "type" | "vars" => {
+            format!("`{name}` is not understood: {NEVER_RUN}")
+        }
+        _ if name.starts_with("__") && name.ends_with("__") => {
+            format!("`{name}` is not known here: {NEVER_RUN}")
+        }
         _ => return None,
     })
 }
@@ -90,7 +114,10 @@ struct Finder<'a> {
 impl Finder<'_> {
     fn refuse(&mut self, at: &impl Ranged, what: &str, hint: &str) {
         let hint = if hint.is_empty() { String::new() } else { format!("; {hint}") };
-        self.faults.push((self.lines.line(at.start()), format!("{what} is not understood: {NEVER_RUN}{hint}")));
+        self.faults.push((
+            self.lines.line(at.start()),
+            format!("{what} is not understood: {NEVER_RUN}{hint}"),
+        ));
     }
 
     fn deeper(&mut self, at: &impl Ranged, walk: impl FnOnce(&mut Self)) {
@@ -98,7 +125,10 @@ impl Finder<'_> {
         if self.level <= MAX_LEVELS {
             walk(self);
         } else if self.level == MAX_LEVELS + 1 {
-            let fault = (self.lines.line(at.start()), format!("this expression has more than {MAX_LEVELS} levels"));
+            let fault = (
+                self.lines.line(at.start()),
+                format!("this expression has more than {MAX_LEVELS} levels"),
+            );
             if self.faults.last() != Some(&fault) {
                 self.faults.push(fault);
             }
@@ -118,9 +148,15 @@ impl<'a> Visitor<'a> for Finder<'_> {
                 let module = import.module.as_ref().map_or("", |it| it.as_str());
                 self.refuse(import, &format!("`from {module} import …`"), import_hint(module));
             }
-            Stmt::FunctionDef(it) => self.refuse(it, &format!("`def {}`", it.name), "write its values"),
-            Stmt::ClassDef(it) => self.refuse(it, &format!("`class {}`", it.name), "write its values"),
-            Stmt::While(it) => self.refuse(it, "`while`", "a `for` over a list or `range(…)` is understood"),
+            Stmt::FunctionDef(it) => {
+                self.refuse(it, &format!("`def {}`", it.name), "write its values")
+            }
+            Stmt::ClassDef(it) => {
+                self.refuse(it, &format!("`class {}`", it.name), "write its values")
+            }
+            Stmt::While(it) => {
+                self.refuse(it, "`while`", "a `for` over a list or `range(…)` is understood")
+            }
             Stmt::With(it) => self.refuse(it, "`with`", ""),
             Stmt::Try(it) => self.refuse(it, "`try`", ""),
             Stmt::Raise(it) => self.refuse(it, "`raise`", ""),
@@ -150,7 +186,9 @@ impl<'a> Visitor<'a> for Finder<'_> {
             Expr::YieldFrom(it) => self.refuse(it, "`yield from`", ""),
             Expr::TString(it) => self.refuse(it, "a t-string", "write an f-string"),
             Expr::BytesLiteral(it) => self.refuse(it, "a bytes literal", "write a string"),
-            Expr::NumberLiteral(it) if matches!(it.value, Number::Complex { .. }) => self.refuse(it, "a complex number", ""),
+            Expr::NumberLiteral(it) if matches!(it.value, Number::Complex { .. }) => {
+                self.refuse(it, "a complex number", "")
+            }
             _ => self.deeper(expression, |this| walk_expr(this, expression)),
         }
     }
@@ -196,7 +234,12 @@ impl<'a> Visitor<'a> for Names {
                 name.split('.').next().unwrap_or(name).to_owned()
             })),
             Stmt::ImportFrom(import) => {
-                self.0.extend(import.names.iter().map(|it| it.asname.as_ref().unwrap_or(&it.name).to_string()));
+                self.0.extend(
+                    import
+                        .names
+                        .iter()
+                        .map(|it| it.asname.as_ref().unwrap_or(&it.name).to_string()),
+                );
             }
             _ => walk_stmt(self, statement),
         }

@@ -1,5 +1,5 @@
-//! Python text to statements, by ruff's parser. What is handed to it, and what comes out of it, has bounds: the parser takes any
-//! depth, but whoever walks or drops a tree recurses.
+//! Python text to statements, by ruff's parser. What is handed to it, and what comes out of it, has
+//! bounds: the parser takes any depth, but whoever walks or drops a tree recurses.
 
 use ruff_python_ast::Suite;
 use ruff_python_ast::token::{TokenKind, Tokens};
@@ -12,10 +12,11 @@ pub(super) type Fault = (usize, String);
 
 /// Longer texts are not configs.
 const MAX_LENGTH: usize = 16 << 20;
-/// What the parser may nest. It is what the tokens allow for; the exact levels of an expression are looked at afterwards.
+/// What the parser may nest. It is what the tokens allow for; the exact levels of an expression are
+/// looked at afterwards.
 const MAX_NESTING: usize = 1000;
-/// A text that is torn (a string does not end, a character has no meaning) is read in the parser's own way, so its tokens promise
-/// nothing; it is explained only if it is short.
+/// A text that is torn (a string does not end, a character has no meaning) is read in the parser's
+/// own way, so its tokens promise nothing; it is explained only if it is short.
 const MAX_TORN: usize = 400_000;
 
 /// Where the lines of a text begin.
@@ -37,15 +38,22 @@ impl Lines {
 pub(super) fn parse(text: &str) -> Result<(Suite, Lines), Fault> {
     let text = text.trim_start_matches('\u{feff}');
     if text.len() > MAX_LENGTH {
-        return Err((1, format!("this file has {} bytes; expected at most {MAX_LENGTH}", text.len())));
+        return Err((
+            1,
+            format!("this file has {} bytes; expected at most {MAX_LENGTH}", text.len()),
+        ));
     }
     let lines = Lines::of(text);
     match outline(text) {
         Outline::Shallow => {}
         Outline::Torn if text.len() <= MAX_TORN => {}
         Outline::Torn => {
-            let what = "somewhere in this file a bracket or a string does not end, or a character has no meaning";
-            return Err((1, format!("{what}; with {} bytes it is too long to say where", text.len())));
+            let what = "somewhere in this file a bracket or a string does not end, or a character \
+                        has no meaning";
+            return Err((
+                1,
+                format!("{what}; with {} bytes it is too long to say where", text.len()),
+            ));
         }
         Outline::Deep => {
             let ends: Vec<usize> = lines.0.iter().copied().chain([text.len()]).collect();
@@ -56,7 +64,8 @@ pub(super) fn parse(text: &str) -> Result<(Suite, Lines), Fault> {
     let parsed = parse_unchecked(text, Mode::Module.into());
     match parsed.errors().first() {
         None => {
-            let module = parsed.try_into_module().ok_or_else(|| (1, "this is not Python".to_owned()))?;
+            let module =
+                parsed.try_into_module().ok_or_else(|| (1, "this is not Python".to_owned()))?;
             Ok((module.into_syntax().body, lines))
         }
         Some(error) => {
@@ -79,8 +88,8 @@ enum Outline {
     Torn,
 }
 
-/// One pass over the tokens: how many levels could the parser find? Brackets are levels, and so is every link of a chain such as
-/// `a.b.c` or `1 + 2 + 3` up to the comma that ends it.
+/// One pass over the tokens: how many levels could the parser find? Brackets are levels, and so is
+/// every link of a chain such as `a.b.c` or `1 + 2 + 3` up to the comma that ends it.
 fn outline(text: &str) -> Outline {
     let mut tokens = lex(text, Mode::Module);
     let (mut torn, mut blocks) = (false, 0usize);
@@ -99,11 +108,19 @@ fn outline(text: &str) -> Outline {
                 around.clear();
                 (links, sum, lambda) = (0, 0, false);
             }
-            TokenKind::Lpar | TokenKind::Lsqb | TokenKind::Lbrace | TokenKind::FStringStart | TokenKind::TStringStart => {
+            TokenKind::Lpar
+            | TokenKind::Lsqb
+            | TokenKind::Lbrace
+            | TokenKind::FStringStart
+            | TokenKind::TStringStart => {
                 around.push(links + 1);
                 (links, sum) = (0, sum + 1);
             }
-            TokenKind::Rpar | TokenKind::Rsqb | TokenKind::Rbrace | TokenKind::FStringEnd | TokenKind::TStringEnd => {
+            TokenKind::Rpar
+            | TokenKind::Rsqb
+            | TokenKind::Rbrace
+            | TokenKind::FStringEnd
+            | TokenKind::TStringEnd => {
                 if let Some(outer) = around.pop() {
                     (links, sum) = (outer, sum - links);
                 }
@@ -148,7 +165,10 @@ fn bracket(tokens: &Tokens, text: &str, lines: &Lines) -> Option<Fault> {
         match open.pop() {
             None => return Some((line, format!("this `{shown}` closes no bracket"))),
             Some((kind, opened, bracket)) if kind != opens => {
-                return Some((line, format!("this `{shown}` does not close the `{bracket}` of line {opened}")));
+                return Some((
+                    line,
+                    format!("this `{shown}` does not close the `{bracket}` of line {opened}"),
+                ));
             }
             Some(_) => {}
         }
@@ -160,14 +180,22 @@ fn bracket(tokens: &Tokens, text: &str, lines: &Lines) -> Option<Fault> {
 /// An error of the parser for those who do not know its words.
 fn explain(error: &ParseError) -> String {
     match &error.error {
-        ParseErrorType::ExpectedToken { expected, found } => format!("expected {}, found {}", token(*expected), token(*found)),
-        ParseErrorType::Lexical(LexicalErrorType::UnclosedStringError | LexicalErrorType::StringError) => {
-            "a string that does not end".into()
+        ParseErrorType::ExpectedToken { expected, found } => {
+            format!("expected {}, found {}", token(*expected), token(*found))
         }
-        ParseErrorType::Lexical(LexicalErrorType::UnicodeError) => "an escape in this string is not complete".into(),
-        ParseErrorType::Lexical(LexicalErrorType::UnrecognizedToken { tok }) => format!("`{tok}` has no meaning here"),
+        ParseErrorType::Lexical(
+            LexicalErrorType::UnclosedStringError | LexicalErrorType::StringError,
+        ) => "a string that does not end".into(),
+        ParseErrorType::Lexical(LexicalErrorType::UnicodeError) => {
+            "an escape in this string is not complete".into()
+        }
+        ParseErrorType::Lexical(LexicalErrorType::UnrecognizedToken { tok }) => {
+            format!("`{tok}` has no meaning here")
+        }
         ParseErrorType::Lexical(LexicalErrorType::Eof) => "the file ends too early".into(),
-        ParseErrorType::UnexpectedIndentation => "this line is indented, but belongs to no block".into(),
+        ParseErrorType::UnexpectedIndentation => {
+            "this line is indented, but belongs to no block".into()
+        }
         ParseErrorType::ExpectedExpression => "expected a value here".into(),
         ParseErrorType::InvalidAssignmentTarget => "this cannot be assigned to".into(),
         ParseErrorType::SimpleStatementsOnSameLine => "expected the end of the line here".into(),

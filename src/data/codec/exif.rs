@@ -2,7 +2,8 @@
 
 use crate::data::Image;
 
-/// The orientation, 1 to 8, in a TIFF block (what follows `Exif\0\0` in a JPEG, a PNG's whole `eXIf` chunk); 1 if it has none.
+/// The orientation, 1 to 8, in a TIFF block (what follows `Exif\0\0` in a JPEG, a PNG's whole
+/// `eXIf` chunk); 1 if it has none.
 pub(super) fn orientation(tiff: &[u8]) -> u8 {
     find(tiff).filter(|value| (1..=8).contains(value)).map_or(1, |value| value as u8)
 }
@@ -24,7 +25,8 @@ pub(super) fn shorts(tiff: &[u8], tag: u16, most: usize) -> Option<Vec<u16>> {
     let block = Block::of(tiff)?;
     let (count, at) = block.value(tag)?;
     let start = if 2 * count > block.word { block.offset(at)? } else { at };
-    (count <= most).then(|| (0..count).map(|index| block.short(start.checked_add(2 * index)?)).collect())?
+    (count <= most)
+        .then(|| (0..count).map(|index| block.short(start.checked_add(2 * index)?)).collect())?
 }
 
 /// Numbers in a file's own order of bytes.
@@ -68,7 +70,8 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// How many values a tag of the first directory has, and where they, or their place, are written.
+    /// How many values a tag of the first directory has, and where they, or their place, are
+    /// written.
     fn value(&self, tag: u16) -> Option<(usize, usize)> {
         let directory = self.offset(self.word)?;
         let (count, size) = match self.word {
@@ -78,7 +81,8 @@ impl<'a> Block<'a> {
         // An entry is its tag, its type, a count and a value.
         let entries = self.bytes.len() / (4 + 2 * self.word);
         let first = directory.checked_add(size)?;
-        let at = (0..count.min(entries)).map(|number| first.saturating_add((4 + 2 * self.word) * number));
+        let at = (0..count.min(entries))
+            .map(|number| first.saturating_add((4 + 2 * self.word) * number));
         let at = at.into_iter().find(|&at| self.short(at) == Some(tag))?;
         Some((self.offset(at + 4)?, at + 4 + self.word))
     }

@@ -1,8 +1,8 @@
-//! JPEG through mozjpeg's build of libjpeg-turbo, which makes the very pixels that OpenCV makes; a file that ends early is an
-//! error, not a grey lower half.
+//! JPEG through mozjpeg's build of libjpeg-turbo, which makes the very pixels that OpenCV makes; a
+//! file that ends early is an error, not a grey lower half.
 //!
-//! Rows come in stripes from the top, so decoding stops after the last row that is wanted. libjpeg reports its errors by
-//! unwinding: they are caught here.
+//! Rows come in stripes from the top, so decoding stops after the last row that is wanted. libjpeg
+//! reports its errors by unwinding: they are caught here.
 
 use std::any::Any;
 use std::ops::Range;
@@ -20,12 +20,18 @@ const STRIPE: usize = 16;
 pub(super) fn header(bytes: &[u8]) -> Result<Header, String> {
     let (width, height) = guarded(|| Ok(opened(bytes)?.size()))?;
     if !is_whole(bytes) {
-        return Err("it ends before the image does (no end-of-image marker): the file is truncated".into());
+        return Err(
+            "it ends before the image does (no end-of-image marker): the file is truncated".into(),
+        );
     }
     Ok(Header { shape: (height, width), orientation: exif(bytes).map_or(1, exif::orientation) })
 }
 
-pub(super) fn decode(bytes: &[u8], rows: Range<usize>, take: &mut dyn FnMut(usize, &[u8])) -> Result<(), String> {
+pub(super) fn decode(
+    bytes: &[u8],
+    rows: Range<usize>,
+    take: &mut dyn FnMut(usize, &[u8]),
+) -> Result<(), String> {
     guarded(|| {
         let decoder = opened(bytes)?;
         let width = decoder.width();
@@ -38,7 +44,9 @@ pub(super) fn decode(bytes: &[u8], rows: Range<usize>, take: &mut dyn FnMut(usiz
             }
             if inks {
                 mixed.clear();
-                row.chunks_exact(4).for_each(|it| mixed.extend_from_slice(&mixed_inks([it[0], it[1], it[2], it[3]])));
+                row.chunks_exact(4).for_each(|it| {
+                    mixed.extend_from_slice(&mixed_inks([it[0], it[1], it[2], it[3]]))
+                });
                 take(y, &mixed[..width * 3]);
             } else {
                 take(y, row);
@@ -47,7 +55,8 @@ pub(super) fn decode(bytes: &[u8], rows: Range<usize>, take: &mut dyn FnMut(usiz
     })
 }
 
-/// Reads the header. libjpeg takes memory for what it says, a progressive file's for all of the picture.
+/// Reads the header. libjpeg takes memory for what it says, a progressive file's for all of the
+/// picture.
 fn opened(bytes: &[u8]) -> Result<Decompress<&[u8]>, Refused> {
     let decoder = Decompress::new_mem(bytes)?;
     let (width, height) = decoder.size();
@@ -94,7 +103,8 @@ fn stripes(
     Ok(())
 }
 
-/// Four inks, as the files of image editors have them (inverted), to blue, green, red: OpenCV's integers.
+/// Four inks, as the files of image editors have them (inverted), to blue, green, red: OpenCV's
+/// integers.
 fn mixed_inks([cyan, magenta, yellow, key]: [u8; 4]) -> [u8; 3] {
     let light = |ink: u8| key - ((u16::from(255 - ink) * u16::from(key)) >> 8) as u8;
     [light(yellow), light(magenta), light(cyan)]
@@ -132,13 +142,15 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, Refused>) -> Result<T, String> {
 /// The TIFF structure with the orientation in it.
 fn exif(bytes: &[u8]) -> Option<&[u8]> {
     const APP1: u8 = 0xe1;
-    let mut found = segments(bytes).filter(|&(marker, _)| marker == APP1).filter_map(|(_, at)| bytes.get(at..));
+    let mut found =
+        segments(bytes).filter(|&(marker, _)| marker == APP1).filter_map(|(_, at)| bytes.get(at..));
     found.find_map(|content| content.strip_prefix(b"Exif\0\0"))
 }
 
 const START_OF_SCAN: u8 = 0xda;
 
-/// The markers before the first scan's data, that of the scan included, each with the place of its content.
+/// The markers before the first scan's data, that of the scan included, each with the place of its
+/// content.
 fn segments(bytes: &[u8]) -> impl Iterator<Item = (u8, usize)> {
     let mut at = Some(2);
     std::iter::from_fn(move || {
@@ -149,16 +161,19 @@ fn segments(bytes: &[u8]) -> impl Iterator<Item = (u8, usize)> {
                 at = Some(place + 1);
                 continue;
             }
-            at = (marker != START_OF_SCAN).then(|| place + 2 + usize::from(u16::from_be_bytes([high, low])));
+            at = (marker != START_OF_SCAN)
+                .then(|| place + 2 + usize::from(u16::from_be_bytes([high, low])));
             return Some((marker, place + 4));
         }
     })
 }
 
-/// Whether the end-of-image marker comes after the start of the first scan. (A thumbnail in the header has one of its own.)
+/// Whether the end-of-image marker comes after the start of the first scan. (A thumbnail in the
+/// header has one of its own.)
 fn is_whole(bytes: &[u8]) -> bool {
     let scan = segments(bytes).find(|&(marker, _)| marker == START_OF_SCAN);
-    scan.and_then(|(_, at)| bytes.get(at..)).is_some_and(|scan| scan.windows(2).rev().any(|pair| pair == [0xff, 0xd9]))
+    scan.and_then(|(_, at)| bytes.get(at..))
+        .is_some_and(|scan| scan.windows(2).rev().any(|pair| pair == [0xff, 0xd9]))
 }
 
 #[cfg(test)]
@@ -171,12 +186,15 @@ mod tests {
     const WIDTH: usize = 67;
 
     fn encoded(sampling: SamplingFactor, progressive: bool) -> Vec<u8> {
-        let pixels: Vec<u8> = (0..HEIGHT * WIDTH * 3).map(|it| ((it * it / 7) ^ (it / 200)) as u8).collect();
+        let pixels: Vec<u8> =
+            (0..HEIGHT * WIDTH * 3).map(|it| ((it * it / 7) ^ (it / 200)) as u8).collect();
         let mut bytes = Vec::new();
         let mut encoder = Encoder::new(&mut bytes, 90);
         encoder.set_sampling_factor(sampling);
         encoder.set_progressive(progressive);
-        encoder.encode(&pixels, WIDTH as u16, HEIGHT as u16, ColorType::Rgb).expect("a small picture");
+        encoder
+            .encode(&pixels, WIDTH as u16, HEIGHT as u16, ColorType::Rgb)
+            .expect("a small picture");
         bytes
     }
 
@@ -188,12 +206,20 @@ mod tests {
 
     #[test]
     fn the_upper_rows_are_those_of_the_whole_image() {
-        for sampling in [SamplingFactor::F_1_1, SamplingFactor::F_2_1, SamplingFactor::F_1_2, SamplingFactor::F_2_2] {
+        for sampling in [
+            SamplingFactor::F_1_1,
+            SamplingFactor::F_2_1,
+            SamplingFactor::F_1_2,
+            SamplingFactor::F_2_2,
+        ] {
             for progressive in [false, true] {
                 let bytes = encoded(sampling, progressive);
                 let whole = rows(&bytes, 0..HEIGHT);
                 for end in [1, 8, 15, 16, 17, 48, 90, HEIGHT] {
-                    assert!(rows(&bytes, end / 2..end) == whole[end / 2..end], "{sampling:?}, progressive {progressive}, {end}");
+                    assert!(
+                        rows(&bytes, end / 2..end) == whole[end / 2..end],
+                        "{sampling:?}, progressive {progressive}, {end}"
+                    );
                 }
             }
         }
@@ -203,9 +229,16 @@ mod tests {
     fn a_header_that_claims_too_much_is_refused_before_memory_is_taken() {
         for progressive in [false, true] {
             let mut bytes = encoded(SamplingFactor::F_2_2, progressive);
-            let frame = segments(&bytes).find(|(marker, _)| matches!(marker, 0xc0..=0xc2)).expect("a frame").1;
+            let frame = segments(&bytes)
+                .find(|(marker, _)| matches!(marker, 0xc0..=0xc2))
+                .expect("a frame")
+                .1;
             bytes[frame + 1..frame + 5].copy_from_slice(&[0xfd, 0xe8, 0xfd, 0xe8]);
-            for error in [header(&bytes).map(|_| ()), grey(&bytes).map(|_| ()), decode(&bytes, 0..1, &mut |_, _| {})] {
+            for error in [
+                header(&bytes).map(|_| ()),
+                grey(&bytes).map(|_| ()),
+                decode(&bytes, 0..1, &mut |_, _| {}),
+            ] {
                 let error = error.expect_err("refused");
                 assert!(error.contains("65000x65000 pixels"), "{error}");
             }
@@ -220,6 +253,9 @@ mod tests {
         let lower = damaged.len() * 3 / 4..damaged.len() - 2;
         damaged[lower].fill(0x55);
         assert!(rows(&damaged, 0..16) == whole);
-        assert!(rows(&damaged, 0..HEIGHT)[..] != rows(&bytes, 0..HEIGHT)[..], "the damage shows where it is decoded");
+        assert!(
+            rows(&damaged, 0..HEIGHT)[..] != rows(&bytes, 0..HEIGHT)[..],
+            "the damage shows where it is decoded"
+        );
     }
 }

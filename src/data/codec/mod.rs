@@ -1,8 +1,9 @@
-//! Picture files: PNG, JPEG, TIFF, BMP and WebP by what their first bytes say, whatever the file's name.
+//! Picture files: PNG, JPEG, TIFF, BMP and WebP by what their first bytes say, whatever the file's
+//! name.
 //!
-//! Images are read as OpenCV's `IMREAD_COLOR` reads them (three channels, 8 bits, EXIF orientation applied), label maps as
-//! Pillow opens them (class indices, also of palette PNGs). Opening an image reads its header; its pixels are decoded when,
-//! and as far as, they are needed.
+//! Images are read as OpenCV's `IMREAD_COLOR` reads them (three channels, 8 bits, EXIF orientation
+//! applied), label maps as Pillow opens them (class indices, also of palette PNGs). Opening an
+//! image reads its header; its pixels are decoded when, and as far as, they are needed.
 
 mod exif;
 mod jpeg;
@@ -49,7 +50,8 @@ struct Header {
 }
 
 impl Encoded {
-    /// Reads the file and its header. An image that has to be turned is decoded at once, so this gives a view.
+    /// Reads the file and its header. An image that has to be turned is decoded at once, so this
+    /// gives a view.
     pub(super) fn open(path: &Path, honour_orientation: bool) -> Result<View<3>, DataError> {
         let (file, orientation) = Self::read(path)?;
         if !honour_orientation || orientation == 1 {
@@ -58,7 +60,8 @@ impl Encoded {
         Ok(exif::upright(file.image()?, orientation).into())
     }
 
-    /// How EXIF says that the image is to be turned: 1 to 8, of which 5 to 8 exchange height and width.
+    /// How EXIF says that the image is to be turned: 1 to 8, of which 5 to 8 exchange height and
+    /// width.
     pub(super) fn orientation(path: &Path) -> Result<u8, DataError> {
         Self::read(path).map(|(_, orientation)| orientation)
     }
@@ -92,9 +95,13 @@ impl Encoded {
         }
     }
 
-    /// Hands `rows`, at least, to `take` from the top, each `width * 3` bytes in this file's order. Rows below are not decoded
-    /// where the format allows that.
-    pub(super) fn decode(&self, rows: Range<usize>, take: &mut dyn FnMut(usize, &[u8])) -> Result<(), DataError> {
+    /// Hands `rows`, at least, to `take` from the top, each `width * 3` bytes in this file's order.
+    /// Rows below are not decoded where the format allows that.
+    pub(super) fn decode(
+        &self,
+        rows: Range<usize>,
+        take: &mut dyn FnMut(usize, &[u8]),
+    ) -> Result<(), DataError> {
         match self.format {
             Format::Png => png::decode(&self.bytes, rows, take),
             Format::Jpeg => jpeg::decode(&self.bytes, rows, take),
@@ -105,7 +112,8 @@ impl Encoded {
     }
 
     fn image(&self) -> Result<Image, DataError> {
-        room::<3>(self.shape.0, self.shape.1).map_err(|reason| DataError::undecodable(IMAGE, &self.path, reason))?;
+        room::<3>(self.shape.0, self.shape.1)
+            .map_err(|reason| DataError::undecodable(IMAGE, &self.path, reason))?;
         let plan = Plan {
             source: self.shape,
             scaled: self.shape,
@@ -142,17 +150,21 @@ fn read(what: &'static str, path: &Path) -> Result<Scratch, DataError> {
 const SIDE_LIMIT: usize = 1 << 20;
 const PIXEL_LIMIT: usize = 1 << 30;
 
-/// Refuses sizes that a header claims and so few bytes cannot hold, before memory is taken for them. `density` is the most pixels
-/// that the format packs into a byte.
+/// Refuses sizes that a header claims and so few bytes cannot hold, before memory is taken for
+/// them. `density` is the most pixels that the format packs into a byte.
 fn believable((height, width): (usize, usize), density: usize, bytes: usize) -> Result<(), String> {
     let pixels = height.saturating_mul(width);
     if height.max(width) > SIDE_LIMIT || pixels > PIXEL_LIMIT {
         return Err(format!(
-            "its header says {width}x{height} pixels; expected at most {SIDE_LIMIT} a side and {PIXEL_LIMIT} in all, as OpenCV does"
+            "its header says {width}x{height} pixels; expected at most {SIDE_LIMIT} a side and \
+             {PIXEL_LIMIT} in all, as OpenCV does"
         ));
     }
     if pixels / density > bytes {
-        return Err(format!("its header says {width}x{height} pixels, which its {bytes} bytes cannot hold: it is damaged"));
+        return Err(format!(
+            "its header says {width}x{height} pixels, which its {bytes} bytes cannot hold: it is \
+             damaged"
+        ));
     }
     Ok(())
 }

@@ -18,7 +18,11 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, String> {
     Ok(Header { shape: (info.height as usize, info.width as usize), orientation })
 }
 
-pub(super) fn decode(bytes: &[u8], rows: Range<usize>, take: &mut dyn FnMut(usize, &[u8])) -> Result<(), String> {
+pub(super) fn decode(
+    bytes: &[u8],
+    rows: Range<usize>,
+    take: &mut dyn FnMut(usize, &[u8]),
+) -> Result<(), String> {
     let mut reader = reader(bytes, Transformations::normalize_to_color8())?;
     let width = reader.info().width as usize;
     let channels = reader.output_color_type().0.samples();
@@ -35,13 +39,18 @@ pub(super) fn decode(bytes: &[u8], rows: Range<usize>, take: &mut dyn FnMut(usiz
     if reader.info().interlaced {
         let mut pixels = vec![0; size(&reader)?];
         reader.next_frame(&mut pixels).map_err(|error| damaged(&error))?;
-        for (y, row) in pixels.chunks_exact(width * channels).enumerate().take(rows.end).skip(rows.start) {
+        for (y, row) in
+            pixels.chunks_exact(width * channels).enumerate().take(rows.end).skip(rows.start)
+        {
             give(y, row);
         }
         return Ok(());
     }
     for y in 0..rows.end {
-        let row = reader.next_row().map_err(|error| damaged(&error))?.ok_or("it has fewer rows than its header says")?;
+        let row = reader
+            .next_row()
+            .map_err(|error| damaged(&error))?
+            .ok_or("it has fewer rows than its header says")?;
         if y >= rows.start {
             give(y, row.data());
         }
@@ -81,7 +90,9 @@ pub(super) struct Samples {
 /// Bytes of the whole picture, for which there is room.
 fn size(reader: &Reader<Cursor<&[u8]>>) -> Result<usize, String> {
     let (height, width) = (reader.info().height as usize, reader.info().width as usize);
-    let size = reader.output_buffer_size().ok_or_else(|| format!("out of memory: {height}x{width} pixels (height x width)"))?;
+    let size = reader
+        .output_buffer_size()
+        .ok_or_else(|| format!("out of memory: {height}x{width} pixels (height x width)"))?;
     room::<1>(height, size.div_ceil(height.max(1)))?;
     Ok(size)
 }
@@ -94,14 +105,20 @@ fn reader(bytes: &[u8], transformations: Transformations) -> Result<Reader<Curso
     decoder.set_ignore_iccp_chunk(true);
     let info = decoder.read_header_info().map_err(|error| damaged(&error))?;
     let bits = info.color_type.samples() * info.bit_depth as usize;
-    believable((info.height as usize, info.width as usize), (DEFLATE * 8).div_ceil(bits), bytes.len())?;
+    believable(
+        (info.height as usize, info.width as usize),
+        (DEFLATE * 8).div_ceil(bits),
+        bytes.len(),
+    )?;
     decoder.read_info().map_err(|error| damaged(&error))
 }
 
 /// What is wrong with the bytes.
 fn damaged(error: &DecodingError) -> String {
     match error {
-        DecodingError::Format(_) => format!("its bytes are damaged ({error}): copy or fetch it again"),
+        DecodingError::Format(_) => {
+            format!("its bytes are damaged ({error}): copy or fetch it again")
+        }
         _ => error.to_string(),
     }
 }
@@ -141,7 +158,10 @@ mod tests {
         let mut bytes = Vec::new();
         let mut encoder = png::Encoder::new(&mut bytes, 4, 4);
         encoder.set_color(ColorType::Rgb);
-        encoder.write_header().and_then(|mut it| it.write_image_data(&[7; 48])).expect("a small picture");
+        encoder
+            .write_header()
+            .and_then(|mut it| it.write_image_data(&[7; 48]))
+            .expect("a small picture");
         bytes[16..20].copy_from_slice(&width.to_be_bytes());
         bytes[20..24].copy_from_slice(&height.to_be_bytes());
         let sum = crc32fast::hash(&bytes[12..29]).to_be_bytes();
@@ -151,7 +171,8 @@ mod tests {
 
     #[test]
     fn a_header_that_claims_too_much_is_refused_before_memory_is_taken() {
-        for (width, height) in [(2_000_000_000, 1), (60_000, 60_000), (30_000, 30_000), (400, 400)] {
+        for (width, height) in [(2_000_000_000, 1), (60_000, 60_000), (30_000, 30_000), (400, 400)]
+        {
             let bytes = claiming(width, height);
             let errors = [
                 header(&bytes).map(|_| ()).expect_err("refused"),

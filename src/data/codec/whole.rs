@@ -1,4 +1,5 @@
-//! BMP and WebP through the image crate. They are rare in datasets and decoded whole; the pixels are those that OpenCV reads.
+//! BMP and WebP through the image crate. They are rare in datasets and decoded whole; the pixels
+//! are those that OpenCV reads.
 
 use std::io::Cursor;
 use std::ops::Range;
@@ -61,7 +62,12 @@ impl Kind {
     }
 
     /// Hands over rows as red, green, blue. Transparency is left out, as OpenCV does.
-    pub(super) fn decode(self, bytes: &[u8], rows: Range<usize>, take: &mut dyn FnMut(usize, &[u8])) -> Result<(), String> {
+    pub(super) fn decode(
+        self,
+        bytes: &[u8],
+        rows: Range<usize>,
+        take: &mut dyn FnMut(usize, &[u8]),
+    ) -> Result<(), String> {
         let (width, mut pixels) = colours(self.image(bytes)?)?;
         if self == Self::Bmp && depth(bytes) == 16 {
             cut_to_stored_bits(bytes, &mut pixels);
@@ -71,20 +77,29 @@ impl Kind {
         Ok(())
     }
 
-    /// One channel as it is stored: a grey picture's values, or a palette's indices. The height, the width, the values.
+    /// One channel as it is stored: a grey picture's values, or a palette's indices. The height,
+    /// the width, the values.
     pub(super) fn indices(self, bytes: &[u8]) -> Result<(usize, usize, Vec<u8>), String> {
         let Header { shape, .. } = self.header(bytes)?;
         if self == Self::Bmp && matches!(depth(bytes), 1 | 4 | 8) {
             return Ok((shape.0, shape.1, bmp_indices(bytes, shape)?));
         }
         let channels = self.image(bytes)?.color().channel_count();
-        Err(format!("it is a picture of {channels} channels; expected one channel of class indices (a grey or palette picture)"))
+        Err(format!(
+            "it is a picture of {channels} channels; expected one channel of class indices (a grey \
+             or palette picture)"
+        ))
     }
 }
 
 /// Bytes of a BMP's header as a number, the lowest first.
 fn number(bytes: &[u8], at: usize, size: usize) -> usize {
-    bytes.get(at..at + size).unwrap_or_default().iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte))
+    bytes
+        .get(at..at + size)
+        .unwrap_or_default()
+        .iter()
+        .rev()
+        .fold(0, |number, byte| number << 8 | usize::from(*byte))
 }
 
 /// Bits a pixel of a BMP; 0 in a header of OS/2's kind.
@@ -93,25 +108,34 @@ fn depth(bytes: &[u8]) -> usize {
     if number(bytes, 14, 4) < HEADER { 0 } else { number(bytes, 28, 2) }
 }
 
-/// Five or six bits a colour: OpenCV shifts them to the upper end of a byte, where the image crate spreads them over all of it.
+/// Five or six bits a colour: OpenCV shifts them to the upper end of a byte, where the image crate
+/// spreads them over all of it.
 fn cut_to_stored_bits(bytes: &[u8], pixels: &mut [u8]) {
     const MASK_OF_GREEN: usize = 58;
     const SIX_BITS: usize = 0x07e0;
     let fields = number(bytes, 30, 4) == 3;
     let green = if fields && number(bytes, MASK_OF_GREEN, 4) == SIX_BITS { 0xfc } else { 0xf8 };
-    pixels.chunks_exact_mut(3).for_each(|it| (it[0], it[1], it[2]) = (it[0] & 0xf8, it[1] & green, it[2] & 0xf8));
+    pixels
+        .chunks_exact_mut(3)
+        .for_each(|it| (it[0], it[1], it[2]) = (it[0] & 0xf8, it[1] & green, it[2] & 0xf8));
 }
 
 /// The indices of a BMP with a palette, which the image crate gives the colours of.
 fn bmp_indices(bytes: &[u8], (height, width): (usize, usize)) -> Result<Vec<u8>, String> {
     let (start, depth) = (number(bytes, 10, 4), depth(bytes));
     if number(bytes, 30, 4) != 0 {
-        return Err("it is packed (run lengths), which label maps are not read from; save it as it is, or as PNG".to_owned());
+        return Err(
+            "it is packed (run lengths), which label maps are not read from; save it as it is, or \
+             as PNG"
+                .to_owned(),
+        );
     }
     // A height below 0 says that the first row is the upper one.
     let from_the_top = number(bytes, 22, 4) >> 31 == 1;
     let stride = (width * depth).div_ceil(32) * 4;
-    let rows = bytes.get(start..start + stride * height).ok_or("its rows end before the picture does: it is damaged")?;
+    let rows = bytes
+        .get(start..start + stride * height)
+        .ok_or("its rows end before the picture does: it is damaged")?;
     let each = 8 / depth;
     let mask = u8::MAX >> (8 - depth);
     let value = |row: &[u8], x: usize| row[x / each] >> (8 - depth * (x % each + 1)) & mask;
@@ -127,8 +151,13 @@ fn colours(image: DynamicImage) -> Result<(usize, Vec<u8>), String> {
     let width = image.width() as usize;
     match image {
         DynamicImage::ImageRgb8(it) => Ok((width, it.into_raw())),
-        DynamicImage::ImageRgba8(it) => Ok((width, it.into_raw().chunks_exact(4).flat_map(|it| [it[0], it[1], it[2]]).collect())),
-        DynamicImage::ImageLuma8(it) => Ok((width, it.into_raw().into_iter().flat_map(|it| [it; 3]).collect())),
+        DynamicImage::ImageRgba8(it) => Ok((
+            width,
+            it.into_raw().chunks_exact(4).flat_map(|it| [it[0], it[1], it[2]]).collect(),
+        )),
+        DynamicImage::ImageLuma8(it) => {
+            Ok((width, it.into_raw().into_iter().flat_map(|it| [it; 3]).collect()))
+        }
         other => Err(format!("its colours are {:?}; expected 8 bits a channel", other.color())),
     }
 }
@@ -159,13 +188,22 @@ mod tests {
         let rgba: Vec<u8> = rgb.chunks_exact(3).flat_map(|it| [it[0], it[1], it[2], 9]).collect();
         for format in [ImageFormat::Tiff, ImageFormat::Bmp, ImageFormat::WebP] {
             write(&path, &rgba, ColorType::Rgba8, format);
-            assert_eq!(read_image(&path).expect("reads").data, bgr, "{format:?}: transparency is left out");
+            assert_eq!(
+                read_image(&path).expect("reads").data,
+                bgr,
+                "{format:?}: transparency is left out"
+            );
         }
         write(&path, &[0, 50, 100, 150, 200, 250], ColorType::L8, ImageFormat::Tiff);
         assert_eq!(read_image(&path).expect("reads").data[3..6], [50; 3]);
-        let deep: Vec<u8> = [0x1234_u16, 0xffff, 0, 1, 2, 3].iter().flat_map(|it| it.to_ne_bytes()).collect();
+        let deep: Vec<u8> =
+            [0x1234_u16, 0xffff, 0, 1, 2, 3].iter().flat_map(|it| it.to_ne_bytes()).collect();
         write(&path, &deep, ColorType::L16, ImageFormat::Tiff);
-        assert_eq!(read_image(&path).expect("reads").data[..4], [0x12, 0x12, 0x12, 0xff], "the upper 8 of 16 bits");
+        assert_eq!(
+            read_image(&path).expect("reads").data[..4],
+            [0x12, 0x12, 0x12, 0xff],
+            "the upper 8 of 16 bits"
+        );
     }
 
     #[test]
@@ -177,8 +215,12 @@ mod tests {
             assert_eq!(read_label(&path).expect("reads").data, [0, 1, 2, 3, 255, 5], "{format:?}");
         }
         write(&path, &[7; 18], ColorType::Rgb8, ImageFormat::Tiff);
-        assert!(read_label(&path).expect_err("colours").to_string().contains("a picture of 3 channels"));
+        assert!(
+            read_label(&path).expect_err("colours").to_string().contains("a picture of 3 channels")
+        );
         std::fs::write(&path, b"II*\0torn").expect("writes");
-        assert!(read_label(&path).expect_err("torn").to_string().contains("failed to decode label map"));
+        assert!(
+            read_label(&path).expect_err("torn").to_string().contains("failed to decode label map")
+        );
     }
 }

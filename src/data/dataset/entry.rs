@@ -1,5 +1,6 @@
-//! The lines of a list of images, as people write them: with suffixes, with the label map in a second column, from the root of the
-//! dataset, with a slash in front, from Windows. What mmseg takes is the name below the image folder, without its suffix.
+//! The lines of a list of images, as people write them: with suffixes, with the label map in a
+//! second column, from the root of the dataset, with a slash in front, from Windows. What mmseg
+//! takes is the name below the image folder, without its suffix.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -25,8 +26,13 @@ const SEPARATORS: usize = 64;
 /// So many lines are named.
 const NAMED: usize = 5;
 
-/// The names of entries in the lines of `list`. What cannot be meant is told with its lines, all at once.
-pub(super) fn names(list: &Path, lines: Vec<(usize, OsString)>, places: &Places) -> Result<Vec<OsString>, DataError> {
+/// The names of entries in the lines of `list`. What cannot be meant is told with its lines, all at
+/// once.
+pub(super) fn names(
+    list: &Path,
+    lines: Vec<(usize, OsString)>,
+    places: &Places,
+) -> Result<Vec<OsString>, DataError> {
     let mut names = Vec::with_capacity(lines.len());
     let mut wrong: Vec<(usize, String)> = Vec::new();
     for (number, line) in lines {
@@ -37,10 +43,15 @@ pub(super) fn names(list: &Path, lines: Vec<(usize, OsString)>, places: &Places)
     }
     let Some((line, reason)) = wrong.first().cloned() else { return Ok(names) };
     let others = wrong.len() - 1;
-    let more: Vec<String> = wrong[1..].iter().take(NAMED - 1).map(|(line, _)| line.to_string()).collect();
+    let more: Vec<String> =
+        wrong[1..].iter().take(NAMED - 1).map(|(line, _)| line.to_string()).collect();
     let reason = match others {
         0 => reason,
-        _ => format!("{reason}; so are {others} more lines ({}{})", more.join(", "), if others >= NAMED { ", …" } else { "" }),
+        _ => format!(
+            "{reason}; so are {others} more lines ({}{})",
+            more.join(", "),
+            if others >= NAMED { ", …" } else { "" }
+        ),
     };
     Err(DataError::Text { what: "list", path: list.to_owned(), line, reason })
 }
@@ -58,7 +69,11 @@ impl Places<'_> {
             && !bytes.starts_with(b"./")
             && line.to_str().is_some()
             && !ends_as_picture(bytes)
-            && !self.prefixes.iter().flatten().any(|it| bytes.starts_with(it.as_os_str().as_bytes()));
+            && !self
+                .prefixes
+                .iter()
+                .flatten()
+                .any(|it| bytes.starts_with(it.as_os_str().as_bytes()));
         if plain || self.exists(line) {
             return Ok(line.to_owned());
         }
@@ -81,12 +96,15 @@ impl Places<'_> {
         }
         if second.iter().any(|it| is_separator(*it)) {
             let line = line.display();
-            return Err(format!("`{line}` has more than two columns; expected the name of an image, without its suffix"));
+            return Err(format!(
+                "`{line}` has more than two columns; expected the name of an image, without its \
+                 suffix"
+            ));
         }
         label?;
         Err(format!(
-            "`{}` has the label map `{}` beside it, and a label map is found by its image's name: {}{}; name the label maps so, or \
-             set seg_map_suffix",
+            "`{}` has the label map `{}` beside it, and a label map is found by its image's name: \
+             {}{}; name the label maps so, or set seg_map_suffix",
             OsStr::from_bytes(first).display(),
             OsStr::from_bytes(second).display(),
             name.display(),
@@ -94,18 +112,23 @@ impl Places<'_> {
         ))
     }
 
-    /// A line's first column, and what stands behind it. Names may hold spaces and commas, so the first column is the longest that is
-    /// an image's name; where none is, it ends at the first tab, or else at the first space or comma.
+    /// A line's first column, and what stands behind it. Names may hold spaces and commas, so the
+    /// first column is the longest that is an image's name; where none is, it ends at the first
+    /// tab, or else at the first space or comma.
     fn columns<'a>(&self, line: &'a [u8]) -> (&'a [u8], &'a [u8]) {
         let split = |at: usize| {
-            let behind = line[at..].iter().position(|it| !is_separator(*it)).map_or(line.len(), |it| at + it);
+            let behind = line[at..]
+                .iter()
+                .position(|it| !is_separator(*it))
+                .map_or(line.len(), |it| at + it);
             (line[..at].trim_ascii_end(), &line[behind..])
         };
         let ends = || (0..line.len()).filter(|&at| is_separator(line[at]));
         let Some(end) = ends().next() else { return (line, b"") };
         let (first, second) = split(end);
         // Two files beside each other need no look at the folder.
-        let two = first.ends_with(self.img_suffix.as_bytes()) && second.ends_with(self.seg_map_suffix.as_bytes());
+        let two = first.ends_with(self.img_suffix.as_bytes())
+            && second.ends_with(self.seg_map_suffix.as_bytes());
         if two && !second.iter().any(|it| is_separator(*it)) {
             return (first, second);
         }
@@ -127,8 +150,15 @@ impl Places<'_> {
     }
 
     /// A column as a name: with slashes, below its folder, without its suffix.
-    fn tidy(&self, column: &[u8], suffix: &str, key: &str, prefix: Option<&Path>) -> Result<OsString, String> {
-        let slashed: Vec<u8> = column.iter().map(|it| if *it == b'\\' { b'/' } else { *it }).collect();
+    fn tidy(
+        &self,
+        column: &[u8],
+        suffix: &str,
+        key: &str,
+        prefix: Option<&Path>,
+    ) -> Result<OsString, String> {
+        let slashed: Vec<u8> =
+            column.iter().map(|it| if *it == b'\\' { b'/' } else { *it }).collect();
         let mut name = below(&slashed, self.img_dir);
         if name.starts_with(b"/")
             && let Ok(whole) = std::fs::canonicalize(self.img_dir)
@@ -146,7 +176,10 @@ impl Places<'_> {
         let bare = name.strip_suffix(suffix.as_bytes()).filter(|it| !it.is_empty());
         if bare.is_none() && ends_as_picture(name) {
             let name = OsStr::from_bytes(name).display();
-            return Err(format!("`{name}` does not end in {suffix} ({key}): set {key} to the end that the files have"));
+            return Err(format!(
+                "`{name}` does not end in {suffix} ({key}): set {key} to the end that the files \
+                 have"
+            ));
         }
         Ok(OsStr::from_bytes(bare.unwrap_or(name)).to_owned())
     }
@@ -185,7 +218,9 @@ mod tests {
         let img_dir = folder.path().join("images/train");
         std::fs::create_dir_all(&img_dir).expect("a folder");
         std::fs::write(img_dir.join("two words.jpg"), "").expect("writes");
-        for name in [&b"caf\xe9.jpg"[..], b"IMG (1).jpg", b"my holiday photo.jpg", b"a, b.jpg", b"my.jpg"] {
+        for name in
+            [&b"caf\xe9.jpg"[..], b"IMG (1).jpg", b"my holiday photo.jpg", b"a, b.jpg", b"my.jpg"]
+        {
             std::fs::write(img_dir.join(OsStr::from_bytes(name)), "").expect("writes");
         }
         let places = Places {
@@ -194,7 +229,11 @@ mod tests {
             img_suffix: ".jpg",
             seg_map_suffix: ".png",
         };
-        let lines = lines.iter().enumerate().map(|(index, it)| (index + 1, OsStr::from_bytes(it).to_owned())).collect();
+        let lines = lines
+            .iter()
+            .enumerate()
+            .map(|(index, it)| (index + 1, OsStr::from_bytes(it).to_owned()))
+            .collect();
         let names = names(Path::new("list.txt"), lines, &places).map_err(|it| it.to_string())?;
         Ok(names.into_iter().map(|it| it.to_string_lossy().into_owned()).collect())
     }
@@ -226,7 +265,21 @@ mod tests {
             b"my.jpg my.png",
             b"not there.jpg\tnot there.png",
         ];
-        let names = ["a", "b/c", "a", "a", "a", "sub/a", "a", "a", "a", "two words", "caf\u{fffd}", "caf\u{fffd}", "caf\u{fffd}"];
+        let names = [
+            "a",
+            "b/c",
+            "a",
+            "a",
+            "a",
+            "sub/a",
+            "a",
+            "a",
+            "a",
+            "two words",
+            "caf\u{fffd}",
+            "caf\u{fffd}",
+            "caf\u{fffd}",
+        ];
         let spaced = [
             "IMG (1)",
             "IMG (1)",
@@ -246,8 +299,13 @@ mod tests {
     #[test]
     fn lines_that_name_nothing_are_told_at_once() {
         let told = |lines: &[&[u8]]| read(lines).expect_err("names nothing");
-        assert!(told(&[b"a", b"b.png"]).starts_with("list list.txt:2: `b.png` does not end in .jpg (img_suffix)"));
-        assert!(told(&[b"a.jpg b.png"]).contains("a label map is found by its image's name: a.png"));
+        assert!(
+            told(&[b"a", b"b.png"])
+                .starts_with("list list.txt:2: `b.png` does not end in .jpg (img_suffix)")
+        );
+        assert!(
+            told(&[b"a.jpg b.png"]).contains("a label map is found by its image's name: a.png")
+        );
         assert!(told(&[b"a b c"]).contains("more than two columns"));
         assert!(told(&[b"\xb5\xc0\xc2\xb7"]).contains("it looks like GBK"));
         let many = told(&[b"a.png", b"b", b"c.png", b"d.png"]);

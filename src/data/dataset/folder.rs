@@ -1,4 +1,5 @@
-//! The folder dataset: images in one tree, label maps of the same names in another, or a file that lists the names.
+//! The folder dataset: images in one tree, label maps of the same names in another, or a file that
+//! lists the names.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -13,7 +14,8 @@ use crate::data::transform::{BackendArgs, Entry, LabelRule};
 use crate::data::{DataError, Pipeline, Sample, Transform};
 use crate::text;
 
-/// mmseg's `BaseSegDataset`: any folder dataset. What is left out takes the default of the dataset's `type`.
+/// mmseg's `BaseSegDataset`: any folder dataset. What is left out takes the default of the
+/// dataset's `type`.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BaseSegDataset {
@@ -22,7 +24,8 @@ pub struct BaseSegDataset {
     pub data_prefix: DataPrefix,
     pub img_suffix: Option<String>,
     pub seg_map_suffix: Option<String>,
-    /// A file with one name a line, without suffix. Without it all images of the folder are taken, in the order of their paths.
+    /// A file with one name a line, without suffix. Without it all images of the folder are taken,
+    /// in the order of their paths.
     pub ann_file: Option<PathBuf>,
     pub metainfo: Option<MetaInfoConfig>,
     /// Stored 0 means "no label", stored 1 is class 0.
@@ -83,7 +86,8 @@ impl Default for DataPrefix {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MetaInfoConfig {
-    /// Names, or the path of a file with one a line. For a dataset that has classes: a subset; the others are ignored.
+    /// Names, or the path of a file with one a line. For a dataset that has classes: a subset; the
+    /// others are ignored.
     #[serde(default)]
     pub classes: Option<Classes>,
     #[serde(default)]
@@ -172,9 +176,11 @@ impl Folder {
         let refuse = |reason: String| DataError::Dataset { name: kind.name.into(), reason };
         let img_dir = config.img_dir();
         let img_suffix = config.img_suffix.clone().unwrap_or_else(|| kind.img_suffix.into());
-        let seg_map_suffix = config.seg_map_suffix.clone().unwrap_or_else(|| kind.seg_map_suffix.into());
+        let seg_map_suffix =
+            config.seg_map_suffix.clone().unwrap_or_else(|| kind.seg_map_suffix.into());
 
-        let (metainfo, label_map) = classes(config.metainfo.as_ref(), kind).map_err(|problems| refuse(problems.join("; ")))?;
+        let (metainfo, label_map) = classes(config.metainfo.as_ref(), kind)
+            .map_err(|problems| refuse(problems.join("; ")))?;
         if config.test_mode && metainfo.classes.is_empty() {
             return Err(refuse("test_mode needs metainfo.classes".into()));
         }
@@ -189,7 +195,11 @@ impl Folder {
 
         for (what, dir, hint) in [
             ("image folder", Some(&img_dir), ""),
-            ("label map folder", seg_map_dir.as_ref(), "; a set without labels has no data_prefix.seg_map_path"),
+            (
+                "label map folder",
+                seg_map_dir.as_ref(),
+                "; a set without labels has no data_prefix.seg_map_path",
+            ),
         ] {
             if let Some(dir) = dir
                 && !dir.is_dir()
@@ -198,34 +208,53 @@ impl Folder {
                 return Err(DataError::Missing { what, path: dir.clone(), hint });
             }
         }
-        let ann_file = config.ann_file.as_deref().filter(|path| !path.as_os_str().is_empty()).map(|path| config.below_root(path));
+        let ann_file = config
+            .ann_file
+            .as_deref()
+            .filter(|path| !path.as_os_str().is_empty())
+            .map(|path| config.below_root(path));
         let list = ann_file.filter(|path| !path.is_dir());
         let (mut names, overlooked, whole) = match &list {
             Some(path) => {
                 let lines = listed(path)?;
                 if lines.is_empty() {
-                    return Err(refuse(format!("the list {} (ann_file) names no image", path.display())));
+                    return Err(refuse(format!(
+                        "the list {} (ann_file) names no image",
+                        path.display()
+                    )));
                 }
                 let places = entry::Places {
                     img_dir: &img_dir,
-                    prefixes: [Some(config.data_prefix.img_path.as_path()), config.data_prefix.seg_map_path.as_deref()]
-                        .map(|it| it.filter(|it| !it.as_os_str().is_empty())),
+                    prefixes: [
+                        Some(config.data_prefix.img_path.as_path()),
+                        config.data_prefix.seg_map_path.as_deref(),
+                    ]
+                    .map(|it| it.filter(|it| !it.as_os_str().is_empty())),
                     img_suffix: &img_suffix,
                     seg_map_suffix: &seg_map_suffix,
                 };
                 (entry::names(path, lines, &places)?, Vec::new(), false)
             }
-            _ if kind.needs_ann_file => return Err(refuse("needs ann_file, a list of names".into())),
+            _ if kind.needs_ann_file => {
+                return Err(refuse("needs ann_file, a list of names".into()));
+            }
             _ => {
                 // Label maps that lie among the images are not overlooked images.
                 let labels = config.seg_map_dir();
                 let among = (labels.as_ref() == Some(&img_dir)).then_some(seg_map_suffix.as_str());
                 let apart = labels.filter(|dir| *dir != img_dir);
-                let found = listing::found("image folder", &img_dir, img_suffix.as_ref(), among, apart.as_deref())?;
+                let found = listing::found(
+                    "image folder",
+                    &img_dir,
+                    img_suffix.as_ref(),
+                    among,
+                    apart.as_deref(),
+                )?;
                 if !found.dangling.is_empty() {
                     let (links, images) = (super::survey::some(&found.dangling), img_dir.display());
                     let told = format!(
-                        "links to nothing among the images in {images}: {links}; restore what they point to, or remove them"
+                        "links to nothing among the images in {images}: {links}; restore what they \
+                         point to, or remove them"
                     );
                     return Err(DataError::Absent(vec![told]));
                 }
@@ -238,7 +267,8 @@ impl Folder {
                 overlooked => format!("; there are {}", super::survey::some(overlooked)),
             };
             return Err(refuse(format!(
-                "no image in {} ends in {img_suffix}: check data_root, data_prefix and img_suffix{others}",
+                "no image in {} ends in {img_suffix}: check data_root, data_prefix and \
+                 img_suffix{others}",
                 img_dir.display()
             )));
         }
@@ -246,7 +276,19 @@ impl Folder {
             names = chosen(names, indices).map_err(refuse)?;
         }
         let whole = whole && config.indices.is_none();
-        Ok(Self { metainfo, rule, img_dir, seg_map_dir, img_suffix, seg_map_suffix, names, overlooked, whole, list, pipeline })
+        Ok(Self {
+            metainfo,
+            rule,
+            img_dir,
+            seg_map_dir,
+            img_suffix,
+            seg_map_suffix,
+            names,
+            overlooked,
+            whole,
+            list,
+            pipeline,
+        })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -257,7 +299,10 @@ impl Folder {
     pub fn paths(&self, index: usize) -> (PathBuf, Option<PathBuf>) {
         let name = &self.names[index];
         let path = |dir: &Path, suffix: &str| dir.join(with_suffix(name, suffix));
-        (path(&self.img_dir, &self.img_suffix), self.seg_map_dir.as_deref().map(|dir| path(dir, &self.seg_map_suffix)))
+        (
+            path(&self.img_dir, &self.img_suffix),
+            self.seg_map_dir.as_deref().map(|dir| path(dir, &self.seg_map_suffix)),
+        )
     }
 
     /// The path of entry `index`'s image below the image folder.
@@ -267,7 +312,12 @@ impl Folder {
 
     pub(super) fn samples(&self, index: usize, rng: &mut Pcg64) -> Result<Vec<Sample>, DataError> {
         let (img_path, seg_map_path) = self.paths(index);
-        let entry = Entry { index, img_path: &img_path, seg_map_path: seg_map_path.as_deref(), rule: &self.rule };
+        let entry = Entry {
+            index,
+            img_path: &img_path,
+            seg_map_path: seg_map_path.as_deref(),
+            rule: &self.rule,
+        };
         self.pipeline.run(entry, rng)
     }
 }
@@ -281,21 +331,31 @@ pub(super) fn with_suffix(name: &OsStr, suffix: &str) -> OsString {
 
 type LabelMapTable = Option<Box<[u8; 256]>>;
 
-/// The classes and colours in force, and the table from the dataset's own labels where only some classes were chosen; or
-/// everything that is wrong with them, each beginning with its key.
-pub(super) fn classes(config: Option<&MetaInfoConfig>, kind: &Kind) -> Result<(MetaInfo, LabelMapTable), Vec<String>> {
+/// The classes and colours in force, and the table from the dataset's own labels where only some
+/// classes were chosen; or everything that is wrong with them, each beginning with its key.
+pub(super) fn classes(
+    config: Option<&MetaInfoConfig>,
+    kind: &Kind,
+) -> Result<(MetaInfo, LabelMapTable), Vec<String>> {
     let mut problems = Vec::new();
     let chosen = names(config, kind).map_err(|problem| vec![problem])?;
     for (label, name) in chosen.iter().enumerate() {
         if let Some(first) = chosen[..label].iter().position(|it| it == name) {
-            problems.push(format!("metainfo.classes has `{name}` twice, as label {first} and as label {label}"));
+            problems.push(format!(
+                "metainfo.classes has `{name}` twice, as label {first} and as label {label}"
+            ));
         }
     }
     let mut label_map = None;
     if !kind.classes.is_empty() && chosen != kind.classes {
-        let unknown: Vec<&str> = chosen.iter().map(String::as_str).filter(|name| !kind.classes.contains(name)).collect();
+        let unknown: Vec<&str> =
+            chosen.iter().map(String::as_str).filter(|name| !kind.classes.contains(name)).collect();
         if !unknown.is_empty() {
-            problems.push(format!("metainfo.classes has {}, which {} does not have", unknown.join(", "), kind.name));
+            problems.push(format!(
+                "metainfo.classes has {}, which {} does not have",
+                unknown.join(", "),
+                kind.name
+            ));
         }
         let mut map = Box::new(std::array::from_fn(|label| label as u8));
         for (old, name) in kind.classes.iter().enumerate() {
@@ -308,19 +368,28 @@ pub(super) fn classes(config: Option<&MetaInfoConfig>, kind: &Kind) -> Result<(M
         let of = |name| kind.classes.iter().position(|class| class == name);
         chosen.iter().filter_map(of).map(|old| palette[old]).collect()
     };
-    let given = config.and_then(|config| config.palette.as_deref()).filter(|palette| !palette.is_empty());
+    let given =
+        config.and_then(|config| config.palette.as_deref()).filter(|palette| !palette.is_empty());
     let palette = match given {
         Some(palette) if palette.len() == chosen.len() => palette.to_vec(),
-        Some(palette) if label_map.is_some() && palette.len() == kind.classes.len() => some(palette),
+        Some(palette) if label_map.is_some() && palette.len() == kind.classes.len() => {
+            some(palette)
+        }
         Some(palette) => {
             let (colours, names) = (palette.len(), chosen.len());
-            problems.push(format!("metainfo.palette has {colours} colours, but metainfo.classes has {names} names"));
+            problems.push(format!(
+                "metainfo.palette has {colours} colours, but metainfo.classes has {names} names"
+            ));
             Vec::new()
         }
         None if kind.palette.is_empty() => palette::generate(chosen.len()),
         None => some(kind.palette),
     };
-    if problems.is_empty() { Ok((MetaInfo { classes: chosen, palette }, label_map)) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok((MetaInfo { classes: chosen, palette }, label_map))
+    } else {
+        Err(problems)
+    }
 }
 
 /// The names of the classes in force, in the order of their labels.
@@ -332,20 +401,29 @@ pub(super) fn names(config: Option<&MetaInfoConfig>, kind: &Kind) -> Result<Vec<
     }
 }
 
-/// Class names from a file with one a line. A string that is no file is most likely a name without its brackets.
+/// Class names from a file with one a line. A string that is no file is most likely a name without
+/// its brackets.
 fn named_in(path: &Path) -> Result<Vec<String>, String> {
     let key = "metainfo.classes";
     let expected = "expected a list of names, or the path of a file with one name a line";
     if !path.is_file() {
         let given = path.display();
         return Err(format!(
-            "{key} is the string `{given}`, and there is no file of that name; {expected}; did you mean [{given}]?"
+            "{key} is the string `{given}`, and there is no file of that name; {expected}; did you \
+             mean [{given}]?"
         ));
     }
-    let bytes = std::fs::read(path).map_err(|error| format!("{key}: cannot read {}: {error}", path.display()))?;
-    let text = text::decode(&bytes).map_err(|error| format!("{key}: {}:{}: {error}", path.display(), error.line))?;
-    let names: Vec<String> = text.lines().map(str::trim).filter(|it| !it.is_empty()).map(str::to_owned).collect();
-    if names.is_empty() { Err(format!("{key}: {} names no class", path.display())) } else { Ok(names) }
+    let bytes = std::fs::read(path)
+        .map_err(|error| format!("{key}: cannot read {}: {error}", path.display()))?;
+    let text = text::decode(&bytes)
+        .map_err(|error| format!("{key}: {}:{}: {error}", path.display(), error.line))?;
+    let names: Vec<String> =
+        text.lines().map(str::trim).filter(|it| !it.is_empty()).map(str::to_owned).collect();
+    if names.is_empty() {
+        Err(format!("{key}: {} names no class", path.display()))
+    } else {
+        Ok(names)
+    }
 }
 
 fn chosen(names: Vec<OsString>, indices: &Indices) -> Result<Vec<OsString>, String> {
@@ -382,7 +460,8 @@ impl<'de> Deserialize<'de> for Classes {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Classes, A::Error> {
-                Deserialize::deserialize(de::value::SeqAccessDeserializer::new(seq)).map(Classes::Names)
+                Deserialize::deserialize(de::value::SeqAccessDeserializer::new(seq))
+                    .map(Classes::Names)
             }
         }
         deserializer.deserialize_any(NamesOrFile)
@@ -408,7 +487,8 @@ impl<'de> Deserialize<'de> for Indices {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Indices, A::Error> {
-                Deserialize::deserialize(de::value::SeqAccessDeserializer::new(seq)).map(Indices::These)
+                Deserialize::deserialize(de::value::SeqAccessDeserializer::new(seq))
+                    .map(Indices::These)
             }
         }
         deserializer.deserialize_any(CountOrList)

@@ -1,5 +1,6 @@
-//! Which files a folder holds. Names are bytes to the system, so none is left out for not being UTF-8; and what looks like a
-//! picture but does not end as asked is remembered, so that nobody trains on less than he thinks.
+//! Which files a folder holds. Names are bytes to the system, so none is left out for not being
+//! UTF-8; and what looks like a picture but does not end as asked is remembered, so that nobody
+//! trains on less than he thinks.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -21,10 +22,11 @@ pub(super) struct Found {
 }
 
 /// How pictures' names end, in small letters.
-pub(super) const PICTURES: [&[u8]; 7] = [b".jpg", b".jpeg", b".png", b".bmp", b".tif", b".tiff", b".webp"];
+pub(super) const PICTURES: [&[u8]; 7] =
+    [b".jpg", b".jpeg", b".png", b".bmp", b".tif", b".tiff", b".webp"];
 
-/// The files below `dir` that end in `suffix`. Hidden ones are left out, and so is the folder `except`; pictures that end in
-/// `other` are not counted as overlooked.
+/// The files below `dir` that end in `suffix`. Hidden ones are left out, and so is the folder
+/// `except`; pictures that end in `other` are not counted as overlooked.
 pub(super) fn found(
     what: &'static str,
     dir: &Path,
@@ -37,7 +39,8 @@ pub(super) fn found(
     while let Some(below) = pending.pop() {
         let folder = dir.join(&below);
         let within = except.is_none_or(|except| !folder.starts_with(except));
-        let unreadable = |source| DataError::io(what, &folder, source, "check data_root and data_prefix");
+        let unreadable =
+            |source| DataError::io(what, &folder, source, "check data_root and data_prefix");
         for entry in fs::read_dir(&folder).map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;
             let name = entry.file_name();
@@ -53,7 +56,10 @@ pub(super) fn found(
                 if let (Some(target), Some(here)) = (whole(&entry.path()), whole(&folder))
                     && here.starts_with(&target)
                 {
-                    let reason = format!("is a link to {}, in which it lies itself: remove it", target.display());
+                    let reason = format!(
+                        "is a link to {}, in which it lies itself: remove it",
+                        target.display()
+                    );
                     return Err(DataError::Listing { what, path: entry.path(), reason });
                 }
             }
@@ -65,7 +71,10 @@ pub(super) fn found(
                 } else {
                     found.names.push(path.into_os_string());
                 }
-            } else if within && is_picture(&name, suffix) && !other.is_some_and(|it| name.as_bytes().ends_with(it.as_bytes())) {
+            } else if within
+                && is_picture(&name, suffix)
+                && !other.is_some_and(|it| name.as_bytes().ends_with(it.as_bytes()))
+            {
                 found.overlooked.push(path);
             }
         }
@@ -77,10 +86,12 @@ pub(super) fn found(
     Ok(found)
 }
 
-/// Whether a file that does not end in `suffix` is a picture all the same, or ends in it but for the case.
+/// Whether a file that does not end in `suffix` is a picture all the same, or ends in it but for
+/// the case.
 fn is_picture(name: &OsStr, suffix: &OsStr) -> bool {
     let small = name.as_bytes().to_ascii_lowercase();
-    small.ends_with(&suffix.as_bytes().to_ascii_lowercase()) || PICTURES.iter().any(|end| small.ends_with(end))
+    small.ends_with(&suffix.as_bytes().to_ascii_lowercase())
+        || PICTURES.iter().any(|end| small.ends_with(end))
 }
 
 fn without(name: OsString, end: usize) -> OsString {
@@ -91,13 +102,23 @@ fn without(name: OsString, end: usize) -> OsString {
 
 /// The lines of a file with their numbers, without the space around them; empty ones are left out.
 pub(super) fn listed(path: &Path) -> Result<Vec<(usize, OsString)>, DataError> {
-    let bytes = fs::read(path).map_err(|source| DataError::io("list", path, source, "check data_root and ann_file"))?;
+    let bytes = fs::read(path)
+        .map_err(|source| DataError::io("list", path, source, "check data_root and ann_file"))?;
     if let Some(guess) = text::wide(&bytes) {
         let reason = text::NotUtf8 { line: 1, guess };
-        return Err(DataError::Text { what: "list", path: path.to_owned(), line: 1, reason: reason.to_string() });
+        return Err(DataError::Text {
+            what: "list",
+            path: path.to_owned(),
+            line: 1,
+            reason: reason.to_string(),
+        });
     }
-    let lines = text::without_mark(&bytes).split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).enumerate();
-    Ok(lines.filter(|(_, line)| !line.is_empty()).map(|(index, line)| (index + 1, OsStr::from_bytes(line).to_owned())).collect())
+    let lines =
+        text::without_mark(&bytes).split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).enumerate();
+    Ok(lines
+        .filter(|(_, line)| !line.is_empty())
+        .map(|(index, line)| (index + 1, OsStr::from_bytes(line).to_owned()))
+        .collect())
 }
 
 #[cfg(test)]
@@ -109,15 +130,22 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         fs::create_dir(folder.path().join("b")).expect("a folder");
         let latin = OsStr::from_bytes(b"b/caf\xe9.jpg");
-        for name in
-            [OsStr::new("a.jpg"), latin, OsStr::new("c.JPG"), OsStr::new("d.png"), OsStr::new("notes.txt"), OsStr::new(".e.jpg")]
-        {
+        for name in [
+            OsStr::new("a.jpg"),
+            latin,
+            OsStr::new("c.JPG"),
+            OsStr::new("d.png"),
+            OsStr::new("notes.txt"),
+            OsStr::new(".e.jpg"),
+        ] {
             fs::write(folder.path().join(name), "").expect("writes");
         }
         let all = found("image folder", folder.path(), ".jpg".as_ref(), None, None).expect("lists");
         assert_eq!(all.names, [OsStr::new("a"), OsStr::from_bytes(b"b/caf\xe9")]);
         assert_eq!(all.overlooked, [PathBuf::from("c.JPG"), PathBuf::from("d.png")]);
-        let label_maps_among_them = found("image folder", folder.path(), ".jpg".as_ref(), Some(".png"), None).expect("lists");
+        let label_maps_among_them =
+            found("image folder", folder.path(), ".jpg".as_ref(), Some(".png"), None)
+                .expect("lists");
         assert_eq!(label_maps_among_them.overlooked, [PathBuf::from("c.JPG")]);
     }
 
@@ -134,7 +162,11 @@ mod tests {
         assert_eq!(found().expect("lists").names, [OsStr::new("linked/a")]);
         std::os::unix::fs::symlink(&images, images.join("again")).expect("a link");
         let error = found().expect_err("has no end").to_string();
-        assert!(error.contains("images/again is a link to") && error.contains("in which it lies itself"), "{error}");
+        assert!(
+            error.contains("images/again is a link to")
+                && error.contains("in which it lies itself"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -145,9 +177,14 @@ mod tests {
             fs::write(&list, bytes).expect("writes");
             listed(&list).expect("reads")
         };
-        assert_eq!(names(b" a \r\n\ncaf\xe9\n"), [(1, "a".into()), (3, OsStr::from_bytes(b"caf\xe9").to_owned())]);
+        assert_eq!(
+            names(b" a \r\n\ncaf\xe9\n"),
+            [(1, "a".into()), (3, OsStr::from_bytes(b"caf\xe9").to_owned())]
+        );
         assert_eq!(names(b"\xef\xbb\xbfa\n"), [(1, "a".into())]);
         fs::write(&list, b"\xff\xfea\0\n\0").expect("writes");
-        assert!(listed(&list).expect_err("UTF-16").to_string().contains("list.txt:1: it is not UTF-8"));
+        assert!(
+            listed(&list).expect_err("UTF-16").to_string().contains("list.txt:1: it is not UTF-8")
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Datasets: where the files of each entry are and what their labels mean.
 //!
-//! Every dataset is a folder dataset with its own defaults; `RepeatDataset` and `ConcatDataset` put datasets together.
+//! Every dataset is a folder dataset with its own defaults; `RepeatDataset` and `ConcatDataset` put
+//! datasets together.
 
 mod ade20k;
 mod cityscapes;
@@ -100,21 +101,31 @@ impl DatasetConfig {
             Self::Own(own) => folder(&own.config, &own.kind),
             Self::RepeatDataset(RepeatDataset { dataset, times, .. }) => {
                 if *times == 0 {
-                    return Err(DataError::Dataset { name: "RepeatDataset".into(), reason: "times has to be at least 1".into() });
+                    return Err(DataError::Dataset {
+                        name: "RepeatDataset".into(),
+                        reason: "times has to be at least 1".into(),
+                    });
                 }
                 Ok(Dataset::Repeat(Box::new(dataset.init()?), *times))
             }
             Self::ConcatDataset(ConcatDataset { datasets, .. }) => {
-                let parts: Vec<Dataset> = datasets.iter().map(Self::init).collect::<Result<_, _>>()?;
-                let refuse = |reason: &str| Err(DataError::Dataset { name: "ConcatDataset".into(), reason: reason.into() });
+                let parts: Vec<Dataset> =
+                    datasets.iter().map(Self::init).collect::<Result<_, _>>()?;
+                let refuse = |reason: &str| {
+                    Err(DataError::Dataset { name: "ConcatDataset".into(), reason: reason.into() })
+                };
                 let Some(first) = parts.first() else {
                     return refuse("datasets is empty");
                 };
                 if parts.iter().any(|part| part.metainfo() != first.metainfo()) {
-                    return refuse("the datasets have different classes or palettes; they have to agree");
+                    return refuse(
+                        "the datasets have different classes or palettes; they have to agree",
+                    );
                 }
                 if parts.iter().any(|part| part.ignore_index() != first.ignore_index()) {
-                    return refuse("the datasets have different values of ignore_index; they have to agree");
+                    return refuse(
+                        "the datasets have different values of ignore_index; they have to agree",
+                    );
                 }
                 Ok(Dataset::Concat(parts))
             }
@@ -149,13 +160,15 @@ impl Dataset {
         self.first().rule.reduce_zero_label
     }
 
-    /// Labels are the model's from now on: those from `num_classes` on are errors, but for the model's `ignore_index`.
+    /// Labels are the model's from now on: those from `num_classes` on are errors, but for the
+    /// model's `ignore_index`.
     #[must_use]
     pub fn for_model(mut self, num_classes: usize, ignore_index: i64) -> Self {
         self.folders(&mut |folder| {
             folder.rule.num_classes = Some(num_classes);
             // A number that no label map can hold leaves nothing out.
-            folder.rule.ignore_index = u8::try_from(ignore_index).unwrap_or(folder.rule.ignore_index);
+            folder.rule.ignore_index =
+                u8::try_from(ignore_index).unwrap_or(folder.rule.ignore_index);
         });
         self
     }
@@ -166,7 +179,8 @@ impl Dataset {
         folder.paths(index)
     }
 
-    /// The path of entry `index`'s image below its image folder, and which of the joined datasets it belongs to.
+    /// The path of entry `index`'s image below its image folder, and which of the joined datasets
+    /// it belongs to.
     pub fn below(&self, index: usize) -> (usize, PathBuf) {
         match self {
             Self::Folder(folder) => (0, folder.below(index)),
@@ -184,7 +198,8 @@ impl Dataset {
         }
     }
 
-    /// Entry `index` after the pipeline: one sample, the first where the pipeline ends in `TestTimeAug`.
+    /// Entry `index` after the pipeline: one sample, the first where the pipeline ends in
+    /// `TestTimeAug`.
     pub fn sample(&self, index: usize, rng: &mut Pcg64) -> Result<Sample, DataError> {
         self.samples(index, rng).map(|mut samples| samples.swap_remove(0))
     }

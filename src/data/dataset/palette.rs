@@ -1,7 +1,8 @@
 //! Colours for classes whose dataset brings none.
 
-/// Pascal VOC's colour map: the bits of the label, spread over the three channels from the highest bit down. Neighbouring
-/// labels get distant colours, and a label has the same colour in every dataset.
+/// Pascal VOC's colour map: the bits of the label, spread over the three channels from the highest
+/// bit down. Neighbouring labels get distant colours, and a label has the same colour in every
+/// dataset.
 pub(super) fn generate(classes: usize) -> Vec<[u8; 3]> {
     (0..classes)
         .map(|label| {

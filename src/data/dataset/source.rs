@@ -1,4 +1,5 @@
-//! What a config says of a dataset's labels, known without one of its files: for checks before any queue or device.
+//! What a config says of a dataset's labels, known without one of its files: for checks before any
+//! queue or device.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,10 +27,14 @@ impl DatasetConfig {
             Self::ADE20KDataset(config) => one(config, &ade20k::ADE20K),
             Self::PascalVOCDataset(config) => one(config, &voc::PASCAL_VOC),
             Self::Own(own) => one(&own.config, &own.kind),
-            Self::RepeatDataset(RepeatDataset { dataset, .. }) => dataset.sources(&format!("{key}.dataset")),
+            Self::RepeatDataset(RepeatDataset { dataset, .. }) => {
+                dataset.sources(&format!("{key}.dataset"))
+            }
             Self::ConcatDataset(ConcatDataset { datasets, .. }) => {
                 let parts = datasets.iter().enumerate();
-                parts.flat_map(|(index, it)| it.sources(&format!("{key}.datasets.{index}"))).collect()
+                parts
+                    .flat_map(|(index, it)| it.sources(&format!("{key}.datasets.{index}")))
+                    .collect()
             }
         }
     }
@@ -37,7 +42,10 @@ impl DatasetConfig {
     /// The pipelines of all its folder datasets, to be changed.
     pub fn pipelines(&mut self) -> Vec<&mut Vec<Transform>> {
         match self {
-            Self::BaseSegDataset(it) | Self::CityscapesDataset(it) | Self::ADE20KDataset(it) | Self::PascalVOCDataset(it) => {
+            Self::BaseSegDataset(it)
+            | Self::CityscapesDataset(it)
+            | Self::ADE20KDataset(it)
+            | Self::PascalVOCDataset(it) => {
                 vec![&mut it.pipeline]
             }
             Self::Own(it) => vec![&mut Arc::make_mut(&mut it.0).config.pipeline],
@@ -75,12 +83,13 @@ impl Source<'_> {
 
     /// Everything that is wrong with its names and colours by themselves.
     pub fn problems(&self) -> Vec<String> {
-        let problems = folder::classes(self.config.metainfo.as_ref(), self.kind).err().unwrap_or_default();
+        let problems =
+            folder::classes(self.config.metainfo.as_ref(), self.kind).err().unwrap_or_default();
         problems.into_iter().map(|it| format!("{}.{it}", self.key)).collect()
     }
 
-    /// The label that means "no class", where the config says so, and the key that does; loading makes 255 of what
-    /// `reduce_zero_label` or a choice of classes leaves out.
+    /// The label that means "no class", where the config says so, and the key that does; loading
+    /// makes 255 of what `reduce_zero_label` or a choice of classes leaves out.
     pub fn ignore_index(&self) -> Vec<(String, u8)> {
         let Self { key, config, kind } = self;
         let mut said = Vec::new();
@@ -88,8 +97,15 @@ impl Source<'_> {
         if self.reduce_zero_label() {
             said.push((format!("{key}.reduce_zero_label (which makes 255 of 0)"), 255));
         }
-        if folder::classes(config.metainfo.as_ref(), kind).is_ok_and(|(_, label_map)| label_map.is_some()) {
-            said.push((format!("{key}.metainfo.classes (which makes 255 of the classes that it leaves out)"), 255));
+        if folder::classes(config.metainfo.as_ref(), kind)
+            .is_ok_and(|(_, label_map)| label_map.is_some())
+        {
+            said.push((
+                format!(
+                    "{key}.metainfo.classes (which makes 255 of the classes that it leaves out)"
+                ),
+                255,
+            ));
         }
         said
     }
@@ -106,15 +122,20 @@ impl Source<'_> {
 
     /// The steps of its pipeline that say otherwise of `reduce_zero_label`, by their keys.
     pub fn reduces_otherwise(&self) -> Vec<String> {
-        let otherwise = transform::steps(self.pipeline())
-            .filter(|(_, step)| step.reduce_zero_label().is_some_and(|it| it != self.reduce_zero_label()));
+        let otherwise = transform::steps(self.pipeline()).filter(|(_, step)| {
+            step.reduce_zero_label().is_some_and(|it| it != self.reduce_zero_label())
+        });
         otherwise.map(|(at, _)| format!("{}.pipeline.{at}.reduce_zero_label", self.key)).collect()
     }
 
     /// Whether both read the same files.
     pub fn same_files(&self, other: &Self) -> bool {
         let files = |it: &Self| {
-            (it.config.img_dir(), it.config.ann_file.clone().filter(|it| !it.as_os_str().is_empty()), it.config.indices.clone())
+            (
+                it.config.img_dir(),
+                it.config.ann_file.clone().filter(|it| !it.as_os_str().is_empty()),
+                it.config.indices.clone(),
+            )
         };
         files(self) == files(other)
     }

@@ -1,6 +1,6 @@
-//! What can be seen of a dataset before the first step: files without their partners, and label maps that hardly mean what
-//! the config says. Masks of 0 and 255 are the most frequent mistake of all: 255 is ignored, so nothing is learned, and
-//! nothing else would say so.
+//! What can be seen of a dataset before the first step: files without their partners, and label
+//! maps that hardly mean what the config says. Masks of 0 and 255 are the most frequent mistake of
+//! all: 255 is ignored, so nothing is learned, and nothing else would say so.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -26,7 +26,8 @@ pub enum Look {
     EveryFile,
 }
 
-/// How many entries are a few; how many pixels of them are, and may be in memory at once, but for two entries.
+/// How many entries are a few; how many pixels of them are, and may be in memory at once, but for
+/// two entries.
 const ENTRIES: usize = 16;
 const PIXELS: usize = 1 << 26;
 
@@ -94,9 +95,14 @@ impl Folder {
         self.partners(survey)?;
         if survey.absent.len() == absent {
             let mut sample = self.sample(entries);
-            let found: Vec<_> = std::mem::take(&mut sample.found).into_iter().map(|(_, it)| it).collect();
+            let found: Vec<_> =
+                std::mem::take(&mut sample.found).into_iter().map(|(_, it)| it).collect();
             if !found.is_empty() {
-                survey.unusable.push(DataError::Unusable { found, looked_at: sample.entries, entries: self.len() });
+                survey.unusable.push(DataError::Unusable {
+                    found,
+                    looked_at: sample.entries,
+                    entries: self.len(),
+                });
             }
             survey.told.extend(sample.told(self));
         }
@@ -111,16 +117,27 @@ impl Folder {
             let suffix = &self.img_suffix;
             let overlooked = some(&self.overlooked);
             told.push(format!(
-                "left out: {overlooked} in {images}, not ending in {suffix} (img_suffix) to the letter; rename them, or change \
-                 img_suffix"
+                "left out: {overlooked} in {images}, not ending in {suffix} (img_suffix) to the \
+                 letter; rename them, or change img_suffix"
             ));
         }
         if !self.whole {
-            let found = listing::found("image folder", &self.img_dir, self.img_suffix.as_ref(), None, None)?;
+            let found = listing::found(
+                "image folder",
+                &self.img_dir,
+                self.img_suffix.as_ref(),
+                None,
+                None,
+            )?;
             let missing = self.without(&found.names, &self.img_dir, &self.img_suffix);
             if !missing.is_empty() {
-                let remedy = remedy_of_ends(&missing, &self.img_dir, &self.img_suffix, "img_suffix");
-                let list = self.list.as_ref().map(|it| format!(" of {}", it.display())).unwrap_or_default();
+                let remedy =
+                    remedy_of_ends(&missing, &self.img_dir, &self.img_suffix, "img_suffix");
+                let list = self
+                    .list
+                    .as_ref()
+                    .map(|it| format!(" of {}", it.display()))
+                    .unwrap_or_default();
                 absent.push(format!(
                     "{} of {} listed images{list} are not in {images}: {}; {remedy}",
                     missing.len(),
@@ -152,17 +169,24 @@ impl Folder {
         let cased = |path: &&PathBuf| path.to_string_lossy().to_ascii_lowercase().ends_with(&small);
         let cased: Vec<PathBuf> = found.overlooked.iter().filter(cased).cloned().collect();
         if !cased.is_empty() {
-            told.push(format!("left out: {} in {dir}, not ending in {suffix} (seg_map_suffix) to the letter", some(&cased)));
+            told.push(format!(
+                "left out: {} in {dir}, not ending in {suffix} (seg_map_suffix) to the letter",
+                some(&cased)
+            ));
         }
         if self.whole {
             let known: HashSet<&OsStr> = self.names.iter().map(OsString::as_os_str).collect();
             let alone = found.names.iter().filter(|name| !known.contains(name.as_os_str()));
             let alone = alone.map(|name| PathBuf::from(with_suffix(name, suffix)));
             // Images may lie below the label maps and end alike.
-            let image = |path: &PathBuf| apart.is_some_and(|images| self.label(path).starts_with(images));
+            let image =
+                |path: &PathBuf| apart.is_some_and(|images| self.label(path).starts_with(images));
             let alone: Vec<PathBuf> = alone.filter(|path| !image(path)).collect();
             if !alone.is_empty() {
-                told.push(format!("label maps without an image of their name in {images}: {} in {dir}", some(&alone)));
+                told.push(format!(
+                    "label maps without an image of their name in {images}: {} in {dir}",
+                    some(&alone)
+                ));
             }
         }
         Ok(())
@@ -173,17 +197,22 @@ impl Folder {
         self.seg_map_dir.as_deref().unwrap_or(&self.img_dir).join(below)
     }
 
-    /// Entries whose file in `dir` is neither in the listing nor there after all (a list may write a path its own way).
+    /// Entries whose file in `dir` is neither in the listing nor there after all (a list may write
+    /// a path its own way).
     fn without(&self, listed: &[OsString], dir: &Path, suffix: &str) -> Vec<PathBuf> {
         let listed: HashSet<&OsStr> = listed.iter().map(OsString::as_os_str).collect();
         let unlisted = self.names.iter().filter(|name| !listed.contains(name.as_os_str()));
-        unlisted.map(|name| PathBuf::from(with_suffix(name, suffix))).filter(|path| !dir.join(path).exists()).collect()
+        unlisted
+            .map(|name| PathBuf::from(with_suffix(name, suffix)))
+            .filter(|path| !dir.join(path).exists())
+            .collect()
     }
 
     /// Opens the files of so many entries, spread evenly, on all cores.
     fn sample(&self, entries: usize) -> Sample {
         // The others are taken to be as large as the first.
-        let first = self.pipeline.image(&self.paths(0).0).map_or(1, |it| it.shape().0 * it.shape().1);
+        let first =
+            self.pipeline.image(&self.paths(0).0).map_or(1, |it| it.shape().0 * it.shape().1);
         let affordable = (PIXELS / first.max(1)).max(2);
         let entries = if entries < self.len() { entries.min(affordable) } else { self.len() };
         let (next, sample) = (AtomicUsize::new(0), Mutex::new(Sample::default()));
@@ -197,14 +226,16 @@ impl Folder {
                 let index = (number as u128 * self.len() as u128 / entries as u128) as usize;
                 own.entries += 1;
                 // A worker of the loader catches the panics of its work as well.
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.look_at(index, &mut own))) {
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.look_at(index, &mut own)))
+                {
                     let (path, message) = (self.paths(index).0, message(&*panic));
                     own.found.push((index, DataError::Panicked { index, path, message }));
                 }
             }
             sample.lock().unwrap_or_else(PoisonError::into_inner).add(own);
         };
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(entries).min(affordable);
+        let threads =
+            thread::available_parallelism().map_or(1, usize::from).min(entries).min(affordable);
         thread::scope(|scope| {
             (1..threads).for_each(|_| drop(scope.spawn(work)));
             work();
@@ -224,7 +255,9 @@ impl Folder {
         sample.found.extend(image.err().map(|it| (index, it)));
         let Some(path) = seg_map_path else { return };
         sample.lossy.extend(is_jpeg(&path).then(|| path.clone()));
-        match read_label(&path).and_then(|label| self.count(label, &path, shape.map(|it| (it, img_path.as_path())), sample)) {
+        match read_label(&path).and_then(|label| {
+            self.count(label, &path, shape.map(|it| (it, img_path.as_path())), sample)
+        }) {
             Ok(()) => {}
             Err(error) => sample.found.push((index, error)),
         }
@@ -271,7 +304,14 @@ struct Sample {
 
 impl Default for Sample {
     fn default() -> Self {
-        Self { entries: 0, maps: 0, stored: [0; 256], blank: Vec::new(), lossy: Vec::new(), found: Vec::new() }
+        Self {
+            entries: 0,
+            maps: 0,
+            stored: [0; 256],
+            blank: Vec::new(),
+            lossy: Vec::new(),
+            found: Vec::new(),
+        }
     }
 }
 
@@ -289,14 +329,16 @@ impl Sample {
         let mut told = Vec::new();
         if !self.lossy.is_empty() {
             told.push(format!(
-                "{} of the {} label maps looked at are JPEG, which changes values a little, so that labels come out that nobody gave: {}; \
-                 write PNG",
+                "{} of the {} label maps looked at are JPEG, which changes values a little, so \
+                 that labels come out that nobody gave: {}; write PNG",
                 self.lossy.len(),
                 self.entries,
                 names(&self.lossy)
             ));
         }
-        let Some(num_classes) = folder.rule.num_classes.filter(|_| self.maps > 0) else { return told };
+        let Some(num_classes) = folder.rule.num_classes.filter(|_| self.maps > 0) else {
+            return told;
+        };
         let looked = match (self.maps == folder.len(), self.maps) {
             (true, 1) => "the one label map".to_owned(),
             (true, maps) => format!("all {maps} label maps"),
@@ -304,19 +346,30 @@ impl Sample {
         };
         if self.blank.len() == self.maps {
             told.push(format!(
-                "no pixel of any class in {looked}: {}; nothing can be learned or measured with such labels; {}",
+                "no pixel of any class in {looked}: {}; nothing can be learned or measured with \
+                 such labels; {}",
                 self.values(folder),
                 self.remedy(folder)
             ));
             return told;
         }
         let mut pixels = vec![0; 256];
-        self.stored.iter().zip(0..=u8::MAX).for_each(|(count, value)| pixels[usize::from(folder.rule.class(value))] += count);
-        let absent: Vec<usize> = (0..num_classes.min(256)).filter(|&class| pixels[class] == 0).collect();
+        self.stored
+            .iter()
+            .zip(0..=u8::MAX)
+            .for_each(|(count, value)| pixels[usize::from(folder.rule.class(value))] += count);
+        let absent: Vec<usize> =
+            (0..num_classes.min(256)).filter(|&class| pixels[class] == 0).collect();
         let present = num_classes - absent.len();
-        if !absent.is_empty() && (self.maps == folder.len() || num_classes <= FEW_CLASSES || present <= 1) {
+        if !absent.is_empty()
+            && (self.maps == folder.len() || num_classes <= FEW_CLASSES || present <= 1)
+        {
             let named = |&class: &usize| {
-                folder.metainfo.classes.get(class).map_or_else(|| class.to_string(), |name| format!("`{name}` ({class})"))
+                folder
+                    .metainfo
+                    .classes
+                    .get(class)
+                    .map_or_else(|| class.to_string(), |name| format!("`{name}` ({class})"))
             };
             let names: Vec<_> = absent.iter().take(10).map(named).collect();
             let more = if absent.len() > names.len() { ", …" } else { "" };
@@ -329,7 +382,11 @@ impl Sample {
             ));
         }
         if !self.blank.is_empty() {
-            let share = format!("{} of the {} label maps looked at hold nothing but", self.blank.len(), self.maps);
+            let share = format!(
+                "{} of the {} label maps looked at hold nothing but",
+                self.blank.len(),
+                self.maps
+            );
             let blank = some(&self.blank);
             told.push(format!("{share} ignore_index {}: {blank}", folder.rule.ignore_index));
         }
@@ -339,7 +396,8 @@ impl Sample {
     /// The values in the files, how often they are and what each stands for.
     fn values(&self, folder: &Folder) -> String {
         let all: u64 = self.stored.iter().sum();
-        let mut seen: Vec<(u8, u64)> = (0..=u8::MAX).zip(self.stored).filter(|(_, count)| *count > 0).collect();
+        let mut seen: Vec<(u8, u64)> =
+            (0..=u8::MAX).zip(self.stored).filter(|(_, count)| *count > 0).collect();
         let many = seen.len();
         seen.sort_by_key(|(value, count)| (std::cmp::Reverse(*count), *value));
         seen.truncate(6);
@@ -353,7 +411,11 @@ impl Sample {
             };
             format!("{value} = {meaning} ({:.1} %)", 100.0 * count as f64 / all as f64)
         });
-        let more = if many > seen.len() { format!(" and {} more", many - seen.len()) } else { String::new() };
+        let more = if many > seen.len() {
+            format!(" and {} more", many - seen.len())
+        } else {
+            String::new()
+        };
         format!("their values are {}{more}", text.collect::<Vec<_>>().join(", "))
     }
 
@@ -364,11 +426,18 @@ impl Sample {
         let short = folder.rule.num_classes.is_some_and(|it| it < 255 && !there(it));
         match (folder.rule.reduce_zero_label, there(0), others, there(255)) {
             (true, _, false, true) => {
-                "if 0 and 255 are two classes, leave reduce_zero_label out and write 1 in place of 255 in the files"
+                "if 0 and 255 are two classes, leave reduce_zero_label out and write 1 in place of \
+                 255 in the files"
             }
-            (false, _, false, true) => "if 255 is meant to be a class, write 1 in place of 255 in the files",
-            (true, true, ..) if short => "if 0 in the files is a class, leave reduce_zero_label out",
-            (false, false, true, _) => "if labels are counted from 1 in the files, set reduce_zero_label: true",
+            (false, _, false, true) => {
+                "if 255 is meant to be a class, write 1 in place of 255 in the files"
+            }
+            (true, true, ..) if short => {
+                "if 0 in the files is a class, leave reduce_zero_label out"
+            }
+            (false, false, true, _) => {
+                "if labels are counted from 1 in the files, set reduce_zero_label: true"
+            }
             _ => "if they are in the images, metainfo.classes does not fit these files",
         }
     }
@@ -380,7 +449,8 @@ const LOOKED_AT: usize = 1000;
 /// Whether what stands behind a name is the end of a file's name, and not another name's.
 fn is_end(end: &[u8]) -> bool {
     let small = end.to_ascii_lowercase();
-    !end.first().is_some_and(u8::is_ascii_alphanumeric) && listing::PICTURES.iter().any(|it| small.ends_with(it))
+    !end.first().is_some_and(u8::is_ascii_alphanumeric)
+        && listing::PICTURES.iter().any(|it| small.ends_with(it))
 }
 
 /// How many, and the first few by name.
@@ -396,7 +466,8 @@ fn names(paths: &[PathBuf]) -> String {
     format!("{}{more}", names.join(", "))
 }
 
-/// What would help where files are not there under their names: another end that the files in the folder have.
+/// What would help where files are not there under their names: another end that the files in the
+/// folder have.
 fn remedy_of_ends(missing: &[PathBuf], dir: &Path, suffix: &str, key: &str) -> String {
     let mut ends: HashMap<OsString, usize> = HashMap::new();
     let looked = &missing[..missing.len().min(LOOKED_AT)];
@@ -409,12 +480,14 @@ fn remedy_of_ends(missing: &[PathBuf], dir: &Path, suffix: &str, key: &str) -> S
         });
         let name = path.file_name().unwrap_or_default().as_bytes();
         let stem = name.strip_suffix(suffix.as_bytes()).unwrap_or(name);
-        let alike = files.iter().filter_map(|it| it.as_bytes().strip_prefix(stem)).filter(|it| is_end(it));
+        let alike =
+            files.iter().filter_map(|it| it.as_bytes().strip_prefix(stem)).filter(|it| is_end(it));
         alike.for_each(|end| *ends.entry(OsStr::from_bytes(end).to_owned()).or_default() += 1);
     }
     match ends.into_iter().max_by(|a, b| (a.1, &b.0).cmp(&(b.1, &a.0))) {
         Some((end, count)) => {
-            let all = if looked.len() == missing.len() { String::new() } else { " looked at".to_owned() };
+            let all =
+                if looked.len() == missing.len() { String::new() } else { " looked at".to_owned() };
             format!("{key}: {} would fit {count} of the {}{all}", end.display(), looked.len())
         }
         None => format!("check data_root, data_prefix, {key} and ann_file"),

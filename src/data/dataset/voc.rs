@@ -1,4 +1,5 @@
-//! Pascal VOC (Everingham et al. 2010): background and 20 classes; lists of names in `ImageSets/Segmentation`.
+//! Pascal VOC (Everingham et al. 2010): background and 20 classes; lists of names in
+//! `ImageSets/Segmentation`.
 
 use super::folder::Kind;
 

@@ -1,4 +1,5 @@
-//! Resizing by weighted sums of several pixels: OpenCV's `INTER_CUBIC`, `INTER_LANCZOS4` and, to smaller pictures, `INTER_AREA`.
+//! Resizing by weighted sums of several pixels: OpenCV's `INTER_CUBIC`, `INTER_LANCZOS4` and, to
+//! smaller pictures, `INTER_AREA`.
 
 use std::collections::VecDeque;
 use std::f64::consts::PI;
@@ -8,15 +9,19 @@ use super::Interpolation;
 /// What one output row or column is made of.
 #[derive(Debug, Clone)]
 pub(super) struct Taps {
-    /// Source rows or columns in ascending order, with their weights. What lies outside is the edge again.
+    /// Source rows or columns in ascending order, with their weights. What lies outside is the edge
+    /// again.
     parts: Vec<(usize, f32)>,
 }
 
 impl Taps {
     /// Those of output `index`, where `step` source pixels go into one output pixel.
     pub(super) fn new(method: Interpolation, index: usize, step: f64, source: usize) -> Self {
-        let parts =
-            if method == Interpolation::Area { covered(index, step, source) } else { around(method, index, step, source) };
+        let parts = if method == Interpolation::Area {
+            covered(index, step, source)
+        } else {
+            around(method, index, step, source)
+        };
         Self { parts }
     }
 
@@ -33,10 +38,17 @@ impl Taps {
 fn around(method: Interpolation, index: usize, step: f64, source: usize) -> Vec<(usize, f32)> {
     let at = ((index as f64 + 0.5) * step - 0.5) as f32;
     let (before, past) = (at.floor() as i64, at - at.floor());
-    let weights = if method == Interpolation::Lanczos { lanczos(past).to_vec() } else { cubic(past).to_vec() };
+    let weights = if method == Interpolation::Lanczos {
+        lanczos(past).to_vec()
+    } else {
+        cubic(past).to_vec()
+    };
     let left = before + 1 - weights.len() as i64 / 2;
     let fixed = weights.iter().map(|weight| (weight * 2048.0).round_ties_even());
-    fixed.enumerate().map(|(tap, weight)| ((left + tap as i64).clamp(0, source as i64 - 1) as usize, weight)).collect()
+    fixed
+        .enumerate()
+        .map(|(tap, weight)| ((left + tap as i64).clamp(0, source as i64 - 1) as usize, weight))
+        .collect()
 }
 
 /// Keys' cubic with `a = -0.75`, at a place `past` the second of four pixels.
@@ -48,7 +60,8 @@ fn cubic(past: f32) -> [f32; 4] {
     [first, second, third, 1.0 - first - second - third]
 }
 
-/// Lanczos' window of four pixels to each side, at a place `past` the fourth of eight, summing to 1.
+/// Lanczos' window of four pixels to each side, at a place `past` the fourth of eight, summing to
+/// 1.
 fn lanczos(past: f32) -> [f32; 8] {
     let sinc = |x: f64| if x.abs() < 1e-6 { 1.0 } else { (PI * x).sin() / (PI * x) };
     let weights: [f64; 8] = std::array::from_fn(|tap| {

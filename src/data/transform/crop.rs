@@ -15,7 +15,8 @@ pub struct RandomCrop {
     /// (height, width), or one number for both.
     #[serde(deserialize_with = "crate::config::side")]
     pub crop_size: Pair<usize>,
-    /// The largest share of the crop's labelled pixels that one class may have. Up to ten times another place is tried.
+    /// The largest share of the crop's labelled pixels that one class may have. Up to ten times
+    /// another place is tried.
     #[serde(default = "one")]
     #[serde(deserialize_with = "crate::config::above_zero")]
     pub cat_max_ratio: f64,
@@ -34,7 +35,10 @@ impl RandomCrop {
             return Err(DataError::transform("RandomCrop", "crop_size has to be positive"));
         }
         if self.cat_max_ratio.is_nan() || self.cat_max_ratio <= 0.0 {
-            return Err(DataError::transform("RandomCrop", "cat_max_ratio has to be above 0; 1 switches it off"));
+            return Err(DataError::transform(
+                "RandomCrop",
+                "cat_max_ratio has to be above 0; 1 switches it off",
+            ));
         }
         Ok(())
     }
@@ -45,10 +49,12 @@ impl RandomCrop {
         let ignored = self.ignore_index.unwrap_or(frame.rule.ignore_index);
         if self.cat_max_ratio < 1.0 {
             let Some(label) = &frame.label else {
-                let reason = "cat_max_ratio needs label maps: put LoadAnnotations before it, or leave cat_max_ratio out";
+                let reason = "cat_max_ratio needs label maps: put LoadAnnotations before it, or \
+                              leave cat_max_ratio out";
                 return Err(DataError::transform("RandomCrop", reason));
             };
-            // The last place drawn is taken unseen. One that was seen has been rendered, and stays so.
+            // The last place drawn is taken unseen. One that was seen has been rendered, and stays
+            // so.
             let mut rendered = None;
             for _ in 0..10 {
                 let candidate = label.render_crop(rect)?;
@@ -89,7 +95,8 @@ impl RandomCrop {
     }
 }
 
-/// How often each value occurs. Label maps are long runs of one value, so eight at a time are looked at.
+/// How often each value occurs. Label maps are long runs of one value, so eight at a time are
+/// looked at.
 fn histogram(values: &[u8]) -> [u32; 256] {
     let mut counts = [0; 256];
     let (words, rest) = values.as_chunks::<8>();

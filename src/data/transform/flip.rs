@@ -36,7 +36,9 @@ impl RandomFlip {
         if self.prob.len() != 1 && self.prob.len() != self.direction.len() {
             return refuse("a list of prob needs a list of direction of the same length");
         }
-        if !self.prob.iter().all(|prob| (0.0..=1.0).contains(prob)) || self.prob.iter().sum::<f64>() > 1.0 {
+        if !self.prob.iter().all(|prob| (0.0..=1.0).contains(prob))
+            || self.prob.iter().sum::<f64>() > 1.0
+        {
             return refuse("prob has to be from 0 to 1, and together at most 1");
         }
         Ok(())

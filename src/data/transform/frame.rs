@@ -1,4 +1,5 @@
-//! What travels through a pipeline: the views of an image and of its label map, and what is known about them.
+//! What travels through a pipeline: the views of an image and of its label map, and what is known
+//! about them.
 
 use std::path::Path;
 
@@ -18,7 +19,8 @@ pub struct Entry<'a> {
 pub struct LabelRule {
     /// Stored 0 is nothing, stored 1 is class 0.
     pub reduce_zero_label: bool,
-    /// The class of each label where a subset of the dataset's classes was chosen; applied after `reduce_zero_label`.
+    /// The class of each label where a subset of the dataset's classes was chosen; applied after
+    /// `reduce_zero_label`.
     pub label_map: Option<Box<[u8; 256]>>,
     pub ignore_index: u8,
     /// Labels from here on, except `ignore_index`, are errors; `None` accepts all.
@@ -54,7 +56,9 @@ impl<'a> Frame<'a> {
 
     /// The image, or the error of a transform that came before `LoadImageFromFile`.
     pub(super) fn image(&mut self, name: &'static str) -> Result<&mut View<3>, DataError> {
-        self.image.as_mut().ok_or_else(|| DataError::transform(name, "needs an image: put LoadImageFromFile before it"))
+        self.image.as_mut().ok_or_else(|| {
+            DataError::transform(name, "needs an image: put LoadImageFromFile before it")
+        })
     }
 
     /// What is known about the entry so far.
@@ -62,16 +66,23 @@ impl<'a> Frame<'a> {
         &self.meta
     }
 
-    /// Changes the image's pixels, 8-bit blue, green, red; a transform of another size says it here. `name` is the transform that
-    /// asks, for the error where no image was loaded yet.
-    pub fn change_image(&mut self, name: &'static str, change: impl FnOnce(Image) -> Image) -> Result<(), DataError> {
+    /// Changes the image's pixels, 8-bit blue, green, red; a transform of another size says it
+    /// here. `name` is the transform that asks, for the error where no image was loaded yet.
+    pub fn change_image(
+        &mut self,
+        name: &'static str,
+        change: impl FnOnce(Image) -> Image,
+    ) -> Result<(), DataError> {
         let view = self.image(name)?;
         *view = change(view.render()?).into();
         Ok(())
     }
 
     /// Changes the label map, where the pipeline has loaded one.
-    pub fn change_label(&mut self, change: impl FnOnce(LabelMap) -> LabelMap) -> Result<(), DataError> {
+    pub fn change_label(
+        &mut self,
+        change: impl FnOnce(LabelMap) -> LabelMap,
+    ) -> Result<(), DataError> {
         if let Some(view) = &mut self.label {
             *view = change(view.render()?).into();
         }
@@ -82,7 +93,12 @@ impl<'a> Frame<'a> {
     pub(super) fn pack(self) -> Result<Sample, DataError> {
         let Self { image, label, mut meta, .. } = self;
         let image = image
-            .ok_or_else(|| DataError::transform("PackSegInputs", "needs an image: put LoadImageFromFile before it"))?
+            .ok_or_else(|| {
+                DataError::transform(
+                    "PackSegInputs",
+                    "needs an image: put LoadImageFromFile before it",
+                )
+            })?
             .into_raster()?;
         meta.img_shape = image.shape();
         if meta.pad_shape == (0, 0) {

@@ -72,10 +72,16 @@ impl LoadImageFromFile {
     pub(super) fn check(&self) -> Result<(), DataError> {
         let refuse = |reason: &str| Err(DataError::transform("LoadImageFromFile", reason));
         if self.to_float32 {
-            return refuse("to_float32: true is not offered: images stay 8-bit until the data_preprocessor; leave it out");
+            return refuse(
+                "to_float32: true is not offered: images stay 8-bit until the data_preprocessor; \
+                 leave it out",
+            );
         }
         if self.ignore_empty {
-            return refuse("ignore_empty: true is not offered: an image that cannot be read is an error; leave it out");
+            return refuse(
+                "ignore_empty: true is not offered: an image that cannot be read is an error; \
+                 leave it out",
+            );
         }
         Ok(())
     }
@@ -98,7 +104,8 @@ impl LoadImageFromFile {
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoadAnnotations {
-    /// The dataset has the word: another value here is told, and refused where the dataset's `type` alone says otherwise.
+    /// The dataset has the word: another value here is told, and refused where the dataset's `type`
+    /// alone says otherwise.
     pub reduce_zero_label: Option<bool>,
     pub imdecode_backend: LabelBackend,
     pub backend_args: Option<BackendArgs>,
@@ -118,7 +125,10 @@ impl LoadAnnotations {
     #[expect(clippy::unused_self, reason = "every transform is applied alike")]
     pub(super) fn apply(&self, frame: &mut Frame) -> Result<(), DataError> {
         let path = frame.meta.seg_map_path.as_deref().ok_or_else(|| {
-            DataError::transform("LoadAnnotations", "the dataset has no label maps: set data_prefix.seg_map_path")
+            DataError::transform(
+                "LoadAnnotations",
+                "the dataset has no label maps: set data_prefix.seg_map_path",
+            )
         })?;
         let mut label = read_label(path)?;
         if frame.image.is_some() {
@@ -146,13 +156,18 @@ impl LabelRule {
     }
 }
 
-/// Applies `reduce_zero_label` (0 becomes 255, the others one less, 255 stays) and the map of chosen classes.
+/// Applies `reduce_zero_label` (0 becomes 255, the others one less, 255 stays) and the map of
+/// chosen classes.
 fn to_classes(label: &mut LabelMap, rule: &LabelRule) {
     match (&rule.label_map, rule.reduce_zero_label) {
         (None, false) => {}
         (None, true) => label.data.iter_mut().for_each(|value| *value = reduce(*value)),
-        (Some(map), false) => label.data.iter_mut().for_each(|value| *value = map[usize::from(*value)]),
-        (Some(map), true) => label.data.iter_mut().for_each(|value| *value = map[usize::from(reduce(*value))]),
+        (Some(map), false) => {
+            label.data.iter_mut().for_each(|value| *value = map[usize::from(*value)])
+        }
+        (Some(map), true) => {
+            label.data.iter_mut().for_each(|value| *value = map[usize::from(reduce(*value))])
+        }
     }
 }
 
@@ -169,8 +184,8 @@ pub(in crate::data) fn check_size(
     }
     let turned = || Encoded::orientation(image).is_ok_and(|it| it > 4);
     let hint = if (width, height) == image_shape && turned() {
-        "the image is turned as its EXIF orientation says, and its label map is not: with color_type: color_ignore_orientation \
-         LoadImageFromFile reads the image as it is stored"
+        "the image is turned as its EXIF orientation says, and its label map is not: with \
+         color_type: color_ignore_orientation LoadImageFromFile reads the image as it is stored"
     } else {
         "is the label map of another image, or was only one of the two resized?"
     };
@@ -184,8 +199,13 @@ pub(in crate::data) fn check_size(
 }
 
 /// Refuses a label that no class has, in a label map that was turned into classes.
-pub(in crate::data) fn check_range(label: &LabelMap, rule: &LabelRule, path: &Path) -> Result<(), DataError> {
-    let LabelRule { num_classes: Some(num_classes), ignore_index, reduce_zero_label, .. } = *rule else {
+pub(in crate::data) fn check_range(
+    label: &LabelMap,
+    rule: &LabelRule,
+    path: &Path,
+) -> Result<(), DataError> {
+    let LabelRule { num_classes: Some(num_classes), ignore_index, reduce_zero_label, .. } = *rule
+    else {
         return Ok(());
     };
     let Ok(limit) = u8::try_from(num_classes) else {
@@ -198,9 +218,13 @@ pub(in crate::data) fn check_range(label: &LabelMap, rule: &LabelRule, path: &Pa
     let at = label.data.iter().position(outside).unwrap_or_default();
     let hint = if reduce_zero_label {
         let stored = label.data[at].wrapping_add(1);
-        format!(" after reduce_zero_label, where the file has {stored}; do the dataset's classes fit these files?")
+        format!(
+            " after reduce_zero_label, where the file has {stored}; do the dataset's classes fit \
+             these files?"
+        )
     } else {
-        "; do the dataset's classes fit these files, or is reduce_zero_label: true missing?".to_owned()
+        "; do the dataset's classes fit these files, or is reduce_zero_label: true missing?"
+            .to_owned()
     };
     Err(DataError::LabelOutOfRange {
         path: path.to_owned(),

@@ -1,7 +1,9 @@
-//! The steps of a `pipeline`, with mmcv's and mmseg's names, parameters and semantics; one per file.
+//! The steps of a `pipeline`, with mmcv's and mmseg's names, parameters and semantics; one per
+//! file.
 //!
-//! A transform is its own config: parsed, checked once by [`Pipeline::init`], and then applied to a [`Frame`] with a random
-//! generator. Transforms that only move pixels plan on the frame's views; those that change values render them.
+//! A transform is its own config: parsed, checked once by [`Pipeline::init`], and then applied to a
+//! [`Frame`] with a random generator. Transforms that only move pixels plan on the frame's views;
+//! those that change values render them.
 
 mod crop;
 mod flip;
@@ -61,7 +63,8 @@ pub trait RunTransform: Debug + Send + Sync {
         Ok(())
     }
 
-    /// Changes a frame. All chance comes from `rng`, which is the entry's own: the same run has the same images.
+    /// Changes a frame. All chance comes from `rng`, which is the entry's own: the same run has the
+    /// same images.
     fn apply(&self, frame: &mut Frame, rng: &mut Pcg64) -> Result<(), DataError>;
 }
 
@@ -103,7 +106,8 @@ impl Transform {
             Self::PhotoMetricDistortion(it) => it.apply(frame, rng),
             Self::Pad(it) => it.apply(frame),
             Self::Own(it) => it.apply(frame, rng),
-            // Packing is what `Frame::pack` does at the pipeline's end; several views are `Pipeline::run`'s matter.
+            // Packing is what `Frame::pack` does at the pipeline's end; several views are
+            // `Pipeline::run`'s matter.
             Self::PackSegInputs(_) | Self::TestTimeAug(_) => Ok(()),
         }
     }
@@ -114,16 +118,21 @@ impl Transform {
     pub fn inner(&self) -> impl Iterator<Item = (String, &Self)> {
         let stages = if let Self::TestTimeAug(it) = self { &it.transforms[..] } else { &[] };
         let numbered = stages.iter().enumerate();
-        numbered.flat_map(|(stage, all)| all.iter().enumerate().map(move |(at, it)| (format!("transforms.{stage}.{at}"), it)))
+        numbered.flat_map(|(stage, all)| {
+            all.iter().enumerate().map(move |(at, it)| (format!("transforms.{stage}.{at}"), it))
+        })
     }
 
-    /// The label that this step takes for "no class", where its config says so, and the key that does.
+    /// The label that this step takes for "no class", where its config says so, and the key that
+    /// does.
     pub fn ignore_index(&self) -> Option<(&'static str, u8)> {
         match self {
             Self::RandomCrop(it) => it.ignore_index.map(|it| ("ignore_index", it)),
-            Self::Pad(it) => {
-                it.pad_val.seg.filter(|_| it.padding_mode == pad::PaddingMode::Constant).map(|it| ("pad_val.seg", it))
-            }
+            Self::Pad(it) => it
+                .pad_val
+                .seg
+                .filter(|_| it.padding_mode == pad::PaddingMode::Constant)
+                .map(|it| ("pad_val.seg", it)),
             _ => None,
         }
     }
@@ -150,15 +159,24 @@ pub fn steps(transforms: &[Transform]) -> impl Iterator<Item = (String, &Transfo
 /// Everything that is wrong with the steps by themselves and with their order, each with its place.
 pub fn problems(transforms: &[Transform]) -> Vec<(String, DataError)> {
     let last = transforms.len().saturating_sub(1);
-    let out_of_order = transforms.iter().enumerate().filter(|(index, _)| *index != last).filter_map(|(index, step)| {
-        let name = match step {
-            Transform::TestTimeAug(_) => "TestTimeAug",
-            Transform::PackSegInputs(_) => "PackSegInputs",
-            _ => return None,
-        };
-        Some((index.to_string(), DataError::transform(name, "has to be the last of the pipeline")))
-    });
-    steps(transforms).filter_map(|(at, step)| Some((at, step.check().err()?))).chain(out_of_order).collect()
+    let out_of_order =
+        transforms.iter().enumerate().filter(|(index, _)| *index != last).filter_map(
+            |(index, step)| {
+                let name = match step {
+                    Transform::TestTimeAug(_) => "TestTimeAug",
+                    Transform::PackSegInputs(_) => "PackSegInputs",
+                    _ => return None,
+                };
+                Some((
+                    index.to_string(),
+                    DataError::transform(name, "has to be the last of the pipeline"),
+                ))
+            },
+        );
+    steps(transforms)
+        .filter_map(|(at, step)| Some((at, step.check().err()?)))
+        .chain(out_of_order)
+        .collect()
 }
 
 /// The same steps without those that read label maps.
@@ -166,7 +184,8 @@ pub fn unlabelled(transforms: &[Transform]) -> Vec<Transform> {
     let kept = transforms.iter().filter(|it| !matches!(it, Transform::LoadAnnotations(_))).cloned();
     let inside = kept.map(|it| match it {
         Transform::TestTimeAug(TestTimeAug { transforms }) => {
-            let stages = transforms.iter().map(|stage| unlabelled(stage)).filter(|stage| !stage.is_empty());
+            let stages =
+                transforms.iter().map(|stage| unlabelled(stage)).filter(|stage| !stage.is_empty());
             Transform::TestTimeAug(TestTimeAug { transforms: stages.collect() })
         }
         other => other,
@@ -191,8 +210,9 @@ impl Pipeline {
 
     /// An image as the pipeline loads it.
     pub(in crate::data) fn image(&self, path: &Path) -> Result<View<3>, DataError> {
-        let load =
-            self.transforms.iter().find_map(|it| if let Transform::LoadImageFromFile(load) = it { Some(load) } else { None });
+        let load = self.transforms.iter().find_map(|it| {
+            if let Transform::LoadImageFromFile(load) = it { Some(load) } else { None }
+        });
         load.unwrap_or(&LoadImageFromFile::default()).image(path)
     }
 
@@ -201,7 +221,8 @@ impl Pipeline {
         self.transforms.iter().any(Transform::loads_labels)
     }
 
-    /// Turns an entry of a dataset into its sample, or into several where the pipeline ends in `TestTimeAug`.
+    /// Turns an entry of a dataset into its sample, or into several where the pipeline ends in
+    /// `TestTimeAug`.
     pub fn run(&self, entry: Entry<'_>, rng: &mut Pcg64) -> Result<Vec<Sample>, DataError> {
         let mut frame = Frame::new(entry);
         for transform in &self.transforms {

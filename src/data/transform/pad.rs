@@ -80,7 +80,8 @@ impl Pad {
         let img_val = self.pad_val.img;
         if shape != image.shape() {
             // The loader knows of which file.
-            let told = |reason| DataError::OutOfMemory { what: "image", path: PathBuf::new(), reason };
+            let told =
+                |reason| DataError::OutOfMemory { what: "image", path: PathBuf::new(), reason };
             room::<3>(shape.0, shape.1).map_err(told)?;
             *image = self.pad(&image.render()?, shape, img_val).into();
         }
@@ -108,7 +109,12 @@ impl Pad {
         shape
     }
 
-    fn pad<const C: usize>(&self, from: &Raster<C>, shape: (usize, usize), value: [u8; C]) -> Raster<C> {
+    fn pad<const C: usize>(
+        &self,
+        from: &Raster<C>,
+        shape: (usize, usize),
+        value: [u8; C],
+    ) -> Raster<C> {
         let (height, width) = (shape.0.max(from.height), shape.1.max(from.width));
         let mut data = Vec::with_capacity(height * width * C);
         for y in 0..height {
@@ -116,7 +122,9 @@ impl Pad {
                 Some(y) => {
                     data.extend_from_slice(from.row(y));
                     for x in from.width..width {
-                        data.extend_from_slice(&self.source(x, from.width).map_or(value, |x| from.pixel(y, x)));
+                        data.extend_from_slice(
+                            &self.source(x, from.width).map_or(value, |x| from.pixel(y, x)),
+                        );
                     }
                 }
                 None => (0..width).for_each(|_| data.extend_from_slice(&value)),
@@ -152,12 +160,14 @@ impl<'de> Deserialize<'de> for PadVal {
             }
 
             fn visit_u64<E: de::Error>(self, value: u64) -> Result<PadVal, E> {
-                let value = u8::try_from(value).map_err(|_| E::invalid_value(de::Unexpected::Unsigned(value), &self))?;
+                let value = u8::try_from(value)
+                    .map_err(|_| E::invalid_value(de::Unexpected::Unsigned(value), &self))?;
                 Ok(PadVal { img: [value; 3], ..PadVal::default() })
             }
 
             fn visit_i64<E: de::Error>(self, value: i64) -> Result<PadVal, E> {
-                let value = u64::try_from(value).map_err(|_| E::invalid_value(de::Unexpected::Signed(value), &self))?;
+                let value = u64::try_from(value)
+                    .map_err(|_| E::invalid_value(de::Unexpected::Signed(value), &self))?;
                 self.visit_u64(value)
             }
 

@@ -1,7 +1,9 @@
-//! `PhotoMetricDistortion`: brightness, contrast, saturation and hue, each changed with probability one half.
+//! `PhotoMetricDistortion`: brightness, contrast, saturation and hue, each changed with probability
+//! one half.
 //!
-//! Results are those of OpenCV's 8-bit conversions between BGR and HSV on x86-64 with AVX2, bit for bit, with 8 bits after each
-//! step as mmseg applies them, on pieces of a row that stay in the cache.
+//! Results are those of OpenCV's 8-bit conversions between BGR and HSV on x86-64 with AVX2, bit for
+//! bit, with 8 bits after each step as mmseg applies them, on pieces of a row that stay in the
+//! cache.
 
 use pulp::{Arch, NullaryFnOnce};
 use rand::Rng;
@@ -30,7 +32,12 @@ pub struct PhotoMetricDistortion {
 
 impl Default for PhotoMetricDistortion {
     fn default() -> Self {
-        Self { brightness_delta: 32.0, contrast_range: (0.5, 1.5), saturation_range: (0.5, 1.5), hue_delta: 18 }
+        Self {
+            brightness_delta: 32.0,
+            contrast_range: (0.5, 1.5),
+            saturation_range: (0.5, 1.5),
+            hue_delta: 18,
+        }
     }
 }
 
@@ -42,7 +49,9 @@ impl PhotoMetricDistortion {
             return refuse("brightness_delta and hue_delta cannot be negative");
         }
         if !ordered(self.contrast_range) || !ordered(self.saturation_range) {
-            return refuse("contrast_range and saturation_range have to be [low, high] with 0 <= low <= high");
+            return refuse(
+                "contrast_range and saturation_range have to be [low, high] with 0 <= low <= high",
+            );
         }
         Ok(())
     }
@@ -50,8 +59,12 @@ impl PhotoMetricDistortion {
     pub(super) fn apply(&self, frame: &mut Frame, rng: &mut Pcg64) -> Result<(), DataError> {
         let distortion = self.draw(rng);
         let view = frame.image.take();
-        let view =
-            view.ok_or_else(|| DataError::transform("PhotoMetricDistortion", "needs an image: put LoadImageFromFile before it"))?;
+        let view = view.ok_or_else(|| {
+            DataError::transform(
+                "PhotoMetricDistortion",
+                "needs an image: put LoadImageFromFile before it",
+            )
+        })?;
         let mut image = view.into_raster()?;
         distortion.apply(&mut image);
         frame.image = Some(image.into());
@@ -59,13 +72,16 @@ impl PhotoMetricDistortion {
     }
 
     fn draw(&self, rng: &mut Pcg64) -> Distortion {
-        let uniform = |rng: &mut Pcg64, (low, high): (f64, f64)| (low + (high - low) * rng.random::<f64>()) as f32;
+        let uniform = |rng: &mut Pcg64, (low, high): (f64, f64)| {
+            (low + (high - low) * rng.random::<f64>()) as f32
+        };
         let maybe = |rng: &mut Pcg64, range| rng.random::<bool>().then(|| uniform(rng, range));
         let brightness = maybe(rng, (-self.brightness_delta, self.brightness_delta));
         let contrast_first = rng.random::<bool>();
         let early = if contrast_first { maybe(rng, self.contrast_range) } else { None };
         let saturation = maybe(rng, self.saturation_range);
-        let hue = (rng.random::<bool>() && self.hue_delta > 0).then(|| rng.random_range(-self.hue_delta..self.hue_delta));
+        let hue = (rng.random::<bool>() && self.hue_delta > 0)
+            .then(|| rng.random_range(-self.hue_delta..self.hue_delta));
         let late = if contrast_first { None } else { maybe(rng, self.contrast_range) };
         Distortion { brightness, contrast: early.or(late), contrast_first, saturation, hue }
     }
@@ -89,9 +105,11 @@ pub struct Distortion {
 impl Distortion {
     /// Changes the image in place.
     pub fn apply(&self, image: &mut Image) {
-        let (early, late) = if self.contrast_first { (self.contrast, None) } else { (None, self.contrast) };
+        let (early, late) =
+            if self.contrast_first { (self.contrast, None) } else { (None, self.contrast) };
         let brightness = self.brightness.map(|offset| Scale { factor: 1.0, offset });
-        let [early, late, saturation] = [early, late, self.saturation].map(|it| it.map(|factor| Scale { factor, offset: 0.0 }));
+        let [early, late, saturation] =
+            [early, late, self.saturation].map(|it| it.map(|factor| Scale { factor, offset: 0.0 }));
         let arch = Arch::new();
         let mut planes = Planes::new();
         let width = image.width;
@@ -102,7 +120,9 @@ impl Distortion {
                     scale.bytes(arch, piece);
                 }
                 for change in
-                    [saturation.map(Change::Saturation), self.hue.map(|it| Change::Hue(it as f32))].into_iter().flatten()
+                    [saturation.map(Change::Saturation), self.hue.map(|it| Change::Hue(it as f32))]
+                        .into_iter()
+                        .flatten()
                 {
                     planes.load(piece);
                     arch.dispatch(Recolour { planes: &mut planes, change, rounded });
@@ -134,7 +154,8 @@ impl Scale {
     }
 }
 
-// What `dispatch` is given is compiled for an instruction set only if it is inlined into it, which closures of this size are not.
+// What `dispatch` is given is compiled for an instruction set only if it is inlined into it, which
+// closures of this size are not.
 
 struct Rescale<'a> {
     scale: Scale,
@@ -170,7 +191,9 @@ impl NullaryFnOnce for Recolour<'_> {
     fn call(self) {
         self.planes.to_hsv();
         match self.change {
-            Change::Saturation(scale) => self.planes.saturation.iter_mut().for_each(|it| *it = scale.of(*it)),
+            Change::Saturation(scale) => {
+                self.planes.saturation.iter_mut().for_each(|it| *it = scale.of(*it))
+            }
             Change::Hue(by) => self.planes.turn(by),
         }
         self.planes.to_bgr(self.rounded);
@@ -183,7 +206,8 @@ const PIECE: usize = 512;
 /// Pixels that OpenCV converts at a time on x86-64 with AVX2.
 const VECTOR: usize = 32;
 
-/// A piece of an image, channel by channel. All values are whole numbers from 0 to 255, the hue from 0 to 179.
+/// A piece of an image, channel by channel. All values are whole numbers from 0 to 255, the hue
+/// from 0 to 179.
 struct Planes {
     blue: [f32; PIECE],
     green: [f32; PIECE],
@@ -211,7 +235,8 @@ impl Planes {
         }
     }
 
-    /// OpenCV's `COLOR_BGR2HSV`: 12-bit fixed-point reciprocals, here computed instead of looked up.
+    /// OpenCV's `COLOR_BGR2HSV`: 12-bit fixed-point reciprocals, here computed instead of looked
+    /// up.
     #[inline(always)]
     #[expect(clippy::wrong_self_convention, reason = "the colours change in place")]
     fn to_hsv(&mut self) {
@@ -219,10 +244,12 @@ impl Planes {
             let (b, g, r) = (self.blue[n], self.green[n], self.red[n]);
             let value = b.max(g).max(r);
             let range = value - b.min(g).min(r);
-            // Exact: numerators are below 2^20, so no quotient lies close enough to a half to round the wrong way.
+            // Exact: numerators are below 2^20, so no quotient lies close enough to a half to round
+            // the wrong way.
             let per_value = whole(1_044_480.0 / value.max(1.0));
             let per_range = whole(122_880.0 / range.max(1.0));
-            // A single-precision product is exact up to 2^24: the two factors' is not, so it is made in whole numbers.
+            // A single-precision product is exact up to 2^24: the two factors' is not, so it is
+            // made in whole numbers.
             let saturation = (whole(range) * per_value + 2048) >> 12;
             let sector = if value == r {
                 g - b
@@ -248,15 +275,17 @@ impl Planes {
         }
     }
 
-    /// OpenCV's `COLOR_HSV2BGR`: each channel is the value, less a share of it that rises and falls over the six sectors. In
-    /// OpenCV's order of operations, fused multiply-add included, so that the last bit agrees, and cut off as its vector code does: the last columns of
-    /// a row, fewer than a vector's 32, OpenCV rounds instead, from `rounded` on here.
+    /// OpenCV's `COLOR_HSV2BGR`: each channel is the value, less a share of it that rises and falls
+    /// over the six sectors. In OpenCV's order of operations, fused multiply-add included, so that
+    /// the last bit agrees, and cut off as its vector code does: the last columns of a row, fewer
+    /// than a vector's 32, OpenCV rounds instead, from `rounded` on here.
     #[inline(always)]
     #[expect(clippy::wrong_self_convention, reason = "the colours change in place")]
     fn to_bgr(&mut self, rounded: usize) {
         for n in 0..PIECE {
             let hue = self.hue[n] * (6.0 / 180.0);
-            let (saturation, value) = (self.saturation[n] * (1.0 / 255.0), self.value[n] * (1.0 / 255.0));
+            let (saturation, value) =
+                (self.saturation[n] * (1.0 / 255.0), self.value[n] * (1.0 / 255.0));
             let sector = hue.floor();
             let within = hue - sector;
             let channel = |start: f32| {
@@ -273,7 +302,8 @@ impl Planes {
     }
 }
 
-/// Added to a number of magnitude below 2^22, it leaves no bit for a fraction: the number is rounded, halves to even.
+/// Added to a number of magnitude below 2^22, it leaves no bit for a fraction: the number is
+/// rounded, halves to even.
 const NO_FRACTION: f32 = 12_582_912.0;
 
 #[inline(always)]
@@ -281,7 +311,8 @@ fn round(value: f32) -> f32 {
     (value + NO_FRACTION) - NO_FRACTION
 }
 
-/// The rounded number as an integer. (`as` cuts off at the ends of the range, which costs more than the conversion.)
+/// The rounded number as an integer. (`as` cuts off at the ends of the range, which costs more than
+/// the conversion.)
 #[inline(always)]
 fn whole(value: f32) -> i32 {
     (value + NO_FRACTION).to_bits().wrapping_sub(NO_FRACTION.to_bits()) as i32

@@ -19,7 +19,8 @@ pub struct Resize {
     /// What to multiply (width, height) by.
     #[serde(deserialize_with = "crate::config::above_zero")]
     pub scale_factor: Option<Pair<f64>>,
-    /// Keep the aspect ratio: the result is the largest that fits into the scale's long and short edge.
+    /// Keep the aspect ratio: the result is the largest that fits into the scale's long and short
+    /// edge.
     pub keep_ratio: bool,
     /// About boxes; without effect on images and label maps.
     pub clip_object_border: bool,
@@ -62,8 +63,12 @@ impl Resize {
         let refuse = |reason: &str| Err(DataError::transform("Resize", reason));
         match (self.scale, self.scale_factor) {
             (None, None) => refuse("needs scale or scale_factor"),
-            (Some(Pair([width, height])), _) if width == 0 || height == 0 => refuse("scale has to be positive"),
-            (None, Some(Pair([x, y]))) if !(x > 0.0 && y > 0.0) => refuse("scale_factor has to be positive"),
+            (Some(Pair([width, height])), _) if width == 0 || height == 0 => {
+                refuse("scale has to be positive")
+            }
+            (None, Some(Pair([x, y]))) if !(x > 0.0 && y > 0.0) => {
+                refuse("scale_factor has to be positive")
+            }
             _ => Ok(()),
         }
     }
@@ -132,12 +137,18 @@ impl RandomResize {
             return refuse("its resize_type has to be Resize");
         }
         match (self.scale, self.ratio_range) {
-            (ScaleRange::Base(..), None) => refuse("a scale [w, h] needs a ratio_range; or give two scales [[w, h], [w, h]]"),
+            (ScaleRange::Base(..), None) => {
+                refuse("a scale [w, h] needs a ratio_range; or give two scales [[w, h], [w, h]]")
+            }
             (ScaleRange::Base(..), Some((low, high))) if !(low > 0.0 && low <= high) => {
                 refuse("ratio_range has to be [low, high] with 0 < low <= high")
             }
-            (ScaleRange::Base(0, _) | ScaleRange::Base(_, 0), _) => refuse("scale has to be positive"),
-            (ScaleRange::Between(a, b), _) if [a.0, a.1, b.0, b.1].contains(&0) => refuse("scales have to be positive"),
+            (ScaleRange::Base(0, _) | ScaleRange::Base(_, 0), _) => {
+                refuse("scale has to be positive")
+            }
+            (ScaleRange::Between(a, b), _) if [a.0, a.1, b.0, b.1].contains(&0) => {
+                refuse("scales have to be positive")
+            }
             _ => Ok(()),
         }
     }
@@ -188,17 +199,24 @@ pub struct RandomChoiceResize {
 
 impl RandomChoiceResize {
     pub(super) fn check(&self) -> Result<(), DataError> {
-        if self.scales.is_empty() || self.scales.iter().any(|&Pair([width, height])| width == 0 || height == 0) {
-            return Err(DataError::transform("RandomChoiceResize", "needs at least one scale, and positive ones"));
+        if self.scales.is_empty()
+            || self.scales.iter().any(|&Pair([width, height])| width == 0 || height == 0)
+        {
+            return Err(DataError::transform(
+                "RandomChoiceResize",
+                "needs at least one scale, and positive ones",
+            ));
         }
         match (self.resize_type, self.max_size) {
             (ResizeType::Resize, None) | (ResizeType::ResizeShortestEdge, Some(1..)) => Ok(()),
-            (ResizeType::Resize, Some(_)) => {
-                Err(DataError::transform("RandomChoiceResize", "max_size belongs to resize_type: ResizeShortestEdge"))
-            }
-            (ResizeType::ResizeShortestEdge, _) => {
-                Err(DataError::transform("RandomChoiceResize", "resize_type: ResizeShortestEdge needs a positive max_size"))
-            }
+            (ResizeType::Resize, Some(_)) => Err(DataError::transform(
+                "RandomChoiceResize",
+                "max_size belongs to resize_type: ResizeShortestEdge",
+            )),
+            (ResizeType::ResizeShortestEdge, _) => Err(DataError::transform(
+                "RandomChoiceResize",
+                "resize_type: ResizeShortestEdge needs a positive max_size",
+            )),
         }
     }
 
@@ -211,7 +229,8 @@ impl RandomChoiceResize {
     }
 }
 
-/// Resizes so that the shorter edge has `scale` pixels, or the longer one `max_size` where it would have more.
+/// Resizes so that the shorter edge has `scale` pixels, or the longer one `max_size` where it would
+/// have more.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResizeShortestEdge {
@@ -226,7 +245,10 @@ impl ResizeShortestEdge {
     pub(super) fn check(&self) -> Result<(), DataError> {
         let Pair([a, b]) = self.scale;
         if a.min(b).min(self.max_size) == 0 {
-            return Err(DataError::transform("ResizeShortestEdge", "scale and max_size have to be positive"));
+            return Err(DataError::transform(
+                "ResizeShortestEdge",
+                "scale and max_size have to be positive",
+            ));
         }
         Ok(())
     }
@@ -236,12 +258,21 @@ impl ResizeShortestEdge {
         let Pair([a, b]) = self.scale;
         let (short, long) = (a.min(b) as f64, self.max_size as f64);
         let factor = short / height.min(width) as f64;
-        let mut edges = if height < width { (factor * width as f64, short) } else { (short, factor * height as f64) };
+        let mut edges = if height < width {
+            (factor * width as f64, short)
+        } else {
+            (short, factor * height as f64)
+        };
         let longest = edges.0.max(edges.1);
         if longest > long {
             edges = (edges.0 * (long / longest), edges.1 * (long / longest));
         }
-        resize(frame, ((edges.0 + 0.5) as usize, (edges.1 + 0.5) as usize), true, Interpolation::Bilinear)
+        resize(
+            frame,
+            ((edges.0 + 0.5) as usize, (edges.1 + 0.5) as usize),
+            true,
+            Interpolation::Bilinear,
+        )
     }
 }
 
@@ -264,7 +295,10 @@ impl Default for ResizeToMultiple {
 impl ResizeToMultiple {
     pub(super) fn check(&self) -> Result<(), DataError> {
         if self.size_divisor == 0 {
-            return Err(DataError::transform("ResizeToMultiple", "size_divisor has to be positive"));
+            return Err(DataError::transform(
+                "ResizeToMultiple",
+                "size_divisor has to be positive",
+            ));
         }
         Ok(())
     }
@@ -276,11 +310,19 @@ impl ResizeToMultiple {
     }
 }
 
-fn resize(frame: &mut Frame, scale: (usize, usize), keep_ratio: bool, interpolation: Interpolation) -> Result<(), DataError> {
+fn resize(
+    frame: &mut Frame,
+    scale: (usize, usize),
+    keep_ratio: bool,
+    interpolation: Interpolation,
+) -> Result<(), DataError> {
     let target = |(height, width): (usize, usize)| {
         let (width, height) = if keep_ratio { rescaled((width, height), scale) } else { scale };
         if width == 0 || height == 0 {
-            return Err(DataError::transform("Resize", format!("would make an image of {width}x{height} pixels")));
+            return Err(DataError::transform(
+                "Resize",
+                format!("would make an image of {width}x{height} pixels"),
+            ));
         }
         Ok((height, width))
     };
@@ -289,7 +331,8 @@ fn resize(frame: &mut Frame, scale: (usize, usize), keep_ratio: bool, interpolat
     let after = target(before)?;
     image.resize(after, interpolation)?;
     frame.meta.img_shape = after;
-    frame.meta.scale_factor = Some((after.1 as f64 / before.1 as f64, after.0 as f64 / before.0 as f64));
+    frame.meta.scale_factor =
+        Some((after.1 as f64 / before.1 as f64, after.0 as f64 / before.0 as f64));
     if let Some(label) = &mut frame.label {
         label.resize(target(label.shape())?, Interpolation::Nearest)?;
     }

@@ -17,9 +17,17 @@ impl TestTimeAug {
     /// Checks the lists, and not what is in them.
     pub(super) fn check(&self) -> Result<(), DataError> {
         if self.transforms.is_empty() || self.transforms.iter().any(Vec::is_empty) {
-            return Err(DataError::transform("TestTimeAug", "transforms has to be a list of lists that are not empty"));
+            return Err(DataError::transform(
+                "TestTimeAug",
+                "transforms has to be a list of lists that are not empty",
+            ));
         }
-        if self.transforms.iter().flatten().any(|transform| matches!(transform, Transform::TestTimeAug(_))) {
+        if self
+            .transforms
+            .iter()
+            .flatten()
+            .any(|transform| matches!(transform, Transform::TestTimeAug(_)))
+        {
             return Err(DataError::transform("TestTimeAug", "cannot hold another TestTimeAug"));
         }
         Ok(())

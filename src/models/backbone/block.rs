@@ -22,7 +22,13 @@ pub(super) struct BlockConfig<'a> {
 }
 
 impl BlockConfig<'_> {
-    fn conv_bn(&self, channels: [usize; 2], kernel: usize, conv: ops::Conv, builder: &Builder) -> (Conv2d, Norm) {
+    fn conv_bn(
+        &self,
+        channels: [usize; 2],
+        kernel: usize,
+        conv: ops::Conv,
+        builder: &Builder,
+    ) -> (Conv2d, Norm) {
         (Conv2d::new(channels, kernel, conv, builder), self.norm_cfg.init(channels[1], builder))
     }
 
@@ -40,7 +46,8 @@ impl BlockConfig<'_> {
     /// Two 3×3 convolutions; the second is not dilated.
     pub(super) fn basic(&self, downsample: bool, builder: &Builder) -> Block {
         let Self { input, planes, stride, dilation, .. } = *self;
-        let (conv1, bn1) = self.conv_bn([input, planes], 3, square(stride, dilation, dilation), builder);
+        let (conv1, bn1) =
+            self.conv_bn([input, planes], 3, square(stride, dilation, dilation), builder);
         let (conv2, bn2) = self.conv_bn([planes, planes], 3, square(1, 1, 1), builder);
         let downsample = downsample.then(|| self.projection(planes, builder));
         Block::Basic(BasicBlock { conv1, bn1, conv2, bn2, downsample })
@@ -55,7 +62,8 @@ impl BlockConfig<'_> {
         };
         let output = planes * BOTTLENECK_EXPANSION;
         let (conv1, bn1) = self.conv_bn([input, planes], 1, square(first, 0, 1), builder);
-        let (conv2, bn2) = self.conv_bn([planes, planes], 3, square(second, dilation, dilation), builder);
+        let (conv2, bn2) =
+            self.conv_bn([planes, planes], 3, square(second, dilation, dilation), builder);
         let (conv3, bn3) = self.conv_bn([planes, output], 1, square(1, 0, 1), builder);
         let downsample = downsample.then(|| self.projection(output, builder));
         Block::Bottleneck(Bottleneck { conv1, bn1, conv2, bn2, conv3, bn3, downsample })
@@ -160,7 +168,9 @@ impl Downsample {
     fn freeze_statistics(self) -> Self {
         match self {
             Self::Strided((conv, bn)) => Self::Strided((conv, bn.freeze_statistics())),
-            Self::Averaged((pool, conv, bn)) => Self::Averaged((pool, conv, bn.freeze_statistics())),
+            Self::Averaged((pool, conv, bn)) => {
+                Self::Averaged((pool, conv, bn.freeze_statistics()))
+            }
         }
     }
 }

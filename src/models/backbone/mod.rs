@@ -2,8 +2,10 @@
 
 mod block;
 mod resnet;
+mod unet;
 
 pub use resnet::{ResNet, ResNetConfig, ResNetV1cConfig, ResNetV1dConfig, Style};
+pub use unet::{UNet, UNetConfig};
 
 use super::contract::{BackboneSpec, RunBackbone, modules, slot};
 
@@ -15,6 +17,7 @@ slot! {
         ResNetV1c(ResNetV1cConfig),
         /// V1c that averages before the 1×1 convolution of a downsampling shortcut.
         ResNetV1d(ResNetV1dConfig),
+        UNet(UNetConfig),
     }
 }
 
@@ -22,5 +25,6 @@ modules! {
     /// A backbone, ready to run.
     Backbone: RunBackbone {
         ResNet,
+        UNet,
     }
 }

@@ -1,4 +1,5 @@
-//! ResNet (He et al. 2015), and the variants V1c and V1d of "Bag of Tricks" (He et al. 2018), with dilated stages.
+//! ResNet (He et al. 2015), and the variants V1c and V1d of "Bag of Tricks" (He et al. 2018), with
+//! dilated stages.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -74,7 +75,8 @@ pub struct ResNetConfig {
     /// The first block of a dilated stage has half the dilation.
     #[serde(default)]
     pub contract_dilation: bool,
-    /// Keep each block's input alone and compute the rest again in the backward pass: less memory, more time.
+    /// Keep each block's input alone and compute the rest again in the backward pass: less memory,
+    /// more time.
     #[serde(default)]
     pub with_cp: bool,
     /// The last norm of every block starts at zero.
@@ -196,10 +198,14 @@ impl<V: Variant> BackboneSpec for V {
 }
 
 impl ResNetConfig {
-    /// He et al. 2015, but that the last norm of every block starts at zero, so that a block starts as the identity.
+    /// He et al. 2015, but that the last norm of every block starts at zero, so that a block starts
+    /// as the identity.
     fn initial(&self) -> Initial {
         let last = if self.depth < 50 { ".bn2" } else { ".bn3" };
-        Initial { rules: vec![InitConfig::kaiming()], zeros: self.zero_init_residual.then_some(last) }
+        Initial {
+            rules: vec![InitConfig::kaiming()],
+            zeros: self.zero_init_residual.then_some(last),
+        }
     }
 
     /// The maps of the stages in `out_indices`.
@@ -207,7 +213,8 @@ impl ResNetConfig {
         let (blocks, bottleneck) = self.architecture()?;
         self.verify(blocks)?;
         if self.in_channels != image.channels {
-            let problem = format!("is {}, but images have {} channels", self.in_channels, image.channels);
+            let problem =
+                format!("is {}, but images have {} channels", self.in_channels, image.channels);
             return Err(ModelError::config("in_channels", problem));
         }
         let expansion = if bottleneck { BOTTLENECK_EXPANSION } else { 1 };
@@ -216,7 +223,11 @@ impl ResNetConfig {
             stride *= self.strides[stage];
             Feature { channels: (self.base_channels << stage) * expansion, stride }
         });
-        Ok(stages.enumerate().filter(|(stage, _)| self.out_indices.contains(stage)).map(|(_, it)| it).collect())
+        Ok(stages
+            .enumerate()
+            .filter(|(stage, _)| self.out_indices.contains(stage))
+            .map(|(_, it)| it)
+            .collect())
     }
 
     /// Blocks per stage, and whether they are bottlenecks.
@@ -228,7 +239,8 @@ impl ResNetConfig {
             101 => ([3, 4, 23, 3], true),
             152 => ([3, 8, 36, 3], true),
             depth => {
-                let problem = format!("no ResNet has depth {depth}; expected 18, 34, 50, 101 or 152");
+                let problem =
+                    format!("no ResNet has depth {depth}; expected 18, 34, 50, 101 or 152");
                 return Err(ModelError::config("depth", problem));
             }
         })
@@ -241,7 +253,10 @@ impl ResNetConfig {
         }
         for (key, values) in [("strides", &self.strides), ("dilations", &self.dilations)] {
             if values.len() != stages {
-                let problem = format!("expected one value for each of the {stages} stages, got {}", values.len());
+                let problem = format!(
+                    "expected one value for each of the {stages} stages, got {}",
+                    values.len()
+                );
                 return Err(ModelError::config(key, problem));
             }
             if values.contains(&0) {
@@ -252,7 +267,9 @@ impl ResNetConfig {
             return Err(ModelError::config("out_indices", "expected at least one stage, got none"));
         }
         if let Some(index) = self.out_indices.iter().find(|&&it| it >= stages) {
-            let problem = format!("there is no stage {index}: num_stages is {stages}, and the first stage is 0");
+            let problem = format!(
+                "there is no stage {index}: num_stages is {stages}, and the first stage is 0"
+            );
             return Err(ModelError::config("out_indices", problem));
         }
         if !(-1..=stages as i64).contains(&self.frozen_stages) {
@@ -262,7 +279,10 @@ impl ResNetConfig {
         let last = blocks[stages - 1];
         match &self.multi_grid {
             Some(grid) if grid.len() < last || grid.contains(&0) => {
-                let problem = format!("expected {last} positive dilations, one for each block of the last stage, got {grid:?}");
+                let problem = format!(
+                    "expected {last} positive dilations, one for each block of the last stage, got \
+                     {grid:?}"
+                );
                 return Err(ModelError::config("multi_grid", problem));
             }
             _ => {}
@@ -299,13 +319,15 @@ impl ResNetConfig {
         let mut next = || layers.next().unwrap_or_default();
         let (layer1, layer2, layer3, layer4) = (next(), next(), next(), next());
         let (out_indices, with_cp) = (self.out_indices.clone(), self.with_cp);
-        let network = ResNet { conv1, bn1, stem, layer1, layer2, layer3, layer4, out_indices, with_cp };
+        let network =
+            ResNet { conv1, bn1, stem, layer1, layer2, layer3, layer4, out_indices, with_cp };
         Ok(network.freeze(self.frozen_stages, self.norm_eval))
     }
 
     fn deep_stem(&self, builder: &Builder) -> DeepStem {
         let (half, full) = (self.stem_channels / 2, self.stem_channels);
-        let conv = |input, output, stride| Conv2d::new([input, output], 3, square(stride, 1, 1), builder);
+        let conv =
+            |input, output, stride| Conv2d::new([input, output], 3, square(stride, 1, 1), builder);
         let norm = |channels| self.norm_cfg.init(channels, builder);
         let first = (conv(self.in_channels, half, 2), norm(half), ReLU {});
         let second = (conv(half, half, 1), norm(half), ReLU {});
@@ -313,7 +335,14 @@ impl ResNetConfig {
         (first.0, first.1, first.2, second.0, second.1, second.2, third.0, third.1, third.2)
     }
 
-    fn stage(&self, stage: usize, blocks: usize, input: usize, bottleneck: bool, builder: &Builder) -> Vec<Block> {
+    fn stage(
+        &self,
+        stage: usize,
+        blocks: usize,
+        input: usize,
+        bottleneck: bool,
+        builder: &Builder,
+    ) -> Vec<Block> {
         let (stride, dilation) = (self.strides[stage], self.dilations[stage]);
         let multi_grid = self.multi_grid.as_ref().filter(|_| stage == self.num_stages - 1);
         let planes = self.base_channels << stage;
@@ -335,7 +364,11 @@ impl ResNetConfig {
                 norm_cfg: &self.norm_cfg,
             };
             let downsample = first && (stride != 1 || input != output);
-            if bottleneck { config.bottleneck(downsample, builder) } else { config.basic(downsample, builder) }
+            if bottleneck {
+                config.bottleneck(downsample, builder)
+            } else {
+                config.basic(downsample, builder)
+            }
         };
         (0..blocks).map(build).collect()
     }
@@ -373,7 +406,9 @@ impl RunBackbone for ResNet {
         };
         let mut x = ops::max_pool2d(x, [3, 3], [2, 2], [1, 1]);
         let mut features = Vec::with_capacity(self.out_indices.len());
-        for (stage, blocks) in [&self.layer1, &self.layer2, &self.layer3, &self.layer4].into_iter().enumerate() {
+        for (stage, blocks) in
+            [&self.layer1, &self.layer2, &self.layer3, &self.layer4].into_iter().enumerate()
+        {
             for block in blocks {
                 x = if self.with_cp {
                     ctx.recomputed(block, [x], |block, [x], ctx| block.forward(x, ctx))
@@ -396,13 +431,22 @@ impl ResNet {
         let norm = |bn: Norm| if stem_statistics { bn.freeze_statistics() } else { bn };
         let frozen = |stage: i64, blocks: Vec<Block>| {
             let weights = stage <= frozen_stages;
-            let blocks: Vec<Block> =
-                if weights || norm_eval { blocks.into_iter().map(Block::freeze_statistics).collect() } else { blocks };
+            let blocks: Vec<Block> = if weights || norm_eval {
+                blocks.into_iter().map(Block::freeze_statistics).collect()
+            } else {
+                blocks
+            };
             if weights { blocks.no_grad() } else { blocks }
         };
-        let stem = self.stem.map(|(c0, b1, r2, c3, b4, r5, c6, b7, r8)| (c0, norm(b1), r2, c3, norm(b4), r5, c6, norm(b7), r8));
+        let stem = self.stem.map(|(c0, b1, r2, c3, b4, r5, c6, b7, r8)| {
+            (c0, norm(b1), r2, c3, norm(b4), r5, c6, norm(b7), r8)
+        });
         let (conv1, bn1) = (self.conv1, self.bn1.map(norm));
-        let (conv1, bn1, stem) = if stem_frozen { (conv1.no_grad(), bn1.no_grad(), stem.no_grad()) } else { (conv1, bn1, stem) };
+        let (conv1, bn1, stem) = if stem_frozen {
+            (conv1.no_grad(), bn1.no_grad(), stem.no_grad())
+        } else {
+            (conv1, bn1, stem)
+        };
         Self {
             conv1,
             bn1,

@@ -36,7 +36,8 @@ impl HeadSpec for ASPPHeadConfig {
         let (conv_seg, decode) = self.shared.build(inputs, builder)?;
         let channels = [self.shared.input_channels(), self.shared.channels];
         let module = &self.shared.conv_module();
-        let config = AtrousConfig { dilations: &self.dilations, channels, separable: false, module };
+        let config =
+            AtrousConfig { dilations: &self.dilations, channels, separable: false, module };
         let pyramid = Inline::Here(AtrousPyramid::new(config, builder));
         Ok(ASPPHead { conv_seg, pyramid, decode }.into())
     }

@@ -12,7 +12,8 @@ use crate::models::sampler::SamplerConfig;
 use crate::models::{Builder, Forward, InitConfig, ModelError};
 use crate::ops;
 
-/// `in_index`: the feature maps that a head sees, counted from the first, or with negative numbers from the last.
+/// `in_index`: the feature maps that a head sees, counted from the first, or with negative numbers
+/// from the last.
 pub type InIndex = OneOrMany<i64>;
 
 /// `input_transform`: what becomes of several feature maps.
@@ -41,7 +42,8 @@ pub struct DecodeConfig {
     #[serde(default)]
     #[serde(deserialize_with = "crate::config::positive")]
     pub out_channels: Option<usize>,
-    /// With one output channel, the probability above which a pixel is foreground; 0.3 if it is not given.
+    /// With one output channel, the probability above which a pixel is foreground; 0.3 if it is not
+    /// given.
     #[serde(default)]
     #[serde(deserialize_with = "crate::config::share")]
     pub threshold: Option<f64>,
@@ -102,18 +104,21 @@ impl DecodeConfig {
             return Err(ModelError::config(key, "expected at least 1, got 0"));
         }
         if out_channels > 256 {
-            let problem = format!("label maps are bytes, so expected at most 256, got {out_channels}");
+            let problem =
+                format!("label maps are bytes, so expected at most 256, got {out_channels}");
             return Err(ModelError::config("num_classes", problem));
         }
         if out_channels != self.num_classes && !(out_channels == 1 && self.num_classes == 2) {
             let problem = format!(
-                "expected num_classes ({}), or 1 to tell two classes apart by a threshold, got {out_channels}",
+                "expected num_classes ({}), or 1 to tell two classes apart by a threshold, got \
+                 {out_channels}",
                 self.num_classes
             );
             return Err(ModelError::config("out_channels", problem));
         }
         if self.dropout_ratio >= 1.0 {
-            let problem = format!("expected a probability from 0 to below 1, got {}", self.dropout_ratio);
+            let problem =
+                format!("expected a probability from 0 to below 1, got {}", self.dropout_ratio);
             return Err(ModelError::config("dropout_ratio", problem));
         }
         if self.threshold.is_some_and(|it| it <= 0.0 || it >= 1.0) {
@@ -123,7 +128,11 @@ impl DecodeConfig {
             return Err(ModelError::config("loss_decode", "expected at least one loss, got none"));
         }
         for (index, loss) in self.loss_decode.iter().enumerate() {
-            let key = if self.loss_decode.len() == 1 { "loss_decode".to_owned() } else { format!("loss_decode.{index}") };
+            let key = if self.loss_decode.len() == 1 {
+                "loss_decode".to_owned()
+            } else {
+                format!("loss_decode.{index}")
+            };
             loss.check(out_channels, self.sampler.is_some()).map_err(|it| it.within(&key))?;
         }
         if let Some(sampler) = &self.sampler {
@@ -132,33 +141,55 @@ impl DecodeConfig {
         if let Some(norm) = &self.norm_cfg {
             norm.check(self.channels)?;
         }
-        if self.init_cfg.iter().flat_map(|it| it.iter()).any(|it| matches!(it, InitConfig::Pretrained(_))) {
-            return Err(ModelError::config("init_cfg", "weights for one head alone are not read; use load_from"));
+        if self
+            .init_cfg
+            .iter()
+            .flat_map(|it| it.iter())
+            .any(|it| matches!(it, InitConfig::Pretrained(_)))
+        {
+            return Err(ModelError::config(
+                "init_cfg",
+                "weights for one head alone are not read; use load_from",
+            ));
         }
         Ok(())
     }
 
     /// Which of the feature maps the head sees, after comparing channels.
-    pub(crate) fn select(&self, inputs: &[Feature], transform: Option<InputTransform>) -> Result<Vec<usize>, ModelError> {
+    pub(crate) fn select(
+        &self,
+        inputs: &[Feature],
+        transform: Option<InputTransform>,
+    ) -> Result<Vec<usize>, ModelError> {
         let count = inputs.len();
         if transform.is_none() && (self.in_index.len() != 1 || self.in_channels.len() != 1) {
-            let problem =
-                "several feature maps need `input_transform: resize_concat`, or `multiple_select` for heads that take them";
+            let problem = "several feature maps need `input_transform: resize_concat`, or \
+                           `multiple_select` for heads that take them";
             return Err(ModelError::config("in_index", problem));
         }
         if self.in_index.is_empty() || self.in_index.len() != self.in_channels.len() {
-            let problem = format!("{} feature maps, but in_channels has {} numbers", self.in_index.len(), self.in_channels.len());
+            let problem = format!(
+                "{} feature maps, but in_channels has {} numbers",
+                self.in_index.len(),
+                self.in_channels.len()
+            );
             return Err(ModelError::config("in_index", problem));
         }
         let find = |(&index, &expected): (&i64, &usize)| {
             let position = if index < 0 { index + count as i64 } else { index };
-            let Some((position, found)) = usize::try_from(position).ok().and_then(|it| Some((it, inputs.get(it)?.channels)))
+            let Some((position, found)) =
+                usize::try_from(position).ok().and_then(|it| Some((it, inputs.get(it)?.channels)))
             else {
-                let problem = format!("there is no feature map {index}: the backbone gives {count} (out_indices)");
+                let problem = format!(
+                    "there is no feature map {index}: the backbone gives {count} (out_indices)"
+                );
                 return Err(ModelError::config("in_index", problem));
             };
             if found != expected {
-                let problem = format!("expects {expected} channels, but feature map {index} of the backbone has {found}");
+                let problem = format!(
+                    "expects {expected} channels, but feature map {index} of the backbone has \
+                     {found}"
+                );
                 return Err(ModelError::config("in_channels", problem));
             }
             Ok(position)
@@ -166,11 +197,13 @@ impl DecodeConfig {
         self.in_index.iter().zip(self.in_channels.iter()).map(find).collect()
     }
 
-    /// An error for a head that sees one feature map, if the settings say that there are several of their own sizes.
+    /// An error for a head that sees one feature map, if the settings say that there are several of
+    /// their own sizes.
     pub fn one_map(&self) -> Result<(), ModelError> {
         match self.input_transform {
             Some(InputTransform::MultipleSelect) => {
-                let problem = "this head sees one feature map; expected resize_concat, or nothing for one map";
+                let problem = "this head sees one feature map; expected resize_concat, or nothing \
+                               for one map";
                 Err(ModelError::config("input_transform", problem))
             }
             _ => Ok(()),
@@ -187,7 +220,11 @@ impl DecodeConfig {
     }
 
     /// The last layer, and the rest of what heads share.
-    pub fn build(&self, inputs: &[Feature], builder: &Builder) -> Result<(Conv2d, Decode), ModelError> {
+    pub fn build(
+        &self,
+        inputs: &[Feature],
+        builder: &Builder,
+    ) -> Result<(Conv2d, Decode), ModelError> {
         self.build_with(self.input_transform, inputs, builder)
     }
 
@@ -198,7 +235,8 @@ impl DecodeConfig {
         inputs: &[Feature],
         builder: &Builder,
     ) -> Result<(Conv2d, Decode), ModelError> {
-        let conv_seg = Conv2d::new([self.channels, self.outputs()], 1, square(1, 0, 1), builder).with_bias(builder);
+        let conv_seg = Conv2d::new([self.channels, self.outputs()], 1, square(1, 0, 1), builder)
+            .with_bias(builder);
         Ok((conv_seg, Decode { config: self.clone(), inputs: self.select(inputs, transform)? }))
     }
 }
@@ -251,22 +289,32 @@ impl Decode {
             return first;
         }
         let [.., height, width] = first.dims();
-        let resized = self.inputs.iter().map(|&it| self.resize(features[it].clone(), [height, width])).collect();
+        let resized = self
+            .inputs
+            .iter()
+            .map(|&it| self.resize(features[it].clone(), [height, width]))
+            .collect();
         ops::concat(resized)
     }
 
     /// Dropout and the last layer.
     pub fn classify(&self, conv_seg: &Conv2d, x: Tensor<4>, ctx: &Forward) -> Tensor<4> {
         let ratio = self.config.dropout_ratio;
-        conv_seg.forward(if ctx.training && ratio > 0.0 { ops::dropout2d(x, ratio, ctx.next_seed()) } else { x })
+        conv_seg.forward(if ctx.training && ratio > 0.0 {
+            ops::dropout2d(x, ratio, ctx.next_seed())
+        } else {
+            x
+        })
     }
 
-    /// Losses and accuracy of logits at any size against labels `[n, h, w]`; losses of one name are summed.
+    /// Losses and accuracy of logits at any size against labels `[n, h, w]`; losses of one name are
+    /// summed.
     pub fn losses(&self, logits: Tensor<4>, labels: &Tensor<3, Int>) -> Scalars {
         let DecodeConfig { loss_decode, sampler, ignore_index, align_corners, .. } = &self.config;
         let mut scalars = Scalars::default();
         if let (None, [loss]) = (sampler, &loss_decode[..])
-            && let Some((value, accuracy)) = loss.resized(&logits, labels, *ignore_index, *align_corners)
+            && let Some((value, accuracy)) =
+                loss.resized(&logits, labels, *ignore_index, *align_corners)
         {
             scalars.loss(loss.loss_name(), value);
             scalars.look("acc_seg", accuracy);
@@ -283,8 +331,8 @@ impl Decode {
         scalars
     }
 
-    /// In percent of the pixels that count. With one output channel a pixel is right where the threshold puts it on the
-    /// side of its label (mmseg compares with 0 alone).
+    /// In percent of the pixels that count. With one output channel a pixel is right where the
+    /// threshold puts it on the side of its label (mmseg compares with 0 alone).
     fn accuracy(&self, logits: &Tensor<4>, labels: &Tensor<3, Int>) -> Tensor<1> {
         let ignore_index = Some(self.config.ignore_index);
         if self.out_channels() > 1 {
@@ -292,7 +340,10 @@ impl Decode {
         }
         let foreground = logits.clone().without_autodiff();
         let limit = (self.threshold() / (1.0 - self.threshold())).ln();
-        let pair = Tensor::cat(vec![Tensor::full(foreground.shape(), limit, &foreground.device()), foreground], 1);
+        let pair = Tensor::cat(
+            vec![Tensor::full(foreground.shape(), limit, &foreground.device()), foreground],
+            1,
+        );
         ops::accuracy(&pair, labels, ignore_index)
     }
 }

@@ -35,12 +35,16 @@ impl HeadSpec for FCNHeadConfig {
     fn check(&self, _: &[Feature]) -> Result<(), ModelError> {
         self.shared.one_map()?;
         if self.kernel_size.is_multiple_of(2) {
-            let problem = format!("expected an odd number, so that sizes stay, got {}", self.kernel_size);
+            let problem =
+                format!("expected an odd number, so that sizes stay, got {}", self.kernel_size);
             return Err(ModelError::config("kernel_size", problem));
         }
         let (input, channels) = (self.shared.input_channels(), self.shared.channels);
         if self.num_convs == 0 && input != channels {
-            let problem = format!("is {channels}, but without convolutions (num_convs: 0) it must be in_channels, {input}");
+            let problem = format!(
+                "is {channels}, but without convolutions (num_convs: 0) it must be in_channels, \
+                 {input}"
+            );
             return Err(ModelError::config("channels", problem));
         }
         Ok(())
@@ -58,7 +62,9 @@ impl HeadSpec for FCNHeadConfig {
         };
         let convs: Vec<_> = (0..self.num_convs).map(conv).collect();
         let joined = [input + channels, channels];
-        let conv_cat = self.concat_input.then(|| module.init(joined, self.kernel_size, square(1, padding, 1), builder));
+        let conv_cat = self
+            .concat_input
+            .then(|| module.init(joined, self.kernel_size, square(1, padding, 1), builder));
         Ok(FCNHead { conv_seg, convs, conv_cat, decode }.into())
     }
 }

@@ -32,7 +32,10 @@ impl HeadSpec for PSPHeadConfig {
     fn check(&self, _: &[Feature]) -> Result<(), ModelError> {
         self.shared.one_map()?;
         if self.pool_scales.is_empty() {
-            return Err(ModelError::config("pool_scales", "expected positive sides of grids, got []"));
+            return Err(ModelError::config(
+                "pool_scales",
+                "expected positive sides of grids, got []",
+            ));
         }
         Ok(())
     }
@@ -41,7 +44,8 @@ impl HeadSpec for PSPHeadConfig {
         let (conv_seg, decode) = self.shared.build(inputs, builder)?;
         let (input, channels) = (self.shared.input_channels(), self.shared.channels);
         let module = self.shared.conv_module();
-        let psp_modules = PyramidPooling::new(&self.pool_scales, [input, channels], &module, builder);
+        let psp_modules =
+            PyramidPooling::new(&self.pool_scales, [input, channels], &module, builder);
         let joined = input + self.pool_scales.len() * channels;
         let bottleneck = module.init([joined, channels], 3, square(1, 1, 1), builder);
         Ok(PSPHead { conv_seg, psp_modules, bottleneck, decode }.into())

@@ -1,4 +1,5 @@
-//! The head of DeepLabV3+ (Chen et al. 2018): a pyramid of separable convolutions, joined with an early map of the backbone.
+//! The head of DeepLabV3+ (Chen et al. 2018): a pyramid of separable convolutions, joined with an
+//! early map of the backbone.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -7,7 +8,9 @@ use serde::Deserialize;
 use super::{Decode, DecodeConfig, Head};
 use crate::config::Both;
 use crate::models::contract::{Feature, HeadSpec, RunHead, Seen};
-use crate::models::layer::{AtrousConfig, AtrousPyramid, Conv2d, ConvModule, Inline, SeparableConvModule, square};
+use crate::models::layer::{
+    AtrousConfig, AtrousPyramid, Conv2d, ConvModule, Inline, SeparableConvModule, square,
+};
 use crate::models::{Builder, Forward, ModelError};
 use crate::ops;
 
@@ -39,12 +42,17 @@ impl HeadSpec for DepthwiseSeparableASPPHeadConfig {
         match (self.c1_in_channels, self.c1_channels) {
             (0, 0) => Ok(()),
             (0, channels) => {
-                let problem = format!("is {channels}, but without the first map (c1_in_channels: 0) it must be 0");
+                let problem = format!(
+                    "is {channels}, but without the first map (c1_in_channels: 0) it must be 0"
+                );
                 Err(ModelError::config("c1_channels", problem))
             }
             (_, 0) => Err(ModelError::config("c1_channels", "expected at least 1, got 0")),
             (expected, _) if expected != first => {
-                let problem = format!("expects {expected} channels, but the first feature map of the backbone has {first}");
+                let problem = format!(
+                    "expects {expected} channels, but the first feature map of the backbone has \
+                     {first}"
+                );
                 Err(ModelError::config("c1_in_channels", problem))
             }
             _ => Ok(()),
@@ -63,10 +71,12 @@ impl HeadSpec for DepthwiseSeparableASPPHeadConfig {
         };
         let pyramid = Inline::Here(AtrousPyramid::new(config, builder));
         let first = [self.c1_in_channels, self.c1_channels];
-        let c1_bottleneck = (self.c1_in_channels > 0).then(|| module.init(first, 1, square(1, 0, 1), builder));
+        let c1_bottleneck =
+            (self.c1_in_channels > 0).then(|| module.init(first, 1, square(1, 0, 1), builder));
         let sep = |input| module.separable([input, channels], 3, square(1, 1, 1), builder);
         let sep_bottleneck = (sep(channels + self.c1_channels), sep(channels));
-        Ok(DepthwiseSeparableASPPHead { conv_seg, pyramid, c1_bottleneck, sep_bottleneck, decode }.into())
+        Ok(DepthwiseSeparableASPPHead { conv_seg, pyramid, c1_bottleneck, sep_bottleneck, decode }
+            .into())
     }
 }
 

@@ -1,4 +1,5 @@
-//! The head of UPerNet (Xiao et al. 2018): pyramid pooling at the top of a feature pyramid, all of whose levels are joined.
+//! The head of UPerNet (Xiao et al. 2018): pyramid pooling at the top of a feature pyramid, all of
+//! whose levels are joined.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -35,7 +36,10 @@ impl HeadSpec for UPerHeadConfig {
 
     fn check(&self, _: &[Feature]) -> Result<(), ModelError> {
         if self.shared.input_transform.is_some_and(|it| it != InputTransform::MultipleSelect) {
-            return Err(ModelError::config("input_transform", "this head takes its maps as they are; leave it out"));
+            return Err(ModelError::config(
+                "input_transform",
+                "this head takes its maps as they are; leave it out",
+            ));
         }
         Ok(())
     }
@@ -43,19 +47,32 @@ impl HeadSpec for UPerHeadConfig {
     fn build(&self, inputs: &[Feature], builder: &Builder) -> Result<Head, ModelError> {
         let (conv_seg, decode) = self.shared.build_with(self.transform(), inputs, builder)?;
         let (channels, module) = (self.shared.channels, self.shared.conv_module());
-        let of = |input, kernel: usize| module.init([input, channels], kernel, square(1, kernel / 2, 1), builder);
+        let of = |input, kernel: usize| {
+            module.init([input, channels], kernel, square(1, kernel / 2, 1), builder)
+        };
         let maps = &self.shared.in_channels;
         let (last, below) = (maps[maps.len() - 1], &maps[..maps.len() - 1]);
-        let psp_modules = PyramidPooling::new(&self.pool_scales, [last, channels], &module, builder);
+        let psp_modules =
+            PyramidPooling::new(&self.pool_scales, [last, channels], &module, builder);
         let bottleneck = of(last + self.pool_scales.len() * channels, 3);
         let lateral_convs = below.iter().map(|&input| of(input, 1)).collect();
         let fpn_convs = below.iter().map(|_| of(channels, 3)).collect();
         let fpn_bottleneck = of(maps.len() * channels, 3);
-        Ok(UPerHead { conv_seg, psp_modules, bottleneck, lateral_convs, fpn_convs, fpn_bottleneck, decode }.into())
+        Ok(UPerHead {
+            conv_seg,
+            psp_modules,
+            bottleneck,
+            lateral_convs,
+            fpn_convs,
+            fpn_bottleneck,
+            decode,
+        }
+        .into())
     }
 }
 
-/// Levels from the top down, each the map and the level above it; all joined at the first one's size.
+/// Levels from the top down, each the map and the level above it; all joined at the first one's
+/// size.
 #[derive(Module, Debug)]
 pub struct UPerHead {
     conv_seg: Conv2d,
@@ -71,8 +88,12 @@ pub struct UPerHead {
 impl RunHead for UPerHead {
     fn forward(&self, seen: Seen, ctx: &Forward) -> Tensor<4> {
         let maps = self.decode.select_each(seen.features);
-        let mut levels: Vec<Tensor<4>> =
-            self.lateral_convs.iter().zip(&maps).map(|(conv, map)| conv.forward(map.clone(), ctx)).collect();
+        let mut levels: Vec<Tensor<4>> = self
+            .lateral_convs
+            .iter()
+            .zip(&maps)
+            .map(|(conv, map)| conv.forward(map.clone(), ctx))
+            .collect();
         let top = maps[maps.len() - 1].clone();
         let pooled = ops::concat(self.psp_modules.forward(top, self.decode.align_corners(), ctx));
         levels.push(self.bottleneck.forward(pooled, ctx));
@@ -83,7 +104,10 @@ impl RunHead for UPerHead {
         }
         let first = size(&levels[0]);
         let joined = levels.into_iter().enumerate().map(|(level, x)| {
-            let x = self.fpn_convs.get(level).map_or_else(|| x.clone(), |conv| conv.forward(x.clone(), ctx));
+            let x = self
+                .fpn_convs
+                .get(level)
+                .map_or_else(|| x.clone(), |conv| conv.forward(x.clone(), ctx));
             self.decode.resize(x, first)
         });
         let x = self.fpn_bottleneck.forward(ops::concat(joined.collect()), ctx);

@@ -1,4 +1,5 @@
-//! Values that a tensor begins with: drawn by its name and the run's seed alone, whatever the threads and the rest of the model.
+//! Values that a tensor begins with: drawn by its name and the run's seed alone, whatever the
+//! threads and the rest of the model.
 
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
@@ -17,7 +18,8 @@ pub enum Fill {
 }
 
 impl Fill {
-    /// torch's default for a weight whose outputs add up so many inputs, and for the bias beside it.
+    /// torch's default for a weight whose outputs add up so many inputs, and for the bias beside
+    /// it.
     pub fn torch_default(fan_in: usize) -> Self {
         let bound = 1.0 / (fan_in as f64).sqrt();
         Self::Uniform { a: -bound, b: bound }
@@ -32,7 +34,9 @@ impl Fill {
     pub(super) fn spread(distribution: Distribution, std: f64) -> Self {
         match distribution {
             Distribution::Normal => Self::Normal { mean: 0.0, std },
-            Distribution::Uniform => Self::Uniform { a: -(3f64.sqrt() * std), b: 3f64.sqrt() * std },
+            Distribution::Uniform => {
+                Self::Uniform { a: -(3f64.sqrt() * std), b: 3f64.sqrt() * std }
+            }
         }
     }
 }
@@ -56,7 +60,9 @@ pub(super) fn write(tensor: &Weight, fill: Fill, seed: u64) {
     let count = target.numel();
     let values: Vec<f32> = match fill {
         Fill::Constant(value) => vec![value as f32; count],
-        Fill::Uniform { a, b } => (0..count).map(|_| (a + (b - a) * random.random::<f64>()) as f32).collect(),
+        Fill::Uniform { a, b } => {
+            (0..count).map(|_| (a + (b - a) * random.random::<f64>()) as f32).collect()
+        }
         Fill::Normal { mean, std } => all_normals(&random, count, |it| (mean + std * it) as f32),
         Fill::TruncNormal { mean, std, a, b } => normals(&mut random)
             .map(|it| mean + std * it)
@@ -68,7 +74,8 @@ pub(super) fn write(tensor: &Weight, fill: Fill, seed: u64) {
     target.write(&values);
 }
 
-/// `count` of [`normals`], each changed by `scale`: on all of libtorch's threads, the same numbers for any number of them.
+/// `count` of [`normals`], each changed by `scale`: on all of libtorch's threads, the same numbers
+/// for any number of them.
 fn all_normals(random: &Pcg64, count: usize, scale: impl Fn(f64) -> f32 + Sync) -> Vec<f32> {
     /// Fewer are not worth a thread.
     const WORTH: usize = 1 << 15;
@@ -106,7 +113,9 @@ fn normals(random: &mut Pcg64) -> impl Iterator<Item = f64> + '_ {
 
 /// 64-bit FNV-1a.
 fn fingerprint(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 #[cfg(test)]
@@ -117,7 +126,8 @@ mod tests {
     fn threads_draw_what_one_would() {
         for count in [0, 1, 7, (1 << 17) + 3] {
             let random = Pcg64::seed_from_u64(5);
-            let expected: Vec<f32> = normals(&mut random.clone()).take(count).map(|it| it as f32).collect();
+            let expected: Vec<f32> =
+                normals(&mut random.clone()).take(count).map(|it| it as f32).collect();
             assert!(all_normals(&random, count, |it| it as f32) == expected, "{count}");
         }
     }

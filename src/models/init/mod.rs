@@ -154,7 +154,9 @@ impl LayerName {
             Self::AnyConv => matches!(layer, Layer::Conv1d | Layer::Conv2d),
             Self::Linear => layer == Layer::Linear,
             Self::Embedding => layer == Layer::Embedding,
-            Self::AnyBatchNorm | Self::BatchNorm1d | Self::BatchNorm2d | Self::SyncBatchNorm => layer == Layer::BatchNorm,
+            Self::AnyBatchNorm | Self::BatchNorm1d | Self::BatchNorm2d | Self::SyncBatchNorm => {
+                layer == Layer::BatchNorm
+            }
             Self::AnyInstanceNorm | Self::InstanceNorm2d => layer == Layer::InstanceNorm,
             Self::GroupNorm => layer == Layer::GroupNorm,
             Self::LayerNorm => layer == Layer::LayerNorm,
@@ -211,9 +213,13 @@ impl InitConfig {
         Some(match self {
             Self::Constant(it) => Fill::Constant(it.val),
             Self::Normal(it) => Fill::Normal { mean: it.mean, std: it.std },
-            Self::TruncNormal(it) => Fill::TruncNormal { mean: it.mean, std: it.std, a: it.a, b: it.b },
+            Self::TruncNormal(it) => {
+                Fill::TruncNormal { mean: it.mean, std: it.std, a: it.a, b: it.b }
+            }
             Self::Uniform(it) => Fill::Uniform { a: it.a, b: it.b },
-            Self::Xavier(it) => Fill::spread(it.distribution, it.gain * (2.0 / (fan_in + fan_out)).sqrt()),
+            Self::Xavier(it) => {
+                Fill::spread(it.distribution, it.gain * (2.0 / (fan_in + fan_out)).sqrt())
+            }
             Self::Kaiming(it) => {
                 let fan = if it.mode == FanMode::FanIn { fan_in } else { fan_out };
                 let gain = match it.nonlinearity {
@@ -229,16 +235,25 @@ impl InitConfig {
 
     /// He et al. 2015 for every convolution, as in a ResNet.
     pub fn kaiming() -> Self {
-        let shared = TargetConfig { layer: OneOrMany(vec![LayerName::Conv2d]), ..TargetConfig::default() };
-        let own =
-            KaimingConfig { a: 0.0, mode: FanMode::FanOut, nonlinearity: Nonlinearity::Relu, distribution: Distribution::Normal };
+        let shared =
+            TargetConfig { layer: OneOrMany(vec![LayerName::Conv2d]), ..TargetConfig::default() };
+        let own = KaimingConfig {
+            a: 0.0,
+            mode: FanMode::FanOut,
+            nonlinearity: Nonlinearity::Relu,
+            distribution: Distribution::Normal,
+        };
         Self::Kaiming(Both { shared, own })
     }
 
     /// Glorot and Bengio 2010 for every convolution, uniform.
     pub fn xavier_uniform() -> Self {
-        let shared = TargetConfig { layer: OneOrMany(vec![LayerName::Conv2d]), ..TargetConfig::default() };
-        Self::Xavier(Both { shared, own: XavierConfig { gain: 1.0, distribution: Distribution::Uniform } })
+        let shared =
+            TargetConfig { layer: OneOrMany(vec![LayerName::Conv2d]), ..TargetConfig::default() };
+        Self::Xavier(Both {
+            shared,
+            own: XavierConfig { gain: 1.0, distribution: Distribution::Uniform },
+        })
     }
 
     /// The default of a head: the layer `name` normal with a deviation of 0.01.

@@ -1,4 +1,5 @@
-//! Which values each tensor of a model gets: rule by rule, the last that names a layer winning; then every tensor is filled once.
+//! Which values each tensor of a model gets: rule by rule, the last that names a layer winning;
+//! then every tensor is filled once.
 
 use super::InitConfig;
 use super::fill::{Fill, write};
@@ -24,7 +25,8 @@ impl<'a> Plan<'a> {
         for (tensor, fill) in self.weights.iter().zip(&mut self.fills) {
             let Some(inner) = tensor.name.strip_prefix(prefix) else { continue };
             let owner = inner.rsplit_once('.').map_or("", |(owner, _)| owner);
-            let chosen = target.layer.iter().any(|it| it.is(tensor.layer)) || target.only.iter().any(|it| owner == it.name);
+            let chosen = target.layer.iter().any(|it| it.is(tensor.layer))
+                || target.only.iter().any(|it| owner == it.name);
             if chosen && tensor.role == Role::Parameter {
                 *fill = rule.fill(tensor);
             }
@@ -34,20 +36,28 @@ impl<'a> Plan<'a> {
     /// Sets the weights and biases of layers whose name below `prefix` ends with `suffix` to zero.
     fn zero(&mut self, prefix: &str, suffix: &str) {
         for (tensor, fill) in self.weights.iter().zip(&mut self.fills) {
-            let owner = tensor.name.strip_prefix(prefix).and_then(|it| it.rsplit_once('.')).map_or("", |(owner, _)| owner);
+            let owner = tensor
+                .name
+                .strip_prefix(prefix)
+                .and_then(|it| it.rsplit_once('.'))
+                .map_or("", |(owner, _)| owner);
             if owner.ends_with(suffix) && tensor.role == Role::Parameter {
                 *fill = Some(Fill::Constant(0.0));
             }
         }
     }
 
-    /// Checks that every rule in `rules` reaches a tensor below `prefix`; the error names `init_cfg`.
+    /// Checks that every rule in `rules` reaches a tensor below `prefix`; the error names
+    /// `init_cfg`.
     fn check(&self, rules: &[InitConfig], prefix: &str) -> Result<(), ModelError> {
         for rule in rules {
             for named in rule.target().into_iter().flat_map(|it| it.only.iter()) {
                 let start = format!("{prefix}{}.", named.name);
                 if !self.weights.iter().any(|it| it.name.starts_with(&start)) {
-                    let problem = format!("override names `{}`, which this part of the model does not have", named.name);
+                    let problem = format!(
+                        "override names `{}`, which this part of the model does not have",
+                        named.name
+                    );
                     return Err(ModelError::config("init_cfg", problem));
                 }
             }
@@ -55,16 +65,24 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Applies a config's rules to the part of the model at `key`, or to the whole. The error names that part's `init_cfg`.
+    /// Applies a config's rules to the part of the model at `key`, or to the whole. The error names
+    /// that part's `init_cfg`.
     pub(crate) fn follow(&mut self, rules: &[InitConfig], key: &str) -> Result<(), ModelError> {
         let prefix = if key.is_empty() { String::new() } else { format!("{key}.") };
-        self.check(rules, &prefix).map_err(|it| if key.is_empty() { it } else { it.within(key) })?;
+        self.check(rules, &prefix)
+            .map_err(|it| if key.is_empty() { it } else { it.within(key) })?;
         rules.iter().for_each(|rule| self.apply(rule, &prefix));
         Ok(())
     }
 
-    /// What the part of the model at `key` begins as: by its config's rules, else by its component's.
-    pub(crate) fn begin(&mut self, key: &str, own: Option<&[InitConfig]>, initial: Initial) -> Result<(), ModelError> {
+    /// What the part of the model at `key` begins as: by its config's rules, else by its
+    /// component's.
+    pub(crate) fn begin(
+        &mut self,
+        key: &str,
+        own: Option<&[InitConfig]>,
+        initial: Initial,
+    ) -> Result<(), ModelError> {
         let Some(own) = own else {
             self.follow(&initial.rules, key)?;
             if let Some(suffix) = initial.zeros {

@@ -38,7 +38,8 @@ impl Default for ActConfig {
 #[derive(Debug, Clone, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct InplaceConfig {
-    /// Written over its input; the result is the same either way, and here it always is where nothing else reads it.
+    /// Written over its input; the result is the same either way, and here it always is where
+    /// nothing else reads it.
     pub inplace: bool,
 }
 
@@ -146,10 +147,16 @@ impl ActConfig {
             Self::SiLU(_) => Activation::SiLU,
             Self::HSwish(_) => Activation::HSwish,
             Self::HSigmoid(HSigmoidConfig { bias, divisor, min_value, max_value }) => {
-                Activation::HSigmoid { bias: *bias, divisor: *divisor, min: *min_value, max: *max_value }
+                Activation::HSigmoid {
+                    bias: *bias,
+                    divisor: *divisor,
+                    min: *min_value,
+                    max: *max_value,
+                }
             }
             Self::PReLU(it) => {
-                let weight = builder.parameter([it.num_parameters], Layer::PReLU, Fill::Constant(it.init));
+                let weight =
+                    builder.parameter([it.num_parameters], Layer::PReLU, Fill::Constant(it.init));
                 return Act { weight: Some(weight), activation: Activation::None };
             }
         };

@@ -1,4 +1,5 @@
-//! Atrous spatial pyramid pooling (Chen et al. 2017), which the heads of DeepLabV3 and DeepLabV3+ share.
+//! Atrous spatial pyramid pooling (Chen et al. 2017), which the heads of DeepLabV3 and DeepLabV3+
+//! share.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -38,13 +39,21 @@ impl AtrousPyramid {
         let AtrousConfig { dilations, channels, separable, module } = config;
         let branch = |&dilation: &usize| match dilation {
             1 => Branch::Plain(module.init(channels, 1, square(1, 0, 1), builder)),
-            _ if separable => Branch::Separable(module.separable(channels, 3, square(1, dilation, dilation), builder)),
+            _ if separable => Branch::Separable(module.separable(
+                channels,
+                3,
+                square(1, dilation, dilation),
+                builder,
+            )),
             _ => Branch::Plain(module.init(channels, 3, square(1, dilation, dilation), builder)),
         };
         let [_, output] = channels;
         let joined = [(dilations.len() + 1) * output, output];
         Self {
-            image_pool: (AdaptiveAvgPool { size: 1 }, module.init(channels, 1, square(1, 0, 1), builder)),
+            image_pool: (
+                AdaptiveAvgPool { size: 1 },
+                module.init(channels, 1, square(1, 0, 1), builder),
+            ),
             aspp_modules: dilations.iter().map(branch).collect(),
             bottleneck: module.init(joined, 3, square(1, 1, 1), builder),
         }

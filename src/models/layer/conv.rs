@@ -50,16 +50,31 @@ pub struct Conv2d {
 
 impl Conv2d {
     /// A convolution from `input` to `output` channels, without bias, with torch's initial values.
-    pub fn new([input, output]: [usize; 2], kernel: impl Into<Kernel>, conv: ops::Conv, builder: &Builder) -> Self {
+    pub fn new(
+        [input, output]: [usize; 2],
+        kernel: impl Into<Kernel>,
+        conv: ops::Conv,
+        builder: &Builder,
+    ) -> Self {
         let Kernel([height, width]) = kernel.into();
         let input = input / conv.groups.max(1);
-        let weight =
-            builder.parameter([output, input, height, width], Layer::Conv2d, Fill::torch_default(input * height * width));
+        let weight = builder.parameter(
+            [output, input, height, width],
+            Layer::Conv2d,
+            Fill::torch_default(input * height * width),
+        );
         Self { weight, bias: None, conv }
     }
 
-    /// The same with initial values as He et al. 2015 draw them, for a leaky ReLU of this slope after it: mmcv's `ConvModule`.
-    pub(super) fn kaiming([input, output]: [usize; 2], kernel: Kernel, conv: ops::Conv, slope: f64, builder: &Builder) -> Self {
+    /// The same with initial values as He et al. 2015 draw them, for a leaky ReLU of this slope
+    /// after it: mmcv's `ConvModule`.
+    pub(super) fn kaiming(
+        [input, output]: [usize; 2],
+        kernel: Kernel,
+        conv: ops::Conv,
+        slope: f64,
+        builder: &Builder,
+    ) -> Self {
         let Kernel([height, width]) = kernel;
         let shape = [output, input / conv.groups.max(1), height, width];
         let fill = Fill::kaiming(output * height * width, slope);
@@ -69,7 +84,8 @@ impl Conv2d {
     #[must_use]
     pub fn with_bias(mut self, builder: &Builder) -> Self {
         let [output, input, height, width] = self.weight.dims();
-        self.bias = Some(builder.bias(&self.weight, output, Fill::torch_default(input * height * width)));
+        self.bias =
+            Some(builder.bias(&self.weight, output, Fill::torch_default(input * height * width)));
         self
     }
 
@@ -101,11 +117,17 @@ pub struct ConvTranspose2d {
 }
 
 impl ConvTranspose2d {
-    pub fn new([input, output]: [usize; 2], kernel: impl Into<Kernel>, conv: ops::Conv, builder: &Builder) -> Self {
+    pub fn new(
+        [input, output]: [usize; 2],
+        kernel: impl Into<Kernel>,
+        conv: ops::Conv,
+        builder: &Builder,
+    ) -> Self {
         let Kernel([height, width]) = kernel.into();
         let per_group = output / conv.groups.max(1);
         let fill = Fill::torch_default(per_group * height * width);
-        let weight = builder.parameter([input, per_group, height, width], Layer::ConvTranspose2d, fill);
+        let weight =
+            builder.parameter([input, per_group, height, width], Layer::ConvTranspose2d, fill);
         let bias = builder.bias(&weight, output, fill);
         Self { weight, bias, conv, output_padding: [0; 2] }
     }
@@ -118,7 +140,13 @@ impl ConvTranspose2d {
 
     /// `[n, in, h, w]` to `[n, out, h', w']`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        ops::conv_transpose2d(x, self.weight.val(), Some(self.bias.val()), self.conv, self.output_padding)
+        ops::conv_transpose2d(
+            x,
+            self.weight.val(),
+            Some(self.bias.val()),
+            self.conv,
+            self.output_padding,
+        )
     }
 }
 

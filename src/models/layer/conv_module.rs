@@ -16,7 +16,13 @@ pub struct ConvModuleConfig {
 
 impl ConvModuleConfig {
     /// Convolution from `input` to `output` channels; it has a bias if no norm follows.
-    pub fn init(&self, channels: [usize; 2], kernel: impl Into<Kernel>, conv: ops::Conv, builder: &Builder) -> ConvModule {
+    pub fn init(
+        &self,
+        channels: [usize; 2],
+        kernel: impl Into<Kernel>,
+        conv: ops::Conv,
+        builder: &Builder,
+    ) -> ConvModule {
         let slope = self.act_cfg.as_ref().map_or(0.0, ActConfig::slope);
         let convolution = Conv2d::kaiming(channels, kernel.into(), conv, slope, builder);
         let (conv, bn) = match &self.norm_cfg {
@@ -26,7 +32,8 @@ impl ConvModuleConfig {
         ConvModule { conv, bn, activate: self.act_cfg.as_ref().map(|it| it.init(builder)) }
     }
 
-    /// A convolution of each channel by itself, then one of 1×1 over all channels (mmcv's `DepthwiseSeparableConvModule`).
+    /// A convolution of each channel by itself, then one of 1×1 over all channels (mmcv's
+    /// `DepthwiseSeparableConvModule`).
     pub fn separable(
         &self,
         [input, output]: [usize; 2],
@@ -53,15 +60,28 @@ pub struct ConvModule {
 impl ConvModule {
     /// `[n, in, h, w]` to `[n, out, h', w']`.
     pub fn forward(&self, x: Tensor<4>, ctx: &Forward) -> Tensor<4> {
-        let x = self.conv.forward(x);
-        let Some(norm) = &self.bn else { return self.activate.iter().fold(x, |x, act| act.forward(x)) };
-        match &self.activate {
-            None => norm.forward(x, Activation::None, ctx),
-            Some(act) => match act.plain() {
-                Some(activation) => norm.forward(x, activation, ctx),
-                None => act.forward(norm.forward(x, Activation::None, ctx)),
-            },
-        }
+        normed(self.conv.forward(x), self.bn.as_ref(), self.activate.as_ref(), ctx)
+    }
+
+    /// With a norm that uses its running statistics in training too.
+    #[must_use]
+    pub fn freeze_statistics(self) -> Self {
+        Self { bn: self.bn.map(Norm::freeze_statistics), ..self }
+    }
+}
+
+/// A norm, and an activation in one pass with it where that can be.
+pub(super) fn normed(
+    x: Tensor<4>,
+    norm: Option<&Norm>,
+    act: Option<&Act>,
+    ctx: &Forward,
+) -> Tensor<4> {
+    match (norm, act, act.and_then(Act::plain)) {
+        (None, act, _) => act.into_iter().fold(x, |x, act| act.forward(x)),
+        (Some(norm), None, _) => norm.forward(x, Activation::None, ctx),
+        (Some(norm), Some(_), Some(activation)) => norm.forward(x, activation, ctx),
+        (Some(norm), Some(act), None) => act.forward(norm.forward(x, Activation::None, ctx)),
     }
 }
 

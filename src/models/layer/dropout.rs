@@ -40,7 +40,8 @@ impl Dropout {
     }
 }
 
-/// Drops all of a sample's values in a residual branch (Huang et al. 2016; timm's and mmcv's `DropPath`).
+/// Drops all of a sample's values in a residual branch (Huang et al. 2016; timm's and mmcv's
+/// `DropPath`).
 #[derive(Module, Debug)]
 pub struct DropPath {
     p: f64,

@@ -1,4 +1,5 @@
-//! A part whose fields are called as if they were its owner's own: what several components share, under the names of each.
+//! A part whose fields are called as if they were its owner's own: what several components share,
+//! under the names of each.
 
 use std::ops::Deref;
 

@@ -27,7 +27,10 @@ impl Linear {
     }
 
     pub fn without_bias([input, output]: [usize; 2], builder: &Builder) -> Self {
-        Self { weight: builder.parameter([output, input], Layer::Linear, Fill::torch_default(input)), bias: None }
+        Self {
+            weight: builder.parameter([output, input], Layer::Linear, Fill::torch_default(input)),
+            bias: None,
+        }
     }
 
     /// `[…, in]` to `[…, out]`.

@@ -10,6 +10,7 @@ mod linear;
 mod norm;
 mod pyramid;
 mod unit;
+mod upsample;
 
 pub use act::{Act, ActConfig, InplaceConfig};
 pub use atrous::{AtrousConfig, AtrousPyramid};
@@ -20,8 +21,12 @@ pub use dropout::{ChannelDropout, DropPath, Dropout};
 pub use inline::Inline;
 pub use linear::Linear;
 pub use norm::{
-    BatchNorm, BatchNormConfig, GroupNorm, GroupNormConfig, InstanceNorm, InstanceNormConfig, LayerNorm, LayerNormConfig, Norm,
-    NormConfig,
+    BatchNorm, BatchNormConfig, GroupNorm, GroupNormConfig, InstanceNorm, InstanceNormConfig,
+    LayerNorm, LayerNormConfig, Norm, NormConfig,
 };
 pub use pyramid::PyramidPooling;
-pub use unit::{AdaptiveAvgPool, AvgPool, ReLU};
+pub use unit::{AdaptiveAvgPool, AvgPool, MaxPool, ReLU};
+pub use upsample::{
+    DeconvModule, DeconvModuleConfig, InterpConv, InterpConvConfig, InterpolationConfig,
+    InterpolationMode, Upsample, UpsampleConfig,
+};

@@ -16,8 +16,15 @@ pub enum PyramidPooling {
 
 impl PyramidPooling {
     /// Grids of these sides over a map of `input` channels, each to `output` channels.
-    pub fn new(scales: &[usize], channels: [usize; 2], module: &ConvModuleConfig, builder: &Builder) -> Self {
-        let level = |&size: &usize| (AdaptiveAvgPool { size }, module.init(channels, 1, square(1, 0, 1), builder));
+    pub fn new(
+        scales: &[usize],
+        channels: [usize; 2],
+        module: &ConvModuleConfig,
+        builder: &Builder,
+    ) -> Self {
+        let level = |&size: &usize| {
+            (AdaptiveAvgPool { size }, module.init(channels, 1, square(1, 0, 1), builder))
+        };
         Self::Levels(scales.iter().map(level).collect())
     }
 

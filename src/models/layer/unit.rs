@@ -1,4 +1,5 @@
-//! Layers without parameters. Some hold a place in a sequence, so that the layers after them keep their numbers.
+//! Layers without parameters. Some hold a place in a sequence, so that the layers after them keep
+//! their numbers.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -9,7 +10,8 @@ use crate::ops;
 #[derive(Module, Debug)]
 pub struct ReLU {}
 
-/// The mean over windows of `kernel` × `kernel` at a stride of `kernel`; the last window may be smaller.
+/// The mean over windows of `kernel` × `kernel` at a stride of `kernel`; the last window may be
+/// smaller.
 #[derive(Module, Debug)]
 pub struct AvgPool {
     pub kernel: usize,
@@ -18,6 +20,18 @@ pub struct AvgPool {
 impl AvgPool {
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         ops::avg_pool2d(x, [self.kernel; 2], [self.kernel; 2], [0, 0], true, false)
+    }
+}
+
+/// The largest value of windows of `kernel` × `kernel` at a stride of `kernel`.
+#[derive(Module, Debug)]
+pub struct MaxPool {
+    pub kernel: usize,
+}
+
+impl MaxPool {
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        ops::max_pool2d(x, [self.kernel; 2], [self.kernel; 2], [0, 0])
     }
 }
 

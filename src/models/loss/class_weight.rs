@@ -7,9 +7,11 @@ use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
 use crate::ops::{self, Constant};
 
-/// Reads a list of numbers, or the path of a file with one: `.npy`, `.json`, `.yaml`. The file is read with the config, so that a
-/// wrong one is told before anything is built or queued.
-pub(super) fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Constant>, D::Error> {
+/// Reads a list of numbers, or the path of a file with one: `.npy`, `.json`, `.yaml`. The file is
+/// read with the config, so that a wrong one is told before anything is built or queued.
+pub(super) fn read<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Constant>, D::Error> {
     struct ListOrFile;
     impl<'de> Visitor<'de> for ListOrFile {
         type Value = Option<Constant>;
@@ -39,20 +41,27 @@ pub(super) fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 
 fn from_file(path: &Path) -> Result<Vec<f32>, String> {
     let shown = path.display();
-    let text = || std::fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}"));
+    let text =
+        || std::fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}"));
     let wrong = |error: &dyn fmt::Display| format!("{shown} holds no list of numbers: {error}");
     match path.extension().and_then(|it| it.to_str()) {
         Some("npy") => {
             std::fs::metadata(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
             let (shape, values) = ops::read_npy(path).map_err(|error| wrong(&error))?;
             if shape.len() != 1 {
-                return Err(format!("{shown} holds an array of the shape {shape:?}; expected one number for each class"));
+                return Err(format!(
+                    "{shown} holds an array of the shape {shape:?}; expected one number for each \
+                     class"
+                ));
             }
             Ok(values)
         }
         Some("json") => serde_json::from_str(&text()?).map_err(|error| wrong(&error)),
         Some("yaml" | "yml") => serde_yaml::from_str(&text()?).map_err(|error| wrong(&error)),
-        _ => Err(format!("{shown} is no file of class weights that is read: write them as .npy, .json or .yaml, or as a list")),
+        _ => Err(format!(
+            "{shown} is no file of class weights that is read: write them as .npy, .json or .yaml, \
+             or as a list"
+        )),
     }
 }
 
@@ -88,7 +97,10 @@ mod tests {
         let file = |name: &str| folder.path().join(name);
         std::fs::write(file("a.json"), "{\"road\": 1}").expect("writes");
         std::fs::write(file("b.npy"), "no array").expect("writes");
-        tch::Tensor::from_slice(&[1.0_f32; 4]).view([2, 2]).write_npy(file("c.npy")).expect("writes");
+        tch::Tensor::from_slice(&[1.0_f32; 4])
+            .view([2, 2])
+            .write_npy(file("c.npy"))
+            .expect("writes");
         let told = [
             ("a.json", "holds no list of numbers"),
             ("b.npy", "holds no list of numbers"),

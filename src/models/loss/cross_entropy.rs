@@ -50,11 +50,19 @@ impl CrossEntropyLossConfig {
     }
 
     fn options(&self, ignore_index: i64) -> CrossEntropy {
-        CrossEntropy { class_weight: self.class_weight.clone(), ignore_index, reduction: self.reduction() }
+        CrossEntropy {
+            class_weight: self.class_weight.clone(),
+            ignore_index,
+            reduction: self.reduction(),
+        }
     }
 
     fn binary_options(&self, ignore_index: i64) -> BinaryCrossEntropy {
-        BinaryCrossEntropy { class_weight: self.class_weight.clone(), ignore_index, reduction: self.reduction() }
+        BinaryCrossEntropy {
+            class_weight: self.class_weight.clone(),
+            ignore_index,
+            reduction: self.reduction(),
+        }
     }
 }
 
@@ -65,15 +73,22 @@ impl Loss for CrossEntropyLossConfig {
 
     fn verify(&self, out_channels: usize, _: bool) -> Result<(), ModelError> {
         if self.use_mask {
-            return Err(ModelError::config("use_mask", "is for instance masks; a segmentor takes use_sigmoid or neither"));
+            return Err(ModelError::config(
+                "use_mask",
+                "is for instance masks; a segmentor takes use_sigmoid or neither",
+            ));
         }
         if !self.use_sigmoid && out_channels == 1 {
-            let problem = "a softmax over one output channel is always 1; set use_sigmoid: true, or out_channels: 2";
+            let problem = "a softmax over one output channel is always 1; set use_sigmoid: true, \
+                           or out_channels: 2";
             return Err(ModelError::config("use_sigmoid", problem));
         }
         match self.class_weight.as_ref().map(Constant::values) {
             Some(weights) if weights.len() != out_channels => {
-                let problem = format!("expected {out_channels} weights, one for each output channel, got {}", weights.len());
+                let problem = format!(
+                    "expected {out_channels} weights, one for each output channel, got {}",
+                    weights.len()
+                );
                 Err(ModelError::config("class_weight", problem))
             }
             _ => Ok(()),
@@ -85,11 +100,21 @@ impl Loss for CrossEntropyLossConfig {
         let (logits, labels) = (logits.clone(), labels.clone());
         let loss = match (self.use_sigmoid, pixel_weight) {
             (false, None) => ops::cross_entropy(logits, labels, &self.options(ignore_index)),
-            (false, Some(weight)) => ops::cross_entropy_weighted(logits, labels, &self.options(ignore_index), weight.clone()),
-            (true, None) => ops::binary_cross_entropy(logits, labels, &self.binary_options(ignore_index)),
-            (true, Some(weight)) => {
-                ops::binary_cross_entropy_weighted(logits, labels, &self.binary_options(ignore_index), weight.clone())
+            (false, Some(weight)) => ops::cross_entropy_weighted(
+                logits,
+                labels,
+                &self.options(ignore_index),
+                weight.clone(),
+            ),
+            (true, None) => {
+                ops::binary_cross_entropy(logits, labels, &self.binary_options(ignore_index))
             }
+            (true, Some(weight)) => ops::binary_cross_entropy_weighted(
+                logits,
+                labels,
+                &self.binary_options(ignore_index),
+                weight.clone(),
+            ),
         };
         loss * self.loss_weight
     }
@@ -100,7 +125,9 @@ impl Loss for CrossEntropyLossConfig {
         let (logits, labels) = (logits.clone(), labels.clone());
         let loss = if self.use_sigmoid {
             let options = self.binary_options(ignore_index);
-            ops::binary_cross_entropy_per_element(logits, labels, &options).sum_dim(1).squeeze_dim::<3>(1)
+            ops::binary_cross_entropy_per_element(logits, labels, &options)
+                .sum_dim(1)
+                .squeeze_dim::<3>(1)
         } else {
             ops::cross_entropy_per_pixel(logits, labels, &self.options(ignore_index))
         };
@@ -118,7 +145,8 @@ impl Loss for CrossEntropyLossConfig {
             return None;
         }
         let options = self.options(ignore_index);
-        let (loss, accuracy) = ops::resized_cross_entropy(logits.clone(), labels.clone(), &options, align_corners);
+        let (loss, accuracy) =
+            ops::resized_cross_entropy(logits.clone(), labels.clone(), &options, align_corners);
         Some((loss * self.loss_weight, accuracy))
     }
 }

@@ -49,7 +49,8 @@ impl Loss for DiceLossConfig {
 
     fn verify(&self, out_channels: usize, sampled: bool) -> Result<(), ModelError> {
         if sampled {
-            let problem = "DiceLoss is a ratio over whole images and cannot be combined with a sampler";
+            let problem =
+                "DiceLoss is a ratio over whole images and cannot be combined with a sampler";
             return Err(ModelError::config("", problem));
         }
         if out_channels == 1 && self.ignore_index == Some(0) {
@@ -71,7 +72,9 @@ impl Loss for DiceLossConfig {
                 (false, _) => activation::softmax(predicted, 1),
             };
         }
-        if let Some(ignored) = self.ignore_index.and_then(|it| usize::try_from(it).ok()).filter(|&it| it < classes) {
+        if let Some(ignored) =
+            self.ignore_index.and_then(|it| usize::try_from(it).ok()).filter(|&it| it < classes)
+        {
             (planes, predicted) = (without(planes, ignored), without(predicted, ignored));
         }
         let predicted = predicted.reshape([n as i32, -1]);
@@ -81,7 +84,10 @@ impl Loss for DiceLossConfig {
         let similarity = if self.naive_dice {
             (overlap + self.eps) / (total(predicted) + total(target) + self.eps)
         } else {
-            overlap / (total(predicted.clone() * predicted) + total(target.clone() * target) + 2.0 * self.eps)
+            overlap
+                / (total(predicted.clone() * predicted)
+                    + total(target.clone() * target)
+                    + 2.0 * self.eps)
         };
         let loss = -similarity + 1.0;
         let loss = match self.reduction {

@@ -55,10 +55,14 @@ pub trait Loss: Debug + Send + Sync {
     /// Whether it can be had of so many channels of logits, and of a `sampler`'s choice of pixels.
     fn verify(&self, out_channels: usize, sampled: bool) -> Result<(), ModelError>;
 
-    /// [`verify`](Self::verify), and that its name is a loss's: mmengine trains on what is called so.
+    /// [`verify`](Self::verify), and that its name is a loss's: mmengine trains on what is called
+    /// so.
     fn check(&self, out_channels: usize, sampled: bool) -> Result<(), ModelError> {
         if !self.loss_name().contains("loss") {
-            let problem = format!("`{}` would be logged but not trained on; name it `loss_…`", self.loss_name());
+            let problem = format!(
+                "`{}` would be logged but not trained on; name it `loss_…`",
+                self.loss_name()
+            );
             return Err(ModelError::config("loss_name", problem));
         }
         self.verify(out_channels, sampled)
@@ -67,13 +71,14 @@ pub trait Loss: Debug + Send + Sync {
     /// One number `[1]`; `pixel_weight` `[n, h, w]` is a sampler's choice.
     fn forward(&self, compared: Compared, pixel_weight: Option<&Tensor<3>>) -> Tensor<1>;
 
-    /// The loss of each pixel `[n, h, w]`, by which samplers rank; none where it is a number of whole images.
+    /// The loss of each pixel `[n, h, w]`, by which samplers rank; none where it is a number of
+    /// whole images.
     fn per_pixel(&self, _: Compared) -> Option<Tensor<3>> {
         None
     }
 
-    /// The loss of logits of any size and their accuracy in percent, where both come in one pass that never has the logits at the
-    /// labels' size.
+    /// The loss of logits of any size and their accuracy in percent, where both come in one pass
+    /// that never has the logits at the labels' size.
     fn resized(
         &self,
         _: &Tensor<4>,

@@ -6,7 +6,9 @@ use serde::Deserialize;
 
 use crate::config::{OneOrMany, default};
 use crate::models::contract::{Feature, Initial, NeckSpec, RunNeck};
-use crate::models::layer::{ActConfig, ConvConfig, ConvModule, ConvModuleConfig, NormConfig, square};
+use crate::models::layer::{
+    ActConfig, ConvConfig, ConvModule, ConvModuleConfig, NormConfig, square,
+};
 use crate::models::{Builder, Forward, InitConfig, ModelError};
 use crate::ops;
 
@@ -58,7 +60,9 @@ pub struct ExtraConvs;
 impl<'de> Deserialize<'de> for ExtraConvs {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if bool::deserialize(deserializer)? {
-            return Err(serde::de::Error::custom("further levels are halved from the last here; expected false"));
+            return Err(serde::de::Error::custom(
+                "further levels are halved from the last here; expected false",
+            ));
         }
         Ok(Self)
     }
@@ -84,9 +88,13 @@ impl FPNConfig {
     /// The maps of the backbone that the pyramid uses.
     fn used(&self) -> Result<std::ops::Range<usize>, ModelError> {
         let count = self.in_channels.len();
-        let end = if self.end_level == -1 { Some(count) } else { usize::try_from(self.end_level).ok() };
+        let end =
+            if self.end_level == -1 { Some(count) } else { usize::try_from(self.end_level).ok() };
         let Some(end) = end.filter(|&it| it <= count && it > self.start_level) else {
-            let problem = format!("expected -1, or a level after start_level ({}) and up to {count}", self.start_level);
+            let problem = format!(
+                "expected -1, or a level after start_level ({}) and up to {count}",
+                self.start_level
+            );
             return Err(ModelError::config("end_level", problem));
         };
         let used = end - self.start_level;
@@ -102,14 +110,19 @@ impl NeckSpec for FPNConfig {
     fn check(&self, inputs: &[Feature]) -> Result<Vec<Feature>, ModelError> {
         let found: Vec<usize> = inputs.iter().map(|it| it.channels).collect();
         if found != self.in_channels {
-            let problem = format!("is {:?}, but the backbone's maps have {found:?} channels", self.in_channels);
+            let problem = format!(
+                "is {:?}, but the backbone's maps have {found:?} channels",
+                self.in_channels
+            );
             return Err(ModelError::config("in_channels", problem));
         }
         if let Some(norm) = &self.norm_cfg {
             norm.check(self.out_channels)?;
         }
-        let mut outputs: Vec<Feature> =
-            inputs[self.used()?].iter().map(|it| Feature { channels: self.out_channels, ..*it }).collect();
+        let mut outputs: Vec<Feature> = inputs[self.used()?]
+            .iter()
+            .map(|it| Feature { channels: self.out_channels, ..*it })
+            .collect();
         while let Some(last) = outputs.last().copied().filter(|_| outputs.len() < self.num_outs) {
             outputs.push(Feature { stride: last.stride * 2, ..last });
         }
@@ -120,13 +133,18 @@ impl NeckSpec for FPNConfig {
         let used = self.used()?;
         let act_cfg = self.act_cfg.clone();
         let plain = ConvModuleConfig { norm_cfg: self.norm_cfg.clone(), act_cfg: act_cfg.clone() };
-        let lateral = ConvModuleConfig { norm_cfg: self.norm_cfg.clone().filter(|_| !self.no_norm_on_lateral), act_cfg };
+        let lateral = ConvModuleConfig {
+            norm_cfg: self.norm_cfg.clone().filter(|_| !self.no_norm_on_lateral),
+            act_cfg,
+        };
         let of = |config: &ConvModuleConfig, input, kernel: usize| {
             config.init([input, self.out_channels], kernel, square(1, kernel / 2, 1), builder)
         };
-        let lateral_convs = self.in_channels[used.clone()].iter().map(|&input| of(&lateral, input, 1)).collect();
+        let lateral_convs =
+            self.in_channels[used.clone()].iter().map(|&input| of(&lateral, input, 1)).collect();
         let fpn_convs = used.clone().map(|_| of(&plain, self.out_channels, 3)).collect();
-        let (start, further, mode) = (used.start, self.num_outs - used.len(), self.upsample_cfg.mode);
+        let (start, further, mode) =
+            (used.start, self.num_outs - used.len(), self.upsample_cfg.mode);
         Ok(FPN { lateral_convs, fpn_convs, start, further, mode }.into())
     }
 
@@ -159,7 +177,8 @@ pub struct FPN {
 impl RunNeck for FPN {
     fn forward(&self, features: Vec<Tensor<4>>, ctx: &Forward) -> Vec<Tensor<4>> {
         let used = features.into_iter().skip(self.start);
-        let mut levels: Vec<Tensor<4>> = self.lateral_convs.iter().zip(used).map(|(conv, x)| conv.forward(x, ctx)).collect();
+        let mut levels: Vec<Tensor<4>> =
+            self.lateral_convs.iter().zip(used).map(|(conv, x)| conv.forward(x, ctx)).collect();
         for level in (1..levels.len()).rev() {
             let [.., height, width] = levels[level - 1].dims();
             let above = levels[level].clone();
@@ -169,7 +188,8 @@ impl RunNeck for FPN {
             };
             levels[level - 1] = levels[level - 1].clone() + enlarged;
         }
-        let mut outputs: Vec<Tensor<4>> = self.fpn_convs.iter().zip(levels).map(|(conv, x)| conv.forward(x, ctx)).collect();
+        let mut outputs: Vec<Tensor<4>> =
+            self.fpn_convs.iter().zip(levels).map(|(conv, x)| conv.forward(x, ctx)).collect();
         for _ in 0..self.further {
             let last = outputs[outputs.len() - 1].clone();
             outputs.push(ops::max_pool2d(last, [1, 1], [2, 2], [0, 0]));

@@ -12,7 +12,8 @@ use crate::ops;
 #[derive(Debug, Clone, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct OHEMPixelSamplerConfig {
-    /// Pixels whose label has a probability below this count; without it, those with the largest losses.
+    /// Pixels whose label has a probability below this count; without it, those with the largest
+    /// losses.
     #[serde(deserialize_with = "crate::config::share")]
     pub thresh: Option<f64>,
     /// At least this many pixels per image count.
@@ -28,10 +29,14 @@ impl Default for OHEMPixelSamplerConfig {
 impl PixelSampler for OHEMPixelSamplerConfig {
     fn check(&self, out_channels: usize) -> Result<(), ModelError> {
         if self.min_kept < 2 {
-            return Err(ModelError::config("min_kept", format!("expected at least 2, got {}", self.min_kept)));
+            return Err(ModelError::config(
+                "min_kept",
+                format!("expected at least 2, got {}", self.min_kept),
+            ));
         }
         if self.thresh.is_some() && out_channels == 1 {
-            let problem = "needs the probability of each class, which one output channel does not give; leave it out";
+            let problem = "needs the probability of each class, which one output channel does not \
+                           give; leave it out";
             return Err(ModelError::config("thresh", problem));
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! mmseg's `EncoderDecoder`: a backbone, a neck, a head that decodes (or a cascade of heads), and heads that only help to train.
+//! mmseg's `EncoderDecoder`: a backbone, a neck, a head that decodes (or a cascade of heads), and
+//! heads that only help to train.
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
@@ -6,8 +7,8 @@ use serde::Deserialize;
 
 use super::heads::{self, Heads, HeadsConfig};
 use super::inference::Inference;
-use super::{InferenceConfig, PreprocessorConfig, SegmentorSpec};
-use crate::config::{Both, NotOffered, OneOrMany};
+use super::{InferenceConfig, SegmentorSpec};
+use crate::config::{Both, NotOffered, OneOrMany, Only};
 use crate::dist::Group;
 use crate::models::backbone::{Backbone, BackboneConfig};
 use crate::models::builder::{Builder, Registry};
@@ -17,7 +18,9 @@ use crate::models::head::{DecodeConfig, Head, HeadConfig};
 use crate::models::init::Plan;
 use crate::models::layer::NormConfig;
 use crate::models::neck::{Neck, NeckConfig};
-use crate::models::{Forward, InitConfig, Losses, ModelError, PretrainedSource, SegDataPreProcessorConfig};
+use crate::models::{
+    Forward, InitConfig, Losses, ModelError, PretrainedSource, SegDataPreProcessorConfig,
+};
 use crate::weights::Weights;
 
 /// The images that the data preprocessor hands over.
@@ -28,8 +31,9 @@ const IMAGE: Feature = Feature { channels: 3, stride: 1 };
 #[serde(deny_unknown_fields)]
 pub struct EncoderDecoderConfig {
     #[serde(default)]
-    pub data_preprocessor: Option<PreprocessorConfig>,
-    /// Weights for the backbone: a path, `open-mmlab://NAME`, `torchvision://NAME` or an `https://` address.
+    pub data_preprocessor: Option<Only<SegDataPreProcessorConfig>>,
+    /// Weights for the backbone: a path, `open-mmlab://NAME`, `torchvision://NAME` or an `https://`
+    /// address.
     #[serde(default)]
     pub pretrained: Option<String>,
     pub backbone: BackboneConfig,
@@ -46,7 +50,8 @@ pub struct EncoderDecoderConfig {
     pub init_cfg: Option<OneOrMany<InitConfig>>,
 }
 
-/// The keys of `type: CascadeEncoderDecoder`, whose `decode_head` is a list: each head sees the logits of the one before.
+/// The keys of `type: CascadeEncoderDecoder`, whose `decode_head` is a list: each head sees the
+/// logits of the one before.
 pub type CascadeConfig = Both<EncoderDecoderConfig, CascadeKeys>;
 
 /// Its own keys.
@@ -82,7 +87,7 @@ impl SegmentorSpec for EncoderDecoderConfig {
     }
 
     fn data_preprocessor(&self) -> Option<&SegDataPreProcessorConfig> {
-        self.data_preprocessor.as_ref().map(|PreprocessorConfig::SegDataPreProcessor(it)| it)
+        self.data_preprocessor.as_deref()
     }
 
     fn heads(&self) -> Vec<(String, &DecodeConfig)> {
@@ -109,9 +114,12 @@ impl SegmentorSpec for CascadeConfig {
     fn problems(&self) -> Vec<ModelError> {
         let mut problems = self.shared.problems_of_parts();
         match &self.shared.decode_head {
-            HeadsConfig::One(_) => problems.push(ModelError::config("decode_head", "a cascade has a list of heads")),
+            HeadsConfig::One(_) => {
+                problems.push(ModelError::config("decode_head", "a cascade has a list of heads"))
+            }
             HeadsConfig::Many(heads) if heads.len() != self.num_stages => {
-                let problem = format!("is {}, and decode_head has {} heads", self.num_stages, heads.len());
+                let problem =
+                    format!("is {}, and decode_head has {} heads", self.num_stages, heads.len());
                 problems.push(ModelError::config("num_stages", problem));
             }
             HeadsConfig::Many(_) => {}
@@ -148,7 +156,8 @@ impl EncoderDecoderConfig {
         self.decode_head.named("decode_head").chain(auxiliary)
     }
 
-    /// What is wrong with each part; where there are no feature maps for it, heads are looked at by themselves.
+    /// What is wrong with each part; where there are no feature maps for it, heads are looked at by
+    /// themselves.
     fn problems_of_parts(&self) -> Vec<ModelError> {
         let features = self.features();
         let mut problems: Vec<ModelError> = self.pretrained_source().err().into_iter().collect();
@@ -179,11 +188,18 @@ impl EncoderDecoderConfig {
         let maps = self.backbone.check(IMAGE).map_err(|it| it.within("backbone"))?;
         let features = self.features()?;
         let backbone = self.backbone.build(IMAGE, &builder).map_err(|it| it.within("backbone"))?;
-        let neck = self.neck.as_ref().map(|it| it.build(&maps, &builder)).transpose().map_err(|it| it.within("neck"))?;
-        let decode_head = self.decode_head.build(&features, &builder).map_err(|it| it.within("decode_head"))?;
+        let neck = self
+            .neck
+            .as_ref()
+            .map(|it| it.build(&maps, &builder))
+            .transpose()
+            .map_err(|it| it.within("neck"))?;
+        let decode_head =
+            self.decode_head.build(&features, &builder).map_err(|it| it.within("decode_head"))?;
         let auxiliary = self.auxiliary_head.as_ref().map(|it| it.build(&features, &builder));
         let auxiliary_head = auxiliary.transpose().map_err(|it| it.within("auxiliary_head"))?;
-        let (inference, pretrained, registry) = (self.inference()?, self.pretrained_source()?, builder.finish());
+        let (inference, pretrained, registry) =
+            (self.inference()?, self.pretrained_source()?, builder.finish());
         let settings = Settings { inference, pretrained, registry };
         let segmentor = Segmentor { backbone, neck, decode_head, auxiliary_head, settings };
         self.draw(&segmentor, seed)?;
@@ -204,20 +220,27 @@ impl EncoderDecoderConfig {
             ("backbone.pretrained", self.backbone.pretrained().map(|it| path(it, "backbone."))),
             (
                 "backbone.init_cfg",
-                named(self.backbone.init_cfg()).map(|it| PretrainedSource::new(&it.checkpoint, it.prefix, "backbone.")),
+                named(self.backbone.init_cfg())
+                    .map(|it| PretrainedSource::new(&it.checkpoint, it.prefix, "backbone.")),
             ),
-            ("init_cfg", named(self.init_cfg.as_deref()).map(|it| PretrainedSource::new(&it.checkpoint, it.prefix, ""))),
+            (
+                "init_cfg",
+                named(self.init_cfg.as_deref())
+                    .map(|it| PretrainedSource::new(&it.checkpoint, it.prefix, "")),
+            ),
         ];
         let mut found = candidates.into_iter().filter_map(|(key, source)| Some((key, source?)));
         match (found.next(), found.next()) {
-            (Some((first, _)), Some((second, _))) => {
-                Err(ModelError::config(second, format!("names weights, but so does {first}; keep one of them")))
-            }
+            (Some((first, _)), Some((second, _))) => Err(ModelError::config(
+                second,
+                format!("names weights, but so does {first}; keep one of them"),
+            )),
             (first, _) => Ok(first.map(|(_, source)| source)),
         }
     }
 
-    /// Initial values: those that each layer asks for, then the rules of the whole, of the neck, of each head and of the backbone.
+    /// Initial values: those that each layer asks for, then the rules of the whole, of the neck, of
+    /// each head and of the backbone.
     fn draw(&self, segmentor: &Segmentor, seed: u64) -> Result<(), ModelError> {
         let (weights, fills) = segmentor.settings.registry.weights(segmentor);
         let mut plan = Plan::new(&weights, fills);
@@ -230,7 +253,8 @@ impl EncoderDecoderConfig {
         for (key, head) in self.all_heads() {
             plan.begin(&key, head.shared().init_cfg.as_deref(), head.initial())?;
         }
-        let read = segmentor.settings.pretrained.as_ref().is_some_and(|it| it.target == "backbone.");
+        let read =
+            segmentor.settings.pretrained.as_ref().is_some_and(|it| it.target == "backbone.");
         let initial = if read { Initial::default() } else { self.backbone.initial() };
         plan.begin("backbone", self.backbone.init_cfg(), initial)?;
         plan.execute(seed);
@@ -270,13 +294,17 @@ impl Segmentor {
         let mut logits: Option<Tensor<4>> = None;
         for (prefix, head) in self.decode_head.named("decode") {
             // As in mmseg, a head of a cascade runs once for its losses and once more for the next.
-            logits = previous.map(|it| it.forward(Seen { features: &features, previous: logits.as_ref() }, ctx));
+            logits = previous
+                .map(|it| it.forward(Seen { features: &features, previous: logits.as_ref() }, ctx));
             let seen = Seen { features: &features, previous: logits.as_ref() };
             scalars.extend(&prefix, head.loss(seen, labels, ctx));
             previous = Some(head);
         }
         for (prefix, head) in self.auxiliary_head.iter().flat_map(|it| it.named("aux")) {
-            scalars.extend(&prefix, head.loss(Seen { features: &features, previous: None }, labels, ctx));
+            scalars.extend(
+                &prefix,
+                head.loss(Seen { features: &features, previous: None }, labels, ctx),
+            );
         }
         Losses::new(scalars)
     }
@@ -296,7 +324,8 @@ impl Segmentor {
         let mut logits = None;
         let heads = self.decode_head.list();
         for head in &heads[..heads.len() - 1] {
-            logits = Some(head.forward(Seen { features: &features, previous: logits.as_ref() }, ctx));
+            logits =
+                Some(head.forward(Seen { features: &features, previous: logits.as_ref() }, ctx));
         }
         let seen = Seen { features: &features, previous: logits.as_ref() };
         self.last_head().predict(seen, [height, width], ctx)
@@ -327,8 +356,9 @@ impl Segmentor {
         self.heads().map(|head| (head.decode().num_classes(), head.decode().ignore_index()))
     }
 
-    /// The norms that would see a single value per channel in training on a batch `[n, 3, h, w]` of this shape, by name: of one
-    /// value there is no variance. SyncBN counts those of all ranks of `group`.
+    /// The norms that would see a single value per channel in training on a batch `[n, 3, h, w]` of
+    /// this shape, by name: of one value there is no variance. SyncBN counts those of all ranks of
+    /// `group`.
     ///
     /// Found by a pass over zeros, in which norms use their running statistics: nothing changes.
     pub fn starved_norms(&self, shape: [usize; 4], group: Option<&Group>) -> Vec<String> {
@@ -339,13 +369,18 @@ impl Segmentor {
         let features = model.features(Tensor::zeros(shape, &device), &ctx);
         let mut logits = None;
         for head in model.decode_head.list() {
-            logits = Some(head.forward(Seen { features: &features, previous: logits.as_ref() }, &ctx));
+            logits =
+                Some(head.forward(Seen { features: &features, previous: logits.as_ref() }, &ctx));
         }
         for head in model.auxiliary_head.iter().flat_map(Heads::list) {
             head.forward(Seen { features: &features, previous: None }, &ctx);
         }
         let weights = model.weights();
-        weights.iter().filter(|it| starved.has(&it.tensor)).map(|it| it.owner().to_owned()).collect()
+        weights
+            .iter()
+            .filter(|it| starved.has(&it.tensor))
+            .map(|it| it.owner().to_owned())
+            .collect()
     }
 
     /// All heads, those that decode first.

@@ -28,7 +28,10 @@ impl<'de> Deserialize<'de> for HeadsConfig {
                 f.write_str("a head or a list of heads")
             }
 
-            fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+            fn visit_newtype_struct<D: Deserializer<'de>>(
+                self,
+                deserializer: D,
+            ) -> Result<Self::Value, D::Error> {
                 HeadConfig::deserialize(deserializer).map(|it| HeadsConfig::One(Box::new(it)))
             }
 
@@ -37,7 +40,11 @@ impl<'de> Deserialize<'de> for HeadsConfig {
                 while let Some(head) = access.next_element()? {
                     heads.push(head);
                 }
-                if heads.is_empty() { Err(de::Error::invalid_length(0, &self)) } else { Ok(HeadsConfig::Many(heads)) }
+                if heads.is_empty() {
+                    Err(de::Error::invalid_length(0, &self))
+                } else {
+                    Ok(HeadsConfig::Many(heads))
+                }
             }
         }
         deserializer.deserialize_newtype_struct(VALUE_OR_LIST, OneOrList)
@@ -60,7 +67,10 @@ impl HeadsConfig {
     }
 
     /// Each head with its place: the key `name` itself for one, with a number for a list.
-    pub(super) fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (String, &'a HeadConfig)> {
+    pub(super) fn named<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> impl Iterator<Item = (String, &'a HeadConfig)> {
         let place = move |index: usize| match self {
             Self::One(_) => name.to_owned(),
             Self::Many(_) => format!("{name}.{index}"),
@@ -71,12 +81,17 @@ impl HeadsConfig {
     pub(super) fn build(&self, inputs: &[Feature], builder: &Builder) -> Result<Heads, ModelError> {
         match self {
             Self::One(head) => head.build(inputs, builder).map(Heads::One),
-            Self::Many(heads) => heads.iter().map(|it| it.build(inputs, builder)).collect::<Result<_, _>>().map(Heads::Many),
+            Self::Many(heads) => heads
+                .iter()
+                .map(|it| it.build(inputs, builder))
+                .collect::<Result<_, _>>()
+                .map(Heads::Many),
         }
     }
 }
 
-/// What every head is checked for, and its own, where the feature maps are known. Errors name keys below the head.
+/// What every head is checked for, and its own, where the feature maps are known. Errors name keys
+/// below the head.
 pub(super) fn check(head: &dyn HeadSpec, inputs: Option<&[Feature]>) -> Result<(), ModelError> {
     head.shared().verify()?;
     let Some(inputs) = inputs else { return Ok(()) };
@@ -99,7 +114,8 @@ impl Heads {
         }
     }
 
-    /// Each head with its place in the config: the key `name` itself for one, with a number for a list.
+    /// Each head with its place in the config: the key `name` itself for one, with a number for a
+    /// list.
     pub(super) fn keyed<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (String, &'a Head)> {
         let key = move |index: usize| match self {
             Self::One(_) => name.to_owned(),

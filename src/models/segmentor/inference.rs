@@ -1,4 +1,5 @@
-//! From a batch to label maps at the images' own sizes: whole or in overlapping windows, as mmseg does it.
+//! From a batch to label maps at the images' own sizes: whole or in overlapping windows, as mmseg
+//! does it.
 
 use burn::tensor::{Int, Tensor};
 use serde::Deserialize;
@@ -44,12 +45,15 @@ impl InferenceConfig {
         }
         let given = |key: &str, value: Option<Pair<usize>>| {
             let size: Option<[usize; 2]> = value.map(|Pair(it)| it);
-            size.filter(|it| !it.contains(&0))
-                .ok_or_else(|| ModelError::config(key, "mode slide needs two positive numbers, height and width"))
+            size.filter(|it| !it.contains(&0)).ok_or_else(|| {
+                ModelError::config(key, "mode slide needs two positive numbers, height and width")
+            })
         };
         let (stride, crop) = (given("stride", self.stride)?, given("crop_size", self.crop_size)?);
         if stride[0] > crop[0] || stride[1] > crop[1] {
-            let problem = format!("{stride:?} is larger than crop_size {crop:?}: some pixels would be in no window");
+            let problem = format!(
+                "{stride:?} is larger than crop_size {crop:?}: some pixels would be in no window"
+            );
             return Err(ModelError::config("stride", problem));
         }
         Ok(Inference::Slide { stride, crop })
@@ -115,7 +119,11 @@ impl Windows {
     fn new(images: &Tensor<4>, stride: [usize; 2], crop: [usize; 2]) -> Self {
         let [_, _, height, width] = images.dims();
         let size = [crop[0].min(height), crop[1].min(width)];
-        Self { size, tops: starts(height, size[0], stride[0]), lefts: starts(width, size[1], stride[1]) }
+        Self {
+            size,
+            tops: starts(height, size[0], stride[0]),
+            lefts: starts(width, size[1], stride[1]),
+        }
     }
 
     fn is_one(&self) -> bool {
@@ -130,9 +138,11 @@ fn starts(length: usize, crop: usize, stride: usize) -> Vec<usize> {
 }
 
 impl Segmentor {
-    /// Logits `[n, c, h, w]` at the size of `images` `[n, 3, h, w]`, whole or in windows as `test_cfg` says.
+    /// Logits `[n, c, h, w]` at the size of `images` `[n, 3, h, w]`, whole or in windows as
+    /// `test_cfg` says.
     ///
-    /// Run it on a model that left autodiff ([`predict`](Self::predict) does so itself), or every activation is kept.
+    /// Run it on a model that left autodiff ([`predict`](Self::predict) does so itself), or every
+    /// activation is kept.
     pub fn infer(&self, images: Tensor<4>, ctx: &Forward) -> Tensor<4> {
         match self.inference() {
             Inference::Whole => self.encode_decode(images, ctx),
@@ -140,7 +150,13 @@ impl Segmentor {
         }
     }
 
-    fn slide(&self, images: &Tensor<4>, stride: [usize; 2], crop: [usize; 2], ctx: &Forward) -> Tensor<4> {
+    fn slide(
+        &self,
+        images: &Tensor<4>,
+        stride: [usize; 2],
+        crop: [usize; 2],
+        ctx: &Forward,
+    ) -> Tensor<4> {
         let windows = Windows::new(images, stride, crop);
         if windows.is_one() {
             return self.encode_decode(images.clone(), ctx);
@@ -150,13 +166,21 @@ impl Segmentor {
         Tensor::cat(strips, 2)
     }
 
-    /// Hands the logits of `images` to `take` in strips `[n, c, rows, w]` from the top, each as soon as no window is left that
-    /// reaches into it. Only as many rows of sums are there at a time as a window is high: for all of a large picture's classes
-    /// and pixels no memory may be large enough.
-    fn strips(&self, images: &Tensor<4>, windows: &Windows, ctx: &Forward, mut take: impl FnMut(Tensor<4>)) {
+    /// Hands the logits of `images` to `take` in strips `[n, c, rows, w]` from the top, each as
+    /// soon as no window is left that reaches into it. Only as many rows of sums are there at a
+    /// time as a window is high: for all of a large picture's classes and pixels no memory may be
+    /// large enough.
+    fn strips(
+        &self,
+        images: &Tensor<4>,
+        windows: &Windows,
+        ctx: &Forward,
+        mut take: impl FnMut(Tensor<4>),
+    ) {
         let Windows { size: [rows, columns], tops, lefts } = windows;
         let [n, _, height, width] = images.dims();
-        let mut sums = ops::WindowSums::new([n, self.out_channels(), *rows, width], &images.device());
+        let mut sums =
+            ops::WindowSums::new([n, self.out_channels(), *rows, width], &images.device());
         for (index, &top) in tops.iter().enumerate() {
             for &left in lefts {
                 let window = ops::window(images, [top, left], [*rows, *columns]);
@@ -167,24 +191,40 @@ impl Segmentor {
         }
     }
 
-    /// The logits of each image `[1, c, h, w]` at its own size: padding removed, flip undone, resized to `ori_shape`.
-    pub fn seg_logits(&self, images: Tensor<4>, geometry: &[Geometry], ctx: &Forward) -> Vec<Tensor<4>> {
-        let resized = |(logits, it): (Tensor<4>, &Geometry)| ops::resize_bilinear(logits, it.ori_shape, self.align_corners());
+    /// The logits of each image `[1, c, h, w]` at its own size: padding removed, flip undone,
+    /// resized to `ori_shape`.
+    pub fn seg_logits(
+        &self,
+        images: Tensor<4>,
+        geometry: &[Geometry],
+        ctx: &Forward,
+    ) -> Vec<Tensor<4>> {
+        let resized = |(logits, it): (Tensor<4>, &Geometry)| {
+            ops::resize_bilinear(logits, it.ori_shape, self.align_corners())
+        };
         self.upright_logits(images, geometry, ctx).into_iter().zip(geometry).map(resized).collect()
     }
 
-    /// The class of each pixel of each image at its own size: those of [`seg_logits`](Self::seg_logits), which are not made.
+    /// The class of each pixel of each image at its own size: those of
+    /// [`seg_logits`](Self::seg_logits), which are not made.
     ///
-    /// In windows, finished rows become labels while later windows are still to come, and only a strip of logits is there at a
-    /// time. Where that would cost something (a GPU resizes faster than the CPU, a flip begins at the other end) it is done for
-    /// pictures whose logits are large.
-    pub fn label_maps(&self, images: Tensor<4>, geometry: &[Geometry], ctx: &Forward) -> Vec<Segmentation> {
+    /// In windows, finished rows become labels while later windows are still to come, and only a
+    /// strip of logits is there at a time. Where that would cost something (a GPU resizes faster
+    /// than the CPU, a flip begins at the other end) it is done for pictures whose logits are
+    /// large.
+    pub fn label_maps(
+        &self,
+        images: Tensor<4>,
+        geometry: &[Geometry],
+        ctx: &Forward,
+    ) -> Vec<Segmentation> {
         if let Inference::Slide { stride, crop } = self.inference()
             && self.out_channels() > 1
             && geometry.iter().all(|it| it.flip.is_none())
         {
             let windows = Windows::new(&images, stride, crop);
-            let free = ops::is_full_precision_on_cpu(&images) || geometry.iter().all(|it| it.img_shape == it.ori_shape);
+            let free = ops::is_full_precision_on_cpu(&images)
+                || geometry.iter().all(|it| it.img_shape == it.ori_shape);
             let [n, _, height, width] = images.dims();
             if !windows.is_one() && (free || n * self.out_channels() * height * width > LARGE) {
                 return self.label_maps_by_strips(&images, &windows, geometry, ctx);
@@ -192,7 +232,11 @@ impl Segmentor {
         }
         let one = |(logits, it): (Tensor<4>, &Geometry)| {
             if self.out_channels() == 1 {
-                return self.classify(&ops::resize_bilinear(logits, it.ori_shape, self.align_corners()));
+                return self.classify(&ops::resize_bilinear(
+                    logits,
+                    it.ori_shape,
+                    self.align_corners(),
+                ));
             }
             segmentation(&ops::resized_label_map(&logits, it.ori_shape, self.align_corners()))
         };
@@ -209,7 +253,8 @@ impl Segmentor {
         let [n, _, height, width] = images.dims();
         assert_eq!(n, geometry.len(), "one geometry for each image");
         let kept = |it: &Geometry| [it.img_shape[0].min(height), it.img_shape[1].min(width)];
-        let new = |it: &Geometry| ops::LabelStrips::new(kept(it), it.ori_shape, self.align_corners());
+        let new =
+            |it: &Geometry| ops::LabelStrips::new(kept(it), it.ori_shape, self.align_corners());
         let mut maps: Vec<_> = geometry.iter().map(new).collect();
         let mut taken = 0;
         self.strips(images, windows, ctx, |strip| {
@@ -219,7 +264,12 @@ impl Segmentor {
                 // Below it and on its right there is padding.
                 let rows = rows.min(height.saturating_sub(taken));
                 if rows > 0 {
-                    map.push(&strip.clone().slice([index..index + 1, 0..channels, 0..rows, 0..width]));
+                    map.push(&strip.clone().slice([
+                        index..index + 1,
+                        0..channels,
+                        0..rows,
+                        0..width,
+                    ]));
                 }
             }
             taken += rows;
@@ -227,8 +277,14 @@ impl Segmentor {
         maps.into_iter().map(|it| segmentation(&it.finish())).collect()
     }
 
-    /// The logits of each image `[1, c, h, w]` at the size it left the pipeline with: padding removed, flip undone.
-    fn upright_logits(&self, images: Tensor<4>, geometry: &[Geometry], ctx: &Forward) -> Vec<Tensor<4>> {
+    /// The logits of each image `[1, c, h, w]` at the size it left the pipeline with: padding
+    /// removed, flip undone.
+    fn upright_logits(
+        &self,
+        images: Tensor<4>,
+        geometry: &[Geometry],
+        ctx: &Forward,
+    ) -> Vec<Tensor<4>> {
         let logits = self.infer(images, ctx);
         let [n, channels, height, width] = logits.dims();
         assert_eq!(n, geometry.len(), "one geometry for each image");
@@ -240,7 +296,8 @@ impl Segmentor {
         geometry.iter().enumerate().map(one).collect()
     }
 
-    /// The class of each pixel from logits `[1, c, h, w]`: the largest, or for one channel the threshold's side.
+    /// The class of each pixel from logits `[1, c, h, w]`: the largest, or for one channel the
+    /// threshold's side.
     pub fn classify(&self, logits: &Tensor<4>) -> Segmentation {
         let [_, channels, ..] = logits.dims();
         if channels > 1 {

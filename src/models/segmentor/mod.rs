@@ -6,7 +6,6 @@ mod inference;
 mod outline;
 
 use burn::tensor::Device;
-use serde::Deserialize;
 
 pub use encoder_decoder::{CascadeConfig, EncoderDecoderConfig, Segmentor, TrainConfig};
 pub use heads::HeadsConfig;
@@ -26,15 +25,10 @@ slot! {
     }
 }
 
-/// `model.data_preprocessor`.
-#[derive(Debug, Clone, Deserialize, PartialEq)]
-pub enum PreprocessorConfig {
-    SegDataPreProcessor(SegDataPreProcessorConfig),
-}
-
 /// The config of a whole model. Errors name keys below `model`.
 pub trait SegmentorSpec: std::fmt::Debug {
-    /// What is wrong with its parts and with how they go together, all of it; nothing is made for it.
+    /// What is wrong with its parts and with how they go together, all of it; nothing is made for
+    /// it.
     fn problems(&self) -> Vec<ModelError>;
 
     /// The first of them.
@@ -42,8 +36,8 @@ pub trait SegmentorSpec: std::fmt::Debug {
         self.problems().into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// Builds the model on `device` (an autodiff device to train it) and draws its weights from `seed`. Weights that
-    /// [`Segmentor::pretrained`] names are still to be read.
+    /// Builds the model on `device` (an autodiff device to train it) and draws its weights from
+    /// `seed`. Weights that [`Segmentor::pretrained`] names are still to be read.
     fn init(&self, device: &Device, seed: u64) -> Result<Segmentor, ModelError>;
 
     fn data_preprocessor(&self) -> Option<&SegDataPreProcessorConfig>;
@@ -60,7 +54,8 @@ pub trait SegmentorSpec: std::fmt::Debug {
     /// How images become batches.
     fn preprocessor(&self) -> Result<SegDataPreProcessor, ModelError> {
         let mut preprocessor = self.data_preprocessor().cloned().unwrap_or_default();
-        preprocessor.seg_pad_val = preprocessor.seg_pad_val.or_else(|| u8::try_from(self.ignore_index()).ok());
+        preprocessor.seg_pad_val =
+            preprocessor.seg_pad_val.or_else(|| u8::try_from(self.ignore_index()).ok());
         preprocessor.init().map_err(|it| it.within("data_preprocessor"))
     }
 

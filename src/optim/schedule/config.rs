@@ -1,5 +1,6 @@
-//! The entries of `param_scheduler`, as mmengine 0.10 has them. Its `PolyLR` is a `PolyParamScheduler` whose `param_name` is `lr`;
-//! both names are one here, since the learning rate is what is scheduled.
+//! The entries of `param_scheduler`, as mmengine 0.10 has them. Its `PolyLR` is a
+//! `PolyParamScheduler` whose `param_name` is `lr`; both names are one here, since the learning
+//! rate is what is scheduled.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +36,8 @@ pub enum ParamSchedulerConfig {
     /// Half a cosine in each of `periods`, each from `restart_weights` times the rate.
     #[serde(alias = "CosineRestartParamScheduler")]
     CosineRestartLR(RestartConfig),
-    /// Up to `eta_max` and down to next to nothing, whatever the optimizer's rate is ("1cycle", Smith and Topin 2017).
+    /// Up to `eta_max` and down to next to nothing, whatever the optimizer's rate is ("1cycle",
+    /// Smith and Topin 2017).
     #[serde(alias = "OneCycleParamScheduler")]
     OneCycleLR(OneCycleConfig),
     /// Times `factor` where a metric of the validations has stopped to improve.
@@ -50,8 +52,8 @@ pub enum ParamName {
     Lr,
 }
 
-/// `begin`, `end`, `by_epoch` and `convert_to_iter_based`, which every scheduler has: steps in `[begin, end)` change the
-/// rate. `end` is by default the training's.
+/// `begin`, `end`, `by_epoch` and `convert_to_iter_based`, which every scheduler has: steps in
+/// `[begin, end)` change the rate. `end` is by default the training's.
 macro_rules! scheduler {
     ($(#[$doc:meta])* $name:ident { $($(#[$attribute:meta])* $field:ident: $kind:ty,)* }) => {
         $(#[$doc])*
@@ -288,10 +290,17 @@ impl ParamSchedulerConfig {
         Ok(match self {
             Self::PolyLR(it) => Curve::Poly { eta_min: it.eta_min, power: it.power, total },
             Self::LinearLR(it) => {
-                let (start, end) = (factor("start_factor", it.start_factor)?, factor("end_factor", it.end_factor)?);
+                let (start, end) = (
+                    factor("start_factor", it.start_factor)?,
+                    factor("end_factor", it.end_factor)?,
+                );
                 if start == 0.0 && length > 1 {
-                    // The recursion multiplies the rate that is there, and nothing leads away from 0.
-                    return Err("`start_factor` is 0, expected more: the rate would stay 0 for good".to_owned());
+                    // The recursion multiplies the rate that is there, and nothing leads away from
+                    // 0.
+                    return Err(
+                        "`start_factor` is 0, expected more: the rate would stay 0 for good"
+                            .to_owned(),
+                    );
                 }
                 Curve::Linear { start, end, total }
             }
@@ -302,21 +311,33 @@ impl ParamSchedulerConfig {
                 }
                 Curve::MultiStep { milestones, gamma: it.gamma }
             }
-            Self::StepLR(it) if it.step_size == 0 => return Err("`step_size` is 0, expected 1 or more".to_owned()),
+            Self::StepLR(it) if it.step_size == 0 => {
+                return Err("`step_size` is 0, expected 1 or more".to_owned());
+            }
             Self::StepLR(it) => Curve::Step { size: it.step_size * unit, gamma: it.gamma },
             Self::ConstantLR(it) if it.factor == 0.0 => {
-                return Err("`factor` is 0, expected more: the rate could not come back from 0".to_owned());
+                return Err(
+                    "`factor` is 0, expected more: the rate could not come back from 0".to_owned()
+                );
             }
-            Self::ConstantLR(it) => Curve::Constant { factor: factor("factor", it.factor)?, total: length - 1 },
+            Self::ConstantLR(it) => {
+                Curve::Constant { factor: factor("factor", it.factor)?, total: length - 1 }
+            }
             Self::ExponentialLR(it) => Curve::Exponential { gamma: it.gamma },
             Self::CosineAnnealingLR(it) => {
                 let floor = match (it.eta_min, it.eta_min_ratio) {
-                    (Some(_), Some(_)) => return Err("`eta_min` and `eta_min_ratio` are both written, expected one".to_owned()),
+                    (Some(_), Some(_)) => {
+                        return Err("`eta_min` and `eta_min_ratio` are both written, expected one"
+                            .to_owned());
+                    }
                     (rate, None) => Floor::Rate(rate.unwrap_or(0.0)),
                     (None, Some(ratio)) => Floor::Ratio(ratio),
                 };
                 // mmengine takes 0 for "not written", too.
-                Curve::Cosine { t_max: it.t_max.filter(|&it| it > 0).map_or(length, |it| it * unit), floor }
+                Curve::Cosine {
+                    t_max: it.t_max.filter(|&it| it > 0).map_or(length, |it| it * unit),
+                    floor,
+                }
             }
             Self::CosineRestartLR(it) => {
                 let floor = match (it.eta_min, it.eta_min_ratio) {
@@ -326,16 +347,25 @@ impl ParamSchedulerConfig {
                 };
                 let (periods, weights) = (it.periods.len(), it.restart_weights.len());
                 if periods != weights {
-                    return Err(format!("`periods` has {periods} entries and `restart_weights` {weights}, expected as many"));
+                    return Err(format!(
+                        "`periods` has {periods} entries and `restart_weights` {weights}, expected \
+                         as many"
+                    ));
                 }
-                let periods = it.periods.iter().map(|it| it * unit).zip(it.restart_weights.iter().copied()).collect();
+                let periods = it
+                    .periods
+                    .iter()
+                    .map(|it| it * unit)
+                    .zip(it.restart_weights.iter().copied())
+                    .collect();
                 Curve::Restart { periods, floor }
             }
             Self::OneCycleLR(it) => {
                 let total = it.total_steps.map_or(length, |it| it * unit);
                 if total + 1 < length {
                     return Err(format!(
-                        "`total_steps` is {total}, expected {} or more: so many steps are scheduled",
+                        "`total_steps` is {total}, expected {} or more: so many steps are \
+                         scheduled",
                         length - 1
                     ));
                 }

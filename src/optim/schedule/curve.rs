@@ -60,7 +60,8 @@ impl Floor {
 /// A rise and a fall. The rates of the optimizer do not count.
 #[derive(Debug, Clone)]
 pub(super) struct OneCycle {
-    /// The last step of each phase, which may lie between two, with the rates at its beginning and its end.
+    /// The last step of each phase, which may lie between two, with the rates at its beginning and
+    /// its end.
     phases: Vec<(f64, f64, f64)>,
     strategy: AnnealStrategy,
     /// The rate that the cycle begins with.
@@ -119,7 +120,9 @@ impl Curve {
                 for &(length, weight) in periods {
                     match step - begin {
                         0 => return initial * weight,
-                        step if step < length => return cosine(rate, floor.of(initial), step as f64, length as f64),
+                        step if step < length => {
+                            return cosine(rate, floor.of(initial), step as f64, length as f64);
+                        }
                         _ => begin += length,
                     }
                 }
@@ -127,8 +130,12 @@ impl Curve {
             }
             Self::Plateau(_) => rate,
             _ if step == 0 => rate,
-            Self::Poly { eta_min, power, total } => (rate - eta_min) * (1.0 - 1.0 / (total - at + 1.0)).powf(power) + eta_min,
-            Self::Linear { start, end, total } => rate * (1.0 + (end - start) / (total * start + (at - 1.0) * (end - start))),
+            Self::Poly { eta_min, power, total } => {
+                (rate - eta_min) * (1.0 - 1.0 / (total - at + 1.0)).powf(power) + eta_min
+            }
+            Self::Linear { start, end, total } => {
+                rate * (1.0 + (end - start) / (total * start + (at - 1.0) * (end - start)))
+            }
             Self::Step { size, gamma } => {
                 if step.is_multiple_of(size) {
                     rate * gamma
@@ -159,5 +166,6 @@ impl Curve {
 
 /// The rate of a cosine's step `at`, from that of the step before.
 fn cosine(rate: f64, floor: f64, at: f64, length: f64) -> f64 {
-    (1.0 + (PI * at / length).cos()) / (1.0 + (PI * (at - 1.0) / length).cos()) * (rate - floor) + floor
+    (1.0 + (PI * at / length).cos()) / (1.0 + (PI * (at - 1.0) / length).cos()) * (rate - floor)
+        + floor
 }

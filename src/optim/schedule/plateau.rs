@@ -1,5 +1,6 @@
-//! `ReduceOnPlateauLR`: the one schedule that is no function of the iteration. What validations measured is kept, and the recursion
-//! is replayed over it, so that a resumed run has the same rates.
+//! `ReduceOnPlateauLR`: the one schedule that is no function of the iteration. What validations
+//! measured is kept, and the recursion is replayed over it, so that a resumed run has the same
+//! rates.
 
 use serde::{Deserialize, Serialize};
 
@@ -72,14 +73,17 @@ impl PlateauConfig {
     pub(super) fn verify(&self) -> Result<(), String> {
         if !self.by_epoch || self.convert_to_iter_based {
             return Err(
-                "ReduceOnPlateauLR acts after validations: expected `by_epoch: true` and no `convert_to_iter_based`".to_owned()
+                "ReduceOnPlateauLR acts after validations: expected `by_epoch: true` and no \
+                 `convert_to_iter_based`"
+                    .to_owned(),
             );
         }
         Ok(())
     }
 }
 
-/// What the validation after an iteration measured: one value for each scheduler that watches one. No number stands as `None`.
+/// What the validation after an iteration measured: one value for each scheduler that watches one.
+/// No number stands as `None`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
     /// Finished iterations.

@@ -1,5 +1,6 @@
-//! The GPU against the CPU: every fused operation, forward and backward, and whole train steps. Without a GPU it is the CPU against
-//! itself, which at least shows that the check runs. And the train step that `make gpu-check` times.
+//! The GPU against the CPU: every fused operation, forward and backward, and whole train steps.
+//! Without a GPU it is the CPU against itself, which at least shows that the check runs. And the
+//! train step that `make gpu-check` times.
 
 use std::net::TcpListener;
 use std::os::fd::IntoRawFd;
@@ -11,8 +12,8 @@ use burn::tensor::{Device, Int, Tensor};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use segslurm::ops::{
-    self, Activation, BatchNorm, BinaryCrossEntropy, Conv, CrossEntropy, MemoryFormat, Reduction, from_tch, gradient, place,
-    to_tch,
+    self, Activation, BatchNorm, BinaryCrossEntropy, Conv, CrossEntropy, MemoryFormat, Reduction,
+    from_tch, gradient, place, to_tch,
 };
 use segslurm::testing::dist::Group;
 use segslurm::testing::experiment::{EnvConfig, MemoryFormatChoice};
@@ -44,7 +45,12 @@ fn cases() -> Vec<Case> {
     let case = |name, inputs: &[usize], run| Case { name, inputs: inputs.to_vec(), run };
     let conv: fn(&[Tensor<1>]) -> Tensor<1> = |x| {
         let conv = Conv { padding: [2, 2], dilation: [2, 2], ..Conv::default() };
-        flat(ops::conv2d(image(&x[0]), x[1].clone().reshape([6, N[1], 3, 3]), Some(x[2].clone()), conv))
+        flat(ops::conv2d(
+            image(&x[0]),
+            x[1].clone().reshape([6, N[1], 3, 3]),
+            Some(x[2].clone()),
+            conv,
+        ))
     };
     vec![
         case("conv2d", &[SIZE, 6 * N[1] * 9, 6], conv),
@@ -52,13 +58,23 @@ fn cases() -> Vec<Case> {
         case("batch_norm, running statistics, relu", &[SIZE, N[1], N[1]], |x| norm(x, false)),
         case("relu", &[SIZE], |x| flat(ops::relu(image(&x[0])))),
         case("add_relu", &[SIZE, SIZE], |x| flat(ops::add_relu(image(&x[0]), image(&x[1])))),
-        case("max_pool2d", &[SIZE], |x| flat(ops::max_pool2d(image(&x[0]), [3, 3], [2, 2], [1, 1]))),
-        case("avg_pool2d", &[SIZE], |x| flat(ops::avg_pool2d(image(&x[0]), [2, 2], [2, 2], [0, 0], true, false))),
-        case("adaptive_avg_pool2d", &[SIZE], |x| flat(ops::adaptive_avg_pool2d(image(&x[0]), [3, 3]))),
-        case("resize_bilinear", &[SIZE], |x| flat(ops::resize_bilinear(image(&x[0]), [17, 23], false))),
+        case("max_pool2d", &[SIZE], |x| {
+            flat(ops::max_pool2d(image(&x[0]), [3, 3], [2, 2], [1, 1]))
+        }),
+        case("avg_pool2d", &[SIZE], |x| {
+            flat(ops::avg_pool2d(image(&x[0]), [2, 2], [2, 2], [0, 0], true, false))
+        }),
+        case("adaptive_avg_pool2d", &[SIZE], |x| {
+            flat(ops::adaptive_avg_pool2d(image(&x[0]), [3, 3]))
+        }),
+        case("resize_bilinear", &[SIZE], |x| {
+            flat(ops::resize_bilinear(image(&x[0]), [17, 23], false))
+        }),
         case("cross_entropy", &[SIZE], |x| {
             let weighted = CrossEntropy {
-                class_weight: Some(ops::Constant::from((1..=8).map(|it| 0.25 * it as f32).collect::<Vec<_>>())),
+                class_weight: Some(ops::Constant::from(
+                    (1..=8).map(|it| 0.25 * it as f32).collect::<Vec<_>>(),
+                )),
                 reduction: Reduction::MeanNonIgnored,
                 ..CrossEntropy::default()
             };
@@ -66,7 +82,8 @@ fn cases() -> Vec<Case> {
         }),
         case("resized_cross_entropy", &[SIZE], |x| {
             let target = labels([2 * N[2], 2 * N[3]], &x[0].device());
-            let (loss, accuracy) = ops::resized_cross_entropy(image(&x[0]), target, &CrossEntropy::default(), false);
+            let (loss, accuracy) =
+                ops::resized_cross_entropy(image(&x[0]), target, &CrossEntropy::default(), false);
             Tensor::cat(vec![loss, accuracy.detach() / 100.0], 0)
         }),
         case("resized_cross_entropy, 300 classes, weighted", &[2 * 300 * 35], |x| {
@@ -79,21 +96,31 @@ fn cases() -> Vec<Case> {
             many_classes(&x[0], [300, 5, 7], [37, 53], &weighted, true)
         }),
         case("resized_cross_entropy, one row, a class ignored", &[2 * 19 * 9], |x| {
-            let ignored = CrossEntropy { ignore_index: 3, reduction: Reduction::Sum, ..CrossEntropy::default() };
+            let ignored = CrossEntropy {
+                ignore_index: 3,
+                reduction: Reduction::Sum,
+                ..CrossEntropy::default()
+            };
             many_classes(&x[0], [19, 1, 9], [8, 64], &ignored, false)
         }),
         case("binary_cross_entropy", &[SIZE], |x| {
-            let options = BinaryCrossEntropy { class_weight: None, ignore_index: 255, reduction: Reduction::Mean };
+            let options = BinaryCrossEntropy {
+                class_weight: None,
+                ignore_index: 255,
+                reduction: Reduction::Mean,
+            };
             ops::binary_cross_entropy(image(&x[0]), labels([N[2], N[3]], &x[0].device()), &options)
         }),
         case("label_map", &[SIZE], |x| {
-            let map = to_tch(&ops::resized_label_map(&image(&x[0]), [30, 31], false)).to_kind(tch::Kind::Float);
+            let map = to_tch(&ops::resized_label_map(&image(&x[0]), [30, 31], false))
+                .to_kind(tch::Kind::Float);
             from_tch(map.view(-1), &x[0].device())
         }),
     ]
 }
 
-/// The loss and the accuracy of two images whose labels are larger than their logits by no whole number.
+/// The loss and the accuracy of two images whose labels are larger than their logits by no whole
+/// number.
 fn many_classes(
     x: &Tensor<1>,
     [classes, h, w]: [usize; 3],
@@ -101,11 +128,15 @@ fn many_classes(
     options: &CrossEntropy,
     align: bool,
 ) -> Tensor<1> {
-    let values: Vec<i64> =
-        (0..2 * height * width).map(|at| if at % 11 == 0 { options.ignore_index } else { (at * 7 % classes) as i64 }).collect();
-    let target = tch::Tensor::from_slice(&values).view([2, height as i64, width as i64]).to_device(place(&x.device()));
+    let values: Vec<i64> = (0..2 * height * width)
+        .map(|at| if at % 11 == 0 { options.ignore_index } else { (at * 7 % classes) as i64 })
+        .collect();
+    let target = tch::Tensor::from_slice(&values)
+        .view([2, height as i64, width as i64])
+        .to_device(place(&x.device()));
     let logits = x.clone().reshape([2, classes, h, w]) * 3.0;
-    let (loss, accuracy) = ops::resized_cross_entropy(logits, from_tch(target, &x.device()), options, align);
+    let (loss, accuracy) =
+        ops::resized_cross_entropy(logits, from_tch(target, &x.device()), options, align);
     Tensor::cat(vec![loss, accuracy.detach() / 100.0], 0)
 }
 
@@ -140,7 +171,8 @@ fn differentiate(case: &Case, device: &Device) -> Vec<tch::Tensor> {
         let values: Vec<f32> = (0..count).map(|_| random.random_range(-2.0..2.0)).collect();
         tch::Tensor::from_slice(&values).to_device(place(device))
     };
-    let inputs: Vec<Tensor<1>> = case.inputs.iter().map(|&count| from_tch(drawn(count), device).require_grad()).collect();
+    let inputs: Vec<Tensor<1>> =
+        case.inputs.iter().map(|&count| from_tch(drawn(count), device).require_grad()).collect();
     let output = (case.run)(&inputs);
     let weights: Tensor<1> = from_tch(drawn(output.dims()[0]), device);
     // A copy: Burn may compute the product below in the output's place.
@@ -165,15 +197,22 @@ struct Findings {
 }
 
 impl Findings {
-    /// Prints a line: how far apart `found` says the two sides are. An error or a panic of one check does not end the others.
+    /// Prints a line: how far apart `found` says the two sides are. An error or a panic of one
+    /// check does not end the others.
     fn check(&mut self, name: &str, limit: f64, found: impl FnOnce() -> anyhow::Result<f64>) {
         let found = catch_unwind(AssertUnwindSafe(found)).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().cloned();
-            Err(anyhow!(text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()))
+            Err(anyhow!(
+                text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+                    .unwrap_or_default()
+            ))
         });
         let ok = matches!(&found, Ok(apart) if *apart <= limit);
         match found {
-            Ok(apart) => println!("{name:<48} {apart:>12.1e} {limit:>10.0e}{}", if ok { "" } else { "  BEYOND" }),
+            Ok(apart) => println!(
+                "{name:<48} {apart:>12.1e} {limit:>10.0e}{}",
+                if ok { "" } else { "  BEYOND" }
+            ),
             Err(error) => println!("{name:<48} FAILS: {error:#}"),
         }
         if !ok {
@@ -205,12 +244,21 @@ const TRAININGS: [(&str, MemoryFormat, f64, &[&str]); 7] = [
             "optim_wrapper.clip_grad.max_norm=35.0",
         ],
     ),
-    ("fp16 with a loss scale", MemoryFormat::ChannelsLast, HALF, &["optim_wrapper.type=AmpOptimWrapper"]),
+    (
+        "fp16 with a loss scale",
+        MemoryFormat::ChannelsLast,
+        HALF,
+        &["optim_wrapper.type=AmpOptimWrapper"],
+    ),
     (
         "bf16",
         MemoryFormat::ChannelsLast,
         HALF,
-        &["optim_wrapper.type=AmpOptimWrapper", "optim_wrapper.dtype=bfloat16", "optim_wrapper.loss_scale=1.0"],
+        &[
+            "optim_wrapper.type=AmpOptimWrapper",
+            "optim_wrapper.dtype=bfloat16",
+            "optim_wrapper.loss_scale=1.0",
+        ],
     ),
 ];
 
@@ -219,7 +267,12 @@ pub(crate) fn check() -> anyhow::Result<()> {
     const STEPS: u64 = 4;
     std::panic::set_hook(Box::new(|_| {}));
     let (gpu, cpu) = (ops::device(model::default_gpu()?).autodiff(), Device::libtorch().autodiff());
-    println!("{:<48} {:>12} {:>10}", format!("{:?} against the CPU", place(&gpu)), "apart", "limit");
+    println!(
+        "{:<48} {:>12} {:>10}",
+        format!("{:?} against the CPU", place(&gpu)),
+        "apart",
+        "limit"
+    );
     let mut findings = Findings::default();
     for case in cases() {
         findings.check(case.name, OPERATION, || {
@@ -234,15 +287,25 @@ pub(crate) fn check() -> anyhow::Result<()> {
         findings.check(&what, limit, || {
             let losses = |device: &Device, changes: &[&str]| -> anyhow::Result<Vec<f64>> {
                 // What dropout drops differs from device to device.
-                let still = ["model.decode_head.dropout_ratio=0", "model.auxiliary_head.dropout_ratio=0"];
-                let mut learner =
-                    model::learner_with("pspnet_r18", Group::alone(), device, &[&still[..], changes].concat(), format)?;
-                let step = |iteration| learner.step(&batch, iteration, &[0.001]).map(|losses| losses[0].1);
+                let still =
+                    ["model.decode_head.dropout_ratio=0", "model.auxiliary_head.dropout_ratio=0"];
+                let mut learner = model::learner_with(
+                    "pspnet_r18",
+                    Group::alone(),
+                    device,
+                    &[&still[..], changes].concat(),
+                    format,
+                )?;
+                let step =
+                    |iteration| learner.step(&batch, iteration, &[0.001]).map(|losses| losses[0].1);
                 Ok((0..STEPS).map(step).collect::<Result<Vec<_>, _>>()?)
             };
             // Half precision is held against single.
-            let exact: Vec<&str> =
-                changes.iter().copied().filter(|it| limit == LOSS || !it.starts_with("optim_wrapper")).collect();
+            let exact: Vec<&str> = changes
+                .iter()
+                .copied()
+                .filter(|it| limit == LOSS || !it.starts_with("optim_wrapper"))
+                .collect();
             let (found, expected) = (losses(&gpu, changes)?, losses(&cpu, &exact)?);
             Ok(found.iter().zip(&expected).map(|(a, b)| (a - b).abs() / b).fold(0.0, f64::max))
         });
@@ -263,11 +326,21 @@ pub(crate) fn check() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Steps in which the host may wait for the device through an event alone; libtorch refuses any other wait, with the operation's name.
+/// Steps in which the host may wait for the device through an event alone; libtorch refuses any
+/// other wait, with the operation's name.
 fn never_waiting(precision: &str, device: &Device) -> anyhow::Result<()> {
-    let changes =
-        [precision_of(precision)?, &["optim_wrapper.clip_grad._delete_=true", "optim_wrapper.clip_grad.max_norm=35"]].concat();
-    let mut learner = model::learner_with("pspnet_r18", Group::alone(), device, &changes, MemoryFormat::Contiguous)?;
+    let changes = [
+        precision_of(precision)?,
+        &["optim_wrapper.clip_grad._delete_=true", "optim_wrapper.clip_grad.max_norm=35"],
+    ]
+    .concat();
+    let mut learner = model::learner_with(
+        "pspnet_r18",
+        Group::alone(),
+        device,
+        &changes,
+        MemoryFormat::Contiguous,
+    )?;
     let batch = model::batch("pspnet_r18", None)?;
     for iteration in 0..4 {
         // What is kept on the device goes there in the first steps.
@@ -297,9 +370,10 @@ fn nccl() -> anyhow::Result<f64> {
     Ok(apart(&sum, &values))
 }
 
-/// Times `steps` train steps of PSPNet-R50 on `images` images of 512×1024, in single or mixed precision; then traces some more:
-/// `kernels` is for how many seconds of a step the device runs kernels, `by_name` which ones the longest. In the memory format that a
-/// training would take, or in that behind a colon (`fp32:channels_last`).
+/// Times `steps` train steps of PSPNet-R50 on `images` images of 512×1024, in single or mixed
+/// precision; then traces some more: `kernels` is for how many seconds of a step the device runs
+/// kernels, `by_name` which ones the longest. In the memory format that a training would take, or
+/// in that behind a colon (`fp32:channels_last`).
 pub(crate) fn speed(images: usize, mode: &str, steps: usize) -> anyhow::Result<()> {
     const TRACED: u32 = 5;
     const LONGEST: usize = 20;
@@ -313,9 +387,18 @@ pub(crate) fn speed(images: usize, mode: &str, steps: usize) -> anyhow::Result<(
     let device = ops::device(model::default_gpu()?);
     // cuDNN looks for its fastest algorithms, as mmseg's configs have it.
     tch::Cuda::cudnn_set_benchmark(true);
-    let format = decide_memory_format(&EnvConfig { memory_format: choice, ..EnvConfig::default() }, &device)?;
+    let format = decide_memory_format(
+        &EnvConfig { memory_format: choice, ..EnvConfig::default() },
+        &device,
+    )?;
     let changes = precision_of(precision)?;
-    let mut learner = model::learner_with("pspnet_r50", Group::alone(), &device.clone().autodiff(), changes, format)?;
+    let mut learner = model::learner_with(
+        "pspnet_r50",
+        Group::alone(),
+        &device.clone().autodiff(),
+        changes,
+        format,
+    )?;
     let batch = model::batch_of("pspnet_r50", images, (512, 1024));
     let mut iteration = 0;
     let mut step = || {
@@ -326,11 +409,13 @@ pub(crate) fn speed(images: usize, mode: &str, steps: usize) -> anyhow::Result<(
     let seconds = report::timed(steps, &mut step)?;
     let (traced, kernels) = profile::kernels(|| (0..TRACED).try_for_each(|_| step()))?;
     traced?;
-    let by_name = kernels
-        .by_name
-        .iter()
-        .take(LONGEST)
-        .map(|it| json!([it.spent.as_secs_f64() * 1e3 / f64::from(TRACED), it.count as f64 / f64::from(TRACED), it.name]));
+    let by_name = kernels.by_name.iter().take(LONGEST).map(|it| {
+        json!([
+            it.spent.as_secs_f64() * 1e3 / f64::from(TRACED),
+            it.count as f64 / f64::from(TRACED),
+            it.name
+        ])
+    });
     let by_name: Vec<_> = by_name.collect();
     report::print(json!({
         "seconds": seconds,

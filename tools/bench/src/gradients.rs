@@ -1,5 +1,5 @@
-//! When the gradients of a step come: what there is to send at each moment of the backward pass. `scripts/bench/scaling.py` makes
-//! of it how far data-parallel training goes.
+//! When the gradients of a step come: what there is to send at each moment of the backward pass.
+//! `scripts/bench/scaling.py` makes of it how far data-parallel training goes.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -28,8 +28,11 @@ impl ModuleVisitor for Leaves {
 pub(crate) fn run(name: &str, images: Option<usize>) -> anyhow::Result<()> {
     let learner = model::learner(name, Group::alone(), model::default_gpu()?)?;
     let batch = model::batch(name, images)?;
-    let pixels: Vec<_> =
-        batch.samples.iter().map(|it| Pixels { height: it.image.height, width: it.image.width, data: &it.image.data }).collect();
+    let pixels: Vec<_> = batch
+        .samples
+        .iter()
+        .map(|it| Pixels { height: it.image.height, width: it.image.width, data: &it.image.data })
+        .collect();
     let labels: Vec<_> = batch
         .samples
         .iter()

@@ -19,7 +19,8 @@ pub(crate) fn run(folder: &Path) -> anyhow::Result<()> {
     ] {
         let place = folder.join(place);
         let entries = std::fs::read_dir(&place).with_context(|| place.display().to_string())?;
-        let files: Vec<PathBuf> = entries.map(|it| Ok(it?.path())).collect::<anyhow::Result<_>>()?;
+        let files: Vec<PathBuf> =
+            entries.map(|it| Ok(it?.path())).collect::<anyhow::Result<_>>()?;
         let mut best = f64::INFINITY;
         for _ in 0..5 {
             let start = Instant::now();

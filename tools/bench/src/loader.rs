@@ -1,4 +1,5 @@
-//! The loader with two workers, alone and in front of a training: how many images a second, and how long steps wait for it.
+//! The loader with two workers, alone and in front of a training: how many images a second, and how
+//! long steps wait for it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +23,11 @@ dataset: {{type: ADE20KDataset, data_root: {}, data_prefix: {{img_path: images/t
     ))?;
     loader.dataset = dataset;
     let dataset = Arc::new(loader.dataset.init()?);
-    let mut batches = Loader::new(dataset, &loader, &LoaderOptions { seed: 1, repeat: true, ..LoaderOptions::default() })?;
+    let mut batches = Loader::new(
+        dataset,
+        &loader,
+        &LoaderOptions { seed: 1, repeat: true, ..LoaderOptions::default() },
+    )?;
     let mut take = || batches.next().expect("the sampler is infinite");
     for _ in 0..2 {
         take()?;

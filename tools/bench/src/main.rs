@@ -1,5 +1,6 @@
-//! Our side of `make bench`: one case a process, its figures one line of JSON at the end, as the peer's scripts in
-//! `scripts/bench/` print theirs. `scripts/bench/compare.py` runs both and makes the table.
+//! Our side of `make bench`: one case a process, its figures one line of JSON at the end, as the
+//! peer's scripts in `scripts/bench/` print theirs. `scripts/bench/compare.py` runs both and makes
+//! the table.
 
 #![allow(clippy::disallowed_methods, reason = "it looks at the program from outside")]
 
@@ -16,9 +17,10 @@ mod transforms;
 
 use anyhow::bail;
 
-const USAGE: &str = "usage: bench train-step MODEL[:channels_last] STEPS | startup MODEL | transforms RECIPE FOLDER IMAGES | \
-                     loader RECIPE FOLDER IMAGES | ground FOLDER | gradients MODEL [IMAGES] | rank STEPS overlap|after | \
-                     gpu-check | gpu-speed IMAGES fp32|amp STEPS";
+const USAGE: &str = "usage: bench train-step MODEL[:channels_last] STEPS | startup MODEL | \
+                     transforms RECIPE FOLDER IMAGES | loader RECIPE FOLDER IMAGES | ground FOLDER \
+                     | gradients MODEL [IMAGES] | rank STEPS overlap|after | gpu-check | gpu-speed \
+                     IMAGES fp32|amp STEPS";
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -26,13 +28,17 @@ fn main() -> anyhow::Result<()> {
     match arguments.as_slice() {
         ["train-step", model, steps] => train_step::run(model, steps.parse()?),
         ["startup", model] => startup::run(model),
-        ["transforms", recipe, folder, images] => transforms::run(recipe, folder.as_ref(), images.parse()?),
+        ["transforms", recipe, folder, images] => {
+            transforms::run(recipe, folder.as_ref(), images.parse()?)
+        }
         ["loader", recipe, folder, images] => loader::run(recipe, folder.as_ref(), images.parse()?),
         ["gradients", model] => gradients::run(model, None),
         ["gradients", model, images] => gradients::run(model, Some(images.parse()?)),
         ["rank", steps, overlap] => ranks::run(steps.parse()?, overlap),
         ["gpu-check"] => gpu::check(),
-        ["gpu-speed", images, precision, steps] => gpu::speed(images.parse()?, precision, steps.parse()?),
+        ["gpu-speed", images, precision, steps] => {
+            gpu::speed(images.parse()?, precision, steps.parse()?)
+        }
         ["ground", folder] => ground::run(folder.as_ref()),
         _ => bail!(USAGE),
     }

@@ -1,4 +1,5 @@
-//! The models under test, from the configs beside this file, and one batch for each: the shapes of `scripts/bench/side.py`.
+//! The models under test, from the configs beside this file, and one batch for each: the shapes of
+//! `scripts/bench/side.py`.
 
 use std::path::Path;
 
@@ -42,17 +43,20 @@ pub(crate) fn learner_with(
     changes: &[&str],
     format: MemoryFormat,
 ) -> anyhow::Result<Learner> {
-    // A binary that was carried to another machine has its configs below the folder that it is started in.
+    // A binary that was carried to another machine has its configs below the folder that it is
+    // started in.
     let folders = [Path::new("tools/bench"), Path::new(env!("CARGO_MANIFEST_DIR"))];
     let mut paths = folders.into_iter().map(|it| it.join(format!("{model}.yaml")));
     let path = paths.find(|it| it.exists()).context("start it in the project's root")?;
     let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
     let experiment = Experiment::from_config(&config::load(&path, &changes)?)?;
-    let optim_wrapper = experiment.optim_wrapper.as_ref().context("the config has no optim_wrapper")?;
+    let optim_wrapper =
+        experiment.optim_wrapper.as_ref().context("the config has no optim_wrapper")?;
     Ok(Learner::new(&experiment.model, optim_wrapper, device, &group, 1, 80_000, format)?)
 }
 
-/// Bytes that training images could have, and labels of every class. `images` in place of the model's own number.
+/// Bytes that training images could have, and labels of every class. `images` in place of the
+/// model's own number.
 pub(crate) fn batch(model: &str, images: Option<usize>) -> anyhow::Result<Batch> {
     let (n, height, width) = shape(model)?;
     Ok(batch_of(model, images.unwrap_or(n), (height, width)))

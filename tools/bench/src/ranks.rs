@@ -1,5 +1,5 @@
-//! A rank over Gloo, PSPNet-R18 with two images, as RANK and the like say: what `scripts/bench/ranks.py` does with torch's
-//! DistributedDataParallel.
+//! A rank over Gloo, PSPNet-R18 with two images, as RANK and the like say: what
+//! `scripts/bench/ranks.py` does with torch's DistributedDataParallel.
 
 use anyhow::{Context, bail};
 use segslurm::testing::ddp::WrapperConfig;
@@ -21,7 +21,9 @@ pub(crate) fn run(steps: usize, overlap: &str) -> anyhow::Result<()> {
     let launched = Launched::read(Launcher::Pytorch, &variables, None, &config, accelerator.gpus)?;
     let group = join(&launched, &config, None, &accelerator)?;
     let mut learner = model::learner("pspnet_r18", group.clone(), launched.gpu_index())?;
-    learner.join_ranks(&WrapperConfig { overlap, ..WrapperConfig::default() }).context("the ranks do not agree")?;
+    learner
+        .join_ranks(&WrapperConfig { overlap, ..WrapperConfig::default() })
+        .context("the ranks do not agree")?;
     let batch = model::batch("pspnet_r18", Some(2))?;
     let mut iteration = 0;
     let before = group.traffic();

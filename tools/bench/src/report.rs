@@ -13,7 +13,10 @@ pub(crate) fn cpu_seconds() -> anyhow::Result<f64> {
 }
 
 /// How long each of `n` runs takes, after two that are not counted.
-pub(crate) fn timed(n: usize, mut action: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Vec<f64>> {
+pub(crate) fn timed(
+    n: usize,
+    mut action: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<f64>> {
     (0..2).try_for_each(|_| action())?;
     let one = |_| {
         let start = Instant::now();

@@ -1,4 +1,5 @@
-//! The whole train step, from bytes to new weights. (The peer's step begins with normalised floats.)
+//! The whole train step, from bytes to new weights. (The peer's step begins with normalised
+//! floats.)
 
 use anyhow::bail;
 use segslurm::ops::{self, MemoryFormat};

@@ -31,8 +31,12 @@ pub(crate) fn dataset(recipe: &str, folder: &Path) -> anyhow::Result<Dataset> {
 
 pub(crate) fn config(recipe: &str, folder: &Path) -> anyhow::Result<DatasetConfig> {
     let (kind, images, labels, scale, crop) = match recipe {
-        "ade20k" => ("ADE20KDataset", "images/training", "annotations/training", [2048, 512], [512, 512]),
-        "cityscapes" => ("CityscapesDataset", "leftImg8bit/train", "gtFine/train", [2048, 1024], [512, 1024]),
+        "ade20k" => {
+            ("ADE20KDataset", "images/training", "annotations/training", [2048, 512], [512, 512])
+        }
+        "cityscapes" => {
+            ("CityscapesDataset", "leftImg8bit/train", "gtFine/train", [2048, 1024], [512, 1024])
+        }
         _ => bail!("there is no recipe {recipe}; expected ade20k or cityscapes"),
     };
     Ok(config::parse_str(&format!(

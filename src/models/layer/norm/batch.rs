@@ -31,7 +31,11 @@ impl Default for BatchNormConfig {
 impl BatchNormConfig {
     pub(super) fn init(&self, channels: usize, sync: bool, builder: &Builder) -> BatchNorm {
         let of = Layer::BatchNorm;
-        let trained = |value: f64| builder.parameter([channels], of, Fill::Constant(value)).set_require_grad(self.requires_grad);
+        let trained = |value: f64| {
+            builder
+                .parameter([channels], of, Fill::Constant(value))
+                .set_require_grad(self.requires_grad)
+        };
         BatchNorm {
             weight: trained(1.0),
             bias: trained(0.0),

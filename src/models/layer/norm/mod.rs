@@ -8,7 +8,9 @@ use burn::tensor::Tensor;
 use serde::Deserialize;
 
 pub use batch::{BatchNorm, BatchNormConfig};
-pub use sample::{GroupNorm, GroupNormConfig, InstanceNorm, InstanceNormConfig, LayerNorm, LayerNormConfig};
+pub use sample::{
+    GroupNorm, GroupNormConfig, InstanceNorm, InstanceNormConfig, LayerNorm, LayerNormConfig,
+};
 
 use crate::models::{Builder, Forward, ModelError};
 use crate::ops::Activation;
@@ -40,7 +42,8 @@ impl NormConfig {
         }
     }
 
-    /// Whether a norm of feature maps with so many channels can be made of it. Errors name keys below `norm_cfg`.
+    /// Whether a norm of feature maps with so many channels can be made of it. Errors name keys
+    /// below `norm_cfg`.
     pub fn check(&self, channels: usize) -> Result<(), ModelError> {
         match self {
             Self::GN(it) if !channels.is_multiple_of(it.num_groups) => {
@@ -48,7 +51,8 @@ impl NormConfig {
                 Err(ModelError::config("norm_cfg.num_groups", problem))
             }
             Self::LN(_) => {
-                let problem = "LN normalises the last axis, which of feature maps is their width; take LN2d, GN or BN here";
+                let problem = "LN normalises the last axis, which of feature maps is their width; \
+                               take LN2d, GN or BN here";
                 Err(ModelError::config("norm_cfg.type", problem))
             }
             _ => Ok(()),
@@ -67,7 +71,8 @@ impl NormConfig {
     }
 }
 
-/// A norm of feature maps. The field that holds one is called `bn`: state dicts name it after what stands there.
+/// A norm of feature maps. The field that holds one is called `bn`: state dicts name it after what
+/// stands there.
 #[derive(Module, Debug)]
 pub enum Norm {
     Batch(BatchNorm),
@@ -87,7 +92,8 @@ impl Norm {
         }
     }
 
-    /// The same norm, using its running statistics in training too (torch's `eval()`); others have none.
+    /// The same norm, using its running statistics in training too (torch's `eval()`); others have
+    /// none.
     #[must_use]
     pub fn freeze_statistics(self) -> Self {
         match self {

@@ -63,8 +63,15 @@ impl Default for InstanceNormConfig {
 }
 
 /// Weight and bias of a norm, ones and zeros at first.
-fn affine(length: usize, layer: Layer, requires_grad: bool, builder: &Builder) -> [Param<Tensor<1>>; 2] {
-    [1.0, 0.0].map(|it| builder.parameter([length], layer, Fill::Constant(it)).set_require_grad(requires_grad))
+fn affine(
+    length: usize,
+    layer: Layer,
+    requires_grad: bool,
+    builder: &Builder,
+) -> [Param<Tensor<1>>; 2] {
+    [1.0, 0.0].map(|it| {
+        builder.parameter([length], layer, Fill::Constant(it)).set_require_grad(requires_grad)
+    })
 }
 
 impl LayerNormConfig {
@@ -84,7 +91,8 @@ impl GroupNormConfig {
 
 impl InstanceNormConfig {
     pub(super) fn init(&self, channels: usize, builder: &Builder) -> InstanceNorm {
-        let parts = self.affine.then(|| affine(channels, Layer::InstanceNorm, self.requires_grad, builder));
+        let parts =
+            self.affine.then(|| affine(channels, Layer::InstanceNorm, self.requires_grad, builder));
         let (weight, bias) = parts.map(|[weight, bias]| (weight, bias)).unzip();
         InstanceNorm { weight, bias, eps: self.eps }
     }
@@ -121,7 +129,10 @@ pub struct GroupNorm {
 
 impl GroupNorm {
     pub(super) fn forward(&self, x: Tensor<4>, activation: Activation) -> Tensor<4> {
-        ops::activate(ops::group_norm(x, self.weight.val(), self.bias.val(), self.groups, self.eps), activation)
+        ops::activate(
+            ops::group_norm(x, self.weight.val(), self.bias.val(), self.groups, self.eps),
+            activation,
+        )
     }
 }
 
@@ -136,8 +147,10 @@ pub struct InstanceNorm {
 impl InstanceNorm {
     pub(super) fn forward(&self, x: Tensor<4>, activation: Activation) -> Tensor<4> {
         let ([_, channels, ..], device) = (x.dims(), x.device());
-        let weight = self.weight.as_ref().map_or_else(|| Tensor::ones([channels], &device), Param::val);
-        let bias = self.bias.as_ref().map_or_else(|| Tensor::zeros([channels], &device), Param::val);
+        let weight =
+            self.weight.as_ref().map_or_else(|| Tensor::ones([channels], &device), Param::val);
+        let bias =
+            self.bias.as_ref().map_or_else(|| Tensor::zeros([channels], &device), Param::val);
         ops::activate(ops::group_norm(x, weight, bias, channels, self.eps), activation)
     }
 }
