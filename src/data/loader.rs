@@ -25,14 +25,14 @@ use crate::config::NotOffered;
 #[serde(deny_unknown_fields)]
 pub struct DataloaderConfig {
     /// Entries in a batch of one rank.
-    #[serde(default = "one")]
+    #[serde(default = "crate::config::default::n::<1>")]
     #[serde(deserialize_with = "crate::config::positive")]
     pub batch_size: usize,
     /// Threads; 0 makes samples in the caller's thread when they are asked for.
     #[serde(default)]
     pub num_workers: usize,
     /// Batches that are prepared ahead for each worker.
-    #[serde(default = "two")]
+    #[serde(default = "crate::config::default::n::<2>")]
     #[serde(deserialize_with = "crate::config::positive")]
     pub prefetch_factor: usize,
     /// Without effect: starting threads takes no time worth saving.
@@ -71,14 +71,6 @@ pub enum CollateFn {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Empty {}
-
-fn one() -> usize {
-    1
-}
-
-fn two() -> usize {
-    2
-}
 
 /// A place in the order of batches: what a checkpoint keeps of a loader.
 #[derive(

@@ -488,34 +488,28 @@ pub struct EarlyStoppingHook {
     #[serde(default)]
     pub rule: Option<Rule>,
     /// By how much a validation has to be better, in the metric's units (per cent).
-    #[serde(default = "tenth", deserialize_with = "crate::config::finite")]
+    #[serde(
+        default = "crate::config::default::ratio::<1, 10>",
+        deserialize_with = "crate::config::finite"
+    )]
     pub min_delta: f64,
     /// Without effect: a metric that no validation gives is an error at the start.
     #[serde(default)]
     pub strict: bool,
     /// Stop where the metric is not a finite number.
-    #[serde(default = "yes")]
+    #[serde(default = "crate::config::default::yes")]
     pub check_finite: bool,
     /// Stop after so many validations without an improvement.
-    #[serde(default = "five", deserialize_with = "crate::config::positive")]
+    #[serde(
+        default = "crate::config::default::u::<5>",
+        deserialize_with = "crate::config::positive"
+    )]
     pub patience: u64,
     /// Stop as soon as the metric is better than this.
     #[serde(default)]
     pub stopping_threshold: Option<f64>,
     #[serde(default)]
     pub priority: Option<Priority>,
-}
-
-fn tenth() -> f64 {
-    0.1
-}
-
-fn yes() -> bool {
-    true
-}
-
-fn five() -> u64 {
-    5
 }
 
 /// When mmengine empties the cache of GPU memory.

@@ -26,11 +26,11 @@ pub struct IterBased {
     #[serde(deserialize_with = "crate::config::positive")]
     pub max_iters: u64,
     /// Validate every so many iterations.
-    #[serde(default = "thousand")]
+    #[serde(default = "crate::config::default::u::<1000>")]
     #[serde(deserialize_with = "crate::config::positive")]
     pub val_interval: u64,
     /// No validation before this iteration.
-    #[serde(default = "one")]
+    #[serde(default = "crate::config::default::u::<1>")]
     pub val_begin: u64,
     /// Other intervals later: pairs of an iteration and the interval from there on.
     #[serde(default)]
@@ -44,11 +44,11 @@ pub struct EpochBased {
     #[serde(deserialize_with = "crate::config::positive")]
     pub max_epochs: u64,
     /// Validate every so many epochs.
-    #[serde(default = "one")]
+    #[serde(default = "crate::config::default::u::<1>")]
     #[serde(deserialize_with = "crate::config::positive")]
     pub val_interval: u64,
     /// No validation before this epoch.
-    #[serde(default = "one")]
+    #[serde(default = "crate::config::default::u::<1>")]
     pub val_begin: u64,
     /// Other intervals later: pairs of an epoch and the interval from there on.
     #[serde(default)]
@@ -81,14 +81,6 @@ pub struct EvaluationLoop {
     /// Half precision while testing is not offered.
     #[serde(deserialize_with = "crate::config::only_false")]
     pub fp16: bool,
-}
-
-fn thousand() -> u64 {
-    1000
-}
-
-fn one() -> u64 {
-    1
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]

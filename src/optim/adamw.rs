@@ -14,13 +14,13 @@ use crate::weights::{PerWeight, WeightId, Weights};
 #[derive(Debug, Clone, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct AdamConfig {
-    #[serde(default = "default_lr")]
+    #[serde(default = "crate::config::default::ratio::<1, 1000>")]
     #[serde(deserialize_with = "crate::config::not_negative")]
     pub lr: f64,
     #[serde(default = "default_betas")]
     #[serde(deserialize_with = "crate::config::below_one")]
     pub betas: [f64; 2],
-    #[serde(default = "default_eps")]
+    #[serde(default = "crate::config::default::ratio::<1, 100000000>")]
     #[serde(deserialize_with = "crate::config::not_negative")]
     pub eps: f64,
     /// None is torch's default: 0 for Adam, 0.01 for `AdamW`.
@@ -31,16 +31,8 @@ pub struct AdamConfig {
     pub amsgrad: bool,
 }
 
-fn default_lr() -> f64 {
-    1e-3
-}
-
 fn default_betas() -> [f64; 2] {
     [0.9, 0.999]
-}
-
-fn default_eps() -> f64 {
-    1e-8
 }
 
 const SLOTS: [&str; 4] = ["exp_avg", "exp_avg_sq", "step", "max_exp_avg_sq"];

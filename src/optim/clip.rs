@@ -17,7 +17,7 @@ pub struct ClipGradConfig {
     #[serde(deserialize_with = "crate::config::above_zero")]
     pub max_norm: Option<f64>,
     /// Which norm; `.inf` for the largest element.
-    #[serde(default = "two")]
+    #[serde(default = "crate::config::default::f::<2>")]
     pub norm_type: f64,
     /// What one element of a gradient may be. With `type: value`.
     #[serde(default)]
@@ -31,10 +31,6 @@ pub enum ClipType {
     #[default]
     Norm,
     Value,
-}
-
-fn two() -> f64 {
-    2.0
 }
 
 /// A `clip_grad` whose parts fit together.

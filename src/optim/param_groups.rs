@@ -42,16 +42,12 @@ pub struct ParamwiseConfig {
 #[derive(Debug, Clone, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct CustomKey {
-    #[serde(default = "one")]
+    #[serde(default = "crate::config::default::f::<1>")]
     #[serde(deserialize_with = "crate::config::not_negative")]
     pub lr_mult: f64,
-    #[serde(default = "one")]
+    #[serde(default = "crate::config::default::f::<1>")]
     #[serde(deserialize_with = "crate::config::not_negative")]
     pub decay_mult: f64,
-}
-
-fn one() -> f64 {
-    1.0
 }
 
 /// Parameters that share a learning rate and a weight decay.

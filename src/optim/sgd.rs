@@ -13,7 +13,7 @@ use crate::weights::{PerWeight, WeightId, Weights};
 #[derive(Debug, Clone, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct SgdConfig {
-    #[serde(default = "default_lr")]
+    #[serde(default = "crate::config::default::ratio::<1, 1000>")]
     #[serde(deserialize_with = "crate::config::not_negative")]
     pub lr: f64,
     #[serde(default)]
@@ -28,10 +28,6 @@ pub struct SgdConfig {
     pub weight_decay: Option<f64>,
     #[serde(default)]
     pub nesterov: bool,
-}
-
-fn default_lr() -> f64 {
-    1e-3
 }
 
 const SLOTS: [&str; 1] = ["momentum_buffer"];

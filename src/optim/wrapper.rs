@@ -37,7 +37,7 @@ pub struct WrapperConfig {
     paramwise_cfg: ParamwiseConfig,
     #[serde(default)]
     clip_grad: Option<ClipGradConfig>,
-    #[serde(default = "one")]
+    #[serde(default = "crate::config::default::n::<1>")]
     #[serde(deserialize_with = "crate::config::positive")]
     accumulative_counts: usize,
     #[serde(default)]
@@ -53,7 +53,7 @@ pub struct AmpWrapperConfig {
     paramwise_cfg: ParamwiseConfig,
     #[serde(default)]
     clip_grad: Option<ClipGradConfig>,
-    #[serde(default = "one")]
+    #[serde(default = "crate::config::default::n::<1>")]
     #[serde(deserialize_with = "crate::config::positive")]
     accumulative_counts: usize,
     #[serde(default)]
@@ -77,10 +77,6 @@ pub enum OptimizerConfig {
     SGD(SgdConfig),
     Adam(AdamConfig),
     AdamW(AdamConfig),
-}
-
-fn one() -> usize {
-    1
 }
 
 /// `paramwise_cfg: null` is no rules, as in mmengine.

@@ -17,16 +17,12 @@ pub struct RandomCrop {
     pub crop_size: Pair<usize>,
     /// The largest share of the crop's labelled pixels that one class may have. Up to ten times
     /// another place is tried.
-    #[serde(default = "one")]
+    #[serde(default = "crate::config::default::f::<1>")]
     #[serde(deserialize_with = "crate::config::above_zero")]
     pub cat_max_ratio: f64,
     /// Not counted as a class; the dataset's unless given.
     #[serde(default)]
     pub ignore_index: Option<u8>,
-}
-
-fn one() -> f64 {
-    1.0
 }
 
 impl RandomCrop {

@@ -96,16 +96,12 @@ pub struct RandomResize {
     pub resize_type: ResizeType,
     #[serde(default)]
     pub keep_ratio: bool,
-    #[serde(default = "yes")]
+    #[serde(default = "crate::config::default::yes")]
     pub clip_object_border: bool,
     #[serde(default)]
     pub backend: ResizeBackend,
     #[serde(default)]
     pub interpolation: Interpolation,
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// Scales, (width, height), to choose from.
@@ -189,7 +185,7 @@ pub struct RandomChoiceResize {
     pub max_size: Option<usize>,
     #[serde(default)]
     pub keep_ratio: bool,
-    #[serde(default = "yes")]
+    #[serde(default = "crate::config::default::yes")]
     pub clip_object_border: bool,
     #[serde(default)]
     pub backend: ResizeBackend,

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::block::{BOTTLENECK_EXPANSION, Block, BlockConfig};
 use crate::config::{NotOffered, OneOrMany, default};
 use crate::models::contract::{BackboneSpec, Feature, Initial, RunBackbone};
-use crate::models::layer::{BatchNormConfig, Conv2d, ConvConfig, Norm, NormConfig, ReLU, square};
+use crate::models::layer::{Conv2d, ConvConfig, Norm, NormConfig, ReLU, square};
 use crate::models::{Builder, Forward, InitConfig, ModelError};
 use crate::ops::{self, Activation};
 
@@ -63,7 +63,7 @@ pub struct ResNetConfig {
     pub frozen_stages: i64,
     #[serde(default)]
     pub conv_cfg: Option<ConvConfig>,
-    #[serde(default = "default_norm")]
+    #[serde(default = "NormConfig::batch")]
     pub norm_cfg: NormConfig,
     /// All norms use their running statistics in training too.
     #[serde(default)]
@@ -104,9 +104,6 @@ fn default_dilations() -> Vec<usize> {
 }
 fn default_out_indices() -> Vec<usize> {
     vec![0, 1, 2, 3]
-}
-fn default_norm() -> NormConfig {
-    NormConfig::BN(BatchNormConfig::default())
 }
 
 /// The keys of `type: ResNetV1c`.

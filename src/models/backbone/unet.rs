@@ -9,8 +9,8 @@ use super::Backbone;
 use crate::config::{NotOffered, OneOrMany, default};
 use crate::models::contract::{BackboneSpec, Feature, Initial, RunBackbone};
 use crate::models::layer::{
-    ActConfig, BatchNormConfig, ConvConfig, ConvModule, ConvModuleConfig, MaxPool, NormConfig,
-    Upsample, UpsampleConfig, square,
+    ActConfig, ConvConfig, ConvModule, ConvModuleConfig, MaxPool, NormConfig, Upsample,
+    UpsampleConfig, square,
 };
 use crate::models::{Builder, Forward, InitConfig, ModelError};
 use crate::ops;
@@ -55,7 +55,7 @@ pub struct UNetConfig {
     pub with_cp: bool,
     #[serde(default)]
     pub conv_cfg: Option<ConvConfig>,
-    #[serde(default = "default_norm")]
+    #[serde(default = "NormConfig::batch")]
     pub norm_cfg: NormConfig,
     #[serde(default)]
     pub act_cfg: ActConfig,
@@ -76,9 +76,6 @@ pub struct UNetConfig {
 
 fn all_yes() -> Vec<bool> {
     vec![true; 4]
-}
-fn default_norm() -> NormConfig {
-    NormConfig::BN(BatchNormConfig::default())
 }
 
 impl BackboneSpec for UNetConfig {

@@ -18,13 +18,9 @@ pub type ASPPHeadConfig = Both<DecodeConfig, ASPPKeys>;
 #[serde(deny_unknown_fields)]
 pub struct ASPPKeys {
     /// The dilation of each branch.
-    #[serde(default = "default_dilations")]
+    #[serde(default = "AtrousPyramid::default_dilations")]
     #[serde(deserialize_with = "crate::config::positive")]
     pub dilations: Vec<usize>,
-}
-
-fn default_dilations() -> Vec<usize> {
-    vec![1, 6, 12, 18]
 }
 
 impl HeadSpec for ASPPHeadConfig {

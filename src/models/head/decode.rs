@@ -48,7 +48,7 @@ pub struct DecodeConfig {
     #[serde(deserialize_with = "crate::config::share")]
     pub threshold: Option<f64>,
     /// The probability with which a channel is dropped before the classifier; 0 or less for none.
-    #[serde(default = "default_dropout")]
+    #[serde(default = "default::ratio::<1, 10>")]
     #[serde(deserialize_with = "crate::config::share_or_none")]
     pub dropout_ratio: f64,
     #[serde(default)]
@@ -76,9 +76,6 @@ pub struct DecodeConfig {
     pub init_cfg: Option<OneOrMany<InitConfig>>,
 }
 
-fn default_dropout() -> f64 {
-    0.1
-}
 #[expect(clippy::unnecessary_wraps, reason = "the default of an optional key")]
 fn default_act() -> Option<ActConfig> {
     Some(ActConfig::default())

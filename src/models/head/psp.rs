@@ -19,13 +19,9 @@ pub type PSPHeadConfig = Both<DecodeConfig, PSPKeys>;
 #[serde(deny_unknown_fields)]
 pub struct PSPKeys {
     /// Sides of the grids that the pyramid averages over.
-    #[serde(default = "default_pool_scales")]
+    #[serde(default = "PyramidPooling::default_scales")]
     #[serde(deserialize_with = "crate::config::positive")]
     pub pool_scales: Vec<usize>,
-}
-
-fn default_pool_scales() -> Vec<usize> {
-    vec![1, 2, 3, 6]
 }
 
 impl HeadSpec for PSPHeadConfig {

@@ -22,17 +22,13 @@ pub type DepthwiseSeparableASPPHeadConfig = Both<DecodeConfig, SeparableASPPKeys
 #[serde(deny_unknown_fields)]
 pub struct SeparableASPPKeys {
     /// The dilation of each branch.
-    #[serde(default = "default_dilations")]
+    #[serde(default = "AtrousPyramid::default_dilations")]
     #[serde(deserialize_with = "crate::config::positive")]
     pub dilations: Vec<usize>,
     /// Channels of the backbone's first map; 0 to leave it out.
     pub c1_in_channels: usize,
     /// Channels that it is brought to.
     pub c1_channels: usize,
-}
-
-fn default_dilations() -> Vec<usize> {
-    vec![1, 6, 12, 18]
 }
 
 impl HeadSpec for DepthwiseSeparableASPPHeadConfig {

@@ -20,13 +20,9 @@ pub type UPerHeadConfig = Both<DecodeConfig, UPerKeys>;
 #[serde(deny_unknown_fields)]
 pub struct UPerKeys {
     /// Sides of the grids that the last map is averaged over.
-    #[serde(default = "default_pool_scales")]
+    #[serde(default = "PyramidPooling::default_scales")]
     #[serde(deserialize_with = "crate::config::positive")]
     pub pool_scales: Vec<usize>,
-}
-
-fn default_pool_scales() -> Vec<usize> {
-    vec![1, 2, 3, 6]
 }
 
 impl HeadSpec for UPerHeadConfig {

@@ -59,15 +59,11 @@ pub struct NoKeys {}
 #[serde(deny_unknown_fields)]
 pub struct LeakyReLUConfig {
     /// The slope where the input is negative; 0.01 unless given.
-    #[serde(default = "hundredth")]
+    #[serde(default = "default::ratio::<1, 100>")]
     #[serde(deserialize_with = "crate::config::finite")]
     pub negative_slope: f64,
     #[serde(default = "default::yes")]
     pub inplace: bool,
-}
-
-fn hundredth() -> f64 {
-    0.01
 }
 
 /// The keys of `type: PReLU`.
@@ -79,13 +75,9 @@ pub struct PReLUConfig {
     #[serde(deserialize_with = "crate::config::positive")]
     pub num_parameters: usize,
     /// What they begin as; 0.25 unless given.
-    #[serde(default = "quarter")]
+    #[serde(default = "default::ratio::<1, 4>")]
     #[serde(deserialize_with = "crate::config::finite")]
     pub init: f64,
-}
-
-fn quarter() -> f64 {
-    0.25
 }
 
 /// The keys of `type: ELU`.

@@ -35,6 +35,11 @@ enum Branch {
 }
 
 impl AtrousPyramid {
+    /// mmseg's `dilations`.
+    pub(crate) fn default_dilations() -> Vec<usize> {
+        vec![1, 6, 12, 18]
+    }
+
     pub fn new(config: AtrousConfig, builder: &Builder) -> Self {
         let AtrousConfig { dilations, channels, separable, module } = config;
         let branch = |&dilation: &usize| match dilation {

@@ -15,6 +15,11 @@ pub enum PyramidPooling {
 }
 
 impl PyramidPooling {
+    /// mmseg's `pool_scales`.
+    pub(crate) fn default_scales() -> Vec<usize> {
+        vec![1, 2, 3, 6]
+    }
+
     /// Grids of these sides over a map of `input` channels, each to `output` channels.
     pub fn new(
         scales: &[usize],

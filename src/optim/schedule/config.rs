@@ -94,7 +94,7 @@ scheduler! {
         #[serde(default)]
         #[serde(deserialize_with = "crate::config::not_negative")]
         eta_min: f64,
-        #[serde(default = "one")]
+        #[serde(default = "crate::config::default::f::<1>")]
         #[serde(deserialize_with = "crate::config::not_negative")]
         power: f64,
     }
@@ -103,10 +103,10 @@ scheduler! {
 scheduler! {
     /// The keys of `LinearLR`.
     LinearConfig {
-        #[serde(default = "third")]
+        #[serde(default = "crate::config::default::ratio::<1, 3>")]
         #[serde(deserialize_with = "crate::config::not_negative")]
         start_factor: f64,
-        #[serde(default = "one")]
+        #[serde(default = "crate::config::default::f::<1>")]
         #[serde(deserialize_with = "crate::config::not_negative")]
         end_factor: f64,
     }
@@ -137,7 +137,7 @@ scheduler! {
 scheduler! {
     /// The keys of `ConstantLR`.
     ConstantConfig {
-        #[serde(default = "third")]
+        #[serde(default = "crate::config::default::ratio::<1, 3>")]
         #[serde(deserialize_with = "crate::config::not_negative")]
         factor: f64,
     }
@@ -191,15 +191,15 @@ scheduler! {
         #[serde(default)]
         #[serde(deserialize_with = "crate::config::positive")]
         total_steps: Option<u64>,
-        #[serde(default = "three_tenths")]
+        #[serde(default = "crate::config::default::ratio::<3, 10>")]
         #[serde(deserialize_with = "crate::config::share")]
         pct_start: f64,
         #[serde(default)]
         anneal_strategy: AnnealStrategy,
-        #[serde(default = "twenty_five")]
+        #[serde(default = "crate::config::default::f::<25>")]
         #[serde(deserialize_with = "crate::config::above_zero")]
         div_factor: f64,
-        #[serde(default = "ten_thousand")]
+        #[serde(default = "crate::config::default::f::<10000>")]
         #[serde(deserialize_with = "crate::config::above_zero")]
         final_div_factor: f64,
         #[serde(default)]
@@ -228,32 +228,12 @@ pub(super) fn yes() -> bool {
     true
 }
 
-fn one() -> f64 {
-    1.0
-}
-
-fn third() -> f64 {
-    1.0 / 3.0
-}
-
 pub(super) fn tenth() -> f64 {
     0.1
 }
 
 fn ones() -> Vec<f64> {
     vec![1.0]
-}
-
-fn three_tenths() -> f64 {
-    0.3
-}
-
-fn twenty_five() -> f64 {
-    25.0
-}
-
-fn ten_thousand() -> f64 {
-    1e4
 }
 
 impl ParamSchedulerConfig {

@@ -16,9 +16,9 @@ scheduler! {
         #[serde(default = "super::config::tenth")]
         #[serde(deserialize_with = "crate::config::below_one")]
         factor: f64,
-        #[serde(default = "ten")]
+        #[serde(default = "crate::config::default::u::<10>")]
         patience: u64,
-        #[serde(default = "threshold")]
+        #[serde(default = "crate::config::default::ratio::<1, 10000>")]
         #[serde(deserialize_with = "crate::config::not_negative")]
         threshold: f64,
         #[serde(default)]
@@ -28,7 +28,7 @@ scheduler! {
         #[serde(default)]
         #[serde(deserialize_with = "crate::config::not_negative")]
         min_value: f64,
-        #[serde(default = "eps")]
+        #[serde(default = "crate::config::default::ratio::<1, 100000000>")]
         #[serde(deserialize_with = "crate::config::not_negative")]
         eps: f64,
     }
@@ -54,18 +54,6 @@ pub enum ThresholdRule {
 
 fn loss() -> String {
     "loss".to_owned()
-}
-
-fn ten() -> u64 {
-    10
-}
-
-fn threshold() -> f64 {
-    1e-4
-}
-
-fn eps() -> f64 {
-    1e-8
 }
 
 impl PlateauConfig {

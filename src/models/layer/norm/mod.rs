@@ -35,6 +35,11 @@ pub enum NormConfig {
 }
 
 impl NormConfig {
+    /// The default of backbones.
+    pub fn batch() -> Self {
+        Self::BN(BatchNormConfig::default())
+    }
+
     /// Takes the statistics of all ranks' batches from now on.
     pub(crate) fn synchronize(&mut self) {
         if let Self::BN(config) = self {

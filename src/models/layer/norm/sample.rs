@@ -35,13 +35,9 @@ pub struct GroupNormConfig {
     /// Whether weight and bias are trained.
     #[serde(default = "crate::config::default::yes")]
     pub requires_grad: bool,
-    #[serde(default = "small")]
+    #[serde(default = "crate::config::default::ratio::<1, 100000>")]
     #[serde(deserialize_with = "crate::config::above_zero")]
     pub eps: f64,
-}
-
-fn small() -> f64 {
-    1e-5
 }
 
 /// The keys of `type: IN`.
