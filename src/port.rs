@@ -7,18 +7,18 @@ use std::fmt;
 use crate::variables::{VariableError, Variables, number};
 
 /// The port that torch, mmengine and most scripts meet at.
-pub(crate) const USUAL: Port = Port { number: 29500, origin: Origin::Usual };
+pub(crate) const USUAL: Port = Port { number: 29500, origin: PortOrigin::Usual };
 
 /// A port and who chose it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Port {
     pub number: u16,
-    pub origin: Origin,
+    pub origin: PortOrigin,
 }
 
 /// Who chose a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum PortOrigin {
     /// `--cfg-options env_cfg.dist_cfg.port=…` or the config's `env_cfg.dist_cfg.port`.
     Config,
     /// The config, against a variable that names another port.
@@ -46,15 +46,15 @@ impl Port {
             if number == 0 {
                 return Err(VariableError { name: (*name).to_owned(), text: "0".to_owned() });
             }
-            said = said.or(Some(Self { number, origin: Origin::Variable(name) }));
+            said = said.or(Some(Self { number, origin: PortOrigin::Variable(name) }));
         }
         Ok(match (config, said) {
-            (Some(number), Some(Self { number: other, origin: Origin::Variable(name) }))
+            (Some(number), Some(Self { number: other, origin: PortOrigin::Variable(name) }))
                 if other != number =>
             {
-                Some(Self { number, origin: Origin::ConfigOver(name) })
+                Some(Self { number, origin: PortOrigin::ConfigOver(name) })
             }
-            (Some(number), _) => Some(Self { number, origin: Origin::Config }),
+            (Some(number), _) => Some(Self { number, origin: PortOrigin::Config }),
             (None, said) => said,
         })
     }
@@ -62,7 +62,7 @@ impl Port {
     /// What to say where a choice was overruled.
     pub fn remark(&self) -> Option<String> {
         match self.origin {
-            Origin::ConfigOver(name) => Some(format!(
+            PortOrigin::ConfigOver(name) => Some(format!(
                 "the ranks meet at port {}, set by {}: {name} is not looked at",
                 self.number, self.origin
             )),
@@ -71,7 +71,7 @@ impl Port {
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for PortOrigin {
     /// To be read after `set by`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -100,13 +100,16 @@ mod tests {
         let port = |number, origin| Ok(Some(Port { number, origin }));
         assert_eq!(chosen(None, &[]), Ok(None));
         assert_eq!(chosen(None, &[("PORT", "")]), Ok(None));
-        assert_eq!(chosen(Some(3), &[]), port(3, Origin::Config));
+        assert_eq!(chosen(Some(3), &[]), port(3, PortOrigin::Config));
         assert_eq!(
             chosen(None, &[("MASTER_PORT", "2"), ("PORT", "1")]),
-            port(1, Origin::Variable("PORT"))
+            port(1, PortOrigin::Variable("PORT"))
         );
-        assert_eq!(chosen(None, &[("MASTER_PORT", "2")]), port(2, Origin::Variable("MASTER_PORT")));
-        assert_eq!(chosen(Some(2), &[("MASTER_PORT", "2")]), port(2, Origin::Config));
+        assert_eq!(
+            chosen(None, &[("MASTER_PORT", "2")]),
+            port(2, PortOrigin::Variable("MASTER_PORT"))
+        );
+        assert_eq!(chosen(Some(2), &[("MASTER_PORT", "2")]), port(2, PortOrigin::Config));
         let overruled = chosen(Some(3), &[("MASTER_PORT", "2")]).expect("ports").expect("one");
         let remark =
             "the ranks meet at port 3, set by env_cfg.dist_cfg.port: MASTER_PORT is not looked at";

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::cli;
 use crate::config::{Both, register};
-use crate::data::{BaseSegDataset, Kind, OwnDataset, RunTransform};
+use crate::data::{BaseSegDataset, DatasetKind, OwnDataset, RunTransform};
 use crate::models::Loss;
 use crate::models::contract::{BackboneSpec, HeadKeys, HeadSpec, NeckSpec};
 use crate::models::head::DecodeConfig;
@@ -79,7 +79,7 @@ impl Program {
     /// A folder dataset whose classes and suffixes are known by its `type`; it has the keys of
     /// `BaseSegDataset`.
     #[must_use]
-    pub fn dataset(self, kind: Kind) -> Self {
+    pub fn dataset(self, kind: DatasetKind) -> Self {
         register::<BaseSegDataset, OwnDataset>(kind.name, move |config| {
             Arc::new(OwnDataset { kind, config })
         });
@@ -260,7 +260,7 @@ test_cfg: {mode: whole}
     fn a_dataset_of_ones_own_has_its_kinds_classes() {
         let palette = &[[255, 0, 0], [0, 255, 0]];
         let (classes, img_suffix, seg_map_suffix) = (&["weed", "crop"][..], ".tif", ".png");
-        let kind = Kind {
+        let kind = DatasetKind {
             name: "FieldDataset",
             img_suffix,
             seg_map_suffix,

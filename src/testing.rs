@@ -54,7 +54,7 @@ pub mod slurm {
         pub use crate::slurm::hostlist::expand;
     }
     pub mod job {
-        pub use crate::slurm::job::{Flags, JobSpec, Kind};
+        pub use crate::slurm::job::{Flags, JobKind, JobSpec};
     }
     pub mod script {
         pub use crate::slurm::script::{RankCommand, Template};

@@ -14,7 +14,7 @@ use segslurm::testing::dist::{DistConfig, Launched, Launcher, overheard};
 use segslurm::testing::experiment::Experiment;
 use segslurm::testing::port::Port;
 use segslurm::testing::slurm::env::StepDaemon;
-use segslurm::testing::slurm::job::{Flags, JobSpec, Kind};
+use segslurm::testing::slurm::job::{Flags, JobKind, JobSpec};
 use segslurm::testing::slurm::script::{RankCommand, Template};
 use segslurm::testing::slurm::site::Site;
 use segslurm::testing::slurm::time::TimeLimit;
@@ -324,7 +324,7 @@ fn job(case: &Case<'_>) -> Verdict {
     let positional =
         |name: &str, default: &str| variables.get(name).map_or(default, String::as_str).to_owned();
     let (partition, name) = (positional("PARTITION", "dev"), positional("JOB_NAME", "job"));
-    answer(JobSpec::resolve(Kind::Train, &partition, &name, &flags, &var, None), |spec| {
+    answer(JobSpec::resolve(JobKind::Train, &partition, &name, &flags, &var, None), |spec| {
         let ranks = RankCommand {
             program: "segslurm".into(),
             arguments: vec!["train".into(), positional("CONFIG", "a.yaml")],
@@ -332,7 +332,7 @@ fn job(case: &Case<'_>) -> Verdict {
             work_dir: "work_dirs/a".into(),
             log_dir: positional("LOG_DIR", "logs"),
         };
-        let script = answer(ranks.render(&spec, &Template::batch(Kind::Train)), |it| {
+        let script = answer(ranks.render(&spec, &Template::batch(JobKind::Train)), |it| {
             Ok(format!("{} lines", size(it.lines().count())))
         })?;
         let misfit = client::misfit(&spec, &client::parse_partitions("dev|10:00|gpu:4\n"))
@@ -349,7 +349,7 @@ fn answers(case: &Case<'_>) -> Verdict {
     let state = answer(text.parse::<JobState>(), |it| {
         if it.name().parse() == Ok(it) { Ok(it.name().into()) } else { Err(it.name().into()) }
     })?;
-    let spec = JobSpec::resolve(Kind::Train, "dev", "job", &Flags::default(), &|_| None, None)
+    let spec = JobSpec::resolve(JobKind::Train, "dev", "job", &Flags::default(), &|_| None, None)
         .map_err(|it| it.to_string())?;
     let refused = told(&client::refused(&spec, &text))?;
     let misfit = client::misfit(&spec, &partitions).map_or(Ok("fits".into()), |it| told(&it))?;

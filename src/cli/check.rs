@@ -10,7 +10,7 @@ use crate::checkpoint::{Checkpoint, Places, Source};
 use crate::data::dataset::{Look, Survey};
 use crate::exit::{Exit, Failure};
 use crate::experiment::Experiment;
-use crate::slurm::job::Kind;
+use crate::slurm::job::JobKind;
 use crate::terminal;
 use crate::variables::Variables;
 
@@ -24,20 +24,20 @@ pub(super) struct Checked {
 /// datasets that are missing or cannot be used are told together, any other fault ends it, as it
 /// would end the run; what is odd is noted on standard error.
 pub(super) fn check(
-    kind: Kind,
+    kind: JobKind,
     experiment: &Experiment,
     checkpoint: Option<&Path>,
     look: Look,
     variables: Variables,
 ) -> Result<Checked, Failure> {
     let parts = match kind {
-        Kind::Train => [
+        JobKind::Train => [
             ("train_dataloader", &experiment.train_dataloader),
             ("val_dataloader", &experiment.val_dataloader),
         ],
-        Kind::Test => [("test_dataloader", &experiment.test_dataloader), ("", &None)],
+        JobKind::Test => [("test_dataloader", &experiment.test_dataloader), ("", &None)],
     };
-    if let (Kind::Train, Some(missing)) = (kind, experiment.lacks_for_training()) {
+    if let (JobKind::Train, Some(missing)) = (kind, experiment.lacks_for_training()) {
         return Err(Failure::new(
             Exit::Config,
             format!("the config has no {missing}, which a training needs"),
@@ -78,12 +78,12 @@ pub(super) fn check(
 /// Files of weights that the run begins with. The backbone's pretrained ones are found when the
 /// model is built.
 fn weights(
-    kind: Kind,
+    kind: JobKind,
     experiment: &Experiment,
     checkpoint: Option<&Path>,
 ) -> Vec<(&'static str, PathBuf)> {
     let load_from =
-        experiment.load_from.as_ref().filter(|_| kind == Kind::Train && !experiment.resume);
+        experiment.load_from.as_ref().filter(|_| kind == JobKind::Train && !experiment.resume);
     let checkpoint = checkpoint.map(|it| ("checkpoint", it.to_owned()));
     checkpoint.into_iter().chain(load_from.map(|it| ("load_from", it.clone()))).collect()
 }
@@ -102,7 +102,7 @@ fn model(experiment: &Experiment) -> Result<String, Failure> {
 
 /// Prints what was looked at, and where the run would leave its files.
 pub(super) fn report(
-    kind: Kind,
+    kind: JobKind,
     config: &Path,
     checked: &Checked,
     experiment: &Experiment,
@@ -112,7 +112,7 @@ pub(super) fn report(
     for line in &checked.lines {
         let _ = writeln!(text, "{line}");
     }
-    if let (Kind::Train, Some(length)) =
+    if let (JobKind::Train, Some(length)) =
         (kind, experiment.train_cfg.as_ref().map(ToString::to_string))
     {
         let batch = experiment.train_dataloader.as_ref().map_or(0, |it| it.batch_size);

@@ -20,7 +20,7 @@ use crate::rundir::{RunDir, stamp_now, write_atomically};
 use crate::runner::Footprint;
 use crate::shipped;
 use crate::slurm::client::{self, Reach};
-use crate::slurm::job::{JobSpec, Kind};
+use crate::slurm::job::{JobKind, JobSpec};
 use crate::slurm::script::{RankCommand, Template};
 use crate::slurm::site::{self, Site};
 use crate::terminal;
@@ -29,7 +29,7 @@ use crate::worker::Task;
 
 /// What was asked for on the command line.
 pub(super) struct Order<'a> {
-    pub kind: Kind,
+    pub kind: JobKind,
     pub partition: &'a str,
     pub name: &'a str,
     pub task: Task,
@@ -40,7 +40,7 @@ pub(super) struct Order<'a> {
 }
 
 /// An order with everything resolved; nothing was submitted yet.
-struct Plan {
+struct JobPlan {
     spec: JobSpec,
     command: RankCommand,
     experiment: Experiment,
@@ -65,7 +65,7 @@ fn local(named: &Path, variables: Variables) -> Result<Option<PathBuf>, Checkpoi
 }
 
 impl Order<'_> {
-    fn plan(self, variables: Variables) -> Result<(Self, Plan), Failure> {
+    fn plan(self, variables: Variables) -> Result<(Self, JobPlan), Failure> {
         let folders: Vec<PathBuf> = dirs::config_dir()
             .map(|it| it.join("segslurm/sites"))
             .into_iter()
@@ -110,8 +110,10 @@ impl Order<'_> {
             );
         }
         match self.kind {
-            Kind::Train => experiment.check_training()?,
-            Kind::Test => experiment.check_test(self.arguments.iter().any(|it| it == "--out"))?,
+            JobKind::Train => experiment.check_training()?,
+            JobKind::Test => {
+                experiment.check_test(self.arguments.iter().any(|it| it == "--out"))?
+            }
         }
         let checkpoint =
             self.checkpoint.iter().map(|it| local(it, variables)).collect::<Result<Vec<_>, _>>()?;
@@ -149,7 +151,7 @@ impl Order<'_> {
         };
         Ok((
             self,
-            Plan {
+            JobPlan {
                 spec,
                 command,
                 experiment,
@@ -164,10 +166,10 @@ impl Order<'_> {
     }
 
     /// The template for the batch script: the user's, the site's, or ours.
-    fn template(&self, plan: &Plan) -> Result<Template, Failure> {
+    fn template(&self, plan: &JobPlan) -> Result<Template, Failure> {
         let by_site = plan.site.as_ref().and_then(|it| match self.kind {
-            Kind::Train => it.template.train.clone(),
-            Kind::Test => it.template.test.clone(),
+            JobKind::Train => it.template.train.clone(),
+            JobKind::Test => it.template.test.clone(),
         });
         match self.slurm.template.clone().or(by_site) {
             Some(path) => Ok(Template::load(path)?),
@@ -216,7 +218,7 @@ impl Order<'_> {
             plan.spec.shape.describe()
         ));
         let line = plan.command.srun(&plan.spec);
-        Foreground { line, exports: plan.spec.exports.clone(), saves: order.kind == Kind::Train }
+        Foreground { line, exports: plan.spec.exports.clone(), saves: order.kind == JobKind::Train }
             .execute()
     }
 
@@ -281,7 +283,7 @@ impl Order<'_> {
     }
 
     /// Runs the ranks on this machine, where there is no Slurm.
-    fn here(&self, plan: &Plan, submit: &SubmitArgs, without: &str) -> Result<Exit, Failure> {
+    fn here(&self, plan: &JobPlan, submit: &SubmitArgs, without: &str) -> Result<Exit, Failure> {
         if submit.no_fallback {
             let message = format!("{without}; without --no-fallback the same command runs here");
             return Err(Failure::new(Exit::Unavailable, message));
@@ -305,7 +307,7 @@ impl Order<'_> {
 
     fn dry_run(
         &self,
-        plan: &Plan,
+        plan: &JobPlan,
         submit: &SubmitArgs,
         script: &str,
         look: Look,
@@ -355,7 +357,7 @@ impl Order<'_> {
     }
 }
 
-impl Plan {
+impl JobPlan {
     fn log_folder(&self) -> Result<(), Failure> {
         fs::create_dir_all(&self.command.log_dir).map_err(|error| {
             let message = format!(
@@ -378,13 +380,13 @@ impl Plan {
 
     /// What to say of a training that a GPU of this site has hardly enough memory for, as far as
     /// the profile knows.
-    fn hardly_fits(&self, kind: Kind) -> Option<String> {
+    fn hardly_fits(&self, kind: JobKind) -> Option<String> {
         let memory = self
             .site
             .as_ref()?
             .gpu
             .memory
-            .filter(|_| kind == Kind::Train && self.spec.shape.gpus_per_node > 0)?;
+            .filter(|_| kind == JobKind::Train && self.spec.shape.gpus_per_node > 0)?;
         match Footprint::of(&self.experiment, None) {
             Ok(footprint) => footprint.misfit(memory.0),
             Err(error) => {
@@ -440,7 +442,7 @@ impl Plan {
             None => terminal::note(format!("  follow  tail -F {quoted}")),
         }
         terminal::note(format!("  state   squeue -j {}", job.id));
-        if self.spec.kind == Kind::Train {
+        if self.spec.kind == JobKind::Train {
             terminal::note(format!(
                 "  stop    scancel --batch --signal=INT {}    (saves first)",
                 job.id
@@ -469,12 +471,12 @@ impl Plan {
     }
 
     /// How many ranks run here, and what that changes.
-    fn describe_here(&self, kind: Kind, ranks: usize) -> String {
+    fn describe_here(&self, kind: JobKind, ranks: usize) -> String {
         let on = if self.gpus_here == 0 { "on the CPU" } else { "with one GPU each" };
         let mut text = format!("{ranks} rank{} {on}", if ranks == 1 { "" } else { "s" });
         let asked = self.spec.shape.ranks;
         let batch = self.experiment.train_dataloader.as_ref().map(|it| it.batch_size);
-        if let (Kind::Train, Some(batch), true) = (kind, batch, asked != ranks) {
+        if let (JobKind::Train, Some(batch), true) = (kind, batch, asked != ranks) {
             let _ = write!(
                 text,
                 "; a step sees {} images instead of {} ({asked} ranks with {batch} each), which \

@@ -11,7 +11,7 @@ use super::args::path;
 use crate::data::dataset::Look;
 use crate::exit::{Exit, Failure};
 use crate::slurm::job::Flags;
-use crate::slurm::options::{Kind, OPTIONS, Row};
+use crate::slurm::options::{OPTIONS, Row, ValueKind};
 
 /// The end of a command's help: a process's variables, then a job's.
 pub(super) fn help_end(process: &str) -> String {
@@ -39,11 +39,11 @@ impl Given {
     fn argument(row: &Row) -> Arg {
         let argument = Arg::new(row.flag).long(row.flag).help(row.described());
         match row.kind {
-            Kind::Switch => argument.action(ArgAction::SetTrue),
-            Kind::Number(value) | Kind::Text(value) => {
+            ValueKind::Switch => argument.action(ArgAction::SetTrue),
+            ValueKind::Number(value) | ValueKind::Text(value) => {
                 argument.value_name(value).allow_hyphen_values(true)
             }
-            Kind::SwitchOr(value) => argument
+            ValueKind::SwitchOr(value) => argument
                 .value_name(value)
                 .num_args(0..=1)
                 .require_equals(true)
@@ -72,7 +72,7 @@ impl FromArgMatches for Given {
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         for Row { flag, kind, .. } in &OPTIONS {
             let value = match kind {
-                Kind::Switch => matches.get_flag(flag).then(String::new),
+                ValueKind::Switch => matches.get_flag(flag).then(String::new),
                 _ => matches.get_one::<String>(flag).cloned(),
             };
             self.0.extend(value.map(|it| (*flag, it)));

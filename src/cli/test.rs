@@ -15,7 +15,7 @@ use crate::exit::{Exit, Failure};
 use crate::launch::viewer;
 use crate::rundir::RunDir;
 use crate::runner::TestOptions;
-use crate::slurm::job::Kind;
+use crate::slurm::job::JobKind;
 use crate::variables::Variables;
 use crate::worker::{self, Task};
 
@@ -112,7 +112,7 @@ impl Testing {
         arguments.extend(tta.then(|| "--tta".into()));
         arguments.extend(launch.rank_options());
         Ok(Order {
-            kind: Kind::Test,
+            kind: JobKind::Test,
             partition: utf8("PARTITION", partition)?,
             name: utf8("JOB_NAME", name)?,
             task: launch.task(config.into(), Vec::new()),
@@ -127,10 +127,11 @@ impl Testing {
         let (task, checkpoint) = self.here()?;
         let experiment = worker::typed(&task)?;
         experiment.check_test(self.out.is_some())?;
-        let checked = check(Kind::Test, &experiment, Some(&checkpoint), files.into(), variables)?;
+        let checked =
+            check(JobKind::Test, &experiment, Some(&checkpoint), files.into(), variables)?;
         let work_dir =
             RunDir::choose(task.work_dir.as_deref(), experiment.work_dir.as_deref(), &task.config);
-        report(Kind::Test, &task.config, &checked, &experiment, &work_dir)
+        report(JobKind::Test, &task.config, &checked, &experiment, &work_dir)
     }
 }
 

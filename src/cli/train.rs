@@ -11,7 +11,7 @@ use super::launch_args::{LaunchArgs, positionals, utf8};
 use super::slurm_args::{CheckArgs, Files, SlurmArgs, SubmitArgs, help_end};
 use crate::exit::{Exit, Failure};
 use crate::rundir::RunDir;
-use crate::slurm::job::Kind;
+use crate::slurm::job::JobKind;
 use crate::variables::Variables;
 use crate::worker::{self, Task};
 
@@ -82,10 +82,10 @@ impl Training {
         let task = self.here()?;
         let experiment = worker::typed(&task)?;
         experiment.check_training()?;
-        let checked = check(Kind::Train, &experiment, None, files.into(), variables)?;
+        let checked = check(JobKind::Train, &experiment, None, files.into(), variables)?;
         let work_dir =
             RunDir::choose(task.work_dir.as_deref(), experiment.work_dir.as_deref(), &task.config);
-        report(Kind::Train, &task.config, &checked, &experiment, &work_dir)
+        report(JobKind::Train, &task.config, &checked, &experiment, &work_dir)
     }
 
     fn task(&self, config: PathBuf) -> Task {
@@ -111,7 +111,7 @@ impl Training {
         arguments.extend(resume.then(|| "--resume".into()));
         arguments.extend(launch.rank_options());
         Ok(Order {
-            kind: Kind::Train,
+            kind: JobKind::Train,
             partition: utf8("PARTITION", partition)?,
             name: utf8("JOB_NAME", name)?,
             task: Self { launch: launch.clone(), ..self.clone() }.task(config.into()),

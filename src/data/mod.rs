@@ -28,7 +28,7 @@ mod tests;
 pub use batch::{Batch, FlipDirection, Meta, Sample};
 use codec::is_jpeg;
 pub use codec::{read_image, read_label};
-pub use dataset::{BaseSegDataset, Dataset, DatasetConfig, Kind, MetaInfo, OwnDataset};
+pub use dataset::{BaseSegDataset, Dataset, DatasetConfig, DatasetKind, MetaInfo, OwnDataset};
 pub use error::DataError;
 pub use image::{Image, LabelMap, Raster};
 pub use loader::{DataloaderConfig, Loader, LoaderOptions, Position};

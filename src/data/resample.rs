@@ -1,7 +1,7 @@
 //! Resizing, cropping and flipping in one pass over the rows of a source, in the order in which a
 //! decoder yields them.
 //!
-//! A [`Plan`] says which pixels are wanted; a [`Resampler`] takes source rows from the top and
+//! A [`ResamplePlan`] says which pixels are wanted; a [`Resampler`] takes source rows from the top and
 //! fills the output. Only rows and columns that reach the output are computed, and no resized
 //! picture exists besides it. The arithmetic is OpenCV's for 8-bit pictures (`cv::resize`), so
 //! results equal resizing everything first, byte for byte.
@@ -50,7 +50,7 @@ impl Rect {
 
 /// Which pixels to make: the source, resized to `scaled`, then cut to `window`, then mirrored.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Plan {
+pub(super) struct ResamplePlan {
     /// Height and width of the source.
     pub(super) source: (usize, usize),
     /// Height and width that the source is resized to.
@@ -62,7 +62,7 @@ pub(super) struct Plan {
     pub(super) interpolation: Interpolation,
 }
 
-impl Plan {
+impl ResamplePlan {
     /// The source rows that the output depends on; the decoder may stop after the last.
     pub(super) fn rows(&self) -> Range<usize> {
         let Rect { top, height, .. } = self.window;
@@ -123,9 +123,9 @@ pub(super) enum Order {
     Reversed,
 }
 
-/// Takes the rows of a source, makes the picture of a [`Plan`].
+/// Takes the rows of a source, makes the picture of a [`ResamplePlan`].
 pub(super) struct Resampler<const C: usize> {
-    plan: Plan,
+    plan: ResamplePlan,
     order: Order,
     arch: Arch,
     method: Method,
@@ -170,7 +170,7 @@ struct RowTap {
 }
 
 impl<const C: usize> Resampler<C> {
-    pub(super) fn new(plan: Plan, order: Order) -> Self {
+    pub(super) fn new(plan: ResamplePlan, order: Order) -> Self {
         let Rect { top, left, height, width } = plan.window;
         let (source_height, source_width) = plan.source;
         let method = if plan.scaled == plan.source {
@@ -210,7 +210,7 @@ impl<const C: usize> Resampler<C> {
         Self { plan, order, arch: Arch::new(), method, next: 0, output }
     }
 
-    /// Takes source row `y`. Rows come in ascending order; those outside [`Plan::rows`] may be left
+    /// Takes source row `y`. Rows come in ascending order; those outside [`ResamplePlan::rows`] may be left
     /// out.
     pub(super) fn push(&mut self, y: usize, row: &[u8]) {
         let Self { plan, order, arch, method, next, output } = self;
@@ -378,7 +378,7 @@ mod tests {
         interpolation: Interpolation,
     ) -> Raster<C> {
         let window = Rect::whole(scaled);
-        let plan = Plan {
+        let plan = ResamplePlan {
             source: source.shape(),
             scaled,
             window,

@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use super::codec::Encoded;
 use super::image::room;
-use super::resample::{Order, Plan, Resampler};
+use super::resample::{Order, ResamplePlan, Resampler};
 use super::{DataError, FlipDirection, Interpolation, Raster, Rect};
 
 /// A picture of `C` channels with its geometry still to be carried out.
 #[derive(Debug, Clone)]
 pub struct View<const C: usize> {
     source: Source<C>,
-    plan: Plan,
+    plan: ResamplePlan,
 }
 
 #[derive(Debug, Clone)]
@@ -41,8 +41,8 @@ impl View<3> {
     }
 }
 
-fn whole(shape: (usize, usize)) -> Plan {
-    Plan {
+fn whole(shape: (usize, usize)) -> ResamplePlan {
+    ResamplePlan {
         source: shape,
         scaled: shape,
         window: Rect::whole(shape),
@@ -109,7 +109,7 @@ impl<const C: usize> View<C> {
         self.render()
     }
 
-    fn cropped(&self, rect: Rect) -> Plan {
+    fn cropped(&self, rect: Rect) -> ResamplePlan {
         let mut plan = self.plan;
         let Rect { top, left, height, width } = plan.window;
         let kept = |start: usize, length: usize, size: usize| {
@@ -130,7 +130,7 @@ impl<const C: usize> View<C> {
         plan
     }
 
-    fn render_plan(&self, plan: Plan) -> Result<Raster<C>, DataError> {
+    fn render_plan(&self, plan: ResamplePlan) -> Result<Raster<C>, DataError> {
         room::<C>(plan.window.height, plan.window.width).map_err(|reason| {
             let path = match &self.source {
                 Source::File(file) => file.path().to_owned(),

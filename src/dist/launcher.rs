@@ -112,7 +112,7 @@ impl Launched {
         config: &DistConfig,
         gpus: usize,
     ) -> Result<Self, DistError> {
-        let variables = Variables { var, config, gpus };
+        let variables = Launching { var, config, gpus };
         let launched = match launcher {
             Launcher::None => return Ok(Self::alone(gpus)),
             Launcher::Pytorch => variables.pytorch(local_rank)?,
@@ -136,13 +136,13 @@ impl Launched {
     }
 }
 
-struct Variables<'a> {
+struct Launching<'a> {
     var: &'a dyn Fn(&str) -> Option<String>,
     config: &'a DistConfig,
     gpus: usize,
 }
 
-impl Variables<'_> {
+impl Launching<'_> {
     fn text(&self, name: &str) -> Option<String> {
         variables::text(self.var, name)
     }
@@ -411,7 +411,7 @@ mod tests {
         let var = |name: &str| find(changes, name).or_else(|| find(STEP, name));
         let config = DistConfig { port, ..DistConfig::default() };
         let daemon = daemon.and_then(StepDaemon::parse);
-        Variables { var: &var, config: &config, gpus: 0 }
+        Launching { var: &var, config: &config, gpus: 0 }
             .slurm(daemon.as_ref())
             .map_err(|error| error.to_string())
     }

@@ -8,11 +8,11 @@ use burn::tensor::Device;
 
 use super::evaluate::{Evaluation, Leaves, Pass};
 use super::interrupt::Interrupt;
-use super::journal::{Communication, Journal, Step};
+use super::journal::{Communication, Journal, StepFigures};
 use super::keeping::{SAVE_BEST, chosen, unknown_metric};
 use super::learner::Learner;
 use super::outcome::Outcome;
-use super::progress::{Plan, Progress};
+use super::progress::{Progress, TrainPlan};
 use super::stages::{Data, Loaded, Planned, Resumed};
 use super::start::Asked;
 use super::state::Best;
@@ -72,7 +72,7 @@ impl Setting {
 
 /// A training: its parts, and how far it is.
 pub(crate) struct Training {
-    pub plan: Plan,
+    pub plan: TrainPlan,
     pub progress: Progress,
     pub batches: Loader,
     pub schedule: Schedule,
@@ -144,7 +144,7 @@ impl Training {
             waited: traffic.waited.saturating_sub(since.waited),
             bytes: traffic.bytes - since.bytes,
         });
-        let step = Step {
+        let step = StepFigures {
             base_lr: rate(rates.last()),
             lr: rate(rates.first()),
             losses: losses.to_vec(),
@@ -277,7 +277,7 @@ pub(super) fn describe(
     dataset: &Dataset,
     evaluation: Option<&Evaluation>,
     learner: &Learner,
-    plan: &Plan,
+    plan: &TrainPlan,
 ) {
     let validated = evaluation.map_or_else(
         || "no validation".to_owned(),

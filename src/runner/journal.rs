@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 
 use super::evaluate::Watch;
-use super::progress::Plan;
+use super::progress::TrainPlan;
 use crate::exit::{Exit, Failure};
 use crate::experiment::{LogProcessor, LoggerHook};
 use crate::logging::Console;
@@ -16,7 +16,7 @@ use crate::metrics::{Metrics, Sink, Window};
 
 /// The numbers of one finished step.
 #[derive(Debug, Clone)]
-pub(super) struct Step {
+pub(super) struct StepFigures {
     /// The learning rate that the optimizer was configured with, scheduled.
     pub base_lr: f64,
     /// The learning rate of the first parameter group.
@@ -42,7 +42,7 @@ pub(super) struct Communication {
 
 /// Writes for one run. Ranks other than 0 have a silent one.
 pub(super) struct Journal {
-    plan: Plan,
+    plan: TrainPlan,
     logger: LoggerHook,
     sink: Option<Sink>,
     window: Window,
@@ -59,7 +59,7 @@ impl Journal {
     /// `sink` is `None` on ranks that write no scalars; `iteration` is where this start of the run
     /// begins.
     pub(super) fn new(
-        plan: Plan,
+        plan: TrainPlan,
         logger: LoggerHook,
         processor: &LogProcessor,
         sink: Option<Sink>,
@@ -102,7 +102,7 @@ impl Journal {
 
     /// Takes in a finished step, and logs when its time has come. `iteration` counts finished
     /// steps.
-    pub(super) fn step(&mut self, iteration: u64, step: &Step) -> Result<(), Failure> {
+    pub(super) fn step(&mut self, iteration: u64, step: &StepFigures) -> Result<(), Failure> {
         self.window.push("data_time", step.data_time.as_secs_f64());
         for (name, value) in &step.losses {
             self.window.push(name, *value);
@@ -160,7 +160,7 @@ impl Journal {
             / done as u32
     }
 
-    fn log(&mut self, iteration: u64, step: &Step) -> Result<(), Failure> {
+    fn log(&mut self, iteration: u64, step: &StepFigures) -> Result<(), Failure> {
         let memory = memory_in_use();
         let times: Vec<_> = ["time", "data_time", "comm_time", "comm_mb"]
             .into_iter()

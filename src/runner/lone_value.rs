@@ -6,7 +6,7 @@
 //! come at all.
 
 use super::learner::Learner;
-use super::progress::Plan;
+use super::progress::TrainPlan;
 use crate::data::{DataloaderConfig, Dataset, Sampler, sample_rng};
 use crate::exit::{Exit, Failure};
 use crate::models::Pixels;
@@ -17,7 +17,7 @@ pub(super) fn refuse(
     learner: &Learner,
     loader: &DataloaderConfig,
     dataset: &Dataset,
-    plan: &Plan,
+    plan: &TrainPlan,
 ) -> Result<(), Failure> {
     let group = &learner.group;
     let sampler = Sampler::new(&loader.sampler, dataset.len(), group.rank(), group.world(), 0);

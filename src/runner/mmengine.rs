@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::build::Setting;
 use super::learner::Learner;
-use super::progress::{Plan, Progress};
+use super::progress::{Progress, TrainPlan};
 use super::state::{RunState, named_in};
 use crate::checkpoint::{Checkpoint, StateDict, listed, mmengine};
 use crate::exit::{Exit, Failure};
@@ -35,7 +35,7 @@ pub(super) fn take_over(
     checkpoint: &mut Checkpoint,
     learner: &Learner,
     schedule: &mut Schedule,
-    plan: &Plan,
+    plan: &TrainPlan,
     setting: &Setting,
 ) -> Result<(), Failure> {
     if !checkpoint.meta.run.is_empty() {
@@ -125,7 +125,7 @@ pub(super) fn take_over(
 }
 
 /// Finished iterations as this training counts them.
-fn iteration(theirs: &mmengine::Training, plan: &Plan, differs: &mut Vec<String>) -> u64 {
+fn iteration(theirs: &mmengine::Training, plan: &TrainPlan, differs: &mut Vec<String>) -> u64 {
     let mmengine::Training { iteration, epoch, .. } = *theirs;
     // A loop over iterations leaves the epoch at 0.
     if !plan.by_epoch || epoch == 0 || plan.epoch(iteration) == epoch {
@@ -512,7 +512,7 @@ mod tests {
                     dynamic_intervals: None,
                 })
             };
-            Plan::new(&config, &crate::experiment::CheckpointHook::default(), 10, false)
+            TrainPlan::new(&config, &crate::experiment::CheckpointHook::default(), 10, false)
         };
         let at = |iteration: u64, epoch: u64, by_epoch: bool| {
             let mut differs = Vec::new();

@@ -18,7 +18,7 @@ pub(crate) struct Progress {
 
 /// The plan of a training, in iterations.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Plan {
+pub(crate) struct TrainPlan {
     pub max_iterations: u64,
     /// Iterations in an epoch: batches that one pass over the dataset gives each rank.
     pub epoch_length: u64,
@@ -43,7 +43,7 @@ struct Every {
     begin: u64,
 }
 
-impl Plan {
+impl TrainPlan {
     /// `validates` is whether the config has a validation at all.
     pub(crate) fn new(
         config: &TrainLoopConfig,
@@ -156,7 +156,7 @@ mod tests {
             val_begin: 5,
             dynamic_intervals: None,
         });
-        let plan = Plan::new(&config, &hook(3, false), 100, true);
+        let plan = TrainPlan::new(&config, &hook(3, false), 100, true);
         assert_eq!(due(1..=10, |it| plan.validation_due(it)), [8, 10]);
         assert_eq!(due(1..=10, |it| plan.checkpoint_due(it)), [3, 6, 9, 10]);
         assert_eq!(plan.checkpoint_name(6), "iter_6");
@@ -170,7 +170,7 @@ mod tests {
             val_begin: 1,
             dynamic_intervals: None,
         });
-        let plan = Plan::new(&config, &hook(1, true), 5, true);
+        let plan = TrainPlan::new(&config, &hook(1, true), 5, true);
         assert_eq!(plan.max_iterations, 20);
         assert_eq!(due(1..=20, |it| plan.validation_due(it)), [10, 20]);
         assert_eq!(due(1..=20, |it| plan.checkpoint_due(it)), [5, 10, 15, 20]);
@@ -193,7 +193,7 @@ mod tests {
         let template = crate::config::parse_str("'step_{:03d}.pth'").expect("a template");
         let hook =
             CheckpointHook { save_begin: 4, filename_tmpl: Some(template), ..hook(5, false) };
-        let plan = Plan::new(&config, &hook, 100, true);
+        let plan = TrainPlan::new(&config, &hook, 100, true);
         assert_eq!(due(1..=20, |it| plan.validation_due(it)), [6, 9, 12, 15, 16, 17, 18, 19, 20]);
         assert_eq!(due(1..=20, |it| plan.checkpoint_due(it)), [4, 9, 14, 19, 20]);
         assert_eq!(plan.checkpoint_name(9), "step_009");
@@ -207,7 +207,7 @@ mod tests {
             val_begin: 1,
             dynamic_intervals: None,
         });
-        let plan = Plan::new(&config, &hook(-1, false), 1, false);
+        let plan = TrainPlan::new(&config, &hook(-1, false), 1, false);
         assert!(due(1..=10, |it| plan.validation_due(it)).is_empty());
         assert_eq!(due(1..=10, |it| plan.checkpoint_due(it)), [10]);
     }

@@ -13,7 +13,7 @@ use super::learner::{Learner, dropout_seed};
 use super::lone_value;
 use super::memory_format;
 use super::mmengine;
-use super::progress::{Plan, Progress};
+use super::progress::{Progress, TrainPlan};
 use super::start::Start;
 use super::state::{Best, RunState};
 use super::stopping::Stopping;
@@ -92,7 +92,7 @@ impl Data {
 pub(super) struct Planned {
     data: Data,
     start: Start,
-    plan: Plan,
+    plan: TrainPlan,
 }
 
 impl Planned {
@@ -101,7 +101,7 @@ impl Planned {
         let start = Start::find(setting)?;
         let (epoch_length, validates) =
             (data.epoch_length(setting.group.world()), data.evaluation.is_some());
-        let plan = Plan::new(
+        let plan = TrainPlan::new(
             &data.needed.train_cfg,
             &experiment.checkpoint_hook(),
             epoch_length,
@@ -125,7 +125,7 @@ impl Planned {
     }
 
     fn horizon(&self) -> Horizon {
-        let Plan { max_iterations, epoch_length, by_epoch, .. } = self.plan;
+        let TrainPlan { max_iterations, epoch_length, by_epoch, .. } = self.plan;
         let max_epochs = by_epoch.then(|| max_iterations / epoch_length);
         Horizon { max_epochs, max_iters: max_iterations, epoch_length }
     }

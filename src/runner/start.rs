@@ -61,7 +61,7 @@ impl Start {
     pub(super) fn find(setting: &Setting) -> Result<Self, Failure> {
         let group = &setting.group;
         let (decision, read, beginning) = if group.is_main() {
-            let place = Place::of(setting);
+            let place = StartContext::of(setting);
             let (decision, read) = place.decide()?;
             let beginning = place.note(&decision)?;
             group.broadcast_text(&serde_json::to_string(&decision).map_err(Failure::fault)?)?;
@@ -98,7 +98,7 @@ fn same(left: &Path, right: &Path) -> bool {
 }
 
 /// What rank 0 finds before it decides.
-struct Place<'a> {
+struct StartContext<'a> {
     asked: &'a Asked,
     resume: bool,
     load_from: Option<&'a Path>,
@@ -110,7 +110,7 @@ struct Place<'a> {
     current: Option<CurrentRun>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> StartContext<'a> {
     fn of(setting: &'a Setting) -> Self {
         let work_dir = setting.rundir.work_dir();
         let current = CurrentRun::load(work_dir).unwrap_or_else(|error| {

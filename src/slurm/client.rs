@@ -488,13 +488,13 @@ fn first_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::job::{Flags, Kind};
+    use super::super::job::{Flags, JobKind};
     use super::*;
 
     fn spec(flags: &[(&'static str, &str)]) -> JobSpec {
         let values = flags.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
         JobSpec::resolve(
-            Kind::Train,
+            JobKind::Train,
             "dve",
             "x",
             &Flags { values, slurm: Vec::new() },

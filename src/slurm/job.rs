@@ -18,7 +18,7 @@ use crate::variables::Variables;
 
 /// What the ranks of a job do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum JobKind {
     Train,
     Test,
 }
@@ -122,7 +122,7 @@ impl fmt::Display for SlurmOption {
 /// Everything about a job but the command that its ranks run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobSpec {
-    pub kind: Kind,
+    pub kind: JobKind,
     /// `None` for Slurm's default partition.
     pub partition: Option<String>,
     pub name: String,
@@ -162,7 +162,7 @@ impl Resolver<'_> {
         let read = self.var;
         let meant = |value: &String| {
             !value.is_empty()
-                || matches!(kind, options::Kind::Number(_) | options::Kind::SwitchOr(_))
+                || matches!(kind, options::ValueKind::Number(_) | options::ValueKind::SwitchOr(_))
         };
         let from_flag = || Some((self.flags.values.get(name)?.clone(), Origin::Flag(name)));
         let from_variable =
@@ -219,7 +219,7 @@ impl Resolver<'_> {
 impl JobSpec {
     /// Resolves a job on `partition` (`-` for the site's or Slurm's default) called `name`.
     pub fn resolve(
-        kind: Kind,
+        kind: JobKind,
         partition: &str,
         name: &str,
         flags: &Flags,
@@ -235,7 +235,7 @@ impl JobSpec {
         });
         check_name(name)?;
 
-        let default_gpus = if kind == Kind::Train { 8 } else { 4 };
+        let default_gpus = if kind == JobKind::Train { 8 } else { 4 };
         let (gpus, gpus_from) = it.number("gpus", default_gpus)?;
         let gpu = site.map(|it| it.gpu.clone()).unwrap_or_default();
         let (shape, mut notes) = it.shape(gpus, &gpus_from)?;
@@ -441,12 +441,12 @@ impl Resolver<'_> {
     }
 
     /// Options with a flag: those of the allocation, and those of the step alone.
-    fn options(&mut self, kind: Kind) -> Result<(Vec<SlurmOption>, Vec<SlurmOption>), JobError> {
+    fn options(&mut self, kind: JobKind) -> Result<(Vec<SlurmOption>, Vec<SlurmOption>), JobError> {
         let (mut options, mut step_options) = (Vec::new(), Vec::new());
         for row in OPTIONS.iter().filter(|it| it.stage != Stage::Shape) {
             // Two minutes before the time limit the ranks are told to save.
             let default =
-                (row.flag == "signal" && kind == Kind::Train).then(|| "USR1@120".to_owned());
+                (row.flag == "signal" && kind == JobKind::Train).then(|| "USR1@120".to_owned());
             let Some(setting) = self.choose(row, default) else { continue };
             if setting.value.contains(['\n', '\r', '\0']) {
                 return Err(JobError::at(&setting, "it has a line break"));
@@ -463,7 +463,7 @@ impl Resolver<'_> {
         Ok((options, step_options))
     }
 
-    fn requeue(&mut self, kind: Kind) -> Result<bool, JobError> {
+    fn requeue(&mut self, kind: JobKind) -> Result<bool, JobError> {
         let flags = |name: &str| self.flags.values.contains_key(name);
         let (var, site) = (self.var, self.site);
         let of_site = |it: &Site| {
@@ -485,7 +485,7 @@ impl Resolver<'_> {
                 (false, Origin::Variable("SBATCH_NO_REQUEUE"))
             }
             _ if var("SBATCH_REQUEUE").is_some() => (true, Origin::Variable("SBATCH_REQUEUE")),
-            _ => site_says.unwrap_or((kind == Kind::Train, Origin::Default)),
+            _ => site_says.unwrap_or((kind == JobKind::Train, Origin::Default)),
         };
         self.settings.push(Setting {
             name: "requeue",
@@ -648,7 +648,7 @@ mod tests {
     use super::*;
 
     fn spec(
-        kind: Kind,
+        kind: JobKind,
         flags: &[(&'static str, &str)],
         variables: &[(&str, &str)],
         site: Option<&Site>,
@@ -676,7 +676,7 @@ mod tests {
 
     #[test]
     fn mmsegs_defaults_hold() {
-        let train = spec(Kind::Train, &[], &[], None).expect("a job");
+        let train = spec(JobKind::Train, &[], &[], None).expect("a job");
         assert_eq!(
             lines(&train.allocation(false)),
             [
@@ -690,7 +690,7 @@ mod tests {
                 "--signal=USR1@120"
             ]
         );
-        let test = spec(Kind::Test, &[], &[], None).expect("a job");
+        let test = spec(JobKind::Test, &[], &[], None).expect("a job");
         assert_eq!((test.shape.ranks, test.requeue), (4, false));
         assert!(lines(&train.allocation(true)).contains(&"--requeue".to_owned()));
         assert!(lines(&test.allocation(true)).contains(&"--no-requeue".to_owned()));
@@ -704,7 +704,7 @@ mod tests {
         )
         .expect("a site");
         let spec = spec(
-            Kind::Train,
+            JobKind::Train,
             &[("qos", "f"), ("gpus", "16")],
             &[("SBATCH_QOS", "v"), ("GPUS", "2"), ("SBATCH_ACCOUNT", "v")],
             Some(&site),
@@ -734,7 +734,7 @@ mod tests {
     fn gpus_are_asked_for_in_the_sites_dialect() {
         let request = |yaml: &str| {
             let site = Site::parse(yaml, Path::new("s.yaml")).expect("a site");
-            let spec = spec(Kind::Train, &[("gpus", "4")], &[], Some(&site)).expect("a job");
+            let spec = spec(JobKind::Train, &[("gpus", "4")], &[], Some(&site)).expect("a job");
             lines(&spec.allocation(true))
                 .into_iter()
                 .find(|it| it.contains("gres") || it.contains("gpu"))
@@ -750,9 +750,13 @@ mod tests {
 
     #[test]
     fn no_gpus_is_a_cpu_job() {
-        let spec =
-            spec(Kind::Train, &[("gpus", "0"), ("ntasks", "3"), ("slurm", "nodes=2")], &[], None)
-                .expect("a job");
+        let spec = spec(
+            JobKind::Train,
+            &[("gpus", "0"), ("ntasks", "3"), ("slurm", "nodes=2")],
+            &[],
+            None,
+        )
+        .expect("a job");
         let lines = lines(&spec.allocation(false));
         assert!(
             lines.contains(&"--ntasks=3".to_owned()) && lines.contains(&"--nodes=2".to_owned()),
@@ -815,11 +819,11 @@ mod tests {
             (&[], &[("MASTER_PORT", "70000")], "MASTER_PORT=\"70000\": expected a port"),
             (&[], &[("CUDA_VISIBLE_DEVICES", "-1")], "give GPUS=0 for a CPU job"),
         ] {
-            let error = spec(Kind::Train, flags, variables, None).expect_err(expected);
+            let error = spec(JobKind::Train, flags, variables, None).expect_err(expected);
             assert!(error.contains(expected), "{error}\n  is not\n{expected}");
         }
         let named = |partition: &str, name: &str| {
-            JobSpec::resolve(Kind::Train, partition, name, &Flags::default(), &|_| None, None)
+            JobSpec::resolve(JobKind::Train, partition, name, &Flags::default(), &|_| None, None)
                 .expect_err("refused")
                 .to_string()
         };
@@ -830,7 +834,7 @@ mod tests {
         assert!(named("", "a").contains("no name of a partition"));
         assert!(
             JobSpec::resolve(
-                Kind::Train,
+                JobKind::Train,
                 "dev",
                 "it's a \"name\"",
                 &Flags::default(),

@@ -14,7 +14,7 @@ pub(crate) struct Row {
     pub variable: Option<&'static str>,
     /// Whether a site profile may say it.
     pub site: bool,
-    pub kind: Kind,
+    pub kind: ValueKind,
     pub stage: Stage,
     pub help: &'static str,
     /// What holds where nobody says anything, for people.
@@ -25,7 +25,7 @@ pub(crate) struct Row {
 
 /// What a value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ValueKind {
     /// A whole number.
     Number(&'static str),
     /// A text, called so in the help.
@@ -53,12 +53,12 @@ impl Row {
     const fn new(
         flag: &'static str,
         variable: Option<&'static str>,
-        kind: Kind,
+        kind: ValueKind,
         stage: Stage,
         help: &'static str,
     ) -> Self {
         let check = match kind {
-            Kind::Switch => anything,
+            ValueKind::Switch => anything,
             _ => text,
         };
         Self { flag, variable, site: true, kind, stage, help, default: "", check }
@@ -94,8 +94,8 @@ impl Row {
     }
 }
 
-use Kind::{Number, Switch, SwitchOr, Text};
 use Stage::{Batch, Job, Shape, Step};
+use ValueKind::{Number, Switch, SwitchOr, Text};
 
 /// All options, in the order of the help.
 pub(crate) const OPTIONS: [Row; 27] = [

@@ -1,7 +1,7 @@
 //! The port of a job step for which nobody chose one.
 
 use super::env::Step;
-use crate::port::{Origin, Port};
+use crate::port::{Port, PortOrigin};
 
 /// Ports that are computed lie here: above the well-known ones, below the range from which systems
 /// give out ports by themselves.
@@ -14,14 +14,14 @@ impl Step {
     /// which jobs that run at the same time do not share.
     pub fn port(&self) -> Port {
         if let Some(number) = self.reserved_ports.first() {
-            return Port { number: *number, origin: Origin::Reserved };
+            return Port { number: *number, origin: PortOrigin::Reserved };
         }
         let (first, count) = match self.site_ports {
             Some((first, last)) => (u64::from(first), u64::from(last - first) + 1),
             None => (FIRST, COUNT),
         };
         let number = first + (self.job.id % count + self.step % count * 4099) % count;
-        Port { number: number as u16, origin: Origin::Job }
+        Port { number: number as u16, origin: PortOrigin::Job }
     }
 }
 
@@ -54,10 +54,10 @@ mod tests {
     fn a_reserved_port_wins_over_the_sites_range_and_that_over_ours() {
         assert_eq!(
             step(7, 0, "12000-12001").port(),
-            Port { number: 12000, origin: Origin::Reserved }
+            Port { number: 12000, origin: PortOrigin::Reserved }
         );
-        assert_eq!(step(8, 0, "").port(), Port { number: 30_008, origin: Origin::Job });
-        assert_eq!(step(7, 0, "").port(), Port { number: 20_007, origin: Origin::Job });
+        assert_eq!(step(8, 0, "").port(), Port { number: 30_008, origin: PortOrigin::Job });
+        assert_eq!(step(7, 0, "").port(), Port { number: 20_007, origin: PortOrigin::Job });
     }
 
     #[test]

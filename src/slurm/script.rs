@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::exit::{Exit, Exits};
 
-use super::job::{JobSpec, Kind};
+use super::job::{JobKind, JobSpec};
 
 /// A template that cannot be read or rendered, or a value that no shell could take.
 #[derive(Debug, thiserror::Error)]
@@ -39,10 +39,12 @@ pub struct Template {
 
 impl Template {
     /// The built-in batch script.
-    pub fn batch(kind: Kind) -> Self {
+    pub fn batch(kind: JobKind) -> Self {
         let (name, text) = match kind {
-            Kind::Train => ("slurm/train.sbatch.j2", include_str!("../../slurm/train.sbatch.j2")),
-            Kind::Test => ("slurm/test.sbatch.j2", include_str!("../../slurm/test.sbatch.j2")),
+            JobKind::Train => {
+                ("slurm/train.sbatch.j2", include_str!("../../slurm/train.sbatch.j2"))
+            }
+            JobKind::Test => ("slurm/test.sbatch.j2", include_str!("../../slurm/test.sbatch.j2")),
         };
         Self { name: name.to_owned(), text: text.to_owned() }
     }
@@ -225,13 +227,13 @@ mod tests {
         command.render(&spec, template).map_err(|error| error.to_string())
     }
 
-    fn template_kind(template: &Template) -> Kind {
-        if template.name.contains("test") { Kind::Test } else { Kind::Train }
+    fn template_kind(template: &Template) -> JobKind {
+        if template.name.contains("test") { JobKind::Test } else { JobKind::Train }
     }
 
     #[test]
     fn every_value_is_quoted_for_its_place() {
-        let text = rendered(&Template::batch(Kind::Train)).expect("renders");
+        let text = rendered(&Template::batch(JobKind::Train)).expect("renders");
         for line in [
             "#SBATCH --job-name=\"a b\"",
             "#SBATCH --chdir=\"/data/\\#1 $x\"",
@@ -249,7 +251,7 @@ mod tests {
         assert_eq!(shlex::split(command), Some(words.to_vec()), "{command}");
         assert!(text.contains("scontrol requeue"));
         assert!(
-            rendered(&Template::batch(Kind::Test))
+            rendered(&Template::batch(JobKind::Test))
                 .expect("renders")
                 .contains("#SBATCH --no-requeue")
         );

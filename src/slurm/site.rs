@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer};
 use crate::excerpt::{line, quoted};
 use crate::exit::{Exit, Exits};
 
-use super::options::{self, Kind, OPTIONS, Row};
+use super::options::{self, OPTIONS, Row, ValueKind};
 
 /// Why a profile cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -255,10 +255,10 @@ impl Visitor<'_> for Value {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0.kind {
-            Kind::Number(_) => "a whole number",
-            Kind::Text(_) => "a text",
-            Kind::Switch => "true or false",
-            Kind::SwitchOr(_) => "true, false or a text",
+            ValueKind::Number(_) => "a whole number",
+            ValueKind::Text(_) => "a text",
+            ValueKind::Switch => "true or false",
+            ValueKind::SwitchOr(_) => "true, false or a text",
         })
     }
 
@@ -266,8 +266,10 @@ impl Visitor<'_> for Value {
         let contrary =
             || OPTIONS.iter().find(|it| it.flag.strip_prefix("no-") == Some(self.0.flag));
         match (self.0.kind, on) {
-            (Kind::Switch | Kind::SwitchOr(_), true) => Ok(Some((self.0.flag, String::new()))),
-            (Kind::Switch | Kind::SwitchOr(_), false) => {
+            (ValueKind::Switch | ValueKind::SwitchOr(_), true) => {
+                Ok(Some((self.0.flag, String::new())))
+            }
+            (ValueKind::Switch | ValueKind::SwitchOr(_), false) => {
                 Ok(contrary().map(|it| (it.flag, String::new())))
             }
             _ => Err(E::invalid_type(Unexpected::Bool(on), &self)),
@@ -276,14 +278,16 @@ impl Visitor<'_> for Value {
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
         match self.0.kind {
-            Kind::Number(_) | Kind::Text(_) => Ok(Some((self.0.flag, number.to_string()))),
+            ValueKind::Number(_) | ValueKind::Text(_) => {
+                Ok(Some((self.0.flag, number.to_string())))
+            }
             _ => Err(E::invalid_type(Unexpected::Unsigned(number), &self)),
         }
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
         match self.0.kind {
-            Kind::Text(_) | Kind::SwitchOr(_) => Ok(Some((self.0.flag, text.to_owned()))),
+            ValueKind::Text(_) | ValueKind::SwitchOr(_) => Ok(Some((self.0.flag, text.to_owned()))),
             _ => Err(E::invalid_type(Unexpected::Str(text), &self)),
         }
     }

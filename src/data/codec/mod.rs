@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 pub use label::read_label;
 
 use super::image::room;
-use super::resample::{Order, Plan, Resampler};
+use super::resample::{Order, ResamplePlan, Resampler};
 use super::scratch::Scratch;
 use super::{DataError, Image, Interpolation, Rect, View};
 
@@ -114,7 +114,7 @@ impl Encoded {
     fn image(&self) -> Result<Image, DataError> {
         room::<3>(self.shape.0, self.shape.1)
             .map_err(|reason| DataError::undecodable(IMAGE, &self.path, reason))?;
-        let plan = Plan {
+        let plan = ResamplePlan {
             source: self.shape,
             scaled: self.shape,
             window: Rect::whole(self.shape),

@@ -1,8 +1,8 @@
 //! ADE20K (Zhou et al. 2017): the 150 classes of the scene parsing challenge; stored 0 is "other".
 
-use super::folder::Kind;
+use super::folder::DatasetKind;
 
-pub(super) const ADE20K: Kind = Kind {
+pub(super) const ADE20K: DatasetKind = DatasetKind {
     name: "ADE20KDataset",
     img_suffix: ".jpg",
     seg_map_suffix: ".png",

@@ -1,8 +1,8 @@
 //! Cityscapes (Cordts et al. 2016): street scenes; the 19 training classes of `labelTrainIds`.
 
-use super::folder::Kind;
+use super::folder::DatasetKind;
 
-pub(super) const CITYSCAPES: Kind = Kind {
+pub(super) const CITYSCAPES: DatasetKind = DatasetKind {
     name: "CityscapesDataset",
     img_suffix: "_leftImg8bit.png",
     seg_map_suffix: "_gtFine_labelTrainIds.png",

@@ -108,7 +108,7 @@ pub enum Indices {
 
 /// What a dataset's `type` implies, beside the keys of `BaseSegDataset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kind {
+pub struct DatasetKind {
     /// Its `type`.
     pub name: &'static str,
     /// What the names of images end in.
@@ -125,7 +125,7 @@ pub struct Kind {
     pub palette: &'static [[u8; 3]],
 }
 
-pub(super) const BASE: Kind = Kind {
+pub(super) const BASE: DatasetKind = DatasetKind {
     name: "BaseSegDataset",
     img_suffix: ".jpg",
     seg_map_suffix: ".png",
@@ -172,7 +172,7 @@ impl BaseSegDataset {
 }
 
 impl Folder {
-    pub(super) fn init(config: &BaseSegDataset, kind: &Kind) -> Result<Self, DataError> {
+    pub(super) fn init(config: &BaseSegDataset, kind: &DatasetKind) -> Result<Self, DataError> {
         let refuse = |reason: String| DataError::Dataset { name: kind.name.into(), reason };
         let img_dir = config.img_dir();
         let img_suffix = config.img_suffix.clone().unwrap_or_else(|| kind.img_suffix.into());
@@ -335,7 +335,7 @@ type LabelMapTable = Option<Box<[u8; 256]>>;
 /// classes were chosen; or everything that is wrong with them, each beginning with its key.
 pub(super) fn classes(
     config: Option<&MetaInfoConfig>,
-    kind: &Kind,
+    kind: &DatasetKind,
 ) -> Result<(MetaInfo, LabelMapTable), Vec<String>> {
     let mut problems = Vec::new();
     let chosen = names(config, kind).map_err(|problem| vec![problem])?;
@@ -393,7 +393,10 @@ pub(super) fn classes(
 }
 
 /// The names of the classes in force, in the order of their labels.
-pub(super) fn names(config: Option<&MetaInfoConfig>, kind: &Kind) -> Result<Vec<String>, String> {
+pub(super) fn names(
+    config: Option<&MetaInfoConfig>,
+    kind: &DatasetKind,
+) -> Result<Vec<String>, String> {
     match config.and_then(|config| config.classes.as_ref()) {
         Some(Classes::Names(names)) => Ok(names.clone()),
         Some(Classes::File(path)) => named_in(path),

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use rand_pcg::Pcg64;
 use serde::Deserialize;
 
-pub use folder::{BaseSegDataset, DataPrefix, Folder, Indices, Kind, MetaInfoConfig};
+pub use folder::{BaseSegDataset, DataPrefix, DatasetKind, Folder, Indices, MetaInfoConfig};
 pub use source::Source;
 pub use survey::{Look, Survey};
 
@@ -39,10 +39,10 @@ pub enum DatasetConfig {
     Own(Own<OwnDataset>),
 }
 
-/// A folder dataset of a user's own [`Kind`].
+/// A folder dataset of a user's own [`DatasetKind`].
 #[derive(Debug, Clone)]
 pub struct OwnDataset {
-    pub kind: Kind,
+    pub kind: DatasetKind,
     pub config: BaseSegDataset,
 }
 

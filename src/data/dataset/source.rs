@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::folder::{self, Kind};
+use super::folder::{self, DatasetKind};
 use super::{BaseSegDataset, ConcatDataset, DatasetConfig, RepeatDataset, ade20k, cityscapes, voc};
 use crate::data::{Transform, transform};
 
@@ -14,7 +14,7 @@ pub struct Source<'a> {
     /// Where it stands in the config.
     pub key: String,
     config: &'a BaseSegDataset,
-    kind: &'a Kind,
+    kind: &'a DatasetKind,
 }
 
 impl DatasetConfig {

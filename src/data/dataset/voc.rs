@@ -1,9 +1,9 @@
 //! Pascal VOC (Everingham et al. 2010): background and 20 classes; lists of names in
 //! `ImageSets/Segmentation`.
 
-use super::folder::Kind;
+use super::folder::DatasetKind;
 
-pub(super) const PASCAL_VOC: Kind = Kind {
+pub(super) const PASCAL_VOC: DatasetKind = DatasetKind {
     name: "PascalVOCDataset",
     img_suffix: ".jpg",
     seg_map_suffix: ".png",

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 pub use fill::Fill;
 use fill::fans;
-pub(crate) use plan::Plan;
+pub(crate) use plan::InitPlan;
 
 use crate::config::{Both, OneOrMany, default};
 use crate::weights::{Layer, Weight};

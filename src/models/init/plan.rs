@@ -8,12 +8,12 @@ use crate::models::contract::Initial;
 use crate::weights::{Role, Weights};
 
 /// What the tensors of a model will be filled with.
-pub(crate) struct Plan<'a> {
+pub(crate) struct InitPlan<'a> {
     weights: &'a Weights,
     fills: Vec<Option<Fill>>,
 }
 
-impl<'a> Plan<'a> {
+impl<'a> InitPlan<'a> {
     /// Begins with what each component said of its own.
     pub(crate) fn new(weights: &'a Weights, fills: Vec<Option<Fill>>) -> Self {
         Self { weights, fills }

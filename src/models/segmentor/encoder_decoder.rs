@@ -15,7 +15,7 @@ use crate::models::builder::{Builder, Registry};
 use crate::models::contract::{Feature, Initial, Seen};
 use crate::models::forward::{Scalars, Starved};
 use crate::models::head::{DecodeConfig, Head, HeadConfig};
-use crate::models::init::Plan;
+use crate::models::init::InitPlan;
 use crate::models::layer::NormConfig;
 use crate::models::neck::{Neck, NeckConfig};
 use crate::models::{
@@ -243,7 +243,7 @@ impl EncoderDecoderConfig {
     /// each head and of the backbone.
     fn draw(&self, segmentor: &Segmentor, seed: u64) -> Result<(), ModelError> {
         let (weights, fills) = segmentor.settings.registry.weights(segmentor);
-        let mut plan = Plan::new(&weights, fills);
+        let mut plan = InitPlan::new(&weights, fills);
         if let Some(own) = &self.init_cfg {
             plan.follow(own, "")?;
         }
