@@ -83,9 +83,18 @@ def four_bits():
     padded = np.zeros((HEIGHT, 32), np.uint8)
     padded[:, :WIDTH] = indices
     rows = (padded[:, ::2] << 4 | padded[:, 1::2]).tobytes()
-    palette = b"".join(bytes([blue, green, red, 0]) for red, green, blue in np.array(few.getpalette()[:48]).reshape(16, 3).tolist())
+    palette = b"".join(
+        bytes([blue, green, red, 0])
+        for red, green, blue in np.array(few.getpalette()[:48]).reshape(16, 3).tolist()
+    )
     header = struct.pack("<IiiHHIIiiII", 40, WIDTH, HEIGHT, 1, 4, 0, len(rows), 2835, 2835, 16, 0)
-    return b"BM" + struct.pack("<IHHI", 14 + 40 + 64 + len(rows), 0, 0, 14 + 40 + 64) + header + palette + rows
+    return (
+        b"BM"
+        + struct.pack("<IHHI", 14 + 40 + 64 + len(rows), 0, 0, 14 + 40 + 64)
+        + header
+        + palette
+        + rows
+    )
 
 
 def sixteen_bits(green):
@@ -95,8 +104,16 @@ def sixteen_bits(green):
     pixels[:, :WIDTH] = red >> 3 << 5 + green | of_green >> 8 - green << 5 | blue >> 3
     masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F) if green == 6 else b""
     start = 14 + 40 + len(masks)
-    header = struct.pack("<IiiHHIIiiII", 40, WIDTH, HEIGHT, 1, 16, 3 if masks else 0, pixels.nbytes, 2835, 2835, 0, 0)
-    return b"BM" + struct.pack("<IHHI", start + pixels.nbytes, 0, 0, start) + header + masks + pixels.tobytes()
+    header = struct.pack(
+        "<IiiHHIIiiII", 40, WIDTH, HEIGHT, 1, 16, 3 if masks else 0, pixels.nbytes, 2835, 2835, 0, 0
+    )
+    return (
+        b"BM"
+        + struct.pack("<IHHI", start + pixels.nbytes, 0, 0, start)
+        + header
+        + masks
+        + pixels.tobytes()
+    )
 
 
 def damaged(where, mend):
@@ -104,7 +121,9 @@ def damaged(where, mend):
     file = bytearray(saved(image(3), "PNG"))
     data = file.index(b"IDAT") + 4
     end = data + struct.unpack(">I", file[data - 8 : data - 4])[0]
-    file[{"middle": (data + end) // 2, "sum of bytes": end - 1, "sum of the chunk": end}[where]] ^= 0xFF
+    file[
+        {"middle": (data + end) // 2, "sum of bytes": end - 1, "sum of the chunk": end}[where]
+    ] ^= 0xFF
     if mend:
         file[end : end + 4] = struct.pack(">I", zlib.crc32(file[data - 4 : end]))
     return bytes(file)
@@ -116,47 +135,90 @@ few = colours.quantize(16)
 bits = grey.point(lambda it: 255 * (it > 120)).convert("1")
 
 
-files.update({
-    **{f"TIFF, {name}": saved(it, "TIFF") for name, it in dict(colours=colours, grey=grey, clear=clear, painted=painted, bits=bits).items()},
-    **{f"TIFF, {name}": saved(colours, "TIFF", compression=name) for name in ["tiff_lzw", "tiff_deflate", "packbits"]},
-    "TIFF, grey and clear": saved(image(2), "TIFF"),
-    "TIFF, inks": saved(image(4, "CMYK"), "TIFF"),
-    **{f"TIFF, {bits} bits of grey": tagged(bits, photometric="minisblack") for bits in [2, 4]},
-    "TIFF, white is zero": tagged(8, photometric="miniswhite"),
-    "TIFF, planes": tagged(8, channels=3, planarconfig="separate", photometric="rgb"),
-    "TIFF, other end first": tagged(8, channels=3, byteorder=">", photometric="rgb"),
-    "TIFF, weighed": tagged(8, channels=4, extrasamples=["assocalpha"], photometric="rgb"),
-    "TIFF, a fourth channel": tagged(8, channels=4, extrasamples=["unspecified"], photometric="rgb"),
-    "TIFF, 16 bits, clear": tagged(16, channels=4, extrasamples=["unassalpha"], photometric="rgb"),
-    **{f"TIFF, turned {way}": saved(colours, "TIFF", tiffinfo={274: way}) for way in range(2, 9)},
-    "TIFF, two pages": saved(colours, "TIFF", save_all=True, append_images=[grey]),
-    "TIFF, 16 bits, grey": deep(1, ".tiff"),
-    "TIFF, 16 bits, colours": deep(3, ".tiff"),
-    **{f"BMP, {name}": saved(it, "BMP") for name, it in dict(colours=colours, grey=grey, clear=clear, painted=painted, bits=bits).items()},
-    "BMP, few": four_bits(),
-    "PNG, few": saved(few, "PNG", bits=4),
-    "WebP, lossless": saved(colours, "WEBP", lossless=True),
-    "WebP, lossless, clear": saved(clear, "WEBP", lossless=True, exact=True),
-    "WebP": saved(colours, "WEBP", quality=70),
-    "WebP, clear": saved(clear, "WEBP", quality=70),
-    **{f"PNG, {name}": saved(it, "PNG") for name, it in dict(colours=colours, grey=grey, clear=clear, painted=painted, bits=bits).items()},
-    "PNG, grey and clear": saved(image(2), "PNG"),
-    "PNG, 16 bits, grey": deep(1, ".png"),
-    "PNG, 16 bits, colours": deep(3, ".png"),
-    "PNG, one colour is clear": saved(painted, "PNG", transparency=3),
-    **{f"BigTIFF, {name}": saved(it, "TIFF", big_tiff=True) for name, it in dict(colours=colours, grey=grey, clear=clear, painted=painted, bits=bits).items()},
-    "BigTIFF, turned": saved(colours, "TIFF", big_tiff=True, tiffinfo={274: 6}),
-    "BigTIFF, other end first": tagged(8, channels=3, byteorder=">", photometric="rgb", bigtiff=True),
-    **{f"TIFF, {channels} bands": tagged(8, channels=channels, photometric="minisblack", planarconfig="contig") for channels in [5, 8]},
-    "BMP, 5 bits": sixteen_bits(5),
-    "BMP, 6 bits of green": sixteen_bits(6),
-    "PNG, middle": damaged("middle", False),
-    "PNG, middle, mended": damaged("middle", True),
-    "PNG, sum of bytes": damaged("sum of bytes", True),
-    "PNG, sum of the chunk": damaged("sum of the chunk", False),
-})
+files.update(
+    {
+        **{
+            f"TIFF, {name}": saved(it, "TIFF")
+            for name, it in dict(
+                colours=colours, grey=grey, clear=clear, painted=painted, bits=bits
+            ).items()
+        },
+        **{
+            f"TIFF, {name}": saved(colours, "TIFF", compression=name)
+            for name in ["tiff_lzw", "tiff_deflate", "packbits"]
+        },
+        "TIFF, grey and clear": saved(image(2), "TIFF"),
+        "TIFF, inks": saved(image(4, "CMYK"), "TIFF"),
+        **{f"TIFF, {bits} bits of grey": tagged(bits, photometric="minisblack") for bits in [2, 4]},
+        "TIFF, white is zero": tagged(8, photometric="miniswhite"),
+        "TIFF, planes": tagged(8, channels=3, planarconfig="separate", photometric="rgb"),
+        "TIFF, other end first": tagged(8, channels=3, byteorder=">", photometric="rgb"),
+        "TIFF, weighed": tagged(8, channels=4, extrasamples=["assocalpha"], photometric="rgb"),
+        "TIFF, a fourth channel": tagged(
+            8, channels=4, extrasamples=["unspecified"], photometric="rgb"
+        ),
+        "TIFF, 16 bits, clear": tagged(
+            16, channels=4, extrasamples=["unassalpha"], photometric="rgb"
+        ),
+        **{
+            f"TIFF, turned {way}": saved(colours, "TIFF", tiffinfo={274: way})
+            for way in range(2, 9)
+        },
+        "TIFF, two pages": saved(colours, "TIFF", save_all=True, append_images=[grey]),
+        "TIFF, 16 bits, grey": deep(1, ".tiff"),
+        "TIFF, 16 bits, colours": deep(3, ".tiff"),
+        **{
+            f"BMP, {name}": saved(it, "BMP")
+            for name, it in dict(
+                colours=colours, grey=grey, clear=clear, painted=painted, bits=bits
+            ).items()
+        },
+        "BMP, few": four_bits(),
+        "PNG, few": saved(few, "PNG", bits=4),
+        "WebP, lossless": saved(colours, "WEBP", lossless=True),
+        "WebP, lossless, clear": saved(clear, "WEBP", lossless=True, exact=True),
+        "WebP": saved(colours, "WEBP", quality=70),
+        "WebP, clear": saved(clear, "WEBP", quality=70),
+        **{
+            f"PNG, {name}": saved(it, "PNG")
+            for name, it in dict(
+                colours=colours, grey=grey, clear=clear, painted=painted, bits=bits
+            ).items()
+        },
+        "PNG, grey and clear": saved(image(2), "PNG"),
+        "PNG, 16 bits, grey": deep(1, ".png"),
+        "PNG, 16 bits, colours": deep(3, ".png"),
+        "PNG, one colour is clear": saved(painted, "PNG", transparency=3),
+        **{
+            f"BigTIFF, {name}": saved(it, "TIFF", big_tiff=True)
+            for name, it in dict(
+                colours=colours, grey=grey, clear=clear, painted=painted, bits=bits
+            ).items()
+        },
+        "BigTIFF, turned": saved(colours, "TIFF", big_tiff=True, tiffinfo={274: 6}),
+        "BigTIFF, other end first": tagged(
+            8, channels=3, byteorder=">", photometric="rgb", bigtiff=True
+        ),
+        **{
+            f"TIFF, {channels} bands": tagged(
+                8, channels=channels, photometric="minisblack", planarconfig="contig"
+            )
+            for channels in [5, 8]
+        },
+        "BMP, 5 bits": sixteen_bits(5),
+        "BMP, 6 bits of green": sixteen_bits(6),
+        "PNG, middle": damaged("middle", False),
+        "PNG, middle, mended": damaged("middle", True),
+        "PNG, sum of bytes": damaged("sum of bytes", True),
+        "PNG, sum of the chunk": damaged("sum of the chunk", False),
+    }
+)
 # Of one channel, whose values fit a byte.
-LABELS = [f"{kind}, {what}" for kind in ["TIFF", "BigTIFF", "BMP", "PNG"] for what in ["grey", "painted", "bits", "few"]] + ["TIFF, 2 bits of grey", "TIFF, 4 bits of grey"]
+LABELS = [
+    f"{kind}, {what}"
+    for kind in ["TIFF", "BigTIFF", "BMP", "PNG"]
+    for what in ["grey", "painted", "bits", "few"]
+] + ["TIFF, 2 bits of grey", "TIFF, 4 bits of grey"]
 cases = []
 for name, file in files.items():
     pixels = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)

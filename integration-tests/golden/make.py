@@ -81,7 +81,13 @@ def upernet(depth, **changes):
     model = small("psp", "ResNetV1c", depth)
     wide = 8 * (4 if depth >= 50 else 1)
     model["backbone"].update(dilations=[1, 1, 1, 1], strides=[1, 2, 2, 2], contract_dilation=False)
-    return changed(model, type="UPerHead", in_channels=[wide, wide * 2, wide * 4, wide * 8], in_index=[0, 1, 2, 3], **changes)
+    return changed(
+        model,
+        type="UPerHead",
+        in_channels=[wide, wide * 2, wide * 4, wide * 8],
+        in_index=[0, 1, 2, 3],
+        **changes,
+    )
 
 
 def pyramid():
@@ -89,7 +95,9 @@ def pyramid():
     model = small("fcn", "ResNetV1c", 18)
     model["backbone"].update(dilations=[1, 1, 1, 1], strides=[1, 2, 2, 2])
     model["neck"] = dict(type="FPN", in_channels=[8, 16, 32, 64], out_channels=12, num_outs=5)
-    model["decode_head"].update(in_channels=[12] * 5, in_index=[0, 1, 2, 3, 4], input_transform="resize_concat")
+    model["decode_head"].update(
+        in_channels=[12] * 5, in_index=[0, 1, 2, 3, 4], input_transform="resize_concat"
+    )
     model["auxiliary_head"].update(in_channels=12, in_index=1)
     return model
 
@@ -97,9 +105,21 @@ def pyramid():
 def unet(upsample, **changes):
     """A backbone of its own, with heads on its two largest maps; sizes are multiples of what it halves."""
     model = small("fcn", "ResNetV1c", 18)
-    model["backbone"] = dict(type="UNet", base_channels=8, num_stages=3, strides=[1, 1, 1], enc_num_convs=[2, 1, 2], dec_num_convs=[1, 2],
-                             downsamples=[True, True], enc_dilations=[1, 1, 2], dec_dilations=[2, 1], norm_cfg=dict(type="BN"),
-                             act_cfg=dict(type="ReLU"), upsample_cfg=upsample, **changes)
+    model["backbone"] = dict(
+        type="UNet",
+        base_channels=8,
+        num_stages=3,
+        strides=[1, 1, 1],
+        enc_num_convs=[2, 1, 2],
+        dec_num_convs=[1, 2],
+        downsamples=[True, True],
+        enc_dilations=[1, 1, 2],
+        dec_dilations=[2, 1],
+        norm_cfg=dict(type="BN"),
+        act_cfg=dict(type="ReLU"),
+        upsample_cfg=upsample,
+        **changes,
+    )
     model["decode_head"].update(in_channels=8, in_index=2)
     model["auxiliary_head"].update(in_channels=16, in_index=1)
     model["data_preprocessor"].update(size=[52, 68], test_cfg=dict(size_divisor=4))
@@ -127,20 +147,38 @@ def models():
         "pspnet_r50_v1d": lambda: small("psp", "ResNetV1d", 50, align_corners=True),
         "fcn_r18_dice_ohem": dice,
         "deeplabv3_r18": lambda: deeplabv3("ASPPHead"),
-        "deeplabv3plus_r18": lambda: deeplabv3("DepthwiseSeparableASPPHead", c1_in_channels=8, c1_channels=6),
-        "deeplabv3plus_r18_no_c1": lambda: deeplabv3("DepthwiseSeparableASPPHead", c1_in_channels=0, c1_channels=0),
+        "deeplabv3plus_r18": lambda: deeplabv3(
+            "DepthwiseSeparableASPPHead", c1_in_channels=8, c1_channels=6
+        ),
+        "deeplabv3plus_r18_no_c1": lambda: deeplabv3(
+            "DepthwiseSeparableASPPHead", c1_in_channels=0, c1_channels=0
+        ),
         "upernet_r18": lambda: upernet(18),
         "upernet_r18_aligned": lambda: upernet(18, align_corners=True, pool_scales=[1, 3]),
         "fpn_fcn_r18": pyramid,
         "unet": lambda: unet(dict(type="InterpConv")),
-        "unet_deconv": lambda: unet(dict(type="DeconvModule", kernel_size=6), norm_eval=True, with_cp=True),
-        "unet_conv_first": lambda: unet(dict(
-            type="InterpConv", conv_first=True, kernel_size=3, padding=1,
-            upsample_cfg=dict(scale_factor=2, mode="bicubic", align_corners=False))),
-        "unet_nearest": lambda: strided(unet(dict(type="InterpConv", upsample_cfg=dict(scale_factor=2, mode="nearest")))),
+        "unet_deconv": lambda: unet(
+            dict(type="DeconvModule", kernel_size=6), norm_eval=True, with_cp=True
+        ),
+        "unet_conv_first": lambda: unet(
+            dict(
+                type="InterpConv",
+                conv_first=True,
+                kernel_size=3,
+                padding=1,
+                upsample_cfg=dict(scale_factor=2, mode="bicubic", align_corners=False),
+            )
+        ),
+        "unet_nearest": lambda: strided(
+            unet(dict(type="InterpConv", upsample_cfg=dict(scale_factor=2, mode="nearest")))
+        ),
         "fcn_r18_gn_gelu": lambda: layers(dict(type="GN", num_groups=3), dict(type="GELU")),
-        "fcn_r18_in_leaky": lambda: layers(dict(type="IN"), dict(type="LeakyReLU", negative_slope=0.2)),
-        "fcn_r18_in_affine_elu": lambda: layers(dict(type="IN", affine=True), dict(type="ELU", alpha=0.7)),
+        "fcn_r18_in_leaky": lambda: layers(
+            dict(type="IN"), dict(type="LeakyReLU", negative_slope=0.2)
+        ),
+        "fcn_r18_in_affine_elu": lambda: layers(
+            dict(type="IN", affine=True), dict(type="ELU", alpha=0.7)
+        ),
         "fcn_r18_prelu": lambda: layers(dict(type="BN"), dict(type="PReLU", num_parameters=12)),
         "fcn_r18_sigmoid": lambda: layers(dict(type="BN"), dict(type="Sigmoid")),
         "fcn_r18_hswish": lambda: layers(dict(type="BN"), dict(type="HSwish")),
@@ -184,7 +222,9 @@ def network(config):
         optimizer.zero_grad()
         total.backward()
         if step == 0:
-            golden["gradient_norms"] = {n: float(f"{p.grad.norm().item():.6g}") for n, p in model.named_parameters()}
+            golden["gradient_norms"] = {
+                n: float(f"{p.grad.norm().item():.6g}") for n, p in model.named_parameters()
+            }
         optimizer.step()
         golden["losses"].append({k: float(f"{float(v):.6g}") for k, v in log.items()})
     for kind in ["running_mean", "running_var"]:
@@ -195,19 +235,49 @@ def network(config):
 
 def schedules():
     cases = {
-        "poly": (40000, 0.01, [dict(type="PolyLR", eta_min=1e-4, power=0.9, begin=0, end=40000, by_epoch=False)]),
-        "warmup_poly": (8000, 6e-5, [
-            dict(type="LinearLR", start_factor=1e-6, by_epoch=False, begin=0, end=1500),
-            dict(type="PolyLR", eta_min=0.0, power=1.0, begin=1500, end=8000, by_epoch=False),
-        ]),
-        "linear_multistep": (3000, 0.02, [
-            dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=500),
-            dict(type="MultiStepLR", begin=0, end=3000, milestones=[1600, 2200, 2201], gamma=0.3, by_epoch=False),
-        ]),
-        "constant_cosine": (2000, 0.05, [
-            dict(type="ConstantLR", factor=0.3333, by_epoch=False, begin=0, end=100),
-            dict(type="CosineAnnealingLR", T_max=1900, eta_min=1e-5, by_epoch=False, begin=100, end=2000),
-        ]),
+        "poly": (
+            40000,
+            0.01,
+            [dict(type="PolyLR", eta_min=1e-4, power=0.9, begin=0, end=40000, by_epoch=False)],
+        ),
+        "warmup_poly": (
+            8000,
+            6e-5,
+            [
+                dict(type="LinearLR", start_factor=1e-6, by_epoch=False, begin=0, end=1500),
+                dict(type="PolyLR", eta_min=0.0, power=1.0, begin=1500, end=8000, by_epoch=False),
+            ],
+        ),
+        "linear_multistep": (
+            3000,
+            0.02,
+            [
+                dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=500),
+                dict(
+                    type="MultiStepLR",
+                    begin=0,
+                    end=3000,
+                    milestones=[1600, 2200, 2201],
+                    gamma=0.3,
+                    by_epoch=False,
+                ),
+            ],
+        ),
+        "constant_cosine": (
+            2000,
+            0.05,
+            [
+                dict(type="ConstantLR", factor=0.3333, by_epoch=False, begin=0, end=100),
+                dict(
+                    type="CosineAnnealingLR",
+                    T_max=1900,
+                    eta_min=1e-5,
+                    by_epoch=False,
+                    begin=100,
+                    end=2000,
+                ),
+            ],
+        ),
     }
     golden = {}
     for name, (iterations, lr, configs) in cases.items():

@@ -3,6 +3,7 @@
 Parameters and gradients come from a formula that the test repeats. Run with torch installed:
 python integration-tests/golden/optimizers.py
 """
+
 import json
 import math
 import os
@@ -22,15 +23,33 @@ CASES = {
     "adamw_decay": dict(type="AdamW", lr=0.01, eps=1e-3, weight_decay=0.2),
     "adamw_amsgrad": dict(type="AdamW", lr=0.01, amsgrad=True),
 }
-CLIPS = {"none": None, "norm": dict(max_norm=1.0), "norm_1": dict(max_norm=2.0, norm_type=1), "norm_inf": dict(max_norm=0.3, norm_type=math.inf), "value": dict(clip_value=0.4)}
+CLIPS = {
+    "none": None,
+    "norm": dict(max_norm=1.0),
+    "norm_1": dict(max_norm=2.0, norm_type=1),
+    "norm_inf": dict(max_norm=0.3, norm_type=math.inf),
+    "value": dict(clip_value=0.4),
+}
 
 
 def param(index):
-    return torch.tensor([[math.sin(1.0 + index + 2 * row + 0.5 * column) for column in range(3)] for row in range(2)], dtype=torch.float32)
+    return torch.tensor(
+        [
+            [math.sin(1.0 + index + 2 * row + 0.5 * column) for column in range(3)]
+            for row in range(2)
+        ],
+        dtype=torch.float32,
+    )
 
 
 def grad(index, step):
-    return torch.tensor([[math.cos(0.3 * step + index + row + 1.7 * column) / (1 + step) for column in range(3)] for row in range(2)], dtype=torch.float32)
+    return torch.tensor(
+        [
+            [math.cos(0.3 * step + index + row + 1.7 * column) / (1 + step) for column in range(3)]
+            for row in range(2)
+        ],
+        dtype=torch.float32,
+    )
 
 
 def run(config, clip):
@@ -51,10 +70,23 @@ def run(config, clip):
 
 def main():
     golden = {name: run(config, None) for name, config in CASES.items()}
-    golden.update({f"clip_{name}": run(dict(type="SGD", lr=0.5, momentum=0.9), clip) for name, clip in CLIPS.items() if clip})
+    golden.update(
+        {
+            f"clip_{name}": run(dict(type="SGD", lr=0.5, momentum=0.9), clip)
+            for name, clip in CLIPS.items()
+            if clip
+        }
+    )
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "optimizers.json")
     with open(path, "w") as file:
-        file.write("{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(values, separators=(',', ':'))}" for name, values in golden.items()) + "\n}\n")
+        file.write(
+            "{\n"
+            + ",\n".join(
+                f"{json.dumps(name)}: {json.dumps(values, separators=(',', ':'))}"
+                for name, values in golden.items()
+            )
+            + "\n}\n"
+        )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@ trainings.json: what torch's optimizers make of the weights in further steps fro
 
 Run with mmengine and torch installed: python integration-tests/golden/trainings.py
 """
+
 import json
 import math
 import os
@@ -19,8 +20,12 @@ STEPS = 3
 CASES = {
     # A frozen convolution is counted by this optimizer.
     "sgd": dict(
-        optim_wrapper=dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=0.01)),
-        param_scheduler=[dict(type="PolyLR", eta_min=1e-3, power=0.9, begin=0, end=20, by_epoch=False)],
+        optim_wrapper=dict(
+            type="OptimWrapper", optimizer=dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=0.01)
+        ),
+        param_scheduler=[
+            dict(type="PolyLR", eta_min=1e-3, power=0.9, begin=0, end=20, by_epoch=False)
+        ],
     ),
     # With paramwise_cfg each parameter is a group of its own, and frozen ones are left out.
     "adamw": dict(
@@ -36,8 +41,12 @@ CASES = {
     ),
     # Averages of the weights, which mmengine saves in the weights' place.
     "ema": dict(
-        optim_wrapper=dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=0.01)),
-        param_scheduler=[dict(type="PolyLR", eta_min=1e-3, power=0.9, begin=0, end=20, by_epoch=False)],
+        optim_wrapper=dict(
+            type="OptimWrapper", optimizer=dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=0.01)
+        ),
+        param_scheduler=[
+            dict(type="PolyLR", eta_min=1e-3, power=0.9, begin=0, end=20, by_epoch=False)
+        ],
         custom_hooks=[dict(type="EMAHook", momentum=0.25)],
     ),
 }
@@ -55,7 +64,9 @@ class Model(BaseModel):
         return dict(loss=self.head(self.norm(self.stem(inputs))).square().mean())
 
     def train_step(self, data, optim_wrapper):
-        losses = self(torch.stack(data["inputs"]) if isinstance(data["inputs"], list) else data["inputs"])
+        losses = self(
+            torch.stack(data["inputs"]) if isinstance(data["inputs"], list) else data["inputs"]
+        )
         optim_wrapper.update_params(losses["loss"])
         return losses
 
@@ -63,7 +74,10 @@ class Model(BaseModel):
 def grad(name, param, step):
     """The formula of `src/runner/mmengine.rs`."""
     start = sum(name.encode())
-    values = [math.cos(0.7 * step + 0.1 * start + 1.3 * place) / (1 + step) for place in range(param.numel())]
+    values = [
+        math.cos(0.7 * step + 0.1 * start + 1.3 * place) / (1 + step)
+        for place in range(param.numel())
+    ]
     return torch.tensor(values, dtype=torch.float32).view(param.shape)
 
 
@@ -78,17 +92,32 @@ def main():
                 model=Model(),
                 work_dir=folder,
                 train_dataloader=dict(
-                    dataset=images, batch_size=2, num_workers=0,
-                    sampler=dict(type="InfiniteSampler", shuffle=True), collate_fn=dict(type="default_collate")),
+                    dataset=images,
+                    batch_size=2,
+                    num_workers=0,
+                    sampler=dict(type="InfiniteSampler", shuffle=True),
+                    collate_fn=dict(type="default_collate"),
+                ),
                 train_cfg=dict(type="IterBasedTrainLoop", max_iters=6),
                 default_hooks=dict(
                     logger=dict(type="LoggerHook", interval=1),
-                    checkpoint=dict(type="CheckpointHook", interval=6, by_epoch=False)),
-                default_scope="mmengine", experiment_name=name, randomness=dict(seed=11), log_level="ERROR", **case)
+                    checkpoint=dict(type="CheckpointHook", interval=6, by_epoch=False),
+                ),
+                default_scope="mmengine",
+                experiment_name=name,
+                randomness=dict(seed=11),
+                log_level="ERROR",
+                **case,
+            )
             runner.message_hub.update_info("best_score", 12.5)
-            runner.message_hub.update_info("best_ckpt", os.path.join(folder, "best_mIoU_iter_4.pth"))
+            runner.message_hub.update_info(
+                "best_ckpt", os.path.join(folder, "best_mIoU_iter_4.pth")
+            )
             runner.train()
-            trained = {key: param.detach().flatten().tolist() for key, param in runner.model.named_parameters()}
+            trained = {
+                key: param.detach().flatten().tolist()
+                for key, param in runner.model.named_parameters()
+            }
             path = os.path.join(folder, "iter_6.pth")
             checkpoint = torch.load(path, weights_only=False)
             if name == "adamw":
@@ -103,7 +132,9 @@ def main():
             for key, param in runner.model.named_parameters():
                 param.grad = grad(key, param, step) if param.requires_grad else None
             optimizer.step()
-        after = {key: param.detach().flatten().tolist() for key, param in runner.model.named_parameters()}
+        after = {
+            key: param.detach().flatten().tolist() for key, param in runner.model.named_parameters()
+        }
         golden[name] = dict(rates=rates, after=after, trained=trained)
     with open(os.path.join(HERE, "trainings.json"), "w") as file:
         json.dump(golden, file, indent=1)

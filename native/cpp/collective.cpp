@@ -32,9 +32,13 @@ struct SegslurmWork {
 
 namespace {
 
-std::vector<uint8_t> bytes(const uint8_t* data, size_t size) { return std::vector<uint8_t>(data, data + size); }
+std::vector<uint8_t> bytes(const uint8_t* data, size_t size) {
+  return std::vector<uint8_t>(data, data + size);
+}
 
-SegslurmWork* start(c10::intrusive_ptr<c10d::Work> work) { return new SegslurmWork{std::move(work)}; }
+SegslurmWork* start(c10::intrusive_ptr<c10d::Work> work) {
+  return new SegslurmWork{std::move(work)};
+}
 
 }  // namespace
 
@@ -45,13 +49,15 @@ void segslurm_exit_now(int code) { std::_Exit(code); }
 
 const char* segslurm_libtorch_version() { return TORCH_VERSION; }
 
-// c10d warns on every failed attempt to connect; those that matter come back as errors. TORCH_CPP_LOG_LEVEL still wins.
+// c10d warns on every failed attempt to connect; those that matter come back as errors.
+// TORCH_CPP_LOG_LEVEL still wins.
 void segslurm_quiet_c10d() {
   if (std::getenv("TORCH_CPP_LOG_LEVEL") == nullptr) FLAGS_caffe2_log_level = 2;
 }
 
 // The server takes over `listen_fd`, a listening socket; with -1 this is a client.
-int segslurm_store_new(const char* host, uint16_t port, int listen_fd, int64_t timeout_ms, SegslurmStore** out) {
+int segslurm_store_new(const char* host, uint16_t port, int listen_fd, int64_t timeout_ms,
+                       SegslurmStore** out) {
   return guarded([&] {
     c10d::TCPStoreOptions options;
     options.port = port;
@@ -65,15 +71,19 @@ int segslurm_store_new(const char* host, uint16_t port, int listen_fd, int64_t t
 
 // The same store with every key under `prefix`.
 int segslurm_store_prefixed(const SegslurmStore* store, const char* prefix, SegslurmStore** out) {
-  return guarded([&] { *out = new SegslurmStore{c10::make_intrusive<c10d::PrefixStore>(prefix, store->store)}; });
+  return guarded([&] {
+    *out = new SegslurmStore{c10::make_intrusive<c10d::PrefixStore>(prefix, store->store)};
+  });
 }
 
-int segslurm_store_set(const SegslurmStore* store, const char* key, const uint8_t* value, size_t size) {
+int segslurm_store_set(const SegslurmStore* store, const char* key, const uint8_t* value,
+                       size_t size) {
   return guarded([&] { store->store->set(key, bytes(value, size)); });
 }
 
 // Waits for the key; the value's memory is malloc'ed and the caller's.
-int segslurm_store_get(const SegslurmStore* store, const char* key, int64_t timeout_ms, uint8_t** value, size_t* size) {
+int segslurm_store_get(const SegslurmStore* store, const char* key, int64_t timeout_ms,
+                       uint8_t** value, size_t* size) {
   return guarded([&] {
     store->store->wait({key}, milliseconds(timeout_ms));
     const auto found = store->store->get(key);
@@ -97,18 +107,21 @@ int segslurm_store_has(const SegslurmStore* store, const char* key, int* found) 
 void segslurm_store_free(SegslurmStore* store) { delete store; }
 
 // Gloo over the interface of that name, or else over the interface that has this address.
-int segslurm_group_gloo(const SegslurmStore* store, int rank, int world, int64_t timeout_ms, const char* interface,
-                        const char* address, SegslurmGroup** out) {
+int segslurm_group_gloo(const SegslurmStore* store, int rank, int world, int64_t timeout_ms,
+                        const char* interface, const char* address, SegslurmGroup** out) {
   return guarded([&] {
     auto options = c10d::ProcessGroupGloo::Options::create(milliseconds(timeout_ms));
-    options->devices.push_back(interface != nullptr ? c10d::ProcessGroupGloo::createDeviceForInterface(interface)
-                                                    : c10d::ProcessGroupGloo::createDeviceForHostname(address));
+    options->devices.push_back(interface != nullptr
+                                   ? c10d::ProcessGroupGloo::createDeviceForInterface(interface)
+                                   : c10d::ProcessGroupGloo::createDeviceForHostname(address));
     store->store->setTimeout(milliseconds(timeout_ms));
-    *out = new SegslurmGroup{c10::make_intrusive<c10d::ProcessGroupGloo>(store->store, rank, world, options)};
+    *out = new SegslurmGroup{
+        c10::make_intrusive<c10d::ProcessGroupGloo>(store->store, rank, world, options)};
   });
 }
 
-int segslurm_group_nccl(const SegslurmStore* store, int rank, int world, int64_t timeout_ms, int device, SegslurmGroup** out) {
+int segslurm_group_nccl(const SegslurmStore* store, int rank, int world, int64_t timeout_ms,
+                        int device, SegslurmGroup** out) {
   return guarded([&] {
 #ifdef USE_C10D_NCCL
     auto options = c10d::ProcessGroupNCCL::Options::create();
@@ -119,14 +132,16 @@ int segslurm_group_nccl(const SegslurmStore* store, int rank, int world, int64_t
     *out = new SegslurmGroup{group};
 #else
     (void)store, (void)rank, (void)world, (void)timeout_ms, (void)device, (void)out;
-    throw std::runtime_error("NCCL comes with libtorch's CUDA build, and this segslurm is linked against its CPU build");
+    throw std::runtime_error(
+        "NCCL comes with libtorch's CUDA build, and this segslurm is linked against its CPU build");
 #endif
   });
 }
 
 void segslurm_group_free(SegslurmGroup* group) { delete group; }
 
-int segslurm_all_reduce(const SegslurmGroup* group, Tensor* tensor, int operation, SegslurmWork** out) {
+int segslurm_all_reduce(const SegslurmGroup* group, Tensor* tensor, int operation,
+                        SegslurmWork** out) {
   return guarded([&] {
     std::vector<Tensor> tensors{*tensor};
     c10d::AllreduceOptions options;
@@ -145,9 +160,11 @@ int segslurm_broadcast(const SegslurmGroup* group, Tensor* tensor, int root, Seg
 }
 
 // `output` has one more dimension in front, of the group's size.
-int segslurm_all_gather(const SegslurmGroup* group, Tensor* input, Tensor* output, SegslurmWork** out) {
+int segslurm_all_gather(const SegslurmGroup* group, Tensor* input, Tensor* output,
+                        SegslurmWork** out) {
   return guarded([&] {
-    // Gloo splits the output along its first dimension and wants pieces of the input's very shape: flat ones fit.
+    // Gloo splits the output along its first dimension and wants pieces of the input's very shape:
+    // flat ones fit.
     Tensor flat_output = output->view(-1), flat_input = input->view(-1);
     *out = start(group->backend->_allgather_base(flat_output, flat_input));
   });

@@ -1,5 +1,6 @@
-// What libtorch's CUDA half says about itself: its versions, the cards, and why there are none. Nothing here starts a CUDA context
-// but the questions for a card's properties. Built against libtorch's CPU build, every answer is "not here".
+// What libtorch's CUDA half says about itself: its versions, the cards, and why there are none.
+// Nothing here starts a CUDA context but the questions for a card's properties. Built against
+// libtorch's CPU build, every answer is "not here".
 #include "shim.h"
 
 #include <ATen/detail/CUDAHooksInterface.h>
@@ -32,7 +33,9 @@ int segslurm_cuda_versions(int64_t* runtime, int64_t* cudnn, int64_t nccl[3]) {
   return guarded([&] {
 #ifdef SEGSLURM_CUDA
     *runtime = at::detail::getCUDAHooks().versionCUDART();
-    *cudnn = at::detail::getCUDAHooks().hasCuDNN() ? at::detail::getCUDAHooks().versionRuntimeCuDNN() : 0;
+    *cudnn = at::detail::getCUDAHooks().hasCuDNN()
+                 ? at::detail::getCUDAHooks().versionRuntimeCuDNN()
+                 : 0;
     const uint64_t version = torch::cuda::nccl::version();
     nccl[0] = static_cast<int64_t>(version >> 32);
     nccl[1] = static_cast<int64_t>(version >> 16 & 0xffff);
@@ -57,10 +60,12 @@ int segslurm_cuda_count(int* count) {
 }
 
 // A card's name (malloc'ed, the caller's), its memory in bytes, and its compute capability.
-int segslurm_cuda_card(int index, uint8_t** name, size_t* size, uint64_t* memory, int* major, int* minor) {
+int segslurm_cuda_card(int index, uint8_t** name, size_t* size, uint64_t* memory, int* major,
+                       int* minor) {
   return guarded([&] {
 #ifdef SEGSLURM_CUDA
-    const cudaDeviceProp* properties = at::cuda::getDeviceProperties(static_cast<c10::DeviceIndex>(index));
+    const cudaDeviceProp* properties =
+        at::cuda::getDeviceProperties(static_cast<c10::DeviceIndex>(index));
     *size = std::strlen(properties->name);
     *name = static_cast<uint8_t*>(std::malloc(*size + 1));
     if (*name == nullptr) throw std::bad_alloc();
@@ -75,7 +80,8 @@ int segslurm_cuda_card(int index, uint8_t** name, size_t* size, uint64_t* memory
   });
 }
 
-// Makes a card this thread's current one: what names no device, such as pinned memory, then opens no context on another card.
+// Makes a card this thread's current one: what names no device, such as pinned memory, then opens
+// no context on another card.
 int segslurm_cuda_select(int index) {
   return guarded([&] {
     const c10::impl::VirtualGuardImpl cuda(c10::DeviceType::CUDA);

@@ -1,4 +1,5 @@
-// The device's own settings and queues: what PyTorch has in torch.backends and torch.cuda, and tch does not expose.
+// The device's own settings and queues: what PyTorch has in torch.backends and torch.cuda, and tch
+// does not expose.
 #include "shim.h"
 
 #include <c10/core/Event.h>
@@ -16,7 +17,8 @@ using at::Tensor;
 using segslurm::guarded;
 using segslurm::own;
 
-// c10's own streams and events: they reach CUDA's runtime through libtorch, so that nothing of it is linked here.
+// c10's own streams and events: they reach CUDA's runtime through libtorch, so that nothing of it
+// is linked here.
 struct SegslurmStream {
   c10::Stream stream;
 };
@@ -26,7 +28,8 @@ struct SegslurmEvent {
 
 namespace {
 
-// libtorch asks for new names of these settings (since 2.9), which differ from version to version; the old ones set both.
+// libtorch asks for new names of these settings (since 2.9), which differ from version to version;
+// the old ones set both.
 struct Quiet : c10::WarningHandler {
   void process(const c10::Warning&) override {}
 };
@@ -57,11 +60,13 @@ int segslurm_tf32(int* convolutions, int* matmuls) {
 }
 
 // The parts one after the other, as bytes [sum of sizes] on the host; in pinned memory if so asked.
-int segslurm_pack(const uint8_t* const* parts, const size_t* sizes, size_t count, int pinned, Tensor** packed) {
+int segslurm_pack(const uint8_t* const* parts, const size_t* sizes, size_t count, int pinned,
+                  Tensor** packed) {
   return guarded([&] {
     int64_t total = 0;
     for (size_t i = 0; i < count; ++i) total += static_cast<int64_t>(sizes[i]);
-    const Tensor bytes = at::empty({total}, at::TensorOptions(at::kByte).pinned_memory(pinned != 0));
+    const Tensor bytes =
+        at::empty({total}, at::TensorOptions(at::kByte).pinned_memory(pinned != 0));
     uint8_t* place = bytes.mutable_data_ptr<uint8_t>();
     for (size_t i = 0; i < count; ++i) {
       std::memcpy(place, parts[i], sizes[i]);
@@ -76,16 +81,19 @@ int segslurm_send(const Tensor* host, int device, Tensor** sent) {
   return guarded([&] {
     const at::Device place(at::kCUDA, static_cast<c10::DeviceIndex>(device));
     const Tensor pinned = host->is_pinned() ? *host : host->pin_memory();
-    *sent = own(pinned.to(host->options().device(place).pinned_memory(false), /*non_blocking=*/true));
+    *sent =
+        own(pinned.to(host->options().device(place).pinned_memory(false), /*non_blocking=*/true));
   });
 }
 
-// With 1, operations that make the host wait for a CUDA device are errors (torch.cuda.set_sync_debug_mode). Events may wait.
+// With 1, operations that make the host wait for a CUDA device are errors
+// (torch.cuda.set_sync_debug_mode). Events may wait.
 int segslurm_forbid_waiting(int forbid) {
   return guarded([&] {
 #ifdef SEGSLURM_CUDA
     using c10::cuda::SyncDebugMode;
-    c10::cuda::warning_state().set_sync_debug_mode(forbid != 0 ? SyncDebugMode::L_ERROR : SyncDebugMode::L_DISABLED);
+    c10::cuda::warning_state().set_sync_debug_mode(forbid != 0 ? SyncDebugMode::L_ERROR
+                                                               : SyncDebugMode::L_DISABLED);
 #else
     (void)forbid;
 #endif
@@ -102,7 +110,8 @@ int segslurm_stream_new(int device, SegslurmStream** out) {
 
 void segslurm_stream_free(SegslurmStream* stream) { delete stream; }
 
-// Makes `stream` this thread's current one on its device; `previous` is the caller's to restore and free.
+// Makes `stream` this thread's current one on its device; `previous` is the caller's to restore and
+// free.
 int segslurm_stream_enter(const SegslurmStream* stream, SegslurmStream** previous) {
   return guarded([&] { *previous = new SegslurmStream{cuda().exchangeStream(stream->stream)}; });
 }
@@ -112,8 +121,10 @@ void segslurm_stream_restore(SegslurmStream* previous) {
   delete previous;
 }
 
-// Copies a device's tensor into pinned memory on `stream`, once the current stream has done what it was given so far.
-int segslurm_download(const SegslurmStream* stream, const Tensor* tensor, Tensor** host, SegslurmEvent** done) {
+// Copies a device's tensor into pinned memory on `stream`, once the current stream has done what it
+// was given so far.
+int segslurm_download(const SegslurmStream* stream, const Tensor* tensor, Tensor** host,
+                      SegslurmEvent** done) {
   return guarded([&] {
     const c10::Stream copies = stream->stream;
     c10::Event ready(c10::DeviceType::CUDA);
@@ -121,9 +132,11 @@ int segslurm_download(const SegslurmStream* stream, const Tensor* tensor, Tensor
     ready.block(copies);
     const c10::StreamGuard guard(copies);
     const Tensor dense = tensor->contiguous();
-    const Tensor place = at::empty(dense.sizes(), dense.options().device(at::kCPU).pinned_memory(true));
+    const Tensor place =
+        at::empty(dense.sizes(), dense.options().device(at::kCPU).pinned_memory(true));
     place.copy_(dense, /*non_blocking=*/true);
-    // The tensor may be freed before the copy has run: its memory is not to be given away until then.
+    // The tensor may be freed before the copy has run: its memory is not to be given away until
+    // then.
     tensor->record_stream(copies);
     auto event = std::make_unique<SegslurmEvent>();
     event->event.record(copies);
@@ -132,11 +145,15 @@ int segslurm_download(const SegslurmStream* stream, const Tensor* tensor, Tensor
   });
 }
 
-// Copies a host tensor (pinned, or the copy waits) to the stream's device on `stream`, which waits for nothing.
-int segslurm_upload(const SegslurmStream* stream, const Tensor* host, Tensor** tensor, SegslurmEvent** done) {
+// Copies a host tensor (pinned, or the copy waits) to the stream's device on `stream`, which waits
+// for nothing.
+int segslurm_upload(const SegslurmStream* stream, const Tensor* host, Tensor** tensor,
+                    SegslurmEvent** done) {
   return guarded([&] {
     const c10::StreamGuard guard(stream->stream);
-    const Tensor place = host->to(host->options().device(stream->stream.device()).pinned_memory(false), /*non_blocking=*/true);
+    const Tensor place =
+        host->to(host->options().device(stream->stream.device()).pinned_memory(false),
+                 /*non_blocking=*/true);
     auto event = std::make_unique<SegslurmEvent>();
     event->event.record(stream->stream);
     *tensor = own(place);
@@ -149,7 +166,8 @@ int segslurm_event_wait(SegslurmEvent* event) {
   return guarded([&] { event->event.synchronize(); });
 }
 
-// The current stream of the tensor's device waits, and the tensor's memory stays its own until that stream is done with it.
+// The current stream of the tensor's device waits, and the tensor's memory stays its own until that
+// stream is done with it.
 int segslurm_event_before(SegslurmEvent* event, const Tensor* tensor) {
   return guarded([&] {
     const c10::Stream current = cuda().getStream(tensor->device());

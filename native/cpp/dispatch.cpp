@@ -1,4 +1,5 @@
-// Any ATen operation by the name of its schema, through libtorch's dispatcher: what an operation needs is Rust alone.
+// Any ATen operation by the name of its schema, through libtorch's dispatcher: what an operation
+// needs is Rust alone.
 #include "shim.h"
 
 #include <ATen/core/List.h>
@@ -23,7 +24,9 @@ const c10::OperatorHandle& find(const char* name) {
   const auto dot = key.find('.');
   const std::string base = key.substr(0, dot);
   const std::string overload = dot == std::string::npos ? "" : key.substr(dot + 1);
-  return known.emplace(key, c10::Dispatcher::singleton().findSchemaOrThrow(base.c_str(), overload.c_str())).first->second;
+  return known
+      .emplace(key, c10::Dispatcher::singleton().findSchemaOrThrow(base.c_str(), overload.c_str()))
+      .first->second;
 }
 
 IValue value_of(const SegslurmArgument& argument) {
@@ -88,21 +91,23 @@ void add(std::vector<SegslurmResult>& results, const IValue& value) {
 
 extern "C" {
 
-// Calls `name` with `count` arguments, the schema's defaults after them. The results are this thread's, until its next call; the
-// tensors among them are the caller's.
-int segslurm_call(const char* name, const SegslurmArgument* arguments, size_t count, const SegslurmResult** results,
-                  size_t* result_count) {
+// Calls `name` with `count` arguments, the schema's defaults after them. The results are this
+// thread's, until its next call; the tensors among them are the caller's.
+int segslurm_call(const char* name, const SegslurmArgument* arguments, size_t count,
+                  const SegslurmResult** results, size_t* result_count) {
   return guarded([&] {
     static thread_local std::vector<SegslurmResult> returned;
     returned.clear();
     const c10::OperatorHandle& operation = find(name);
     const auto& expected = operation.schema().arguments();
-    TORCH_CHECK(count <= expected.size(), name, " takes ", expected.size(), " arguments, not ", count);
+    TORCH_CHECK(count <= expected.size(), name, " takes ", expected.size(), " arguments, not ",
+                count);
     torch::jit::Stack stack;
     stack.reserve(expected.size());
     for (size_t i = 0; i < count; ++i) stack.push_back(value_of(arguments[i]));
     for (size_t i = count; i < expected.size(); ++i) {
-      TORCH_CHECK(expected[i].default_value().has_value(), name, " needs an argument ", expected[i].name());
+      TORCH_CHECK(expected[i].default_value().has_value(), name, " needs an argument ",
+                  expected[i].name());
       stack.push_back(*expected[i].default_value());
     }
     const at::NoGradGuard no_grad;

@@ -1,5 +1,6 @@
-// Every function of the shim is C: it returns 0 and fills its outputs, or returns 1 and leaves a message for
-// segslurm_last_error(). guarded() is the only place that catches, and it catches everything: no throw crosses into Rust.
+// Every function of the shim is C: it returns 0 and fills its outputs, or returns 1 and leaves a
+// message for segslurm_last_error(). guarded() is the only place that catches, and it catches
+// everything: no throw crosses into Rust.
 #pragma once
 #include <ATen/ATen.h>
 #include <exception>

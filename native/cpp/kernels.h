@@ -1,5 +1,5 @@
-// CUDA kernels of our own: compiled by libtorch's own NVRTC for the card at hand when they are first used, so that building segslurm
-// needs no CUDA compiler and every card gets its own code.
+// CUDA kernels of our own: compiled by libtorch's own NVRTC for the card at hand when they are
+// first used, so that building segslurm needs no CUDA compiler and every card gets its own code.
 #pragma once
 #ifdef SEGSLURM_CUDA
 #include <c10/cuda/CUDAStream.h>
@@ -15,7 +15,8 @@
 
 namespace segslurm {
 
-// The few functions of NVRTC and of the driver that this takes, from the libraries that libtorch loads for the same purpose.
+// The few functions of NVRTC and of the driver that this takes, from the libraries that libtorch
+// loads for the same purpose.
 class Compiler {
  public:
   static const Compiler& get() {
@@ -26,8 +27,10 @@ class Compiler {
   // The machine code of `source` for a card of that compute capability.
   std::string compile(const char* source, const char* name, int major, int minor) const {
     void* program = nullptr;
-    TORCH_CHECK(create_(&program, source, name, 0, nullptr, nullptr) == 0, name, ": NVRTC takes no program");
-    const std::string architecture = "--gpu-architecture=sm_" + std::to_string(major) + std::to_string(minor);
+    TORCH_CHECK(create_(&program, source, name, 0, nullptr, nullptr) == 0, name,
+                ": NVRTC takes no program");
+    const std::string architecture =
+        "--gpu-architecture=sm_" + std::to_string(major) + std::to_string(minor);
     const std::array<const char*, 2> options{architecture.c_str(), "--std=c++17"};
     const int result = compile_(program, static_cast<int>(options.size()), options.data());
     size_t size = 0;
@@ -59,11 +62,13 @@ class Compiler {
   void* function(void* module, const char* name) const {
     void* function = nullptr;
     const int result = function_(&function, module, name);
-    TORCH_CHECK(result == 0, "the driver does not find the kernel ", name, " (CUresult ", result, ")");
+    TORCH_CHECK(result == 0, "the driver does not find the kernel ", name, " (CUresult ", result,
+                ")");
     return function;
   }
 
-  void launch(void* function, std::array<unsigned, 3> grid, std::array<unsigned, 3> block, void** arguments) const {
+  void launch(void* function, std::array<unsigned, 3> grid, std::array<unsigned, 3> block,
+              void** arguments) const {
     const int result = launch_(function, grid[0], grid[1], grid[2], block[0], block[1], block[2], 0,
                                c10::cuda::getCurrentCUDAStream().stream(), arguments, nullptr);
     TORCH_CHECK(result == 0, "the driver does not start a kernel (CUresult ", result, ")");
@@ -73,7 +78,8 @@ class Compiler {
   Compiler() {
     void* library = dlopen("libcaffe2_nvrtc.so", RTLD_NOW | RTLD_LOCAL);
     Dl_info here;
-    if (library == nullptr && dladdr(reinterpret_cast<void*>(&at::cuda::getDeviceProperties), &here) != 0) {
+    if (library == nullptr &&
+        dladdr(reinterpret_cast<void*>(&at::cuda::getDeviceProperties), &here) != 0) {
       std::string path(here.dli_fname);
       path = path.substr(0, path.rfind('/') + 1) + "libcaffe2_nvrtc.so";
       library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -104,18 +110,22 @@ class Compiler {
   int (*destroy_)(void**);
   int (*load_)(void**, const void*);
   int (*function_)(void**, void*, const char*);
-  int (*launch_)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**, void**);
+  int (*launch_)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*,
+                 void**, void**);
 };
 
 // A source and its kernels on the cards of this process, compiled once for each.
 template <size_t N>
 class Kernels {
  public:
-  Kernels(const char* source, const char* name, std::array<const char*, N> names) : source_(source), name_(name), names_(names) {}
+  Kernels(const char* source, const char* name, std::array<const char*, N> names)
+      : source_(source), name_(name), names_(names) {}
 
-  // Starts kernel `which` on the current stream of the current card; the arguments are passed as they are.
+  // Starts kernel `which` on the current stream of the current card; the arguments are passed as
+  // they are.
   template <typename... Arguments>
-  void launch(size_t which, std::array<unsigned, 3> grid, std::array<unsigned, 3> block, Arguments... arguments) {
+  void launch(size_t which, std::array<unsigned, 3> grid, std::array<unsigned, 3> block,
+              Arguments... arguments) {
     std::array<void*, sizeof...(Arguments)> places{&arguments...};
     Compiler::get().launch(functions()[which], grid, block, places.data());
   }
@@ -128,7 +138,8 @@ class Kernels {
     if (loaded_[card][0] == nullptr) {
       const auto* properties = at::cuda::getCurrentDeviceProperties();
       const Compiler& compiler = Compiler::get();
-      void* module = compiler.load(compiler.compile(source_, name_, properties->major, properties->minor));
+      void* module =
+          compiler.load(compiler.compile(source_, name_, properties->major, properties->minor));
       for (size_t it = N; it-- > 0;) loaded_[card][it] = compiler.function(module, names_[it]);
     }
     return loaded_[card];

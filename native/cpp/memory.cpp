@@ -1,4 +1,5 @@
-// How many bytes a thread's tensors take on the CPU: an allocator that counts, around libtorch's own.
+// How many bytes a thread's tensors take on the CPU: an allocator that counts, around libtorch's
+// own.
 #include "shim.h"
 
 #include <c10/core/Allocator.h>
@@ -23,8 +24,8 @@ struct Account {
 
 thread_local std::shared_ptr<Account> account;
 
-// A counted block by its address. libtorch also takes blocks as bare pointers (raw_allocate, in mkldnn's scratch space), so what
-// belongs to one cannot travel in its context.
+// A counted block by its address. libtorch also takes blocks as bare pointers (raw_allocate, in
+// mkldnn's scratch space), so what belongs to one cannot travel in its context.
 struct Block {
   std::shared_ptr<Account> account;
   int64_t size;
@@ -61,7 +62,9 @@ struct Counting final : c10::Allocator {
 
   c10::DeleterFnPtr raw_deleter() const override { return &give_back; }
 
-  void copy_data(void* to, const void* from, std::size_t count) const override { default_copy_data(to, from, count); }
+  void copy_data(void* to, const void* from, std::size_t count) const override {
+    default_copy_data(to, from, count);
+  }
 
   static Counting& get() {
     static Counting& counting = *new Counting;
@@ -113,7 +116,8 @@ int segslurm_memory(int64_t* now) {
   });
 }
 
-// Writes what was taken after each of the thread's first `capacity` allocations since the last call, and how many there were.
+// Writes what was taken after each of the thread's first `capacity` allocations since the last
+// call, and how many there were.
 int segslurm_memory_course(int64_t* course, size_t capacity, size_t* count) {
   return guarded([&] {
     TORCH_CHECK(account, "nothing is counted on this thread");

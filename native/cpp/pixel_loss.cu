@@ -1,7 +1,9 @@
 R"kernel(
-// Cross entropy of logits that are resized bilinearly first, on a CUDA device: what cpp/pixel_loss.cpp does on the CPU. Neither the
-// resized logits nor their softmax nor their gradient ever exist; per output pixel only one number, the logarithm of the sum of
-// exponentials, is kept between the two kernels. Every sum has one order, so the result is the same from run to run.
+// Cross entropy of logits that are resized bilinearly first, on a CUDA device: what
+// cpp/pixel_loss.cpp does on the CPU. Neither the resized logits nor their softmax nor their
+// gradient ever exist; per output pixel only one number, the logarithm of the sum of exponentials,
+// is kept between the two kernels. Every sum has one order, so the result is the same from run to
+// run.
 
 #define INFINITE __int_as_float(0x7f800000)
 #define NO_NUMBER __int_as_float(0x7fc00000)
@@ -41,10 +43,10 @@ __device__ __forceinline__ double over_warp(double value) {
   return value;
 }
 
-// A thread is an output pixel; blocks are 32 x 8, the grid covers [width, height, images].
-// logits [n, c, from_height, from_width]; targets [n, height, width]; class_weight [c] or null.
-// log_sums [n, height, width]: of the exponentials. totals [blocks, 3]: losses, pixels whose label has the largest logit, pixels that
-// are not ignored. A label that no class has makes the loss NaN.
+// A thread is an output pixel; blocks are 32 x 8, the grid covers [width, height, images]. logits
+// [n, c, from_height, from_width]; targets [n, height, width]; class_weight [c] or null. log_sums
+// [n, height, width]: of the exponentials. totals [blocks, 3]: losses, pixels whose label has the
+// largest logit, pixels that are not ignored. A label that no class has makes the loss NaN.
 extern "C" __global__ void pixel_loss(const float* __restrict__ logits, const long long* __restrict__ targets,
                                       const float* __restrict__ class_weight, long long ignore_index, Sizes sizes,
                                       float* __restrict__ log_sums, double* __restrict__ totals) {
@@ -96,9 +98,10 @@ extern "C" __global__ void pixel_loss(const float* __restrict__ logits, const lo
   }
 }
 
-// A block is one square between four logits (an interval of rows and one of columns) of one image, a thread one class or some.
-// logits [n, from_height, from_width, c]; corners [4, n, from_height, from_width, c]: what the square's pixels give to its upper left,
-// upper right, lower left and lower right logit.
+// A block is one square between four logits (an interval of rows and one of columns) of one image,
+// a thread one class or some. logits [n, from_height, from_width, c]; corners [4, n, from_height,
+// from_width, c]: what the square's pixels give to its upper left, upper right, lower left and
+// lower right logit.
 extern "C" __global__ void pixel_loss_corners(const float* __restrict__ logits, const long long* __restrict__ targets,
                                               const float* __restrict__ class_weight, long long ignore_index, Sizes sizes,
                                               const float* __restrict__ log_sums, float* __restrict__ corners) {
@@ -152,7 +155,8 @@ extern "C" __global__ void pixel_loss_corners(const float* __restrict__ logits, 
   }
 }
 
-// A thread is one logit: the sum of what the squares around it give. gradient [n, from_height, from_width, c].
+// A thread is one logit: the sum of what the squares around it give. gradient [n, from_height,
+// from_width, c].
 extern "C" __global__ void pixel_loss_gradient(const float* __restrict__ corners, int images, Sizes sizes, float* __restrict__ gradient) {
   const size_t all = static_cast<size_t>(images) * sizes.from_height * sizes.from_width * sizes.classes;
   const size_t index = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x;

@@ -34,15 +34,17 @@ int segslurm_profile_begin() {
   });
 }
 
-// How many kernels have run, the nanoseconds in which at least one of them did, and a line `nanoseconds count name` for each kernel
-// by name, the longest first. The text is malloc'ed and the caller's.
+// How many kernels have run, the nanoseconds in which at least one of them did, and a line
+// `nanoseconds count name` for each kernel by name, the longest first. The text is malloc'ed and
+// the caller's.
 int segslurm_profile_end(int64_t* kernels, int64_t* nanoseconds, uint8_t** table, size_t* size) {
   return guarded([&] {
     const auto result = torch::autograd::profiler::disableProfiler();
     std::vector<std::pair<uint64_t, uint64_t>> spans;
     std::map<std::string, std::pair<uint64_t, uint64_t>> by_name;
     for (const auto& event : result->events()) {
-      if (event.activityType() != static_cast<uint8_t>(libkineto::ActivityType::CONCURRENT_KERNEL)) continue;
+      if (event.activityType() != static_cast<uint8_t>(libkineto::ActivityType::CONCURRENT_KERNEL))
+        continue;
       spans.emplace_back(event.startNs(), event.endNs());
       auto& [spent, count] = by_name[event.name()];
       spent += event.endNs() - event.startNs();
@@ -56,7 +58,8 @@ int segslurm_profile_end(int64_t* kernels, int64_t* nanoseconds, uint8_t** table
     }
     std::vector<std::pair<uint64_t, std::string>> lines;
     for (const auto& [name, spent] : by_name)
-      lines.emplace_back(spent.first, std::to_string(spent.first) + ' ' + std::to_string(spent.second) + ' ' + name + '\n');
+      lines.emplace_back(spent.first, std::to_string(spent.first) + ' ' +
+                                          std::to_string(spent.second) + ' ' + name + '\n');
     std::sort(lines.rbegin(), lines.rend());
     std::string text;
     for (const auto& line : lines) text += line.second;

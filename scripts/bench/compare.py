@@ -32,7 +32,9 @@ def run(command, **environment):
     """Runs a process; returns its last line of JSON, its whole time, and its peak memory if it says so."""
     environment = {**ENVIRONMENT, "BENCH_STARTED": repr(time.time()), **environment}
     start = time.perf_counter()
-    done = subprocess.run([str(part) for part in command], env=environment, capture_output=True, text=True, cwd=DATA)
+    done = subprocess.run(
+        [str(part) for part in command], env=environment, capture_output=True, text=True, cwd=DATA
+    )
     seconds = time.perf_counter() - start
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))} failed:\n{done.stderr[-2000:]}")
@@ -42,7 +44,10 @@ def run(command, **environment):
 
 def step(name, n):
     def figures(out):
-        return {"ms a step": 1000 * statistics.median(out["seconds"]), "peak MB": out["peak_bytes"] / 1e6}
+        return {
+            "ms a step": 1000 * statistics.median(out["seconds"]),
+            "peak MB": out["peak_bytes"] / 1e6,
+        }
 
     return dict(
         ours=lambda _: figures(run([OURS, "train-step", name, n])),
@@ -62,11 +67,16 @@ def startup(name):
 
 def transforms(recipe, folder, n):
     def figures(out):
-        return {"img a core-second": out["images"] / out["cpu"], "img a second, one process": out["images"] / out["wall"]}
+        return {
+            "img a core-second": out["images"] / out["cpu"],
+            "img a second, one process": out["images"] / out["wall"],
+        }
 
     return dict(
         ours=lambda _: figures(run([OURS, "transforms", recipe, DATA / folder, n])),
-        theirs=lambda python: figures(run([python, BENCH / "transforms.py", recipe, DATA / folder, n])),
+        theirs=lambda python: figures(
+            run([python, BENCH / "transforms.py", recipe, DATA / folder, n])
+        ),
     )
 
 
@@ -82,12 +92,24 @@ def loader(recipe, folder, n):
 
 def inference():
     def ours(_):
-        out = run([SEGSLURM, "test", DATA / "test.yaml", DATA / "checkpoint.pth", "--work-dir", DATA / "work"])
+        out = run(
+            [
+                SEGSLURM,
+                "test",
+                DATA / "test.yaml",
+                DATA / "checkpoint.pth",
+                "--work-dir",
+                DATA / "work",
+            ]
+        )
         return {"img a second, whole process": 100 / out["process"]}
 
     def theirs(python):
         out = run([python, BENCH / "inference.py", DATA])
-        return {"img a second, whole process": 100 / out["process"], "img a second, loop alone": 100 / out["wall"]}
+        return {
+            "img a second, whole process": 100 / out["process"],
+            "img a second, loop alone": 100 / out["wall"],
+        }
 
     return dict(ours=ours, theirs=theirs)
 
@@ -107,14 +129,43 @@ def link(mbit):
     try:
         for name in names:
             ip("netns", "add", name)
-        ip("link", "add", "bench", "netns", names[0], "type", "veth", "peer", "name", "bench", "netns", names[1])
+        ip(
+            "link",
+            "add",
+            "bench",
+            "netns",
+            names[0],
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "bench",
+            "netns",
+            names[1],
+        )
         for end, name in enumerate(names):
             ip("-n", name, "link", "set", "lo", "up")
             ip("-n", name, "address", "add", f"10.213.7.{end + 1}/24", "dev", "bench")
             ip("-n", name, "link", "set", "bench", "up")
-            shaped = ["tc", "qdisc", "add", "dev", "bench", "root", "tbf", "rate", f"{mbit}mbit", "burst", "512k", "latency", "50ms"]
+            shaped = [
+                "tc",
+                "qdisc",
+                "add",
+                "dev",
+                "bench",
+                "root",
+                "tbf",
+                "rate",
+                f"{mbit}mbit",
+                "burst",
+                "512k",
+                "latency",
+                "50ms",
+            ]
             ip("netns", "exec", name, *shaped)
-        yield [["ip", "netns", "exec", name, "env", "GLOO_SOCKET_IFNAME=bench"] for name in names], "10.213.7.1"
+        yield [
+            ["ip", "netns", "exec", name, "env", "GLOO_SOCKET_IFNAME=bench"] for name in names
+        ], "10.213.7.1"
     finally:
         for name in names:
             subprocess.run(["ip", "netns", "del", name], check=False)
@@ -126,9 +177,20 @@ def pair(command, mbit):
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
         free.close()
-        common = dict(OMP_NUM_THREADS="1", WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR=address, MASTER_PORT=port)
+        common = dict(
+            OMP_NUM_THREADS="1",
+            WORLD_SIZE="2",
+            LOCAL_WORLD_SIZE="2",
+            MASTER_ADDR=address,
+            MASTER_PORT=port,
+        )
         second = [str(part) for part in places[1] + command]
-        other = subprocess.Popen(second, env={**ENVIRONMENT, **common, "RANK": "1", "LOCAL_RANK": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        other = subprocess.Popen(
+            second,
+            env={**ENVIRONMENT, **common, "RANK": "1", "LOCAL_RANK": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         out = run(places[0] + command, RANK="0", LOCAL_RANK="0", **common)
         if other.wait():
             sys.exit(f"{' '.join(second)} failed as rank 1")
@@ -147,7 +209,10 @@ def ranks(n, mbit=None):
         }
 
     def theirs(python):
-        return {"ms a step": 1000 * statistics.median(pair([python, BENCH / "ranks.py", n], mbit)["seconds"])}
+        return {
+            "ms a step": 1000
+            * statistics.median(pair([python, BENCH / "ranks.py", n], mbit)["seconds"])
+        }
 
     return dict(ours=ours, theirs=theirs)
 
@@ -173,20 +238,34 @@ def main():
     parser.add_argument("cases", nargs="*", choices=[[], *CASES], default=[])
     args = parser.parse_args()
     DATA.mkdir(parents=True, exist_ok=True)
-    python = subprocess.run([ROOT / "scripts" / "peer.sh"], check=True, capture_output=True, text=True).stdout.strip()
+    python = subprocess.run(
+        [ROOT / "scripts" / "peer.sh"], check=True, capture_output=True, text=True
+    ).stdout.strip()
     if not (DATA / "ready").exists():
-        subprocess.run([python, BENCH / "images.py", DATA], check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            [python, BENCH / "images.py", DATA],
+            check=True,
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
     cases = args.cases or list(CASES)
     links = [case for case in cases if case.endswith("mbit")]
     if links and os.geteuid() != 0:
-        print(f"left out, as only root can make network namespaces: {', '.join(links)}", file=sys.stderr)
+        print(
+            f"left out, as only root can make network namespaces: {', '.join(links)}",
+            file=sys.stderr,
+        )
         cases = [case for case in cases if case not in links]
     found = {case: {"ours": [], "theirs": []} for case in cases}
     for round_number in range(args.rounds):
         for case in cases:
             for side in [args.only] if args.only else ["ours", "theirs"]:
                 found[case][side].append(CASES[case][side](python))
-                print(f"round {round_number + 1}: {case}, {side}: {found[case][side][-1]}", file=sys.stderr)
+                print(
+                    f"round {round_number + 1}: {case}, {side}: {found[case][side][-1]}",
+                    file=sys.stderr,
+                )
     stamp = dict(date=time.strftime("%Y-%m-%d %H:%M"), machine=machine(), rounds=args.rounds)
     (DATA / "results.json").write_text(json.dumps(dict(**stamp, cases=found), indent=1))
     print(f"{stamp['date']}, {stamp['machine']}, medians of {args.rounds} interleaved rounds\n")
@@ -208,7 +287,11 @@ def shown(value):
 
 
 def machine():
-    names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
+    names = [
+        line.split(":")[1].strip()
+        for line in open("/proc/cpuinfo")
+        if line.startswith("model name")
+    ]
     return f"{len(names)} x {names[0] if names else platform.machine()}"
 
 

@@ -1,6 +1,7 @@
 """gpu_step.py BATCH fp32|amp N: the train step of mmseg's PSPNet-R50 on 512x1024 images, on the first GPU.
 
-`kernels` is for how many seconds of a step the device runs kernels, traced after the timing; `by_name` which ones the longest."""
+`kernels` is for how many seconds of a step the device runs kernels, traced after the timing; `by_name` which ones the longest.
+"""
 
 import collections
 import sys
@@ -31,7 +32,11 @@ def in_kernels(steps):
         for _ in range(steps):
             step()
         torch.cuda.synchronize()
-    events = [it for it in trace.profiler.kineto_results.events() if it.device_type() == torch.autograd.DeviceType.CUDA]
+    events = [
+        it
+        for it in trace.profiler.kineto_results.events()
+        if it.device_type() == torch.autograd.DeviceType.CUDA
+    ]
     kernels = [it for it in events if not it.name().startswith(("Memcpy", "Memset"))]
     busy = until = 0
     for start, end in sorted((it.start_ns(), it.start_ns() + it.duration_ns()) for it in kernels):

@@ -20,14 +20,27 @@ def main():
         os.makedirs(f"{folder}/ade/images/{split}", exist_ok=True)
         os.makedirs(f"{folder}/ade/annotations/{split}", exist_ok=True)
         for index in range(count):
-            cv2.imwrite(f"{folder}/ade/images/{split}/{index:04}.jpg", peer.image(512, 683, rng), [cv2.IMWRITE_JPEG_QUALITY, 93])
-            cv2.imwrite(f"{folder}/ade/annotations/{split}/{index:04}.png", peer.label_map(512, 683, 150, rng, ignored=False) + 1)
+            cv2.imwrite(
+                f"{folder}/ade/images/{split}/{index:04}.jpg",
+                peer.image(512, 683, rng),
+                [cv2.IMWRITE_JPEG_QUALITY, 93],
+            )
+            cv2.imwrite(
+                f"{folder}/ade/annotations/{split}/{index:04}.png",
+                peer.label_map(512, 683, 150, rng, ignored=False) + 1,
+            )
     city = f"{folder}/cityscapes"
     os.makedirs(f"{city}/leftImg8bit/train/a", exist_ok=True)
     os.makedirs(f"{city}/gtFine/train/a", exist_ok=True)
     for index in range(8):
-        cv2.imwrite(f"{city}/leftImg8bit/train/a/a_{index:06}_000019_leftImg8bit.png", peer.image(1024, 2048, rng))
-        cv2.imwrite(f"{city}/gtFine/train/a/a_{index:06}_000019_gtFine_labelTrainIds.png", peer.label_map(1024, 2048, 19, rng))
+        cv2.imwrite(
+            f"{city}/leftImg8bit/train/a/a_{index:06}_000019_leftImg8bit.png",
+            peer.image(1024, 2048, rng),
+        )
+        cv2.imwrite(
+            f"{city}/gtFine/train/a/a_{index:06}_000019_gtFine_labelTrainIds.png",
+            peer.label_map(1024, 2048, 19, rng),
+        )
     model = peer.segmentor("psp", 18, 150)
     peer.write_checkpoint(f"{folder}/checkpoint.pth", peer.randomise(peer.build(model), 10), 150)
     section = dict(
@@ -41,14 +54,36 @@ def main():
             dict(type="PackSegInputs"),
         ],
     )
-    loader = dict(batch_size=1, num_workers=1, persistent_workers=True, sampler=dict(type="DefaultSampler", shuffle=False), dataset=section)
-    ours = dict(model=model, test_dataloader=loader, test_evaluator=dict(type="IoUMetric", iou_metrics=["mIoU"]), test_cfg=dict(type="TestLoop"))
+    loader = dict(
+        batch_size=1,
+        num_workers=1,
+        persistent_workers=True,
+        sampler=dict(type="DefaultSampler", shuffle=False),
+        dataset=section,
+    )
+    ours = dict(
+        model=model,
+        test_dataloader=loader,
+        test_evaluator=dict(type="IoUMetric", iou_metrics=["mIoU"]),
+        test_cfg=dict(type="TestLoop"),
+    )
     peer.write_config(f"{folder}/test.yaml", ours)
     theirs = dict(
         default_scope="mmseg",
-        env_cfg=dict(cudnn_benchmark=False, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0), dist_cfg=dict(backend="gloo")),
-        visualizer=dict(type="SegLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer"),
-        default_hooks=dict(logger=dict(type="LoggerHook", interval=50), visualization=dict(type="SegVisualizationHook")),
+        env_cfg=dict(
+            cudnn_benchmark=False,
+            mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
+            dist_cfg=dict(backend="gloo"),
+        ),
+        visualizer=dict(
+            type="SegLocalVisualizer",
+            vis_backends=[dict(type="LocalVisBackend")],
+            name="visualizer",
+        ),
+        default_hooks=dict(
+            logger=dict(type="LoggerHook", interval=50),
+            visualization=dict(type="SegVisualizationHook"),
+        ),
         log_level="INFO",
         load_from=None,
         resume=False,

@@ -13,7 +13,9 @@ def main():
     dist.init_process_group("gloo")
     model, optimizer, images, samples = side.learner("pspnet_r18", batch=2)
     parallel = torch.nn.parallel.DistributedDataParallel(model)
-    seconds = side.timed(lambda: side.step(model, optimizer, images, samples, forward=parallel), int(sys.argv[1]))
+    seconds = side.timed(
+        lambda: side.step(model, optimizer, images, samples, forward=parallel), int(sys.argv[1])
+    )
     side.report(seconds=seconds)
     dist.destroy_process_group()
 

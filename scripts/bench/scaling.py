@@ -33,7 +33,18 @@ def schedule(*arguments, **environment):
     """Forward and backward pass in seconds, and (seconds, bytes) for every gradient."""
     bench = ROOT / "target" / "release" / "bench"
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", **environment}
-    found = [json.loads(subprocess.run([bench, "gradients", *arguments], check=True, capture_output=True, text=True, env=environment).stdout) for _ in range(3)]
+    found = [
+        json.loads(
+            subprocess.run(
+                [bench, "gradients", *arguments],
+                check=True,
+                capture_output=True,
+                text=True,
+                env=environment,
+            ).stdout
+        )
+        for _ in range(3)
+    ]
     return sorted(found, key=lambda it: it["backward"])[1]
 
 
@@ -61,15 +72,26 @@ def table(step):
     measured = schedule("pspnet_r50")
     share = measured["backward"] / (measured["forward"] + measured["backward"])
     backward = step * share
-    came = [(backward * seconds / measured["backward"], numbers) for seconds, numbers in measured["came"]]
+    came = [
+        (backward * seconds / measured["backward"], numbers)
+        for seconds, numbers in measured["came"]
+    ]
     total = sum(numbers for _, numbers in came)
     halves = [sum(n for s, n in came if s <= part * backward) / total for part in [0.25, 0.5, 0.75]]
-    print(f"\n{step} s a step, {share:.0%} of it the backward pass; {total / 1e6:.1f} MB, of which {halves[0]:.0%}, {halves[1]:.0%} and {halves[2]:.0%} are there after a quarter, a half and three quarters of it\n")
+    print(
+        f"\n{step} s a step, {share:.0%} of it the backward pass; {total / 1e6:.1f} MB, of which {halves[0]:.0%}, {halves[1]:.0%} and {halves[2]:.0%} are there after a quarter, a half and three quarters of it\n"
+    )
     print("| network, a GPU's share | GPUs | 1 MiB | 25 MiB | one bucket |\n|---|---|---|---|---|")
     for name, bandwidth, latencies in NETWORKS:
         for world, latency in latencies.items():
-            waits = [tail(buckets(came, cap), backward, world, bandwidth, latency) for cap in [MIB, 25 * MIB, 1 << 40]]
-            shown = [f"{step / (step + wait + 2 * LAYERS * latency):.0%}".replace("%", " %") for wait in waits]
+            waits = [
+                tail(buckets(came, cap), backward, world, bandwidth, latency)
+                for cap in [MIB, 25 * MIB, 1 << 40]
+            ]
+            shown = [
+                f"{step / (step + wait + 2 * LAYERS * latency):.0%}".replace("%", " %")
+                for wait in waits
+            ]
             print(f"| {name} | {world} | {' | '.join(shown)} |")
 
 
@@ -77,16 +99,30 @@ def check():
     """The arithmetic beside what was measured, for two ranks over a link."""
     cases = json.loads((ROOT / "target" / "bench" / "results.json").read_text())["cases"]
     measured = schedule("pspnet_r18", "2", OMP_NUM_THREADS="1")
-    alone = statistics.median(one["ms a step, gradients sent after backward"] for one in cases["ranks"]["ours"]) / 1000
-    print("| link | sent after backward: reckoned | measured | while it goes on: reckoned | measured |\n|---|---|---|---|---|")
+    alone = (
+        statistics.median(
+            one["ms a step, gradients sent after backward"] for one in cases["ranks"]["ours"]
+        )
+        / 1000
+    )
+    print(
+        "| link | sent after backward: reckoned | measured | while it goes on: reckoned | measured |\n|---|---|---|---|---|"
+    )
     for name, mbit in [("2.5 Gb/s", 2500), ("1 Gb/s", 1000)]:
         ours = cases[f"ranks.{mbit}mbit"]["ours"]
         bandwidth = mbit * 1e6 / 8
         total = sum(numbers for _, numbers in measured["came"])
         after = alone + total / bandwidth
-        early = alone + tail(buckets(measured["came"], 25 * MIB), measured["backward"], 2, bandwidth, 0.0)
-        found = [statistics.median(one[key] for one in ours) for key in ["ms a step, gradients sent after backward", "ms a step"]]
-        print(f"| {name} | {1000 * after:.0f} ms | {found[0]:.0f} ms | {1000 * early:.0f} ms | {found[1]:.0f} ms |")
+        early = alone + tail(
+            buckets(measured["came"], 25 * MIB), measured["backward"], 2, bandwidth, 0.0
+        )
+        found = [
+            statistics.median(one[key] for one in ours)
+            for key in ["ms a step, gradients sent after backward", "ms a step"]
+        ]
+        print(
+            f"| {name} | {1000 * after:.0f} ms | {found[0]:.0f} ms | {1000 * early:.0f} ms | {found[1]:.0f} ms |"
+        )
 
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

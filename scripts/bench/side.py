@@ -29,7 +29,9 @@ def learner(name, batch=None):
     n = batch or n
     images = torch.randn(n, 3, height, width)
     labels = torch.randint(0, classes, (n, height, width)).numpy().astype("uint8")
-    samples = peer.packed([image.permute(1, 2, 0).numpy() for image in images], list(labels))["data_samples"]
+    samples = peer.packed([image.permute(1, 2, 0).numpy() for image in images], list(labels))[
+        "data_samples"
+    ]
     return model, optimizer, images, samples
 
 

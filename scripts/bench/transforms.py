@@ -5,11 +5,16 @@ import time
 
 import side
 
-ROOT = {"ade20k": ("images/training", ".jpg", True), "cityscapes": ("leftImg8bit/train/a", ".png", False)}
+ROOT = {
+    "ade20k": ("images/training", ".jpg", True),
+    "cityscapes": ("leftImg8bit/train/a", ".png", False),
+}
 
 
 def pipeline(recipe):
-    scale, crop = {"ade20k": ((2048, 512), (512, 512)), "cityscapes": ((2048, 1024), (512, 1024))}[recipe]
+    scale, crop = {"ade20k": ((2048, 512), (512, 512)), "cityscapes": ((2048, 1024), (512, 1024))}[
+        recipe
+    ]
     return [
         dict(type="LoadImageFromFile"),
         dict(type="LoadAnnotations", reduce_zero_label=recipe == "ade20k"),

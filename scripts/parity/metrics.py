@@ -34,10 +34,20 @@ def config(model, suffix, root, mode):
         data_prefix=dict(img_path=f"images/{suffix[1:]}", seg_map_path="annotations/validation"),
         pipeline=pipeline(),
     )
-    test_cfg = dict(mode="whole") if mode != "slide" else dict(mode="slide", crop_size=[65, 81], stride=[43, 50])
+    test_cfg = (
+        dict(mode="whole")
+        if mode != "slide"
+        else dict(mode="slide", crop_size=[65, 81], stride=[43, 50])
+    )
     return dict(
         model=dict(model, test_cfg=test_cfg),
-        test_dataloader=dict(batch_size=1, num_workers=0, persistent_workers=False, sampler=dict(type="DefaultSampler", shuffle=False), dataset=dataset),
+        test_dataloader=dict(
+            batch_size=1,
+            num_workers=0,
+            persistent_workers=False,
+            sampler=dict(type="DefaultSampler", shuffle=False),
+            dataset=dataset,
+        ),
         test_evaluator=dict(type="IoUMetric", iou_metrics=["mIoU", "mDice", "mFscore"]),
         test_cfg=dict(type="TestLoop"),
         tta_model=dict(type="SegTTAModel"),
@@ -46,8 +56,14 @@ def config(model, suffix, root, mode):
             dict(
                 type="TestTimeAug",
                 transforms=[
-                    [dict(type="Resize", scale_factor=r, keep_ratio=True) for r in [0.75, 1.0, 1.25]],
-                    [dict(type="RandomFlip", prob=0.0, direction="horizontal"), dict(type="RandomFlip", prob=1.0, direction="horizontal")],
+                    [
+                        dict(type="Resize", scale_factor=r, keep_ratio=True)
+                        for r in [0.75, 1.0, 1.25]
+                    ],
+                    [
+                        dict(type="RandomFlip", prob=0.0, direction="horizontal"),
+                        dict(type="RandomFlip", prob=1.0, direction="horizontal"),
+                    ],
                     [dict(type="LoadAnnotations", reduce_zero_label=True)],
                     [dict(type="PackSegInputs")],
                 ],
@@ -59,9 +75,20 @@ def config(model, suffix, root, mode):
 def only_mmseg():
     return dict(
         default_scope="mmseg",
-        env_cfg=dict(cudnn_benchmark=False, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0), dist_cfg=dict(backend="gloo")),
-        visualizer=dict(type="SegLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer"),
-        default_hooks=dict(logger=dict(type="LoggerHook", interval=50), visualization=dict(type="SegVisualizationHook")),
+        env_cfg=dict(
+            cudnn_benchmark=False,
+            mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
+            dist_cfg=dict(backend="gloo"),
+        ),
+        visualizer=dict(
+            type="SegLocalVisualizer",
+            vis_backends=[dict(type="LocalVisBackend")],
+            name="visualizer",
+        ),
+        default_hooks=dict(
+            logger=dict(type="LoggerHook", interval=50),
+            visualization=dict(type="SegVisualizationHook"),
+        ),
         log_level="INFO",
         load_from=None,
         resume=False,
@@ -75,7 +102,15 @@ def test(config_path, checkpoint, out, *more):
     mmseg = importlib.util.find_spec("mmseg").submodule_search_locations[0]
     work = out + ".work"
     environment = dict(os.environ, TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1")
-    command = [sys.executable, f"{mmseg}/.mim/tools/test.py", config_path, checkpoint, "--work-dir", work, *more]
+    command = [
+        sys.executable,
+        f"{mmseg}/.mim/tools/test.py",
+        config_path,
+        checkpoint,
+        "--work-dir",
+        work,
+        *more,
+    ]
     subprocess.run(command, check=True, env=environment)
     with open(glob.glob(f"{work}/*/2*.json")[-1]) as file:
         summary = json.loads(file.readlines()[-1])
@@ -85,7 +120,10 @@ def test(config_path, checkpoint, out, *more):
         if line.startswith("|") and cells[0] == "Class":
             columns = cells[1:]
         elif line.startswith("|"):
-            rows[cells[0]] = {name: None if cell == "nan" else float(cell) for name, cell in zip(columns, cells[1:])}
+            rows[cells[0]] = {
+                name: None if cell == "nan" else float(cell)
+                for name, cell in zip(columns, cells[1:])
+            }
     summary = {k: v for k, v in summary.items() if re.fullmatch("aAcc|m[A-Z].*", k)}
     assert len(rows) == CLASSES, len(rows)
     with open(out, "w") as file:
@@ -119,13 +157,29 @@ def make():
         cv2.imwrite(f"{root}/images/jpg/{index:03}.jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
         data = prepare(dict(img_path=f"{root}/images/png/{index:03}.png"))
         with torch.no_grad():
-            result = model.test_step(dict(inputs=[data["inputs"]], data_samples=[data["data_samples"]]))[0]
+            result = model.test_step(
+                dict(inputs=[data["inputs"]], data_samples=[data["data_samples"]])
+            )[0]
         labels = result.pred_sem_seg.data[0].numpy().astype(np.uint8)
         wrong = peer.label_map(*labels.shape, CLASSES, rng, ignored=False)
-        labels = np.where(rng.random((1, 1)) + cv2.resize(rng.random((6, 6)), labels.shape[::-1]) > 1.1, wrong, labels) + 1
-        labels[peer.label_map(*labels.shape, 10, rng, ignored=False) == 3] = 0  # ADE20K's unlabelled.
+        labels = (
+            np.where(
+                rng.random((1, 1)) + cv2.resize(rng.random((6, 6)), labels.shape[::-1]) > 1.1,
+                wrong,
+                labels,
+            )
+            + 1
+        )
+        labels[peer.label_map(*labels.shape, 10, rng, ignored=False) == 3] = (
+            0  # ADE20K's unlabelled.
+        )
         cv2.imwrite(f"{root}/annotations/validation/{index:03}.png", labels.astype(np.uint8))
-    for name, suffix, mode, more in [("whole", ".png", "whole", []), ("slide", ".png", "slide", []), ("jpeg", ".jpg", "whole", []), ("tta", ".png", "whole", ["--tta"])]:
+    for name, suffix, mode, more in [
+        ("whole", ".png", "whole", []),
+        ("slide", ".png", "slide", []),
+        ("jpeg", ".jpg", "whole", []),
+        ("tta", ".png", "whole", ["--tta"]),
+    ]:
         ours = config(section, suffix, root, mode)
         peer.write_config(f"{name}.yaml", ours)
         Config({**tuples(ours), **only_mmseg()}).dump(f"{name}.py")

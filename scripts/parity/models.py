@@ -11,7 +11,9 @@ CROP, STRIDE = [65, 81], [43, 50]
 
 
 def inference(model, inputs, metas, mode):
-    model.test_cfg = dict(whole=dict(mode="whole"), slide=dict(mode="slide", crop_size=CROP, stride=STRIDE))[mode]
+    model.test_cfg = dict(
+        whole=dict(mode="whole"), slide=dict(mode="slide", crop_size=CROP, stride=STRIDE)
+    )[mode]
     model.test_cfg = type("TestCfg", (dict,), {"__getattr__": dict.__getitem__})(model.test_cfg)
     return model.inference(inputs, metas)
 
@@ -46,7 +48,16 @@ def main():
                 for i, result in enumerate(results):
                     tensors[f"{mode}.labels.{i}"] = result.pred_sem_seg.data[0].to(torch.uint8)
             peer.write_tensors(f"{name}/{run}.safetensors", tensors)
-            index.append(dict(model=name, run=run, ori_shapes=ori_shapes, size_divisor=divisor, crop_size=CROP, stride=STRIDE))
+            index.append(
+                dict(
+                    model=name,
+                    run=run,
+                    ori_shapes=ori_shapes,
+                    size_divisor=divisor,
+                    crop_size=CROP,
+                    stride=STRIDE,
+                )
+            )
         print(name, "done", flush=True)
     peer.write_json("index.json", index)
 

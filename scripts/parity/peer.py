@@ -5,7 +5,9 @@ import json
 import os
 import random
 
-os.environ.setdefault("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # mmengine 0.10 predates the default of torch 2.6.
+os.environ.setdefault(
+    "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1"
+)  # mmengine 0.10 predates the default of torch 2.6.
 
 import cv2
 import numpy as np
@@ -35,7 +37,9 @@ def segmentor(head, depth, classes, align_corners=False, **changes):
     wide = 2048 if depth >= 50 else 512
     channels = 512 if depth >= 50 else 128
     loss = dict(type="CrossEntropyLoss", use_sigmoid=False)
-    common = dict(dropout_ratio=0.0, num_classes=classes, norm_cfg=NORM, align_corners=align_corners)
+    common = dict(
+        dropout_ratio=0.0, num_classes=classes, norm_cfg=NORM, align_corners=align_corners
+    )
     main = {
         "psp": dict(type="PSPHead", pool_scales=[1, 2, 3, 6]),
         "fcn": dict(type="FCNHead", num_convs=2, concat_input=True),
@@ -56,7 +60,14 @@ def segmentor(head, depth, classes, align_corners=False, **changes):
             style="pytorch",
             contract_dilation=True,
         ),
-        decode_head=dict(**main, in_channels=wide, in_index=3, channels=channels, **common, loss_decode=dict(**loss, loss_weight=1.0)),
+        decode_head=dict(
+            **main,
+            in_channels=wide,
+            in_index=3,
+            channels=channels,
+            **common,
+            loss_decode=dict(**loss, loss_weight=1.0),
+        ),
         auxiliary_head=dict(
             type="FCNHead",
             in_channels=wide // 2,
@@ -157,9 +168,13 @@ def packed(pictures, labels=None, ori_shapes=None):
         height, width = picture.shape[:2]
         sample = SegDataSample()
         ori = ori_shapes[index] if ori_shapes else (height, width)
-        sample.set_metainfo(dict(img_shape=(height, width), ori_shape=ori, pad_shape=(height, width), flip=False))
+        sample.set_metainfo(
+            dict(img_shape=(height, width), ori_shape=ori, pad_shape=(height, width), flip=False)
+        )
         if labels is not None:
-            sample.gt_sem_seg = PixelData(data=torch.from_numpy(labels[index][None].astype(np.int64)))
+            sample.gt_sem_seg = PixelData(
+                data=torch.from_numpy(labels[index][None].astype(np.int64))
+            )
         samples.append(sample)
     inputs = [torch.from_numpy(np.ascontiguousarray(p.transpose(2, 0, 1))) for p in pictures]
     return dict(inputs=inputs, data_samples=samples)
@@ -176,8 +191,12 @@ def write_checkpoint(path, model, classes):
     state = hub.state_dict()
     assert isinstance(state["log_scalars"]["train/loss"], HistoryBuffer)
     meta = dict(epoch=0, iter=3, seed=1, experiment_name="parity", mmengine_version="0.10.7")
-    meta["dataset_meta"] = dict(classes=[f"c{i}" for i in range(classes)], palette=[[i, i, i] for i in range(classes)])
-    torch.save(dict(meta=meta, state_dict=model.state_dict(), message_hub=state, param_schedulers=[]), path)
+    meta["dataset_meta"] = dict(
+        classes=[f"c{i}" for i in range(classes)], palette=[[i, i, i] for i in range(classes)]
+    )
+    torch.save(
+        dict(meta=meta, state_dict=model.state_dict(), message_hub=state, param_schedulers=[]), path
+    )
 
 
 def write_config(path, config):
@@ -196,7 +215,11 @@ def plain(value):
 
 def write_tensors(path, tensors):
     def tensor(value):
-        value = torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value.detach()
+        value = (
+            torch.from_numpy(np.ascontiguousarray(value))
+            if isinstance(value, np.ndarray)
+            else value.detach()
+        )
         return value.contiguous().clone()
 
     save_file({name: tensor(value) for name, value in tensors.items()}, path)

@@ -28,7 +28,16 @@ class Learner(torch.nn.Module):
 
 def batches():
     rng = np.random.default_rng(501)
-    return [[([peer.image(*SIZE, rng) for _ in range(2)], [peer.label_map(*SIZE, 19, rng) for _ in range(2)]) for _ in range(2)] for _ in range(STEPS)]
+    return [
+        [
+            (
+                [peer.image(*SIZE, rng) for _ in range(2)],
+                [peer.label_map(*SIZE, 19, rng) for _ in range(2)],
+            )
+            for _ in range(2)
+        ]
+        for _ in range(STEPS)
+    ]
 
 
 def work(rank, config):
@@ -45,7 +54,9 @@ def work(rank, config):
         optimizer.zero_grad()
         total.backward()
         if step == 0:
-            peer.write_tensors(f"gradients.{rank}.safetensors", {n: p.grad for n, p in model.named_parameters()})
+            peer.write_tensors(
+                f"gradients.{rank}.safetensors", {n: p.grad for n, p in model.named_parameters()}
+            )
         optimizer.step()
         curve.append({key: float(value) for key, value in log.items()})
     peer.write_json(f"losses.{rank}.json", curve)
@@ -54,22 +65,31 @@ def work(rank, config):
 
 def spread(config):
     """How far the gradients of the whole batch move, relative to each one's norm, when its pixels change by 1e-7: in double
-    precision, so that this is the function's doing (a few ReLUs flip), not that of anybody's arithmetic."""
+    precision, so that this is the function's doing (a few ReLUs flip), not that of anybody's arithmetic.
+    """
 
     def gradients(noise):
         model = peer.build(config)
         model.load_state_dict(torch.load("checkpoint.pth", weights_only=False)["state_dict"])
         model.double().train()
         whole = batches()[0]
-        data = model.data_preprocessor(peer.packed(whole[0][0] + whole[1][0], whole[0][1] + whole[1][1]), True)
+        data = model.data_preprocessor(
+            peer.packed(whole[0][0] + whole[1][0], whole[0][1] + whole[1][1]), True
+        )
         inputs = data["inputs"].double()
         inputs = inputs * (1 + noise * torch.randn_like(inputs))
-        total, _ = model.parse_losses(model(inputs=inputs, data_samples=data["data_samples"], mode="loss"))
+        total, _ = model.parse_losses(
+            model(inputs=inputs, data_samples=data["data_samples"], mode="loss")
+        )
         return torch.autograd.grad(total, list(model.parameters()))
 
     peer.seed(502)
     exact = gradients(0.0)
-    return max(float((moved - true).norm() / true.norm()) for _ in range(4) for moved, true in zip(gradients(1e-7), exact))
+    return max(
+        float((moved - true).norm() / true.norm())
+        for _ in range(4)
+        for moved, true in zip(gradients(1e-7), exact)
+    )
 
 
 def main():
@@ -81,7 +101,10 @@ def main():
     for step, made in enumerate(batches()):
         for rank, (pictures, labels) in enumerate(made):
             for i in range(2):
-                tensors[f"{step}.{rank}.image.{i}"], tensors[f"{step}.{rank}.label.{i}"] = pictures[i], labels[i]
+                tensors[f"{step}.{rank}.image.{i}"], tensors[f"{step}.{rank}.label.{i}"] = (
+                    pictures[i],
+                    labels[i],
+                )
     peer.write_tensors("batches.safetensors", tensors)
     # Whole batches of four in one process: what two ranks with SyncBN must equal (torch's SyncBN itself runs only on a GPU).
     model = peer.build(config)
@@ -90,7 +113,9 @@ def main():
     total, log = Learner(model).train()(whole[0][0] + whole[1][0], whole[0][1] + whole[1][1])
     total.backward()
     peer.write_json("losses.together.json", {key: float(value) for key, value in log.items()})
-    peer.write_tensors("gradients.together.safetensors", {n: p.grad for n, p in model.named_parameters()})
+    peer.write_tensors(
+        "gradients.together.safetensors", {n: p.grad for n, p in model.named_parameters()}
+    )
     peer.write_tensors("buffers.together.safetensors", dict(model.named_buffers()))
     peer.write_json("spread.json", spread(config))
     with torch.multiprocessing.get_context("spawn").Manager():

@@ -18,15 +18,27 @@ import peer
 STEPS = 10
 NOISE = 1e-7
 SIZE = (81, 97)
-SGD = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.00125, momentum=0.9, weight_decay=0.0005), clip_grad=None)
+SGD = dict(
+    type="OptimWrapper",
+    optimizer=dict(type="SGD", lr=0.00125, momentum=0.9, weight_decay=0.0005),
+    clip_grad=None,
+)
 ADAMW = dict(
     type="OptimWrapper",
     optimizer=dict(type="AdamW", lr=0.0006, betas=[0.9, 0.999], weight_decay=0.01),
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_lr_mult=2.0, custom_keys={"decode_head": dict(lr_mult=10.0), "backbone.stem": dict(decay_mult=0.5)}),
+    paramwise_cfg=dict(
+        norm_decay_mult=0.0,
+        bias_lr_mult=2.0,
+        custom_keys={"decode_head": dict(lr_mult=10.0), "backbone.stem": dict(decay_mult=0.5)},
+    ),
     clip_grad=dict(max_norm=1.0, norm_type=2),
     accumulative_counts=2,
 )
-NESTEROV = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.00125, momentum=0.9, weight_decay=0.0005, nesterov=True), clip_grad=dict(max_norm=35, norm_type=2))
+NESTEROV = dict(
+    type="OptimWrapper",
+    optimizer=dict(type="SGD", lr=0.00125, momentum=0.9, weight_decay=0.0005, nesterov=True),
+    clip_grad=dict(max_norm=35, norm_type=2),
+)
 ADAM = dict(type="OptimWrapper", optimizer=dict(type="Adam", lr=0.0001, weight_decay=0.0001))
 
 
@@ -35,8 +47,17 @@ def batches(classes, number, ignored):
     rng = np.random.default_rng(number)
     made = []
     for step in range(STEPS):
-        sizes = [SIZE, SIZE] if step % 2 == 0 or not ignored else [(SIZE[0] - 7, SIZE[1]), (SIZE[0], SIZE[1] - 11)]
-        made.append(([peer.image(*s, rng) for s in sizes], [peer.label_map(*s, classes, rng, ignored) for s in sizes]))
+        sizes = (
+            [SIZE, SIZE]
+            if step % 2 == 0 or not ignored
+            else [(SIZE[0] - 7, SIZE[1]), (SIZE[0], SIZE[1] - 11)]
+        )
+        made.append(
+            (
+                [peer.image(*s, rng) for s in sizes],
+                [peer.label_map(*s, classes, rng, ignored) for s in sizes],
+            )
+        )
     return made
 
 
@@ -74,7 +95,10 @@ def steps(name, config, optim_wrapper, number, made, amp, noise):
             peer.write_tensors(f"{name}/buffers.safetensors", dict(model.named_buffers()))
             # The gradients before accumulation scales them, and before clipping.
             total.backward(retain_graph=True)
-            peer.write_tensors(f"{name}/gradients.safetensors", {n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+            peer.write_tensors(
+                f"{name}/gradients.safetensors",
+                {n: p.grad for n, p in model.named_parameters() if p.grad is not None},
+            )
             for parameter in model.parameters():
                 parameter.grad = None
         wrapper.update_params(total)
@@ -83,7 +107,12 @@ def steps(name, config, optim_wrapper, number, made, amp, noise):
 
 def apart(curve, other):
     """The largest difference of a loss, relative to it."""
-    return max(abs(ours[key] - theirs[key]) / abs(theirs[key]) for ours, theirs in zip(curve, other) for key in theirs if "loss" in key)
+    return max(
+        abs(ours[key] - theirs[key]) / abs(theirs[key])
+        for ours, theirs in zip(curve, other)
+        for key in theirs
+        if "loss" in key
+    )
 
 
 def run(name, config, optim_wrapper, number, amp=None, ignored=True):
@@ -116,7 +145,9 @@ def main():
     run("frozen_norm_eval_v1d", frozen, SGD, 314)
     weights = peer.segmentor("fcn", 18, 6)
     weights["decode_head"]["loss_decode"]["class_weight"] = [0.5, 1.0, 1.5, 2.0, 0.8, 1.2]
-    run("class_weight", weights, SGD, 315, ignored=False)  # mmseg indexes the weights by 255 where a pixel is ignored.
+    run(
+        "class_weight", weights, SGD, 315, ignored=False
+    )  # mmseg indexes the weights by 255 where a pixel is ignored.
     losses = peer.segmentor("fcn", 18, 6)
     losses["decode_head"]["loss_decode"] = [
         dict(type="CrossEntropyLoss", loss_weight=1.0, avg_non_ignore=True, loss_name="loss_ce"),
@@ -125,7 +156,9 @@ def main():
     losses["auxiliary_head"]["sampler"] = dict(type="OHEMPixelSampler", thresh=0.7, min_kept=2000)
     run("dice_ohem_non_ignore", losses, SGD, 317)
     sigmoid = peer.segmentor("fcn", 18, 6)
-    sigmoid["decode_head"]["loss_decode"] = dict(type="CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0)
+    sigmoid["decode_head"]["loss_decode"] = dict(
+        type="CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0
+    )
     run("sigmoid", sigmoid, SGD, 316)
 
 

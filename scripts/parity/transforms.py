@@ -48,7 +48,9 @@ def photometric(seen):
         return seen.pop(0)[1] if seen.pop(0)[1] else None
 
     chosen = dict(brightness=coin_then())
-    chosen["contrast_first"] = bool(seen.pop(0)[1])  # mode 1 applies contrast before saturation, mode 0 after hue
+    chosen["contrast_first"] = bool(
+        seen.pop(0)[1]
+    )  # mode 1 applies contrast before saturation, mode 0 after hue
     if chosen["contrast_first"]:
         chosen["contrast"] = coin_then()
     chosen["saturation"] = coin_then()
@@ -111,8 +113,21 @@ SINGLE = [
     ("resize_half", dict(type="Resize", scale_factor=0.5, keep_ratio=True), 1),
     ("resize_factor", dict(type="Resize", scale_factor=1.37, keep_ratio=True), 1),
     ("resize_same", dict(type="Resize", scale=(131, 97), keep_ratio=True), 1),
-    ("random_resize", dict(type="RandomResize", scale=(260, 130), ratio_range=(0.5, 2.0), keep_ratio=True), 6),
-    ("random_choice_resize", dict(type="RandomChoiceResize", scales=[int(96 * x * 0.1) for x in range(5, 21)], resize_type="ResizeShortestEdge", max_size=384), 4),
+    (
+        "random_resize",
+        dict(type="RandomResize", scale=(260, 130), ratio_range=(0.5, 2.0), keep_ratio=True),
+        6,
+    ),
+    (
+        "random_choice_resize",
+        dict(
+            type="RandomChoiceResize",
+            scales=[int(96 * x * 0.1) for x in range(5, 21)],
+            resize_type="ResizeShortestEdge",
+            max_size=384,
+        ),
+        4,
+    ),
     ("crop", dict(type="RandomCrop", crop_size=(64, 80), cat_max_ratio=0.75), 3),
     ("crop_larger", dict(type="RandomCrop", crop_size=(200, 100)), 1),
     ("flip_horizontal", dict(type="RandomFlip", prob=1.0, direction="horizontal"), 1),
@@ -131,9 +146,15 @@ def main():
     index, tensors = [], {}
 
     def record(name, config, before, run):
-        tensors[f"{name}.before.image"], tensors[f"{name}.before.label"] = before["img"], before["gt_seg_map"]
+        tensors[f"{name}.before.image"], tensors[f"{name}.before.label"] = (
+            before["img"],
+            before["gt_seg_map"],
+        )
         after, chosen = run(copy.deepcopy(before))
-        tensors[f"{name}.after.image"], tensors[f"{name}.after.label"] = after["img"], after["gt_seg_map"]
+        tensors[f"{name}.after.image"], tensors[f"{name}.after.label"] = (
+            after["img"],
+            after["gt_seg_map"],
+        )
         index.append(dict(name=name, transform=config, chosen=chosen))
 
     number = 600
@@ -142,7 +163,12 @@ def main():
             number += 1
             peer.seed(number)
             size = [(97, 131), (120, 85), (131, 97)][turn % 3]
-            record(f"{name}.{turn}", config, sample(*size, number), lambda results, config=config: apply(config, results))
+            record(
+                f"{name}.{turn}",
+                config,
+                sample(*size, number),
+                lambda results, config=config: apply(config, results),
+            )
     for name, steps in recipes().items():
         for turn in range(12):
             number += 1
@@ -162,23 +188,49 @@ def main():
     labels = peer.label_map(40, 50, 12, rng)
     loader = TRANSFORMS.build(dict(type="LoadAnnotations", reduce_zero_label=True))
     cv2.imwrite("labels.png", labels)
-    loaded = loader(dict(seg_map_path="labels.png", seg_fields=[], reduce_zero_label=True, label_map=None))
-    tensors["reduce_zero_label.before.label"], tensors["reduce_zero_label.after.label"] = labels, loaded["gt_seg_map"].astype(np.uint8)
-    tensors["reduce_zero_label.before.image"] = tensors["reduce_zero_label.after.image"] = np.zeros((1, 1, 3), np.uint8)
+    loaded = loader(
+        dict(seg_map_path="labels.png", seg_fields=[], reduce_zero_label=True, label_map=None)
+    )
+    tensors["reduce_zero_label.before.label"], tensors["reduce_zero_label.after.label"] = (
+        labels,
+        loaded["gt_seg_map"].astype(np.uint8),
+    )
+    tensors["reduce_zero_label.before.image"] = tensors["reduce_zero_label.after.image"] = np.zeros(
+        (1, 1, 3), np.uint8
+    )
     # Decoding: the files lie beside, the tensors are what OpenCV reads from them.
     files = dict(
-        jpeg_420=[cv2.IMWRITE_JPEG_QUALITY, 90, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420],
-        jpeg_444=[cv2.IMWRITE_JPEG_QUALITY, 90, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444],
-        jpeg_422=[cv2.IMWRITE_JPEG_QUALITY, 90, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422],
+        jpeg_420=[
+            cv2.IMWRITE_JPEG_QUALITY,
+            90,
+            cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+            cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+        ],
+        jpeg_444=[
+            cv2.IMWRITE_JPEG_QUALITY,
+            90,
+            cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+            cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+        ],
+        jpeg_422=[
+            cv2.IMWRITE_JPEG_QUALITY,
+            90,
+            cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+            cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
+        ],
         jpeg_progressive=[cv2.IMWRITE_JPEG_QUALITY, 90, cv2.IMWRITE_JPEG_PROGRESSIVE, 1],
         png=[],
     )
     for name, options in files.items():
         path = f"{name}.{'png' if name == 'png' else 'jpg'}"
         cv2.imwrite(path, peer.image(97, 131, rng), options)
-        tensors[f"decoded.{path}"] = TRANSFORMS.build(dict(type="LoadImageFromFile"))(dict(img_path=path))["img"]
+        tensors[f"decoded.{path}"] = TRANSFORMS.build(dict(type="LoadImageFromFile"))(
+            dict(img_path=path)
+        )["img"]
     cv2.imwrite("grey.png", peer.image(41, 53, rng)[:, :, 0])
-    tensors["decoded.grey.png"] = TRANSFORMS.build(dict(type="LoadImageFromFile"))(dict(img_path="grey.png"))["img"]
+    tensors["decoded.grey.png"] = TRANSFORMS.build(dict(type="LoadImageFromFile"))(
+        dict(img_path="grey.png")
+    )["img"]
     peer.write_tensors("samples.safetensors", tensors)
     peer.write_json("index.json", index)
     print(len(index), "samples", flush=True)

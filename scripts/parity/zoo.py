@@ -37,7 +37,9 @@ def without_luck(config):
             if key in config:
                 config[key] = 0.0
         return config
-    return [without_luck(value) for value in config] if isinstance(config, (list, tuple)) else config
+    return (
+        [without_luck(value) for value in config] if isinstance(config, (list, tuple)) else config
+    )
 
 
 def section(path):
@@ -54,14 +56,20 @@ def complexity(config):
     model = peer.build(config).eval()
     if hasattr(model, "auxiliary_head"):
         model.auxiliary_head = None
-    found = get_model_complexity_info(model, input_shape=(3, *SIZE), show_table=False, show_arch=False)
+    found = get_model_complexity_info(
+        model, input_shape=(3, *SIZE), show_table=False, show_arch=False
+    )
     return dict(size=list(SIZE), multiply_adds=int(found["flops"]), parameters=int(found["params"]))
 
 
 def run(number, name, path):
     os.makedirs(name)
     config = section(path)
-    heads = config["decode_head"] if isinstance(config["decode_head"], list) else [config["decode_head"]]
+    heads = (
+        config["decode_head"]
+        if isinstance(config["decode_head"], list)
+        else [config["decode_head"]]
+    )
     classes = heads[-1]["num_classes"]
     model = peer.randomise(peer.build(config), 400 + number)
     peer.write_config(f"{name}/config.yaml", dict(model=config))
@@ -76,7 +84,12 @@ def run(number, name, path):
         results = model.postprocess_result(logits, data["data_samples"])
     tensors = {f"image.{i}": picture for i, picture in enumerate(pictures)}
     tensors.update({f"label.{i}": label for i, label in enumerate(labels)})
-    tensors.update({f"map.{i}": result.pred_sem_seg.data[0].to(torch.uint8) for i, result in enumerate(results)})
+    tensors.update(
+        {
+            f"map.{i}": result.pred_sem_seg.data[0].to(torch.uint8)
+            for i, result in enumerate(results)
+        }
+    )
     peer.write_tensors(f"{name}/pictures.safetensors", tensors)
     model.train()
     data = model.data_preprocessor(peer.packed(pictures, labels), True)
@@ -84,7 +97,10 @@ def run(number, name, path):
     total.backward()
     peer.write_json(f"{name}/losses.json", {key: float(value) for key, value in log.items()})
     peer.write_tensors(f"{name}/buffers.safetensors", dict(model.named_buffers()))
-    peer.write_tensors(f"{name}/gradients.safetensors", {n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    peer.write_tensors(
+        f"{name}/gradients.safetensors",
+        {n: p.grad for n, p in model.named_parameters() if p.grad is not None},
+    )
     peer.write_json(f"{name}/complexity.json", complexity(config))
     print(name, {key: round(float(value), 4) for key, value in log.items()}, flush=True)
 
