@@ -51,6 +51,64 @@ const MUTATIONS: &[(&str, &str)] = &[
     ("model.backbone.frozen_stages=9", "model.backbone.frozen_stages: expected -1 to 4"),
     ("model.backbone.multi_grid=[1]", "model.backbone.multi_grid"),
     ("model.backbone.type=ResNet152", "ResNet152"),
+    // A backbone with sizes of its own.
+    (
+        "model.backbone={type: UNet, base_channels: 8} \
+         model.decode_head.in_channels=8 \
+         model.decode_head.in_index=4 \
+         model.auxiliary_head.in_channels=16 \
+         model.auxiliary_head.in_index=3 \
+         model.data_preprocessor.size=[128,120]",
+        "model.data_preprocessor.size: is 128x120, and the backbone takes sides that are multiples of 16",
+    ),
+    (
+        "model.backbone={type: UNet, base_channels: 8, strides: [1,1,1,1,3]} \
+         model.decode_head.in_channels=8 \
+         model.decode_head.in_index=4 \
+         model.auxiliary_head.in_channels=16 \
+         model.auxiliary_head.in_index=3",
+        "model.backbone.strides: the decoder doubles sizes",
+    ),
+    (
+        "model.backbone={type: UNet, base_channels: 8, downsamples: [true]} \
+         model.decode_head.in_channels=8 \
+         model.decode_head.in_index=4 \
+         model.auxiliary_head.in_channels=16 \
+         model.auxiliary_head.in_index=3",
+        "model.backbone.downsamples: expected 4 values for num_stages 5",
+    ),
+    (
+        "model.backbone={type: UNet, base_channels: 8, upsample_cfg: {type: DeconvModule, kernel_size: 3}} \
+         model.decode_head.in_channels=8 \
+         model.decode_head.in_index=4 \
+         model.auxiliary_head.in_channels=16 \
+         model.auxiliary_head.in_index=3",
+        "model.backbone.upsample_cfg.kernel_size: expected scale_factor, 2",
+    ),
+    (
+        "model.backbone={type: UNet, base_channels: 8, upsample_cfg: {type: InterpConv, kernel_size: 3}} \
+         model.decode_head.in_channels=8 \
+         model.decode_head.in_index=4 \
+         model.auxiliary_head.in_channels=16 \
+         model.auxiliary_head.in_index=3",
+        "model.backbone.upsample_cfg.padding: 0 with a kernel of 3 changes the size",
+    ),
+    (
+        "model.backbone={type: UNet, base_channels: 8, upsample_cfg: {type: InterpConv, stride: 2}} \
+         model.decode_head.in_channels=8 \
+         model.decode_head.in_index=4 \
+         model.auxiliary_head.in_channels=16 \
+         model.auxiliary_head.in_index=3",
+        "model.backbone.upsample_cfg: each stage halves the size",
+    ),
+    (
+        "model.backbone={type: UNet, base_channels: 8, upsample_cfg: {type: PixelShuffle}} \
+         model.decode_head.in_channels=8 \
+         model.decode_head.in_index=4 \
+         model.auxiliary_head.in_channels=16 \
+         model.auxiliary_head.in_index=3",
+        "PixelShuffle",
+    ),
     // Norms, activations, parts that are not there.
     ("model.decode_head.norm_cfg={type: GN, num_groups: 7}", "7 groups do not divide"),
     ("model.decode_head.norm_cfg={type: GN}", "num_groups"),

@@ -43,6 +43,11 @@ pub trait BackboneSpec: Debug + Send + Sync + DuplicateBackbone {
 
     fn build(&self, image: Feature, builder: &Builder) -> Result<Backbone, ModelError>;
 
+    /// What height and width of an image have to be multiples of.
+    fn divisor(&self) -> usize {
+        1
+    }
+
     fn initial(&self) -> Initial {
         Initial::default()
     }

@@ -95,6 +95,10 @@ impl BackboneSpec for UNetConfig {
         Ok(self.init(builder).into())
     }
 
+    fn divisor(&self) -> usize {
+        1 << (1..self.num_stages).filter(|stage| self.halves(*stage)).count()
+    }
+
     fn initial(&self) -> Initial {
         Initial { rules: vec![InitConfig::kaiming()], zeros: None }
     }
@@ -197,8 +201,7 @@ impl UNetConfig {
         };
         let encoder: Vec<_> = (0..self.num_stages).map(encoder).collect();
         let decoder: Vec<_> = (1..self.num_stages).map(decoder).collect();
-        let divisor = 1 << (1..self.num_stages).filter(|stage| self.halves(*stage)).count();
-        let network = UNet { encoder, decoder, divisor, with_cp: self.with_cp };
+        let network = UNet { encoder, decoder, divisor: self.divisor(), with_cp: self.with_cp };
         if self.norm_eval { network.freeze_statistics() } else { network }
     }
 }
@@ -247,7 +250,8 @@ impl RunBackbone for UNet {
         if !height.is_multiple_of(self.divisor) || !width.is_multiple_of(self.divisor) {
             let why = format!(
                 "height and width have to be multiples of {}; crop, pad or resize images to that \
-                 (data_preprocessor.size, or size_divisor of test_cfg), or test with mode: slide",
+                 (data_preprocessor.size, or size_divisor of its test_cfg), or test with mode: \
+                 slide",
                 self.divisor
             );
             ops::refuse("UNet", &[[height as i64, width as i64].to_vec()], &why);

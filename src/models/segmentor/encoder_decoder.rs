@@ -7,8 +7,9 @@ use serde::Deserialize;
 
 use super::heads::{self, Heads, HeadsConfig};
 use super::inference::Inference;
+use super::inference::InferenceMode;
 use super::{InferenceConfig, SegmentorSpec};
-use crate::config::{Both, NotOffered, OneOrMany, Only};
+use crate::config::{Both, NotOffered, OneOrMany, Only, Pair};
 use crate::dist::Group;
 use crate::models::backbone::{Backbone, BackboneConfig};
 use crate::models::builder::{Builder, Registry};
@@ -167,8 +168,31 @@ impl EncoderDecoderConfig {
             let checked = heads::check(&**head, features.as_deref().ok());
             problems.extend(checked.err().map(|it| it.within(&key)));
         }
+        if features.is_ok() {
+            problems.extend(self.sizes());
+        }
         problems.extend(features.err());
         problems
+    }
+
+    /// Sizes of images that the backbone cannot take.
+    fn sizes(&self) -> Vec<ModelError> {
+        let divisor = self.backbone.divisor();
+        let padded = self.data_preprocessor.as_ref().and_then(|it| it.size);
+        let window = match self.test_cfg.clone().unwrap_or_default() {
+            InferenceConfig { mode: InferenceMode::Slide, crop_size, .. } => crop_size,
+            _ => None,
+        };
+        let sizes =
+            [("data_preprocessor.size", padded), ("test_cfg.crop_size", window.map(|Pair(it)| it))];
+        let wrong = |(key, size): (&str, Option<[usize; 2]>)| {
+            let [height, width] = size.filter(|it| it.iter().any(|it| it % divisor != 0))?;
+            let problem = format!(
+                "is {height}x{width}, and the backbone takes sides that are multiples of {divisor}"
+            );
+            Some(ModelError::config(key, problem))
+        };
+        sizes.into_iter().filter_map(wrong).collect()
     }
 
     fn features(&self) -> Result<Vec<Feature>, ModelError> {
