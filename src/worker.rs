@@ -111,7 +111,8 @@ fn prepare(
         launched.rank == 0,
     )?;
     if launched.rank == 0 {
-        experiment.remarks.iter().for_each(|it| tracing::warn!("{it}"));
+        let remarks = experiment.remarks.iter().chain(&launched.port_remark);
+        remarks.for_each(|it| tracing::warn!("{it}"));
     }
     if task.launcher == Launcher::None {
         warn_of_a_step(variables);

@@ -54,6 +54,8 @@ pub struct Launched {
     pub port: u16,
     /// Who set the port: a variable or a config key, for messages.
     pub port_from: String,
+    /// What somebody said of the port that is not looked at.
+    pub port_remark: Option<String>,
     /// A listening socket inherited from the launcher, for rank 0 to serve at.
     pub listening: Option<i32>,
     /// The launcher itself serves the store (torchrun), so that every rank is a client.
@@ -82,6 +84,7 @@ impl Launched {
             address: "127.0.0.1".into(),
             port: 0,
             port_from: "nobody".into(),
+            port_remark: None,
             listening: None,
             served: false,
             id: String::new(),
@@ -132,7 +135,14 @@ impl Launched {
                  {world}"
             )));
         }
-        Ok(launched)
+        let port_remark = match config.port {
+            Some(port) if port != launched.port => Some(format!(
+                "the ranks meet at port {}, set by {}: env_cfg.dist_cfg.port is not looked at",
+                launched.port, launched.port_from
+            )),
+            port => Port::chosen(port, var, &["MASTER_PORT"])?.and_then(|it| it.remark()),
+        };
+        Ok(Self { port_remark, ..launched })
     }
 }
 
@@ -205,6 +215,7 @@ impl Launching<'_> {
             address,
             port: port.number,
             port_from: port.origin.to_string(),
+            port_remark: None,
             listening: None,
             served: self
                 .text("TORCHELASTIC_USE_AGENT_STORE")
@@ -258,6 +269,7 @@ impl Launching<'_> {
             address,
             port: port.number,
             port_from: port.origin.to_string(),
+            port_remark: None,
             listening: None,
             served: false,
             id: self.text("PMIX_NAMESPACE").unwrap_or_default(),
@@ -281,6 +293,7 @@ impl Launching<'_> {
             address: step.address().map_err(refused)?,
             port: port.number,
             port_from: port.origin.to_string(),
+            port_remark: None,
             listening: None,
             served: false,
             id: format!("{}.{}.{}", step.job.id, step.step, step.job.restart),
@@ -331,6 +344,18 @@ mod tests {
             ("n1", 29501, "MASTER_PORT")
         );
         assert!(!launched.served);
+    }
+
+    #[test]
+    fn a_port_that_is_not_looked_at_is_told() {
+        let torchrun = read(Launcher::Pytorch, &TORCHRUN, None).expect("complete").port_remark;
+        let expected = "the ranks meet at port 29501, set by MASTER_PORT: env_cfg.dist_cfg.port is not looked at";
+        assert_eq!(torchrun.as_deref(), Some(expected), "the config's is 4242");
+        let mpi =
+            [("OMPI_COMM_WORLD_RANK", "0"), ("OMPI_COMM_WORLD_SIZE", "1"), ("MASTER_PORT", "1234")];
+        let mpi = read(Launcher::Mpi, &mpi, None).expect("complete").port_remark;
+        let expected = "the ranks meet at port 4242, set by env_cfg.dist_cfg.port: MASTER_PORT is not looked at";
+        assert_eq!(mpi.as_deref(), Some(expected));
     }
 
     #[test]
