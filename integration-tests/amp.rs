@@ -106,7 +106,7 @@ fn a_resume_goes_on_with_the_loss_scale() {
 
 /// Losses of the first step in full and in half precision.
 fn first_losses(name: &str, model: &serde_json::Value) -> [f64; 2] {
-    let size = (65, 49);
+    let size = (49, 65);
     let images =
         [0, 1].map(|it| Image { height: size.0, width: size.1, data: pixels(size, 3, it) });
     let labels = [0, 1].map(|_| LabelMap {
@@ -169,7 +169,7 @@ fn every_model_takes_a_step_in_half_precision() {
         let config = config::load(&file, &["model.pretrained=null".to_owned()]).expect("a config");
         let mut whole: serde_json::Value = serde_json::from_str(&config.to_json()).expect("JSON");
         let mut model = whole["model"].take();
-        model["data_preprocessor"]["size"] = serde_json::json!([65, 49]);
+        model["data_preprocessor"]["size"] = serde_json::json!([49, 65]);
         for key in ["decode_head", "auxiliary_head"] {
             model[key]["num_classes"] = 7.into();
             model[key]["dropout_ratio"] = 0.into();

@@ -34,6 +34,7 @@ mod logging;
 pub mod ops;
 
 // Floor 6: what parts speak of to each other.
+mod geometry;
 pub mod weights;
 
 // Floor 7: parts that never meet.

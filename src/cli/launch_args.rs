@@ -4,26 +4,13 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::args::path;
 use crate::dist::Launcher;
 use crate::exit::{Exit, Failure};
 use crate::variables::Variables;
 use crate::worker::Task;
-
-/// Who started this process, as mmengine's `--launcher` has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LauncherName {
-    /// One process
-    None,
-    /// torchrun or `segslurm dist_train`: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT
-    Pytorch,
-    /// A Slurm job step: the SLURM_* variables
-    Slurm,
-    /// mpirun: OMPI_COMM_WORLD_*, PMI_* or PMIX_*
-    Mpi,
-}
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct LaunchArgs {
@@ -44,7 +31,7 @@ pub(crate) struct LaunchArgs {
 
     /// Who started this process; it says which variables hold rank and world size
     #[arg(long, value_enum, hide_possible_values = false)]
-    pub(crate) launcher: Option<LauncherName>,
+    pub(crate) launcher: Option<Launcher>,
 
     /// This process's place on its machine, where the launcher passes it as an option
     #[arg(long = "local_rank", alias = "local-rank", value_name = "N")]
@@ -54,19 +41,13 @@ pub(crate) struct LaunchArgs {
 impl LaunchArgs {
     /// The task of this process on `config`, with `more` changes of the config.
     pub(crate) fn task(&self, config: PathBuf, more: Vec<String>) -> Task {
-        let launcher = match self.launcher {
-            None | Some(LauncherName::None) => Launcher::None,
-            Some(LauncherName::Pytorch) => Launcher::Pytorch,
-            Some(LauncherName::Slurm) => Launcher::Slurm,
-            Some(LauncherName::Mpi) => Launcher::Mpi,
-        };
         let scaled = self.auto_scale_lr.then(|| "auto_scale_lr.enable=true".to_owned());
         let overrides = [self.cfg_options.clone(), scaled.into_iter().collect(), more].concat();
         Task {
             config,
             overrides,
             work_dir: self.work_dir.clone(),
-            launcher,
+            launcher: self.launcher.unwrap_or_default(),
             local_rank: self.local_rank,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use crate::geometry::FlipDirection;
 
 use super::{Image, LabelMap};
 
@@ -48,16 +48,4 @@ pub struct Meta {
     /// A copy that `DefaultSampler`'s `round_up` appended so that every rank has as many: a metric
     /// must not count it.
     pub padding: bool,
-}
-
-/// Along which axes an image was mirrored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FlipDirection {
-    /// Left and right change places.
-    Horizontal,
-    /// Top and bottom change places.
-    Vertical,
-    /// Both.
-    Diagonal,
 }

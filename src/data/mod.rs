@@ -25,7 +25,8 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{Batch, FlipDirection, Meta, Sample};
+pub use crate::geometry::FlipDirection;
+pub use batch::{Batch, Meta, Sample};
 use codec::is_jpeg;
 pub use codec::{read_image, read_label};
 pub use dataset::{BaseSegDataset, Dataset, DatasetConfig, DatasetKind, MetaInfo, OwnDataset};

@@ -3,6 +3,7 @@
 //! Which variables count is said by `--launcher`, never guessed: shells inside an allocation carry
 //! `SLURM_*` too. The variables come in through a closure, so that every case is a test.
 
+use clap::ValueEnum;
 use serde::Deserialize;
 
 use super::{DistConfig, DistError, handoff};
@@ -13,18 +14,18 @@ use crate::variables;
 /// More ranks than any cluster starts: whoever makes a list of them can.
 const MOST_RANKS: usize = 1 << 20;
 
-/// mmengine's `--launcher`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+/// Who started this process, as mmengine's `--launcher` has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Launcher {
-    /// One process.
+    /// One process
     #[default]
     None,
-    /// torchrun, or `segslurm dist_train`.
+    /// torchrun or `segslurm dist_train`: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT
     Pytorch,
-    /// A Slurm job step.
+    /// A Slurm job step: the SLURM_* variables
     Slurm,
-    /// mpirun of Open MPI, MPICH or Intel MPI.
+    /// mpirun: OMPI_COMM_WORLD_*, PMI_* or PMIX_*
     Mpi,
 }
 

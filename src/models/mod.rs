@@ -33,6 +33,6 @@ pub use own::OwnModule;
 pub use preprocess::{Pixels, SegDataPreProcessor, SegDataPreProcessorConfig};
 pub use pretrained::PretrainedSource;
 pub use segmentor::{
-    CascadeConfig, EncoderDecoderConfig, FlipDirection, Geometry, HeadsConfig, InferenceConfig,
-    Part, Segmentation, Segmentor, SegmentorConfig, SegmentorSpec, TrainConfig,
+    CascadeConfig, EncoderDecoderConfig, Geometry, HeadsConfig, InferenceConfig, Part,
+    Segmentation, Segmentor, SegmentorConfig, SegmentorSpec, TrainConfig,
 };

@@ -173,7 +173,7 @@ fn a_flipped_and_padded_image_gives_the_labels_of_the_plain_one() {
     let plain = model.seg_logits(logits.clone(), &geometry(None), &Forward::default());
     let flipped = model.seg_logits(
         logits,
-        &geometry(Some(super::FlipDirection::Horizontal)),
+        &geometry(Some(crate::geometry::FlipDirection::Horizontal)),
         &Forward::default(),
     );
     assert_eq!(ops::to_tch(&plain[0]).flip([3]), *ops::to_tch(&flipped[0]));

@@ -17,14 +17,12 @@ use super::outputs::Outputs;
 use super::survey::Survey;
 use crate::data::dataset::Source;
 use crate::data::transform::unlabelled;
-use crate::data::{Batch, DataloaderConfig, Dataset, FlipDirection, Loader, LoaderOptions, Sample};
+use crate::data::{Batch, DataloaderConfig, Dataset, Loader, LoaderOptions, Sample};
 use crate::dist::{Answer, Group};
 use crate::exit::{Exit, Failure};
 use crate::experiment::Experiment;
 use crate::metrics::{Counts, IoUMetricConfig, Metrics};
-use crate::models::{
-    self, Forward, Geometry, Pixels, SegDataPreProcessor, Segmentation, Segmentor,
-};
+use crate::models::{Forward, Geometry, Pixels, SegDataPreProcessor, Segmentation, Segmentor};
 use crate::rundir::{writable, write_atomically};
 use crate::visualization;
 
@@ -538,11 +536,7 @@ fn prepared(
 
 fn geometry(sample: &Sample) -> Geometry {
     let meta = &sample.meta;
-    let flip = meta.flip_direction.filter(|_| meta.flip).map(|direction| match direction {
-        FlipDirection::Horizontal => models::FlipDirection::Horizontal,
-        FlipDirection::Vertical => models::FlipDirection::Vertical,
-        FlipDirection::Diagonal => models::FlipDirection::Diagonal,
-    });
+    let flip = meta.flip_direction.filter(|_| meta.flip);
     Geometry { img_shape: meta.img_shape.into(), ori_shape: meta.ori_shape.into(), flip }
 }
 

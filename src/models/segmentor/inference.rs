@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::Segmentor;
 use crate::config::Pair;
+use crate::geometry::FlipDirection;
 use crate::models::{Forward, ModelError};
 use crate::ops;
 
@@ -77,21 +78,12 @@ pub struct Geometry {
     pub flip: Option<FlipDirection>,
 }
 
-/// Which way an image was mirrored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FlipDirection {
-    Horizontal,
-    Vertical,
-    Diagonal,
-}
-
-impl FlipDirection {
-    fn undo(self, x: Tensor<4>) -> Tensor<4> {
-        match self {
-            Self::Horizontal => x.flip([3]),
-            Self::Vertical => x.flip([2]),
-            Self::Diagonal => x.flip([2, 3]),
-        }
+/// Maps of a mirrored image, mirrored back.
+fn undo(flip: FlipDirection, x: Tensor<4>) -> Tensor<4> {
+    match flip {
+        FlipDirection::Horizontal => x.flip([3]),
+        FlipDirection::Vertical => x.flip([2]),
+        FlipDirection::Diagonal => x.flip([2, 3]),
     }
 }
 
@@ -291,7 +283,7 @@ impl Segmentor {
         let one = |(index, it): (usize, &Geometry)| {
             let [h, w] = [it.img_shape[0].min(height), it.img_shape[1].min(width)];
             let logits = logits.clone().slice([index..index + 1, 0..channels, 0..h, 0..w]);
-            it.flip.map_or(logits.clone(), |flip| flip.undo(logits))
+            it.flip.map_or(logits.clone(), |flip| undo(flip, logits))
         };
         geometry.iter().enumerate().map(one).collect()
     }

@@ -9,7 +9,7 @@ use burn::tensor::Device;
 
 pub use encoder_decoder::{CascadeConfig, EncoderDecoderConfig, Segmentor, TrainConfig};
 pub use heads::HeadsConfig;
-pub use inference::{FlipDirection, Geometry, InferenceConfig, Segmentation};
+pub use inference::{Geometry, InferenceConfig, Segmentation};
 pub use outline::Part;
 
 use super::ModelError;
