@@ -19,7 +19,7 @@ pub(crate) fn line(text: &str) -> String {
     for character in shortened(text, LINE).chars() {
         match character {
             it if it.is_control() || matches!(it, '\u{2028}' | '\u{2029}') => {
-                line.extend(it.escape_default())
+                line.extend(it.escape_default());
             }
             it => line.push(it),
         }

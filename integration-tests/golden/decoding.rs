@@ -28,7 +28,7 @@ fn image_files_decode_to_opencvs_pixels() {
         match read_image(&file) {
             Err(error) => wrong.push(format!("{name}: {error}")),
             Ok(image) if (image.height, image.width) != shape(&case["shape"]) => {
-                wrong.push(format!("{name}: another shape"))
+                wrong.push(format!("{name}: another shape"));
             }
             Ok(image) => {
                 let theirs = bytes(&case["pixels"]);

@@ -212,7 +212,7 @@ fn pickle(checkpoint: &Checkpoint) -> io::Result<Vec<u8>> {
                     pickle.list(classes, |pickle, class| pickle.text(class));
                     pickle.text("palette");
                     pickle.list(palette, |pickle, colour| {
-                        pickle.list(colour, |pickle, &part| pickle.int(i64::from(part)))
+                        pickle.list(colour, |pickle, &part| pickle.int(i64::from(part)));
                     });
                 });
                 // mmengine's own have both; runs here count in iterations.

@@ -91,7 +91,7 @@ impl<'a> Report<'a> {
                 match place.context {
                     Context::Step(step) => report.step(&step),
                     Context::BatchShell(it) | Context::AllocationShell(it) => {
-                        report.allocation(&it)
+                        report.allocation(&it);
                     }
                     Context::Outside => {}
                 }
@@ -168,7 +168,7 @@ impl<'a> Report<'a> {
         let visible = step.visible_devices.as_ref().map_or(0, Vec::len);
         match step.device(visible) {
             Ok(device) => {
-                self.fact("device", json!(device), &["CUDA_VISIBLE_DEVICES", "SLURM_GPUS_ON_NODE"])
+                self.fact("device", json!(device), &["CUDA_VISIBLE_DEVICES", "SLURM_GPUS_ON_NODE"]);
             }
             Err(error) => self.refused(
                 "device",

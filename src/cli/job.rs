@@ -112,7 +112,7 @@ impl Order<'_> {
         match self.kind {
             JobKind::Train => experiment.check_training()?,
             JobKind::Test => {
-                experiment.check_test(self.arguments.iter().any(|it| it == "--out"))?
+                experiment.check_test(self.arguments.iter().any(|it| it == "--out"))?;
             }
         }
         let checkpoint =

@@ -165,7 +165,7 @@ impl Place {
                 (Within::Quotes(_), '\\') => self.escaped = true,
                 (Within::Quotes(quote), it) if it == quote => self.within = Within::Nothing,
                 (Within::Nothing, '#') if self.last.is_whitespace() => {
-                    self.within = Within::Comment
+                    self.within = Within::Comment;
                 }
                 (Within::Nothing, '\'' | '"') => self.within = Within::Quotes(character),
                 _ => {}

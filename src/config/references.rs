@@ -185,7 +185,7 @@ pub(super) fn resolve_bases(tree: &mut Node, bases: &Node) -> Result<(), ConfigE
             match piece {
                 Piece::Text(text) => joined.push_str(text),
                 Piece::Path(path) if path.starts_with(BASE) => {
-                    joined.push_str(&inline(find(path)?, path, node)?)
+                    joined.push_str(&inline(find(path)?, path, node)?);
                 }
                 Piece::Path(path) => joined.extend([&OPEN.to_string(), path, &CLOSE.to_string()]),
             }

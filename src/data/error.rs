@@ -115,7 +115,7 @@ fn by_reason(errors: &[DataError]) -> String {
     for error in errors {
         match reasons.iter_mut().find(|(first, _)| first.has_reason_of(error)) {
             Some((_, others)) => {
-                others.extend(error.path().map(|it| excerpt::line(&it.to_string_lossy())))
+                others.extend(error.path().map(|it| excerpt::line(&it.to_string_lossy())));
             }
             None => reasons.push((error, Vec::new())),
         }

@@ -414,7 +414,7 @@ impl Server {
                 match request {
                     Request::Bye => leaving = true,
                     Request::Fail(text) => {
-                        self.end(&format!("{} failed: {text}", self.shared.name(0)))
+                        self.end(&format!("{} failed: {text}", self.shared.name(0)));
                     }
                 }
             }

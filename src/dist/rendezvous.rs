@@ -364,7 +364,7 @@ impl Gathering<'_> {
                 match any.and_then(|it| Ok((it.local_addr()?.port(), it))) {
                     Ok((port, bound)) => (roster.lifeline, listener) = (port, Some(bound)),
                     Err(error) => {
-                        roster.error = Some(format!("rank 0 cannot listen on any port: {error}"))
+                        roster.error = Some(format!("rank 0 cannot listen on any port: {error}"));
                     }
                 }
             }

@@ -287,7 +287,7 @@ impl Absent {
         // Means that leave out the same classes are told together.
         let mut groups: IndexMap<&Vec<String>, Vec<String>> = IndexMap::new();
         self.left_out.iter().for_each(|(name, classes)| {
-            groups.entry(classes).or_default().push(format!("m{name}"))
+            groups.entry(classes).or_default().push(format!("m{name}"));
         });
         parts.extend(
             groups.into_iter().map(|(classes, means)| {

@@ -326,7 +326,7 @@ mod tests {
     fn a_view_that_is_read_after_its_tensor_was_consumed_shows_what_it_showed() {
         let threes = || Tensor::<2>::ones([2, 3], &Device::libtorch()) * 3.0;
         let all = |view: &tch::Tensor, value: f64| {
-            assert!(view.eq(value).all().int64_value(&[]) == 1, "{view}")
+            assert!(view.eq(value).all().int64_value(&[]) == 1, "{view}");
         };
         let x = threes();
         let view = to_tch(&x);

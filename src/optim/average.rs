@@ -196,7 +196,7 @@ mod tests {
                 average
                     .tensors
                     .iter_mut()
-                    .for_each(|it| it.source.copy_(&Tensor::from_slice(&[3_i64])))
+                    .for_each(|it| it.source.copy_(&Tensor::from_slice(&[3_i64])));
             });
             average.update(true);
             let values: Vec<f64> =

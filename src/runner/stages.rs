@@ -350,7 +350,7 @@ fn sweep(setting: &Setting) {
             Ok(0) => {}
             Ok(count) => tracing::info!("removed {count} unfinished files that a killed run left"),
             Err(error) => {
-                tracing::warn!("cannot look for unfinished files of killed runs: {error}")
+                tracing::warn!("cannot look for unfinished files of killed runs: {error}");
             }
         }
     }

@@ -266,7 +266,7 @@ impl<'a> StartContext<'a> {
                 file.display()
             ),
             None => {
-                tracing::warn!("--resume: no checkpoint in {folder}, starting from the beginning")
+                tracing::warn!("--resume: no checkpoint in {folder}, starting from the beginning");
             }
         }
         Ok((Decision { run: new_run, path: self.load_from.map(Path::to_owned), with_state }, None))

@@ -306,10 +306,10 @@ impl JobSpec {
         match self.gpu.dialect {
             _ if *gpus_per_node == 0 => {}
             Dialect::Gres => {
-                all.push(SlurmOption::new("gres", format!("gpu:{kind}{gpus_per_node}")))
+                all.push(SlurmOption::new("gres", format!("gpu:{kind}{gpus_per_node}")));
             }
             Dialect::GpusPerNode => {
-                all.push(SlurmOption::new("gpus-per-node", format!("{kind}{gpus_per_node}")))
+                all.push(SlurmOption::new("gpus-per-node", format!("{kind}{gpus_per_node}")));
             }
             Dialect::GpusPerTask => all.push(SlurmOption::new("gpus-per-task", format!("{kind}1"))),
             Dialect::None => {}

@@ -53,10 +53,10 @@ impl Evaluator<'_> {
                 for part in &it.value {
                     match part {
                         FStringPart::Literal(literal) => {
-                            text.push_str(&self.literal(expression, &literal.value)?)
+                            text.push_str(&self.literal(expression, &literal.value)?);
                         }
                         FStringPart::FString(f_string) => {
-                            self.f_string(expression, f_string, &mut text)?
+                            self.f_string(expression, f_string, &mut text)?;
                         }
                     }
                 }

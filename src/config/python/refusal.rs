@@ -149,13 +149,13 @@ impl<'a> Visitor<'a> for Finder<'_> {
                 self.refuse(import, &format!("`from {module} import …`"), import_hint(module));
             }
             Stmt::FunctionDef(it) => {
-                self.refuse(it, &format!("`def {}`", it.name), "write its values")
+                self.refuse(it, &format!("`def {}`", it.name), "write its values");
             }
             Stmt::ClassDef(it) => {
-                self.refuse(it, &format!("`class {}`", it.name), "write its values")
+                self.refuse(it, &format!("`class {}`", it.name), "write its values");
             }
             Stmt::While(it) => {
-                self.refuse(it, "`while`", "a `for` over a list or `range(…)` is understood")
+                self.refuse(it, "`while`", "a `for` over a list or `range(…)` is understood");
             }
             Stmt::With(it) => self.refuse(it, "`with`", ""),
             Stmt::Try(it) => self.refuse(it, "`try`", ""),
@@ -187,7 +187,7 @@ impl<'a> Visitor<'a> for Finder<'_> {
             Expr::TString(it) => self.refuse(it, "a t-string", "write an f-string"),
             Expr::BytesLiteral(it) => self.refuse(it, "a bytes literal", "write a string"),
             Expr::NumberLiteral(it) if matches!(it.value, Number::Complex { .. }) => {
-                self.refuse(it, "a complex number", "")
+                self.refuse(it, "a complex number", "");
             }
             _ => self.deeper(expression, |this| walk_expr(this, expression)),
         }

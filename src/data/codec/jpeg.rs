@@ -45,7 +45,7 @@ pub(super) fn decode(
             if inks {
                 mixed.clear();
                 row.chunks_exact(4).for_each(|it| {
-                    mixed.extend_from_slice(&mixed_inks([it[0], it[1], it[2], it[3]]))
+                    mixed.extend_from_slice(&mixed_inks([it[0], it[1], it[2], it[3]]));
                 });
                 take(y, &mixed[..width * 3]);
             } else {

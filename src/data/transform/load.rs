@@ -163,10 +163,10 @@ fn to_classes(label: &mut LabelMap, rule: &LabelRule) {
         (None, false) => {}
         (None, true) => label.data.iter_mut().for_each(|value| *value = reduce(*value)),
         (Some(map), false) => {
-            label.data.iter_mut().for_each(|value| *value = map[usize::from(*value)])
+            label.data.iter_mut().for_each(|value| *value = map[usize::from(*value)]);
         }
         (Some(map), true) => {
-            label.data.iter_mut().for_each(|value| *value = map[usize::from(reduce(*value))])
+            label.data.iter_mut().for_each(|value| *value = map[usize::from(reduce(*value))]);
         }
     }
 }

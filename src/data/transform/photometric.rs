@@ -192,7 +192,7 @@ impl NullaryFnOnce for Recolour<'_> {
         self.planes.to_hsv();
         match self.change {
             Change::Saturation(scale) => {
-                self.planes.saturation.iter_mut().for_each(|it| *it = scale.of(*it))
+                self.planes.saturation.iter_mut().for_each(|it| *it = scale.of(*it));
             }
             Change::Hue(by) => self.planes.turn(by),
         }

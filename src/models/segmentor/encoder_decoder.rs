@@ -116,7 +116,7 @@ impl SegmentorSpec for CascadeConfig {
         let mut problems = self.shared.problems_of_parts();
         match &self.shared.decode_head {
             HeadsConfig::One(_) => {
-                problems.push(ModelError::config("decode_head", "a cascade has a list of heads"))
+                problems.push(ModelError::config("decode_head", "a cascade has a list of heads"));
             }
             HeadsConfig::Many(heads) if heads.len() != self.num_stages => {
                 let problem =
