@@ -412,13 +412,14 @@ fn a_taken_port_is_told_with_who_set_it_and_how_to_set_another() {
     }
     let output = ends_in(&mut rank(folder.path(), 0, 2, port), 69);
     assert!(text(&output.stderr).contains("(set by MASTER_PORT)"), "{}", text(&output.stderr));
-    let output =
-        ends_in(dist_train(folder.path(), 2, 2).arg(format!("env_cfg.dist_cfg.port={port}")), 69);
-    assert!(
-        text(&output.stderr).contains("(set by env_cfg.dist_cfg.port)"),
-        "{}",
-        text(&output.stderr)
-    );
+    // The config's wins over the variable, and says so.
+    let mut configured = dist_train(folder.path(), 2, 2);
+    configured.arg(format!("env_cfg.dist_cfg.port={port}")).env("PORT", "29500");
+    let output = ends_in(&mut configured, 69);
+    let said = text(&output.stderr);
+    for words in ["(set by env_cfg.dist_cfg.port)", ": PORT is not looked at"] {
+        assert!(said.contains(words), "{words} in {said}");
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::rundir::{RunDir, checkpoints, stamp_now, writable, write_atomically};
 use crate::runner::{self, Asked, Interrupt, Outcome, Setting, TestOptions, Training};
 use crate::slurm::env::{Context, Job, Place, StepDaemon};
 use crate::terminal;
-use crate::variables::Variables;
+use crate::variables::{Variables, text};
 
 /// What a rank was asked to do, and by whom it was started.
 #[derive(Debug, Clone)]
@@ -107,7 +107,7 @@ fn prepare(
         Launched::read(task.launcher, variables, task.local_rank, dist_config, accelerator.gpus)?;
     let console = Console::start(
         experiment.log_level,
-        variables("SEGSLURM_LOG").as_deref(),
+        text(variables, "SEGSLURM_LOG").as_deref(),
         launched.rank == 0,
     )?;
     if launched.rank == 0 {
@@ -117,7 +117,7 @@ fn prepare(
     if task.launcher == Launcher::None {
         warn_of_a_step(variables);
     }
-    let interface = variables("GLOO_SOCKET_IFNAME");
+    let interface = text(variables, "GLOO_SOCKET_IFNAME");
     let group = dist::join(&launched, dist_config, interface.as_deref(), &accelerator)?;
     let settled = settle(
         task,
@@ -175,7 +175,7 @@ fn hold(
     job: Option<&Job>,
     variables: Variables,
 ) -> Result<Vec<Lock>, Failure> {
-    let own = Holder::this_process(job, variables("SLURM_CLUSTER_NAME"));
+    let own = Holder::this_process(job, text(variables, "SLURM_CLUSTER_NAME"));
     let otherwise = "choose another with --work-dir or change its permissions";
     writable(work_dir, "the work dir", otherwise)?;
     let mut locks = vec![Lock::take(work_dir, &own, "--work-dir")?];

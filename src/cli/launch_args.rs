@@ -9,7 +9,7 @@ use clap::Args;
 use super::args::path;
 use crate::dist::Launcher;
 use crate::exit::{Exit, Failure};
-use crate::variables::Variables;
+use crate::variables::{Variables, number, text};
 use crate::worker::Task;
 
 #[derive(Debug, Clone, Default, Args)]
@@ -78,9 +78,9 @@ impl LaunchArgs {
     /// Another program started several of these, and without `--launcher` each would train the
     /// whole for itself. That is never meant.
     pub(crate) fn notice_launcher(&self, variables: Variables) -> Result<(), Failure> {
-        let set = |name: &str| variables(name).filter(|it| !it.is_empty());
-        let many =
-            |name: &str| set(name).and_then(|it| it.parse::<u32>().ok()).filter(|it| *it > 1);
+        let set = |name: &str| text(variables, name);
+        // What is no number is told by whoever reads the variables to be a rank.
+        let many = |name: &str| number::<u32>(variables, name).ok().flatten().filter(|it| *it > 1);
         let torchrun =
             many("WORLD_SIZE").filter(|_| set("RANK").is_some() && set("LOCAL_RANK").is_some());
         // srun speaks PMI too.

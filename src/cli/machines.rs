@@ -12,7 +12,6 @@ use crate::experiment::Experiment;
 use crate::launch::local::{Local, Machines};
 use crate::port::{self, Port};
 use crate::rundir::{RunDir, stamp_now};
-use crate::terminal;
 use crate::variables::{Variables, number, text};
 use crate::worker::Task;
 
@@ -91,7 +90,7 @@ fn machines(variables: Variables) -> Result<Machines, Failure> {
     Ok(Machines { count, own, address })
 }
 
-/// The port that was chosen, with a word where the config overrules a variable; several machines
+/// The port that was chosen; several machines
 /// cannot agree on a free one.
 fn port(
     variables: Variables,
@@ -99,10 +98,6 @@ fn port(
     machines: usize,
 ) -> Result<Option<Port>, Failure> {
     let chosen = Port::chosen(config, variables, &["PORT", "MASTER_PORT"])?;
-    chosen
-        .and_then(|it| it.remark())
-        .iter()
-        .for_each(|it| terminal::note(format!("segslurm: {it}")));
     Ok(chosen.or((machines > 1).then_some(port::USUAL)))
 }
 

@@ -17,9 +17,8 @@ use crate::slurm::options::{OPTIONS, Row, ValueKind};
 pub(super) fn help_end(process: &str) -> String {
     let mut text =
         format!("{process}\n\nEnvironment of a Slurm job (an option of the same name wins):\n");
-    let own = |variable: &&str| !variable.starts_with("SBATCH_") || *variable == "SBATCH_ARGS";
-    for row in &OPTIONS {
-        let Some(variable) = row.variable.filter(|it| own(it)) else { continue };
+    for row in OPTIONS.iter().filter(|it| it.of_sbatch().is_none()) {
+        let Some(variable) = row.variable else { continue };
         let default = Some(row.default)
             .filter(|it| !it.is_empty())
             .map(|it| format!(" [{it}]"))

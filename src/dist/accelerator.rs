@@ -12,6 +12,7 @@ use segslurm_native::collective::libtorch_version;
 use segslurm_native::cuda::{self, Card, Versions};
 
 use super::{DistError, Launcher};
+use crate::variables;
 
 /// The variables by which Slurm says that a job or step holds GPUs of this node.
 const HELD: [&str; 3] = ["SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "SLURM_GPUS_ON_NODE"];
@@ -74,7 +75,7 @@ impl Accelerator {
         launcher: Launcher,
         probe: &Probe,
     ) -> Self {
-        let set = |name: &str| var(name).filter(|it| !it.trim().is_empty());
+        let set = |name: &str| variables::text(var, name);
         let said = |name: &str, value: &str| format!("{name}={value}");
         let visible = set("CUDA_VISIBLE_DEVICES").filter(|it| it != "NoDevFiles");
         let held = HELD

@@ -238,9 +238,9 @@ pub(crate) fn listen(port: u16, from: &str) -> Result<TcpListener, DistError> {
 
 /// The ways to set a port.
 const WAYS: &str = "Choose another port with --cfg-options env_cfg.dist_cfg.port=PORT, with \
-                    env_cfg.dist_cfg.port in the config, or with MASTER_PORT=PORT (torchrun: \
-                    --master-port; `segslurm dist_train`: PORT=PORT, or none on one machine for a \
-                    free one)";
+                    env_cfg.dist_cfg.port in the config, or, where that is not set, with \
+                    MASTER_PORT=PORT (torchrun: --master-port; `segslurm dist_train`: PORT=PORT, \
+                    or none on one machine for a free one)";
 
 /// What a rank says that came to another run's port.
 fn taken(launched: &Launched, what: &str) -> DistError {

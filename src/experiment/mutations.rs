@@ -9,6 +9,19 @@ use crate::exit::Exit;
 
 const DEMO: &str = "configs/demo/pspnet_r18-d8_demo-128x128.yaml";
 
+/// A U-Net with heads that fit it, more keys of the backbone's, and more changes.
+macro_rules! unet {
+    ($keys:literal, $more:literal) => {
+        concat!(
+            "model.backbone={type: UNet, base_channels: 8",
+            $keys,
+            "} model.decode_head.in_channels=8 model.decode_head.in_index=4 \
+             model.auxiliary_head.in_channels=16 model.auxiliary_head.in_index=3",
+            $more
+        )
+    };
+}
+
 /// One change of the demo config, and what the error has to say.
 const MUTATIONS: &[(&str, &str)] = &[
     // Channels and maps.
@@ -53,62 +66,34 @@ const MUTATIONS: &[(&str, &str)] = &[
     ("model.backbone.type=ResNet152", "ResNet152"),
     // A backbone with sizes of its own.
     (
-        "model.backbone={type: UNet, base_channels: 8} \
-         model.decode_head.in_channels=8 \
-         model.decode_head.in_index=4 \
-         model.auxiliary_head.in_channels=16 \
-         model.auxiliary_head.in_index=3 \
-         model.data_preprocessor.size=[128,120]",
+        unet!("", " model.data_preprocessor.size=[128,120]"),
         "model.data_preprocessor.size: is 128x120, and the backbone takes sides that are multiples of 16",
     ),
     (
-        "model.backbone={type: UNet, base_channels: 8, strides: [1,1,1,1,3]} \
-         model.decode_head.in_channels=8 \
-         model.decode_head.in_index=4 \
-         model.auxiliary_head.in_channels=16 \
-         model.auxiliary_head.in_index=3",
-        "model.backbone.strides: the decoder doubles sizes",
+        unet!(
+            "",
+            " model.test_cfg.mode=slide model.test_cfg.crop_size=[100,96] model.test_cfg.stride=[64,64]"
+        ),
+        "model.test_cfg.crop_size: is 100x96",
     ),
+    (unet!(", strides: [1,1,1,1,3]", ""), "model.backbone.strides: the decoder doubles sizes"),
     (
-        "model.backbone={type: UNet, base_channels: 8, downsamples: [true]} \
-         model.decode_head.in_channels=8 \
-         model.decode_head.in_index=4 \
-         model.auxiliary_head.in_channels=16 \
-         model.auxiliary_head.in_index=3",
+        unet!(", downsamples: [true]", ""),
         "model.backbone.downsamples: expected 4 values for num_stages 5",
     ),
     (
-        "model.backbone={type: UNet, base_channels: 8, upsample_cfg: {type: DeconvModule, kernel_size: 3}} \
-         model.decode_head.in_channels=8 \
-         model.decode_head.in_index=4 \
-         model.auxiliary_head.in_channels=16 \
-         model.auxiliary_head.in_index=3",
+        unet!(", upsample_cfg: {type: DeconvModule, kernel_size: 3}", ""),
         "model.backbone.upsample_cfg.kernel_size: expected scale_factor, 2",
     ),
     (
-        "model.backbone={type: UNet, base_channels: 8, upsample_cfg: {type: InterpConv, kernel_size: 3}} \
-         model.decode_head.in_channels=8 \
-         model.decode_head.in_index=4 \
-         model.auxiliary_head.in_channels=16 \
-         model.auxiliary_head.in_index=3",
+        unet!(", upsample_cfg: {type: InterpConv, kernel_size: 3}", ""),
         "model.backbone.upsample_cfg.padding: 0 with a kernel of 3 changes the size",
     ),
     (
-        "model.backbone={type: UNet, base_channels: 8, upsample_cfg: {type: InterpConv, stride: 2}} \
-         model.decode_head.in_channels=8 \
-         model.decode_head.in_index=4 \
-         model.auxiliary_head.in_channels=16 \
-         model.auxiliary_head.in_index=3",
+        unet!(", upsample_cfg: {type: InterpConv, stride: 2}", ""),
         "model.backbone.upsample_cfg: each stage halves the size",
     ),
-    (
-        "model.backbone={type: UNet, base_channels: 8, upsample_cfg: {type: PixelShuffle}} \
-         model.decode_head.in_channels=8 \
-         model.decode_head.in_index=4 \
-         model.auxiliary_head.in_channels=16 \
-         model.auxiliary_head.in_index=3",
-        "PixelShuffle",
-    ),
+    (unet!(", upsample_cfg: {type: PixelShuffle}", ""), "PixelShuffle"),
     // Norms, activations, parts that are not there.
     ("model.decode_head.norm_cfg={type: GN, num_groups: 7}", "7 groups do not divide"),
     ("model.decode_head.norm_cfg={type: GN}", "num_groups"),

@@ -27,6 +27,7 @@ use crate::exit::{Exit, Failure};
 use crate::port::Port;
 use crate::rundir::claim;
 use crate::runner::ignores_hangups;
+use crate::terminal;
 
 /// How often the ranks are looked at.
 const POLL: Duration = Duration::from_millis(10);
@@ -201,6 +202,9 @@ impl Local {
         let wanted = self.port.as_ref().map_or(0, |it| it.number);
         if self.machines.own > 0 {
             return Ok((None, wanted, from));
+        }
+        if let Some(remark) = self.port.as_ref().and_then(Port::remark) {
+            terminal::note(format!("segslurm: {remark}"));
         }
         let listener = dist::listen(wanted, &from)?;
         let port = listener

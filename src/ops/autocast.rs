@@ -6,7 +6,10 @@
 
 use std::cell::Cell;
 
+use burn::tensor::{Device, Tensor};
 use tch::Kind;
+
+use super::border::{from_tch, to_tch};
 
 thread_local! {
     /// The half-precision type of the pass that runs on this thread.
@@ -123,6 +126,14 @@ impl Autocast {
 impl Drop for Autocast {
     fn drop(&mut self) {
         HALF.set(self.0);
+    }
+}
+
+/// `x` in the half type of a pass, if it has one.
+pub fn in_half<const D: usize>(x: Tensor<D>, half: Option<Half>, device: &Device) -> Tensor<D> {
+    match half {
+        Some(half) => from_tch(to_tch(&x).to_kind(half.kind()), device),
+        None => x,
     }
 }
 

@@ -8,8 +8,9 @@ use segslurm_native::NativeError;
 use segslurm_native::device::{CopyStream, Upload};
 use tch::Kind;
 
-use super::border::{from_tch, place};
+use super::border::from_tch;
 use super::constant::Constant;
+use super::device::place;
 use super::memory_format::MemoryFormat;
 
 /// Bytes that somebody else owns: an image `[height, width, 3]` or a label map `[height, width]`.

@@ -16,7 +16,7 @@ use burn::tensor::{BackendPrimitive, Device, Gradients, Tensor};
 use burn_tch::{Storage, StorageRef, TchTensor};
 use segslurm_native::aten;
 
-use super::autocast::Half;
+use super::device::place;
 
 /// A libtorch tensor that Burn counts among the owners of its storage: as long as one exists, no
 /// operation of Burn's writes over what it shows. Reading goes through `Deref`; writing through it
@@ -110,7 +110,7 @@ impl Handle {
     /// The same values in storage of its own.
     #[must_use]
     pub fn duplicate(&self) -> Self {
-        Self::new(tch::no_grad(|| self.detach().copy()))
+        Self::new(self.copy())
     }
 
     /// Another owner of a tensor that lies in a checkpoint.
@@ -120,18 +120,18 @@ impl Handle {
 
     /// Writes the values of `other`, of one shape, over its own.
     pub fn assign(&mut self, other: &Self) {
-        tch::no_grad(|| self.copy_(other));
+        self.copy_(other);
     }
 
     /// Moves `share` of the way to `other`: `self + share (other - self)`, as `lerp` computes it.
     pub fn approach(&mut self, other: &Self, share: f64) {
-        tch::no_grad(|| drop(self.lerp_(other, share)));
+        let _ = self.lerp_(other, share);
     }
 
     /// Adds `share (other - self)`.
     pub fn add_difference(&mut self, other: &Self, share: f64) {
-        let difference = tch::no_grad(|| (&**other - &self.0.tensor) * share);
-        tch::no_grad(|| drop(self.g_add_(&difference)));
+        let difference = (&**other - &self.0.tensor) * share;
+        let _ = self.g_add_(&difference);
     }
 
     /// Whether it holds fractions.
@@ -250,11 +250,6 @@ pub fn gradient<const D: usize>(x: &Tensor<D>, grads: &mut Gradients) -> Option<
     x.grad_remove(grads).map(Handle::of)
 }
 
-/// Where libtorch puts what Burn puts on `device`.
-pub fn place(device: &Device) -> tch::Device {
-    to_tch(&Tensor::<1>::zeros([1], device)).device()
-}
-
 /// A zero `[1]` of 64 bits.
 pub fn counter(device: &Device) -> Tensor<1, burn::tensor::Int> {
     from_tch(tch::Tensor::zeros([1], (tch::Kind::Int64, place(device))), device)
@@ -266,37 +261,6 @@ pub fn read_npy(path: &Path) -> Result<(Vec<usize>, Vec<f32>), String> {
     let values = Vec::try_from(array.to_kind(tch::Kind::Float).flatten(0, -1))
         .map_err(|error: tch::TchError| error.to_string())?;
     Ok((array.size().into_iter().map(|it| it as usize).collect(), values))
-}
-
-/// The index of a CUDA device; `None` for the CPU.
-pub fn gpu_index(device: &Device) -> Option<usize> {
-    match place(device) {
-        tch::Device::Cuda(index) => Some(index),
-        _ => None,
-    }
-}
-
-/// `x` in the half type of a pass, if it has one.
-pub fn in_half<const D: usize>(x: Tensor<D>, half: Option<Half>, device: &Device) -> Tensor<D> {
-    match half {
-        Some(half) => from_tch(to_tch(&x).to_kind(half.kind()), device),
-        None => x,
-    }
-}
-
-/// Whether cuDNN tries its convolutions and takes the fastest (`cudnn_benchmark`).
-pub fn set_cudnn_benchmark(on: bool) {
-    tch::Cuda::cudnn_set_benchmark(on);
-}
-
-/// libtorch's threads for one operation.
-pub fn threads() -> usize {
-    usize::try_from(tch::get_num_threads()).unwrap_or(1)
-}
-
-/// The CUDA device of that index, or the CPU.
-pub fn device(gpu: Option<usize>) -> Device {
-    gpu.map_or_else(Device::libtorch, Device::libtorch_cuda)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Many tensors as one stretch of memory, so that one message carries them: the buckets of
 //! gradients, and a model's weights.
 
-use segslurm_native::{NativeError, device};
+use segslurm_native::device;
 use tch::{Device, Kind, Tensor};
 
 use super::border::Handle;
@@ -164,16 +164,4 @@ pub fn broadcast(group: &Group, tensors: &[&Handle], at_once: usize) -> Result<(
         rest = later;
     }
     Ok(())
-}
-
-/// Numbers of one element each, stacked and on their way: `[n]` in double on every rank becomes
-/// `[world, n]`.
-pub fn gather_numbers(group: &Group, numbers: &[Handle]) -> Result<Pending, DistError> {
-    let stacked = Tensor::stack(&numbers.iter().map(|it| it.reshape([])).collect::<Vec<_>>(), 0);
-    group.all_gather_async(&stacked.to_kind(Kind::Double))
-}
-
-/// The numbers of [`gather_numbers`], by rank.
-pub fn numbers(gathered: Tensor) -> Result<Vec<Vec<f64>>, NativeError> {
-    Vec::try_from(gathered).map_err(|error: tch::TchError| NativeError(error.to_string()))
 }

@@ -8,7 +8,8 @@ use segslurm_native::NativeError;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::border::{Handle, from_tch, place};
+use super::border::{Handle, from_tch};
+use super::device::place;
 use super::update::{unscale_all, update_scale};
 
 /// How a scale moves.

@@ -33,6 +33,7 @@ mod constant;
 mod convolution;
 mod count;
 mod cross_entropy;
+mod device;
 mod dropout;
 mod error;
 pub mod flat;
@@ -43,6 +44,7 @@ mod hard_pixels;
 mod label_map;
 mod linear;
 mod memory_format;
+mod numbers;
 mod pool;
 mod rearrange;
 mod recompute;
@@ -59,23 +61,21 @@ mod reference;
 
 pub use activation::{Activation, activate, prelu};
 pub use attention::{attention, softmax};
-pub use autocast::{Autocast, Half};
+pub use autocast::{Autocast, Half, in_half};
 pub use batch::{Layout, Pixels, Sent, Uploads};
 pub use batch_norm::{BatchNorm, batch_norm};
 pub use binary_cross_entropy::{
     BinaryCrossEntropy, binary_cross_entropy, binary_cross_entropy_per_element,
     binary_cross_entropy_weighted,
 };
-pub use border::{
-    Handle, counter, device, from_tch, gpu_index, gradient, in_half, place, read_npy,
-    set_cudnn_benchmark, threads, to_tch,
-};
+pub use border::{Handle, counter, from_tch, gradient, read_npy, to_tch};
 pub use constant::Constant;
 pub use convolution::{Conv, conv_transpose2d, conv2d};
 pub use count::multiply_adds;
 pub use cross_entropy::{
     CrossEntropy, Reduction, cross_entropy, cross_entropy_per_pixel, cross_entropy_weighted,
 };
+pub use device::{device, gpu_index, place, set_cudnn_benchmark, threads};
 pub use dropout::{drop_path, dropout, dropout2d};
 pub use error::OperationError;
 pub(crate) use error::refuse;
@@ -85,6 +85,7 @@ pub use hard_pixels::{class_planes, largest, least_probable};
 pub use label_map::{LabelStrips, accuracy, foreground, label_map, resized_label_map};
 pub use linear::{linear, matmul};
 pub use memory_format::MemoryFormat;
+pub use numbers::{gather_numbers, numbers};
 pub use pool::{adaptive_avg_pool2d, avg_pool2d, max_pool2d, max_pool2d_with};
 pub use rearrange::{gather, grid_sample, pad2d, roll, topk, unfold};
 pub use recompute::recomputed;

@@ -3,7 +3,8 @@
 use burn::tensor::{Device, Tensor};
 use tch::Kind;
 
-use super::border::{from_tch, place, to_tch};
+use super::border::{from_tch, to_tch};
+use super::device::place;
 
 /// The window of `images` `[n, c, h, w]` that begins at a row and a column, of a height and width.
 pub fn window(

@@ -12,7 +12,7 @@ use crate::ddp::{self, Ddp, WrapperConfig};
 use crate::dist::Group;
 use crate::exit::{Exit, Failure, Within};
 use crate::models::{Forward, Pixels, SegDataPreProcessor, Segmentor, SegmentorConfig};
-use crate::ops::{self, Autocast, CopyStream, GradScaler, Handle, MemoryFormat, flat};
+use crate::ops::{self, Autocast, CopyStream, GradScaler, Handle, MemoryFormat};
 use crate::optim::{Accumulation, AmpDtype, OptimWrapperConfig, Optimizer, accumulate};
 use crate::weights::{PerWeight, Weights};
 
@@ -155,7 +155,7 @@ impl Learner {
         // One exchange between ranks and one copy to the host for all of them, while the backward
         // pass goes on. The copy waits for the forward pass alone, so the device still has the
         // backward to compute when the host knows the losses.
-        let values = flat::gather_numbers(&self.group, &values)?.read_back(&self.copies)?;
+        let values = ops::gather_numbers(&self.group, &values)?.read_back(&self.copies)?;
 
         let divisor = self.accumulation.divisor(iteration as usize);
         let total = if divisor > 1 { losses.total / divisor as f64 } else { losses.total };
@@ -164,7 +164,7 @@ impl Learner {
             None => total,
         };
         let grads = self.backward(&total, self.accumulation.steps(iteration as usize))?;
-        let values = flat::numbers(values.wait()?)?;
+        let values = ops::numbers(values.wait()?)?;
         self.refuse_infinite(&names, &values, iteration, batch)?;
         if let Some(grads) = grads {
             self.optimizer

@@ -580,8 +580,7 @@ impl Resolver<'_> {
         let port = options::row("master-port");
         if let Some(chosen) = self.choose(port, None).filter(set) {
             (port.check)(&chosen.value).map_err(|what| JobError::at(&chosen, what))?;
-            let port = chosen;
-            export("MASTER_PORT", port.value.trim());
+            export("MASTER_PORT", chosen.value.trim());
         } else if let Some(ports) = self.site.and_then(|it| it.ports.clone()) {
             export("SEGSLURM_PORTS", &ports);
         }

@@ -77,6 +77,11 @@ impl Row {
         Self { site: false, ..self }
     }
 
+    /// Its variable, if that is one of sbatch's own; SBATCH_ARGS only looks like one.
+    pub(crate) fn of_sbatch(&self) -> Option<&'static str> {
+        self.variable.filter(|it| it.starts_with("SBATCH_") && self.flag != "sbatch-args")
+    }
+
     /// The key of a site profile.
     pub(crate) fn key(&self) -> String {
         self.flag.replace('-', "_")
@@ -299,8 +304,7 @@ pub(crate) fn kept_from_sbatch(variable: &str) -> bool {
         "SBATCH_ERROR",
         "SBATCH_CPUS_PER_TASK",
     ];
-    let read = |it: &&Row| it.variable == Some(variable) && variable.starts_with("SBATCH_");
-    variable != "SBATCH_ARGS" && (DECIDED.contains(&variable) || OPTIONS.iter().any(|it| read(&it)))
+    DECIDED.contains(&variable) || OPTIONS.iter().any(|it| it.of_sbatch() == Some(variable))
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "one of the checks of a row")]
