@@ -34,11 +34,6 @@ impl Layer {
     pub fn is_norm(self) -> bool {
         matches!(self, Self::BatchNorm | Self::InstanceNorm | Self::GroupNorm | Self::LayerNorm)
     }
-
-    /// Whether it multiplies its input by a matrix or by kernels.
-    pub fn is_product(self) -> bool {
-        matches!(self, Self::Conv1d | Self::Conv2d | Self::ConvTranspose2d | Self::Linear)
-    }
 }
 
 /// Whether an optimizer may touch a tensor.
