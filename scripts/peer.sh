@@ -20,6 +20,9 @@ if [ ! -e "$venv/ready" ]; then
     $pip "setuptools<81" wheel >&2
     $pip torch==2.11.0 >&2
     $pip mmsegmentation==1.2.2 mmengine==0.10.7 mmcv-lite==2.1.0 "numpy<2" ftfy regex "opencv-python-headless<4.12" safetensors >&2
+    # Models that mmseg's configs take from mmpretrain and mmdet.
+    $pip --no-deps mmpretrain==1.2.0 mmdet==3.3.0 torchvision==0.26.0 modelindex model-index mat4py ordered-set >&2
+    $pip einops rich tqdm importlib-metadata pycocotools shapely terminaltables markdown click six tabulate requests "numpy<2" >&2
     cp "$root/scripts/parity/compiled_operators.py" "$("$venv/bin/python" -c 'import importlib.util as u; print(u.find_spec("mmcv").submodule_search_locations[0])')/_ext.py"
     "$venv/bin/python" -c 'from mmseg.apis import init_model' >&2
     : > "$venv/ready"

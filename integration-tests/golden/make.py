@@ -28,10 +28,12 @@ def weights(model):
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             leaf = name.rsplit(".", 1)[-1]
-            if leaf == "num_batches_tracked":
+            if not tensor.is_floating_point():
                 continue
             u = numbers(name, tensor.numel())
-            if tensor.dim() > 1:
+            if leaf == "bases":
+                pass  # Factors of what is not negative.
+            elif tensor.dim() > 1:
                 u = (2 * u - 1) * np.sqrt(6.0 / (tensor.numel() / tensor.shape[0]))
             elif leaf == "weight":
                 u = 0.6 + 0.8 * u
@@ -133,6 +135,175 @@ def strided(model):
     return model
 
 
+def hrnet(*heads, **changes):
+    """Branches of four sizes, with a module of each kind of exchange."""
+    model = small("fcn", "ResNetV1c", 18)
+    stage = lambda branches, modules=1, block="BASIC": dict(
+        num_modules=modules,
+        num_branches=branches,
+        block=block,
+        num_blocks=[1, 2, 1, 1][:branches],
+        num_channels=[6, 8, 10, 12][:branches],
+    )
+    model["backbone"] = dict(
+        type="HRNet",
+        norm_cfg=dict(type="BN"),
+        extra=dict(
+            stage1=stage(1, block="BOTTLENECK"), stage2=stage(2), stage3=stage(3, 2), stage4=stage(4)
+        ),
+        **changes,
+    )
+    whole = dict(in_channels=[6, 8, 10, 12], in_index=[0, 1, 2, 3])
+    model["decode_head"].update(
+        whole, input_transform="resize_concat", channels=36, kernel_size=1, num_convs=1
+    )
+    model["auxiliary_head"].update(in_channels=8, in_index=1)
+    if heads:
+        first = dict(model["decode_head"], concat_input=False, num_convs=1)
+        second = {k: v for k, v in first.items() if k not in ["kernel_size", "num_convs", "concat_input"]}
+        second.update(type="OCRHead", channels=12, ocr_channels=8)
+        model.update(type="CascadeEncoderDecoder", num_stages=2, decode_head=[first, second])
+        del model["auxiliary_head"]
+    return model
+
+
+def semantic_fpn(**changes):
+    model = pyramid()
+    model["neck"].update(num_outs=4)
+    model["decode_head"] = dict(
+        model["decode_head"],
+        type="FPNHead",
+        in_channels=[12] * 4,
+        in_index=[0, 1, 2, 3],
+        feature_strides=[4, 8, 16, 32],
+        **changes,
+    )
+    for key in ["num_convs", "concat_input", "input_transform"]:
+        del model["decode_head"][key]
+    return model
+
+
+def fastfcn():
+    model = small("psp", "ResNetV1c", 18)
+    model["backbone"].update(dilations=[1, 1, 2, 4], strides=[1, 2, 2, 2], out_indices=[1, 2, 3])
+    model["neck"] = dict(
+        type="JPU",
+        in_channels=(16, 32, 64),
+        mid_channels=10,
+        start_level=0,
+        end_level=-1,
+        dilations=(1, 2, 4),
+        align_corners=False,
+        norm_cfg=dict(type="BN"),
+    )
+    model["decode_head"].update(in_channels=30, in_index=2)
+    model["auxiliary_head"].update(in_channels=32, in_index=1)
+    return model
+
+
+def segformer(**changes):
+    model = small("fcn", "ResNetV1c", 18)
+    model["backbone"] = dict(
+        type="MixVisionTransformer",
+        embed_dims=8,
+        num_layers=[1, 2, 1, 1],
+        num_heads=[1, 2, 2, 4],
+        sr_ratios=[4, 2, 1, 1],
+        **changes,
+    )
+    model["decode_head"] = dict(
+        model["decode_head"],
+        type="SegformerHead",
+        in_channels=[8, 16, 16, 32],
+        in_index=[0, 1, 2, 3],
+    )
+    for key in ["num_convs", "concat_input"]:
+        del model["decode_head"][key]
+    model["auxiliary_head"].update(in_channels=16, in_index=2)
+    return model
+
+
+def four(backbone, widths, head="UPerHead", **changes):
+    """A backbone of four stages with heads on all of its maps."""
+    model = small("fcn", "ResNetV1c", 18)
+    model["backbone"] = backbone
+    model["decode_head"] = dict(
+        model["decode_head"], type=head, in_channels=widths, in_index=[0, 1, 2, 3], **changes
+    )
+    for key in ["num_convs", "concat_input"]:
+        del model["decode_head"][key]
+    model["auxiliary_head"].update(in_channels=widths[2], in_index=2)
+    return model
+
+
+def swin(**changes):
+    backbone = dict(
+        type="SwinTransformer",
+        embed_dims=8,
+        window_size=3,
+        depths=[2, 2, 1, 1],
+        num_heads=[1, 2, 2, 4],
+        drop_path_rate=0.0,
+    )
+    return four(dict(backbone, **changes), [8, 16, 32, 64])
+
+
+def twins(kind, widths, **changes):
+    backbone = dict(
+        type=kind,
+        embed_dims=widths,
+        num_heads=[1, 2, 2, 4],
+        mlp_ratios=[2, 2, 2, 2],
+        depths=[2, 1, 2, 2],
+        sr_ratios=[4, 2, 1, 1],
+        drop_path_rate=0.0,
+    )
+    return four(dict(backbone, **changes), widths)
+
+
+def segnext():
+    backbone = dict(
+        type="MSCAN",
+        embed_dims=[8, 12, 16, 20],
+        mlp_ratios=[2, 2, 2, 2],
+        depths=[1, 1, 2, 1],
+        norm_cfg=dict(type="BN"),
+    )
+    model = four(
+        backbone,
+        [8, 12, 16, 20],
+        "LightHamHead",
+        ham_channels=16,
+        ham_kwargs=dict(MD_R=8, rand_init=False),
+    )
+    model["decode_head"].update(
+        in_channels=[12, 16, 20], in_index=[1, 2, 3], norm_cfg=dict(type="GN", num_groups=4)
+    )
+    return model
+
+
+def convnext(**changes):
+    backbone = dict(
+        type="mmpretrain.ConvNeXt",
+        arch=dict(depths=[1, 2, 1, 1], channels=[8, 12, 16, 20]),
+        out_indices=[0, 1, 2, 3],
+        drop_path_rate=0.0,
+        layer_scale_init_value=1.0,
+        gap_before_final_norm=False,
+    )
+    return four(dict(backbone, **changes), [8, 12, 16, 20])
+
+
+def poolformer():
+    backbone = dict(
+        type="mmpretrain.PoolFormer",
+        arch=dict(layers=[1, 2, 1, 1], embed_dims=[8, 12, 16, 20]),
+        out_indices=[0, 2, 4, 6],
+        frozen_stages=0,
+    )
+    return four(backbone, [8, 12, 16, 20], "FPNHead", feature_strides=[4, 8, 16, 32])
+
+
 def layers(norm, act):
     """Heads with another norm and another activation."""
     model = small("fcn", "ResNetV1c", 18)
@@ -172,6 +343,23 @@ def models():
         "unet_nearest": lambda: strided(
             unet(dict(type="InterpConv", upsample_cfg=dict(scale_factor=2, mode="nearest")))
         ),
+        "hrnet": hrnet,
+        "hrnet_frozen": lambda: hrnet(frozen_stages=2, norm_eval=True, with_cp=True),
+        "ocrnet_hr": lambda: hrnet("ocr"),
+        "semantic_fpn_r18": semantic_fpn,
+        "fastfcn_r18": fastfcn,
+        "segformer": segformer,
+        "segformer_no_bias": lambda: segformer(qkv_bias=False, out_indices=[0, 1, 2, 3], mlp_ratio=2, with_cp=True),
+        "swin": swin,
+        "swin_frozen": lambda: swin(
+            frozen_stages=1, qkv_bias=False, patch_norm=False, qk_scale=0.3, with_cp=True
+        ),
+        "pcpvt": lambda: twins("PCPVT", [8, 12, 16, 24], qkv_bias=True),
+        "svt": lambda: twins("SVT", [8, 12, 16, 24], windiow_sizes=[3, 3, 2, 2]),
+        "segnext": segnext,
+        "convnext": convnext,
+        "convnext_conv": lambda: convnext(linear_pw_conv=False, layer_scale_init_value=0.0, frozen_stages=1),
+        "poolformer": poolformer,
         "fcn_r18_gn_gelu": lambda: layers(dict(type="GN", num_groups=3), dict(type="GELU")),
         "fcn_r18_in_leaky": lambda: layers(
             dict(type="IN"), dict(type="LeakyReLU", negative_slope=0.2)
@@ -202,9 +390,13 @@ def network(config):
     from mmengine.config import Config
 
     model = peer.build(config)
-    weights(model)
     pictures = [picture("image.0"), picture("image.1")]
     maps = [labels("label.0"), labels("label.1")]
+    if "rand_init" in str(config):
+        # mmseg registers these bases when they are first used.
+        data = model.data_preprocessor(peer.packed(pictures), False)
+        model.eval()._forward(data["inputs"])
+    weights(model)
     golden = dict(model=config, stride=STRIDE)
     model.eval()
     for mode in ["whole", "slide"]:
@@ -223,7 +415,9 @@ def network(config):
         total.backward()
         if step == 0:
             golden["gradient_norms"] = {
-                n: float(f"{p.grad.norm().item():.6g}") for n, p in model.named_parameters()
+                n: float(f"{p.grad.norm().item():.6g}")
+                for n, p in model.named_parameters()
+                if p.grad is not None
             }
         optimizer.step()
         golden["losses"].append({k: float(f"{float(v):.6g}") for k, v in log.items()})

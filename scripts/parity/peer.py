@@ -127,6 +127,8 @@ def label_map(height, width, classes, rng, ignored=True):
 
 
 def build(config):
+    if "mmpretrain." in str(config):
+        import mmpretrain.models  # noqa: F401 (its models register themselves)
     model = MODELS.build(copy.deepcopy(config))
     model.cfg = config
     return model

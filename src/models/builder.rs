@@ -4,7 +4,7 @@
 //! Only a component knows what a parameter of its is: nothing is guessed from names or shapes, and
 //! a parameter that was made elsewhere is an error, not a convolution.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -46,15 +46,52 @@ impl Registry {
 pub struct Builder {
     device: Device,
     made: RefCell<HashMap<ParamId, Made>>,
+    /// Of what is made now: whether batch norms use their running statistics in training too, and
+    /// whether nothing is trained.
+    norm_eval: Cell<bool>,
+    frozen: Cell<bool>,
 }
 
 impl Builder {
     pub fn new(device: &Device) -> Self {
-        Self { device: device.clone(), made: RefCell::default() }
+        Self {
+            device: device.clone(),
+            made: RefCell::default(),
+            norm_eval: Cell::new(false),
+            frozen: Cell::new(false),
+        }
     }
 
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// The batch norms of what `build` makes use their running statistics in training too, and
+    /// leave them alone, where `on` says so: `norm_eval`, torch's `eval()`.
+    pub fn norm_eval<T>(&self, on: bool, build: impl FnOnce() -> T) -> T {
+        let outside = self.norm_eval.replace(self.norm_eval.get() || on);
+        let made = build();
+        self.norm_eval.set(outside);
+        made
+    }
+
+    /// What `build` makes is neither trained nor changed by training, where `on` says so:
+    /// `frozen_stages`.
+    pub fn frozen<T>(&self, on: bool, build: impl FnOnce() -> T) -> T {
+        let outside = self.frozen.replace(self.frozen.get() || on);
+        let made = self.norm_eval(on, build);
+        self.frozen.set(outside);
+        made
+    }
+
+    /// Whether batch norms that are made now use their running statistics in training too.
+    pub(super) fn is_norm_eval(&self) -> bool {
+        self.norm_eval.get()
+    }
+
+    /// A parameter of zeros, trained unless it is frozen.
+    fn zeros<const D: usize>(&self, shape: [usize; D]) -> Param<Tensor<D>> {
+        Param::from_tensor(Tensor::zeros(shape, &self.device)).set_require_grad(!self.frozen.get())
     }
 
     fn note(&self, id: ParamId, made: Made) {
@@ -68,7 +105,7 @@ impl Builder {
         layer: Layer,
         fill: Fill,
     ) -> Param<Tensor<D>> {
-        let param = Param::from_tensor(Tensor::zeros(shape, &self.device));
+        let param = self.zeros(shape);
         let depthwise = layer == Layer::Conv2d && shape.get(1) == Some(&1);
         self.note(param.id, Made { role: Role::Parameter, layer, depthwise, fill: Some(fill) });
         param
@@ -81,7 +118,7 @@ impl Builder {
         length: usize,
         fill: Fill,
     ) -> Param<Tensor<1>> {
-        let param = Param::from_tensor(Tensor::zeros([length], &self.device));
+        let param = self.zeros([length]);
         let of = self
             .made
             .borrow()
@@ -96,6 +133,15 @@ impl Builder {
     pub fn buffer<const D: usize>(&self, values: Tensor<D>, layer: Layer) -> Param<Tensor<D>> {
         let param = Param::initialized(ParamId::new(), values);
         self.note(param.id, Made { role: Role::Buffer, layer, depthwise: false, fill: None });
+        param
+    }
+
+    /// Whole numbers that are saved with the model, such as the places of a table.
+    pub fn index<const D: usize>(&self, values: Tensor<D, Int>) -> Param<Tensor<D, Int>> {
+        let param = Param::initialized(ParamId::new(), values);
+        let made =
+            Made { role: Role::Buffer, layer: Layer::Own, depthwise: false, fill: None };
+        self.note(param.id, made);
         param
     }
 

@@ -28,6 +28,17 @@ pub struct Feature {
     pub stride: usize,
 }
 
+impl Feature {
+    /// An error for a backbone that takes images of other channels; it names `in_channels`.
+    pub fn matches(self, in_channels: usize) -> Result<(), ModelError> {
+        if in_channels == self.channels {
+            return Ok(());
+        }
+        let problem = format!("is {in_channels}, but images have {} channels", self.channels);
+        Err(ModelError::config("in_channels", problem))
+    }
+}
+
 /// What a component begins as where no weights are read and its config has no `init_cfg`.
 #[derive(Debug, Clone, Default)]
 pub struct Initial {
@@ -130,6 +141,11 @@ pub trait HeadSpec:
         self.shared().input_transform
     }
 
+    /// Whether it needs the logits of a head before it, in a cascade.
+    fn sees_previous(&self) -> bool {
+        false
+    }
+
     /// Whether the head's own settings go together and fit the feature maps; those of every head
     /// are checked besides.
     fn check(&self, inputs: &[Feature]) -> Result<(), ModelError>;
@@ -155,6 +171,9 @@ impl<T: HeadSpec + Clone + 'static> DuplicateHead for T {
 /// A head of one's own, seen from the keys that it has beside those of every head, `shared`; with
 /// these it is a [`HeadSpec`].
 pub trait HeadKeys: Debug + Clone + Send + Sync + 'static {
+    /// Whether the head needs the logits of a head before it, in a cascade.
+    const SEES_PREVIOUS: bool = false;
+
     /// Whether the settings go together and fit the feature maps; those of every head are checked
     /// besides.
     fn check(&self, shared: &DecodeConfig, inputs: &[Feature]) -> Result<(), ModelError> {
@@ -180,6 +199,10 @@ pub trait HeadKeys: Debug + Clone + Send + Sync + 'static {
 }
 
 impl<K: HeadKeys> HeadSpec for Both<DecodeConfig, K> {
+    fn sees_previous(&self) -> bool {
+        K::SEES_PREVIOUS
+    }
+
     fn check(&self, inputs: &[Feature]) -> Result<(), ModelError> {
         self.own.check(&self.shared, inputs)
     }

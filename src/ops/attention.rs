@@ -77,8 +77,8 @@ impl Function<1> for Softmax {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Attention {
-    scale: f64,
+pub(super) struct Attention {
+    pub(super) scale: f64,
 }
 
 /// How the forward pass went, and what its backward needs of it.
@@ -93,7 +93,7 @@ enum Kept {
 }
 
 #[derive(Debug, Clone)]
-struct Saved {
+pub(super) struct Saved {
     inputs: [Handle; 3],
     bias: Option<Handle>,
     kept: Kept,
@@ -104,7 +104,8 @@ impl Attention {
     fn fused(inputs: &[Handle; 3], bias: Option<&Handle>, bias_tracked: bool) -> bool {
         const MATH: i64 = 0;
         let [query, key, value] = inputs;
-        if bias_tracked || query.device().is_cuda() && bias.is_some() {
+        let windows = query.dim() > 4;
+        if bias_tracked || windows || query.device().is_cuda() && bias.is_some() {
             return false;
         }
         let arguments =
@@ -114,7 +115,12 @@ impl Attention {
             .is_ok_and(|it| it > MATH)
     }
 
-    fn run(self, inputs: [Handle; 3], bias: Option<Handle>, bias_tracked: bool) -> (Handle, Saved) {
+    pub(super) fn run(
+        self,
+        inputs: [Handle; 3],
+        bias: Option<Handle>,
+        bias_tracked: bool,
+    ) -> (Handle, Saved) {
         let found = if Self::fused(&inputs, bias.as_ref(), bias_tracked) {
             self.run_fused(&inputs, bias.as_ref())
         } else {
@@ -166,7 +172,12 @@ impl Attention {
     }
 
     /// Gradients of query, key, value and bias.
-    fn grads(self, saved: &Saved, grad: &Handle, tracked: [bool; 4]) -> [Option<Handle>; 4] {
+    pub(super) fn grads(
+        self,
+        saved: &Saved,
+        grad: &Handle,
+        tracked: [bool; 4],
+    ) -> [Option<Handle>; 4] {
         let Saved { inputs: [query, key, value], bias, kept } = saved;
         let (g, q, k, v) =
             (Arg::from(&**grad), Arg::from(&**query), Arg::from(&**key), Arg::from(&**value));

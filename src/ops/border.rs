@@ -255,6 +255,11 @@ pub fn counter(device: &Device) -> Tensor<1, burn::tensor::Int> {
     from_tch(tch::Tensor::zeros([1], (tch::Kind::Int64, place(device))), device)
 }
 
+/// Whole numbers `[n]` of 64 bits.
+pub fn indices(values: &[i64], device: &Device) -> Tensor<1, burn::tensor::Int> {
+    from_tch(tch::Tensor::from_slice(values).to_device(place(device)), device)
+}
+
 /// The shape and the values of an array in NumPy's format.
 pub fn read_npy(path: &Path) -> Result<(Vec<usize>, Vec<f32>), String> {
     let array = tch::Tensor::read_npy(path).map_err(|error| error.to_string())?;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
 use super::listing::{self, listed};
-use super::{MetaInfo, entry, palette};
+use super::{DatasetKind, MetaInfo, entry, palette};
 use crate::data::transform::{BackendArgs, Entry, LabelRule};
 use crate::data::{DataError, Pipeline, Sample, Transform};
 use crate::text;
@@ -105,35 +105,6 @@ pub enum Indices {
     Count(i64),
     These(Vec<usize>),
 }
-
-/// What a dataset's `type` implies, beside the keys of `BaseSegDataset`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DatasetKind {
-    /// Its `type`.
-    pub name: &'static str,
-    /// What the names of images end in.
-    pub img_suffix: &'static str,
-    /// What stands in its place in the names of label maps.
-    pub seg_map_suffix: &'static str,
-    /// Whether 0 in a label file is no label, and classes are counted from 1.
-    pub reduce_zero_label: bool,
-    /// Whether `ann_file` has to name the entries.
-    pub needs_ann_file: bool,
-    /// In the order of their labels.
-    pub classes: &'static [&'static str],
-    /// A red, green, blue for each class.
-    pub palette: &'static [[u8; 3]],
-}
-
-pub(super) const BASE: DatasetKind = DatasetKind {
-    name: "BaseSegDataset",
-    img_suffix: ".jpg",
-    seg_map_suffix: ".png",
-    reduce_zero_label: false,
-    needs_ann_file: false,
-    classes: &[],
-    palette: &[],
-};
 
 /// A folder dataset with its files listed.
 #[derive(Debug, Clone, PartialEq)]

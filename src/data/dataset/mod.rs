@@ -3,40 +3,60 @@
 //! Every dataset is a folder dataset with its own defaults; `RepeatDataset` and `ConcatDataset` put
 //! datasets together.
 
-mod ade20k;
-mod cityscapes;
 mod entry;
 mod folder;
+mod kind;
 mod listing;
 mod palette;
 mod source;
 mod survey;
-mod voc;
 
 use std::path::PathBuf;
 
 use rand_pcg::Pcg64;
 use serde::Deserialize;
 
-pub use folder::{BaseSegDataset, DataPrefix, DatasetKind, Folder, Indices, MetaInfoConfig};
+pub use folder::{BaseSegDataset, DataPrefix, Folder, Indices, MetaInfoConfig};
+pub use kind::DatasetKind;
+use kind::dataset_types;
 pub use source::Source;
 pub use survey::{Look, Survey};
 
 use super::{DataError, Sample};
 use crate::config::{Own, Slot};
 
-/// The `dataset` section of a dataloader; the variant is its `type`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub enum DatasetConfig {
-    BaseSegDataset(BaseSegDataset),
-    CityscapesDataset(BaseSegDataset),
-    ADE20KDataset(BaseSegDataset),
-    PascalVOCDataset(BaseSegDataset),
-    RepeatDataset(RepeatDataset),
-    ConcatDataset(ConcatDataset),
-    /// One of a user's own kind.
-    #[serde(rename = "segslurm::config::Own")]
-    Own(Own<OwnDataset>),
+dataset_types! {
+    /// The `dataset` section of a dataloader; the variant is its `type`.
+    DatasetConfig {
+        ADE20KDataset: "ade20k.yaml",
+        BDD100KDataset: "bdd100k.yaml",
+        COCOStuffDataset: "coco_stuff.yaml",
+        ChaseDB1Dataset: "chase_db1.yaml",
+        CityscapesDataset: "cityscapes.yaml",
+        DRIVEDataset: "drive.yaml",
+        DarkZurichDataset: "dark_zurich.yaml",
+        HRFDataset: "hrf.yaml",
+        ISPRSDataset: "isprs.yaml",
+        LIPDataset: "lip.yaml",
+        LoveDADataset: "loveda.yaml",
+        MapillaryDataset_v1: "mapillary_v1.yaml",
+        MapillaryDataset_v2: "mapillary_v2.yaml",
+        NightDrivingDataset: "night_driving.yaml",
+        PascalContextDataset: "pascal_context.yaml",
+        PascalContextDataset59: "pascal_context_59.yaml",
+        PascalVOCDataset: "voc.yaml",
+        PotsdamDataset: "potsdam.yaml",
+        REFUGEDataset: "refuge.yaml",
+        STAREDataset: "stare.yaml",
+        SynapseDataset: "synapse.yaml",
+        iSAIDDataset: "isaid.yaml",
+        --
+        RepeatDataset(RepeatDataset),
+        ConcatDataset(ConcatDataset),
+        /// One of a user's own kind.
+        #[serde(rename = "segslurm::config::Own")]
+        Own(Own<OwnDataset>),
+    }
 }
 
 /// A folder dataset of a user's own [`DatasetKind`].
@@ -92,13 +112,10 @@ pub enum Dataset {
 impl DatasetConfig {
     /// Lists the files and checks the pipeline.
     pub fn init(&self) -> Result<Dataset, DataError> {
-        let folder = |config, kind| Folder::init(config, kind).map(Dataset::Folder);
+        if let Some((config, kind)) = self.folder() {
+            return Folder::init(config, kind).map(Dataset::Folder);
+        }
         match self {
-            Self::BaseSegDataset(config) => folder(config, &folder::BASE),
-            Self::CityscapesDataset(config) => folder(config, &cityscapes::CITYSCAPES),
-            Self::ADE20KDataset(config) => folder(config, &ade20k::ADE20K),
-            Self::PascalVOCDataset(config) => folder(config, &voc::PASCAL_VOC),
-            Self::Own(own) => folder(&own.config, &own.kind),
             Self::RepeatDataset(RepeatDataset { dataset, times, .. }) => {
                 if *times == 0 {
                     return Err(DataError::Dataset {
@@ -129,6 +146,7 @@ impl DatasetConfig {
                 }
                 Ok(Dataset::Concat(parts))
             }
+            _ => unreachable!("all others are folders"),
         }
     }
 }

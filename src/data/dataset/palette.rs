@@ -20,10 +20,10 @@ pub(super) fn generate(classes: usize) -> Vec<[u8; 3]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::dataset::voc::PASCAL_VOC;
+    use crate::data::dataset::kind;
 
     #[test]
     fn the_generated_colours_are_pascal_vocs() {
-        assert_eq!(generate(21), PASCAL_VOC.palette);
+        assert_eq!(generate(21), kind::of("PascalVOCDataset").palette);
     }
 }

@@ -2,10 +2,10 @@
 //! queue or device.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use super::folder::{self, DatasetKind};
-use super::{BaseSegDataset, ConcatDataset, DatasetConfig, RepeatDataset, ade20k, cityscapes, voc};
+use super::{
+    BaseSegDataset, ConcatDataset, DatasetConfig, DatasetKind, RepeatDataset, folder,
+};
 use crate::data::{Transform, transform};
 
 /// A folder dataset as its config describes it.
@@ -20,13 +20,10 @@ pub struct Source<'a> {
 impl DatasetConfig {
     /// The folder datasets that it is put together from; `key` is its own place.
     pub fn sources(&self, key: &str) -> Vec<Source<'_>> {
-        let one = |config, kind| vec![Source { key: key.to_owned(), config, kind }];
+        if let Some((config, kind)) = self.folder() {
+            return vec![Source { key: key.to_owned(), config, kind }];
+        }
         match self {
-            Self::BaseSegDataset(config) => one(config, &folder::BASE),
-            Self::CityscapesDataset(config) => one(config, &cityscapes::CITYSCAPES),
-            Self::ADE20KDataset(config) => one(config, &ade20k::ADE20K),
-            Self::PascalVOCDataset(config) => one(config, &voc::PASCAL_VOC),
-            Self::Own(own) => one(&own.config, &own.kind),
             Self::RepeatDataset(RepeatDataset { dataset, .. }) => {
                 dataset.sources(&format!("{key}.dataset"))
             }
@@ -36,21 +33,16 @@ impl DatasetConfig {
                     .flat_map(|(index, it)| it.sources(&format!("{key}.datasets.{index}")))
                     .collect()
             }
+            _ => unreachable!("all others are folders"),
         }
     }
 
     /// The pipelines of all its folder datasets, to be changed.
     pub fn pipelines(&mut self) -> Vec<&mut Vec<Transform>> {
         match self {
-            Self::BaseSegDataset(it)
-            | Self::CityscapesDataset(it)
-            | Self::ADE20KDataset(it)
-            | Self::PascalVOCDataset(it) => {
-                vec![&mut it.pipeline]
-            }
-            Self::Own(it) => vec![&mut Arc::make_mut(&mut it.0).config.pipeline],
             Self::RepeatDataset(it) => it.dataset.pipelines(),
             Self::ConcatDataset(it) => it.datasets.iter_mut().flat_map(Self::pipelines).collect(),
+            other => other.folder_mut().into_iter().map(|it| &mut it.pipeline).collect(),
         }
     }
 }

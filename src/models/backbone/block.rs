@@ -22,7 +22,7 @@ pub(super) struct BlockConfig<'a> {
 }
 
 impl BlockConfig<'_> {
-    fn conv_bn(
+    pub(super) fn conv_bn(
         &self,
         channels: [usize; 2],
         kernel: usize,
@@ -87,24 +87,6 @@ impl Block {
             Self::Bottleneck(it) => it.forward(x, ctx),
         }
     }
-
-    pub(super) fn freeze_statistics(self) -> Self {
-        match self {
-            Self::Basic(it) => Self::Basic(BasicBlock {
-                bn1: it.bn1.freeze_statistics(),
-                bn2: it.bn2.freeze_statistics(),
-                downsample: it.downsample.map(Downsample::freeze_statistics),
-                ..it
-            }),
-            Self::Bottleneck(it) => Self::Bottleneck(Bottleneck {
-                bn1: it.bn1.freeze_statistics(),
-                bn2: it.bn2.freeze_statistics(),
-                bn3: it.bn3.freeze_statistics(),
-                downsample: it.downsample.map(Downsample::freeze_statistics),
-                ..it
-            }),
-        }
-    }
 }
 
 /// The block of depths 18 and 34.
@@ -162,15 +144,4 @@ fn shortcut(downsample: Option<&Downsample>, x: Tensor<4>, ctx: &Forward) -> Ten
 pub(super) enum Downsample {
     Strided((Conv2d, Norm)),
     Averaged((AvgPool, Conv2d, Norm)),
-}
-
-impl Downsample {
-    fn freeze_statistics(self) -> Self {
-        match self {
-            Self::Strided((conv, bn)) => Self::Strided((conv, bn.freeze_statistics())),
-            Self::Averaged((pool, conv, bn)) => {
-                Self::Averaged((pool, conv, bn.freeze_statistics()))
-            }
-        }
-    }
 }

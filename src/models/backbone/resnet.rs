@@ -174,7 +174,8 @@ impl<V: Variant> BackboneSpec for V {
     }
 
     fn build(&self, _: Feature, builder: &Builder) -> Result<super::Backbone, ModelError> {
-        Ok(self.network().init(builder)?.into())
+        let network = self.network();
+        Ok(builder.norm_eval(network.norm_eval, || network.init(builder))?.into())
     }
 
     fn initial(&self) -> Initial {
@@ -209,11 +210,7 @@ impl ResNetConfig {
     fn outputs(&self, image: Feature) -> Result<Vec<Feature>, ModelError> {
         let (blocks, bottleneck) = self.architecture()?;
         self.verify(blocks)?;
-        if self.in_channels != image.channels {
-            let problem =
-                format!("is {}, but images have {} channels", self.in_channels, image.channels);
-            return Err(ModelError::config("in_channels", problem));
-        }
+        image.matches(self.in_channels)?;
         let expansion = if bottleneck { BOTTLENECK_EXPANSION } else { 1 };
         let mut stride = 4;
         let stages = (0..self.num_stages).map(|stage| {
@@ -297,13 +294,14 @@ impl ResNetConfig {
     fn init(&self, builder: &Builder) -> Result<ResNet, ModelError> {
         let (blocks, bottleneck) = self.architecture()?;
         self.verify(blocks)?;
-        let (conv1, bn1, stem) = if self.deep_stem {
-            (None, None, Some(self.deep_stem(builder)))
-        } else {
+        let (conv1, bn1, stem) = builder.frozen(self.frozen_stages >= 0, || {
+            if self.deep_stem {
+                return (None, None, Some(self.deep_stem(builder)));
+            }
             let channels = [self.in_channels, self.stem_channels];
             let conv = Conv2d::new(channels, 7, square(2, 3, 1), builder);
             (Some(conv), Some(self.norm_cfg.init(self.stem_channels, builder)), None)
-        };
+        });
         let expansion = if bottleneck { BOTTLENECK_EXPANSION } else { 1 };
         let width = |stage: usize| (self.base_channels << stage) * expansion;
         let mut layers = (0..4).map(|stage| {
@@ -311,14 +309,14 @@ impl ResNetConfig {
                 return Vec::new();
             }
             let input = if stage == 0 { self.stem_channels } else { width(stage - 1) };
-            self.stage(stage, blocks[stage], input, bottleneck, builder)
+            builder.frozen(self.frozen_stages > stage as i64, || {
+                self.stage(stage, blocks[stage], input, bottleneck, builder)
+            })
         });
         let mut next = || layers.next().unwrap_or_default();
         let (layer1, layer2, layer3, layer4) = (next(), next(), next(), next());
         let (out_indices, with_cp) = (self.out_indices.clone(), self.with_cp);
-        let network =
-            ResNet { conv1, bn1, stem, layer1, layer2, layer3, layer4, out_indices, with_cp };
-        Ok(network.freeze(self.frozen_stages, self.norm_eval))
+        Ok(ResNet { conv1, bn1, stem, layer1, layer2, layer3, layer4, out_indices, with_cp })
     }
 
     fn deep_stem(&self, builder: &Builder) -> DeepStem {
@@ -418,41 +416,5 @@ impl RunBackbone for ResNet {
             }
         }
         features
-    }
-}
-
-impl ResNet {
-    fn freeze(self, frozen_stages: i64, norm_eval: bool) -> Self {
-        let stem_frozen = frozen_stages >= 0;
-        let stem_statistics = stem_frozen || norm_eval;
-        let norm = |bn: Norm| if stem_statistics { bn.freeze_statistics() } else { bn };
-        let frozen = |stage: i64, blocks: Vec<Block>| {
-            let weights = stage <= frozen_stages;
-            let blocks: Vec<Block> = if weights || norm_eval {
-                blocks.into_iter().map(Block::freeze_statistics).collect()
-            } else {
-                blocks
-            };
-            if weights { blocks.no_grad() } else { blocks }
-        };
-        let stem = self.stem.map(|(c0, b1, r2, c3, b4, r5, c6, b7, r8)| {
-            (c0, norm(b1), r2, c3, norm(b4), r5, c6, norm(b7), r8)
-        });
-        let (conv1, bn1) = (self.conv1, self.bn1.map(norm));
-        let (conv1, bn1, stem) = if stem_frozen {
-            (conv1.no_grad(), bn1.no_grad(), stem.no_grad())
-        } else {
-            (conv1, bn1, stem)
-        };
-        Self {
-            conv1,
-            bn1,
-            stem,
-            layer1: frozen(1, self.layer1),
-            layer2: frozen(2, self.layer2),
-            layer3: frozen(3, self.layer3),
-            layer4: frozen(4, self.layer4),
-            ..self
-        }
     }
 }

@@ -92,7 +92,7 @@ impl BackboneSpec for UNetConfig {
     }
 
     fn build(&self, _: Feature, builder: &Builder) -> Result<Backbone, ModelError> {
-        Ok(self.init(builder).into())
+        Ok(builder.norm_eval(self.norm_eval, || self.init(builder)).into())
     }
 
     fn divisor(&self) -> usize {
@@ -131,11 +131,7 @@ impl UNetConfig {
     }
 
     fn verify(&self, image: Feature) -> Result<(), ModelError> {
-        if self.in_channels != image.channels {
-            let problem =
-                format!("is {}, but images have {} channels", self.in_channels, image.channels);
-            return Err(ModelError::config("in_channels", problem));
-        }
+        image.matches(self.in_channels)?;
         let stages = self.num_stages;
         for (key, found, expected) in [
             ("strides", self.strides.len(), stages),
@@ -201,8 +197,7 @@ impl UNetConfig {
         };
         let encoder: Vec<_> = (0..self.num_stages).map(encoder).collect();
         let decoder: Vec<_> = (1..self.num_stages).map(decoder).collect();
-        let network = UNet { encoder, decoder, divisor: self.divisor(), with_cp: self.with_cp };
-        if self.norm_eval { network.freeze_statistics() } else { network }
+        UNet { encoder, decoder, divisor: self.divisor(), with_cp: self.with_cp }
     }
 }
 
@@ -289,31 +284,8 @@ impl RunBackbone for UNet {
     }
 }
 
-impl UNet {
-    fn freeze_statistics(self) -> Self {
-        let encoder = self.encoder.into_iter().map(|it| match it {
-            Encoder::Plain(blocks) => {
-                Encoder::Plain(blocks.into_iter().map(ConvBlock::freeze_statistics).collect())
-            }
-            Encoder::Pooled((pool, block)) => Encoder::Pooled((pool, block.freeze_statistics())),
-        });
-        let decoder = self.decoder.into_iter().map(|it| Decoder {
-            conv_block: it.conv_block.freeze_statistics(),
-            upsample: match it.upsample {
-                Joint::Larger(it) => Joint::Larger(it.freeze_statistics()),
-                Joint::Alike(it) => Joint::Alike(it.freeze_statistics()),
-            },
-        });
-        Self { encoder: encoder.collect(), decoder: decoder.collect(), ..self }
-    }
-}
-
 impl ConvBlock {
     fn forward(&self, x: Tensor<4>, ctx: &Forward) -> Tensor<4> {
         self.convs.iter().fold(x, |x, conv| conv.forward(x, ctx))
-    }
-
-    fn freeze_statistics(self) -> Self {
-        Self { convs: self.convs.into_iter().map(ConvModule::freeze_statistics).collect() }
     }
 }

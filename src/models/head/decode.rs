@@ -207,6 +207,15 @@ impl DecodeConfig {
         }
     }
 
+    /// An error for a head that sees several feature maps, if the settings say otherwise.
+    pub fn maps_as_they_are(&self) -> Result<(), ModelError> {
+        if self.input_transform.is_some_and(|it| it != InputTransform::MultipleSelect) {
+            let problem = "this head takes its maps as they are; leave it out";
+            return Err(ModelError::config("input_transform", problem));
+        }
+        Ok(())
+    }
+
     /// Channels after `input_transform: resize_concat`.
     pub fn input_channels(&self) -> usize {
         self.in_channels.iter().sum()

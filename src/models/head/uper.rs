@@ -31,13 +31,7 @@ impl HeadSpec for UPerHeadConfig {
     }
 
     fn check(&self, _: &[Feature]) -> Result<(), ModelError> {
-        if self.shared.input_transform.is_some_and(|it| it != InputTransform::MultipleSelect) {
-            return Err(ModelError::config(
-                "input_transform",
-                "this head takes its maps as they are; leave it out",
-            ));
-        }
-        Ok(())
+        self.shared.maps_as_they_are()
     }
 
     fn build(&self, inputs: &[Feature], builder: &Builder) -> Result<Head, ModelError> {

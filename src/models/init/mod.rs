@@ -97,6 +97,9 @@ pub struct KaimingConfig {
     pub mode: FanMode,
     #[serde(default)]
     pub nonlinearity: Nonlinearity,
+    /// Outputs are counted by group: what transformers draw, and no config can ask for.
+    #[serde(skip)]
+    pub by_group: bool,
     #[serde(default)]
     pub distribution: Distribution,
 }
@@ -221,7 +224,12 @@ impl InitConfig {
                 Fill::spread(it.distribution, it.gain * (2.0 / (fan_in + fan_out)).sqrt())
             }
             Self::Kaiming(it) => {
-                let fan = if it.mode == FanMode::FanIn { fan_in } else { fan_out };
+                let groups = tensor.tensor.shape()[0] as f64;
+                let fan = match it.mode {
+                    FanMode::FanIn => fan_in,
+                    FanMode::FanOut if it.by_group && tensor.depthwise => fan_out / groups,
+                    FanMode::FanOut => fan_out,
+                };
                 let gain = match it.nonlinearity {
                     Nonlinearity::Relu => 2f64.sqrt(),
                     Nonlinearity::LeakyRelu => (2.0 / (1.0 + it.a * it.a)).sqrt(),
@@ -235,6 +243,10 @@ impl InitConfig {
 
     /// He et al. 2015 for every convolution, as in a ResNet.
     pub fn kaiming() -> Self {
+        Self::kaiming_of(false)
+    }
+
+    fn kaiming_of(by_group: bool) -> Self {
         let shared =
             TargetConfig { layer: OneOrMany(vec![LayerName::Conv2d]), ..TargetConfig::default() };
         let own = KaimingConfig {
@@ -242,8 +254,30 @@ impl InitConfig {
             mode: FanMode::FanOut,
             nonlinearity: Nonlinearity::Relu,
             distribution: Distribution::Normal,
+            by_group,
         };
         Self::Kaiming(Both { shared, own })
+    }
+
+    /// A truncated normal with a deviation of 0.02 for every linear layer.
+    pub fn linear() -> Self {
+        let shared =
+            TargetConfig { layer: OneOrMany(vec![LayerName::Linear]), ..TargetConfig::default() };
+        let own = TruncNormalConfig { mean: 0.0, std: 0.02, a: -2.0, b: 2.0 };
+        Self::TruncNormal(Both { shared, own })
+    }
+
+    /// The same for every convolution and linear layer.
+    pub fn narrow() -> Self {
+        let layer = OneOrMany(vec![LayerName::Conv2d, LayerName::Linear]);
+        let shared = TargetConfig { layer, ..TargetConfig::default() };
+        let own = TruncNormalConfig { mean: 0.0, std: 0.02, a: -2.0, b: 2.0 };
+        Self::TruncNormal(Both { shared, own })
+    }
+
+    /// What mmseg's transformers with convolutions begin as.
+    pub fn transformer() -> Vec<Self> {
+        vec![Self::linear(), Self::kaiming_of(true)]
     }
 
     /// Glorot and Bengio 2010 for every convolution, uniform.

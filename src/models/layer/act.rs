@@ -28,6 +28,13 @@ pub enum ActConfig {
     HSigmoid(HSigmoidConfig),
 }
 
+impl ActConfig {
+    /// The default of transformers.
+    pub fn gelu() -> Self {
+        Self::GELU(GELUConfig::default())
+    }
+}
+
 impl Default for ActConfig {
     fn default() -> Self {
         Self::ReLU(InplaceConfig::default())
@@ -175,7 +182,7 @@ impl Act {
         self.weight.is_none().then_some(self.activation)
     }
 
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         match &self.weight {
             None => ops::activate(x, self.activation),
             Some(weight) => ops::prelu(x, weight.val()),

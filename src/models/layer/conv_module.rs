@@ -41,9 +41,21 @@ impl ConvModuleConfig {
         conv: ops::Conv,
         builder: &Builder,
     ) -> SeparableConvModule {
-        let depthwise = ops::Conv { groups: input, ..conv };
+        self.separable_with(self, [input, output], kernel, conv, builder)
+    }
+
+    /// The same with another norm and activation after the depthwise convolution.
+    pub fn separable_with(
+        &self,
+        depthwise: &Self,
+        [input, output]: [usize; 2],
+        kernel: usize,
+        conv: ops::Conv,
+        builder: &Builder,
+    ) -> SeparableConvModule {
+        let by_channel = ops::Conv { groups: input, ..conv };
         SeparableConvModule {
-            depthwise_conv: self.init([input, input], kernel, depthwise, builder),
+            depthwise_conv: depthwise.init([input, input], kernel, by_channel, builder),
             pointwise_conv: self.init([input, output], 1, square(1, 0, 1), builder),
         }
     }
@@ -62,16 +74,10 @@ impl ConvModule {
     pub fn forward(&self, x: Tensor<4>, ctx: &Forward) -> Tensor<4> {
         normed(self.conv.forward(x), self.bn.as_ref(), self.activate.as_ref(), ctx)
     }
-
-    /// With a norm that uses its running statistics in training too.
-    #[must_use]
-    pub fn freeze_statistics(self) -> Self {
-        Self { bn: self.bn.map(Norm::freeze_statistics), ..self }
-    }
 }
 
 /// A norm, and an activation in one pass with it where that can be.
-pub(super) fn normed(
+pub(crate) fn normed(
     x: Tensor<4>,
     norm: Option<&Norm>,
     act: Option<&Act>,

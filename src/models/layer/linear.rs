@@ -26,6 +26,13 @@ impl Linear {
         Self { weight, bias }
     }
 
+    /// With a bias that begins at zero.
+    pub fn with_zero_bias([input, output]: [usize; 2], builder: &Builder) -> Self {
+        let Self { weight, .. } = Self::without_bias([input, output], builder);
+        let bias = Some(builder.bias(&weight, output, Fill::Constant(0.0)));
+        Self { weight, bias }
+    }
+
     pub fn without_bias([input, output]: [usize; 2], builder: &Builder) -> Self {
         Self {
             weight: builder.parameter([output, input], Layer::Linear, Fill::torch_default(input)),

@@ -6,27 +6,45 @@ mod conv;
 mod conv_module;
 mod dropout;
 mod inline;
+mod layer_scale;
 mod linear;
+mod multihead;
 mod norm;
 mod pyramid;
+mod reduced_attention;
+mod self_attention;
+mod tokens;
 mod unit;
 mod upsample;
+mod window;
+mod window_mask;
 
 pub use act::{Act, ActConfig, InplaceConfig};
 pub use atrous::{AtrousConfig, AtrousPyramid};
 pub(crate) use conv::square;
 pub use conv::{Conv2d, ConvConfig, ConvTranspose2d, Kernel, PlainConvConfig};
+pub(crate) use conv_module::normed;
 pub use conv_module::{ConvModule, ConvModuleConfig, SeparableConvModule};
 pub use dropout::{ChannelDropout, DropPath, Dropout};
 pub use inline::Inline;
+pub(crate) use layer_scale::{add_scaled, layer_scale};
 pub use linear::Linear;
+pub(crate) use multihead::attend;
+pub use multihead::{FeedForward, MultiheadAttention, drop_path_rates};
 pub use norm::{
     BatchNorm, BatchNormConfig, GroupNorm, GroupNormConfig, InstanceNorm, InstanceNormConfig,
     LayerNorm, LayerNormConfig, Norm, NormConfig,
 };
 pub use pyramid::PyramidPooling;
+pub use reduced_attention::{ReducedAttention, ReducedConfig};
+pub use self_attention::{SelfAttention, SelfAttentionConfig};
+pub use tokens::{
+    Padding, PatchConfig, PatchEmbed, PatchMerging, TokenNormConfig, to_map, to_tokens,
+};
 pub use unit::{AdaptiveAvgPool, AvgPool, MaxPool, ReLU};
 pub use upsample::{
     DeconvModule, DeconvModuleConfig, InterpConv, InterpConvConfig, InterpolationConfig,
-    InterpolationMode, Upsample, UpsampleConfig,
+    InterpolationMode, Larger, Upsample, UpsampleConfig,
 };
+pub use window::Windows;
+pub use window_mask::WindowMasks;

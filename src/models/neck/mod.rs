@@ -1,8 +1,10 @@
 //! Necks: between the backbone's feature maps and the heads.
 
 mod fpn;
+mod jpu;
 
 pub use fpn::{FPN, FPNConfig};
+pub use jpu::{JPU, JPUConfig};
 
 use super::contract::{NeckSpec, RunNeck, slot};
 
@@ -10,5 +12,6 @@ slot! {
     /// `neck`.
     NeckConfig: NeckSpec => Neck: RunNeck {
         FPN(FPNConfig => FPN),
+        JPU(JPUConfig => JPU),
     }
 }

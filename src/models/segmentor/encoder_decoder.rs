@@ -167,6 +167,12 @@ impl EncoderDecoderConfig {
         for (key, head) in self.all_heads() {
             let checked = heads::check(&**head, features.as_deref().ok());
             problems.extend(checked.err().map(|it| it.within(&key)));
+            let before = key.strip_prefix("decode_head.").is_some_and(|place| place != "0");
+            if head.sees_previous() && !before {
+                let problem = "this head sees the logits of one before it; write `type: \
+                               CascadeEncoderDecoder` and a list of heads in decode_head";
+                problems.push(ModelError::config(key, problem));
+            }
         }
         if features.is_ok() {
             problems.extend(self.sizes());

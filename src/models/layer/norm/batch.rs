@@ -32,9 +32,8 @@ impl BatchNormConfig {
     pub(super) fn init(&self, channels: usize, sync: bool, builder: &Builder) -> BatchNorm {
         let of = Layer::BatchNorm;
         let trained = |value: f64| {
-            builder
-                .parameter([channels], of, Fill::Constant(value))
-                .set_require_grad(self.requires_grad)
+            let param = builder.parameter([channels], of, Fill::Constant(value));
+            if self.requires_grad { param } else { param.set_require_grad(false) }
         };
         BatchNorm {
             weight: trained(1.0),
@@ -42,7 +41,12 @@ impl BatchNormConfig {
             running_mean: builder.buffer(Tensor::zeros([channels], builder.device()), of),
             running_var: builder.buffer(Tensor::ones([channels], builder.device()), of),
             num_batches_tracked: builder.counter(of),
-            options: Options { momentum: self.momentum, eps: self.eps, sync, frozen: false },
+            options: Options {
+                momentum: self.momentum,
+                eps: self.eps,
+                sync,
+                frozen: builder.is_norm_eval(),
+            },
         }
     }
 }
@@ -70,11 +74,6 @@ struct Options {
 }
 
 impl BatchNorm {
-    pub(super) fn freeze_statistics(mut self) -> Self {
-        self.options.frozen = true;
-        self
-    }
-
     /// Normalises `[n, c, h, w]`, then applies `activation`, in place where that is possible.
     pub(super) fn forward(&self, x: Tensor<4>, activation: Activation, ctx: &Forward) -> Tensor<4> {
         let Options { momentum, eps, sync, frozen } = self.options;

@@ -96,14 +96,4 @@ impl Norm {
             Self::Instance(it) => it.forward(x, activation),
         }
     }
-
-    /// The same norm, using its running statistics in training too (torch's `eval()`); others have
-    /// none.
-    #[must_use]
-    pub fn freeze_statistics(self) -> Self {
-        match self {
-            Self::Batch(it) => Self::Batch(it.freeze_statistics()),
-            other => other,
-        }
-    }
 }

@@ -66,7 +66,8 @@ fn affine(
     builder: &Builder,
 ) -> [Param<Tensor<1>>; 2] {
     [1.0, 0.0].map(|it| {
-        builder.parameter([length], layer, Fill::Constant(it)).set_require_grad(requires_grad)
+        let param = builder.parameter([length], layer, Fill::Constant(it));
+        if requires_grad { param } else { param.set_require_grad(false) }
     })
 }
 
@@ -109,7 +110,7 @@ impl LayerNorm {
     }
 
     /// Normalises the channels of each pixel of `[n, c, h, w]`.
-    pub(super) fn forward_maps(&self, x: Tensor<4>, activation: Activation) -> Tensor<4> {
+    pub fn forward_maps(&self, x: Tensor<4>, activation: Activation) -> Tensor<4> {
         ops::activate(self.forward(x.permute([0, 2, 3, 1])).permute([0, 3, 1, 2]), activation)
     }
 }

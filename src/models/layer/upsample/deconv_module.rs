@@ -64,9 +64,4 @@ impl DeconvModule {
         let (conv, norm, act) = &self.deconv_upsamping;
         normed(conv.forward(x), norm.as_ref(), act.as_ref(), ctx)
     }
-
-    pub(super) fn freeze_statistics(self) -> Self {
-        let (conv, norm, act) = self.deconv_upsamping;
-        Self { deconv_upsamping: (conv, norm.map(Norm::freeze_statistics), act) }
-    }
 }

@@ -68,6 +68,17 @@ pub enum InterpolationMode {
     Bicubic,
 }
 
+impl InterpolationMode {
+    /// `x` `[n, c, h, w]` at `size` (height, width).
+    pub fn resize(self, x: Tensor<4>, size: [usize; 2], align_corners: bool) -> Tensor<4> {
+        match self {
+            Self::Nearest => ops::resize_nearest(x, size),
+            Self::Bilinear => ops::resize_bilinear(x, size, align_corners),
+            Self::Bicubic => ops::resize_bicubic(x, size, align_corners),
+        }
+    }
+}
+
 impl InterpConvConfig {
     /// How many times larger it makes height and width.
     pub(super) fn check(&self) -> Result<f64, ModelError> {
@@ -125,35 +136,21 @@ impl InterpConv {
             Order::ConvLast((larger, conv)) => conv.forward(larger.forward(x), ctx),
         }
     }
-
-    pub(super) fn freeze_statistics(self) -> Self {
-        let interp_upsample = match self.interp_upsample {
-            Order::ConvFirst((conv, larger)) => {
-                Order::ConvFirst((conv.freeze_statistics(), larger))
-            }
-            Order::ConvLast((larger, conv)) => Order::ConvLast((larger, conv.freeze_statistics())),
-        };
-        Self { interp_upsample }
-    }
 }
 
 /// Interpolation to a multiple of the size: mmseg's `Upsample`.
 #[derive(Module, Debug)]
-struct Larger {
-    scale_factor: usize,
+pub struct Larger {
+    pub scale_factor: usize,
     #[module(skip)]
-    mode: InterpolationMode,
-    align_corners: bool,
+    pub mode: InterpolationMode,
+    pub align_corners: bool,
 }
 
 impl Larger {
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [.., height, width] = x.dims();
         let size = [height * self.scale_factor, width * self.scale_factor];
-        match self.mode {
-            InterpolationMode::Nearest => ops::resize_nearest(x, size),
-            InterpolationMode::Bilinear => ops::resize_bilinear(x, size, self.align_corners),
-            InterpolationMode::Bicubic => ops::resize_bicubic(x, size, self.align_corners),
-        }
+        self.mode.resize(x, size, self.align_corners)
     }
 }

@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use serde::Deserialize;
 
 pub use deconv_module::{DeconvModule, DeconvModuleConfig};
-pub use interp_conv::{InterpConv, InterpConvConfig, InterpolationConfig, InterpolationMode};
+pub use interp_conv::{InterpConv, InterpConvConfig, InterpolationConfig, InterpolationMode, Larger};
 
 use super::ConvModuleConfig;
 use crate::models::{Builder, Forward, ModelError};
@@ -64,15 +64,6 @@ impl Upsample {
         match self {
             Self::InterpConv(it) => it.forward(x, ctx),
             Self::DeconvModule(it) => it.forward(x, ctx),
-        }
-    }
-
-    /// With norms that use their running statistics in training too.
-    #[must_use]
-    pub fn freeze_statistics(self) -> Self {
-        match self {
-            Self::InterpConv(it) => Self::InterpConv(it.freeze_statistics()),
-            Self::DeconvModule(it) => Self::DeconvModule(it.freeze_statistics()),
         }
     }
 }
