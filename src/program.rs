@@ -244,19 +244,6 @@ test_cfg: {mode: whole}
     }
 
     #[test]
-    fn sync_bn_reaches_the_norms_of_a_backbone_that_others_hold_too() {
-        let _ = Program::new()
-            .backbone::<Patches>("Patches")
-            .neck::<Twice>("Twice")
-            .loss::<Quiet>("Quiet");
-        let mut config: SegmentorConfig = parse_str(MODEL).expect("a config");
-        let before = config.clone();
-        config.synchronize_norms();
-        let (of_others, own) = (format!("{before:?}"), format!("{config:?}"));
-        assert!(!of_others.contains("SyncBN") && own.matches("SyncBN").count() == 2, "{own}");
-    }
-
-    #[test]
     fn a_dataset_of_ones_own_has_its_kinds_classes() {
         let palette = &[[255, 0, 0], [0, 255, 0]];
         let (classes, img_suffix, seg_map_suffix) = (&["weed", "crop"][..], ".tif", ".png");

@@ -304,6 +304,199 @@ def poolformer():
     return four(backbone, [8, 12, 16, 20], "FPNHead", feature_strides=[4, 8, 16, 32])
 
 
+def on(backbone, decode, auxiliary, **changes):
+    """A backbone with an FCN head on one of its maps, and an auxiliary one on another: each a number of channels and its place."""
+    model = small("fcn", "ResNetV1c", 18, **changes)
+    model["backbone"] = backbone
+    for key, (channels, place) in [("decode_head", decode), ("auxiliary_head", auxiliary)]:
+        model[key].update(in_channels=channels, in_index=place)
+    return model
+
+
+def tiny_resnet(kind="ResNetV1c", **changes):
+    return dict(
+        type=kind,
+        depth=18,
+        stem_channels=8,
+        base_channels=4,
+        norm_cfg=dict(type="BN"),
+        **changes,
+    )
+
+
+def bisenetv1():
+    backbone = dict(
+        type="BiSeNetV1",
+        backbone_cfg=tiny_resnet("ResNet"),
+        spatial_channels=(6, 6, 6, 8),
+        context_channels=(8, 16, 32),
+        out_channels=12,
+    )
+    return on(backbone, (12, 0), (8, 2))
+
+
+def bisenetv2():
+    backbone = dict(
+        type="BiSeNetV2",
+        detail_channels=(6, 8, 12),
+        semantic_channels=(4, 6, 8, 12),
+        semantic_expansion_ratio=2,
+        bga_channels=12,
+    )
+    return on(backbone, (12, 0), (8, 3))
+
+
+def stdc():
+    backbone = dict(
+        type="STDCContextPathNet",
+        backbone_cfg=dict(
+            type="STDCNet",
+            stdc_type="STDCNet1",
+            in_channels=3,
+            channels=(4, 8, 16, 24, 32),
+            bottleneck_type="cat",
+            num_convs=4,
+            norm_cfg=dict(type="BN"),
+            act_cfg=dict(type="ReLU"),
+            with_final_conv=False,
+        ),
+        last_in_channels=(32, 24),
+        out_channels=8,
+        ffm_cfg=dict(in_channels=24, out_channels=16, scale_factor=4),
+    )
+    model = on(backbone, (16, 3), (8, 1))
+    boundary = dict(
+        model["auxiliary_head"],
+        type="STDCHead",
+        in_channels=16,
+        in_index=0,
+        num_classes=2,
+        boundary_threshold=0.1,
+        loss_decode=[
+            dict(type="CrossEntropyLoss", loss_name="loss_ce", use_sigmoid=True, loss_weight=1.0),
+            dict(type="DiceLoss", loss_name="loss_dice", loss_weight=1.0),
+        ],
+    )
+    model["auxiliary_head"] = [model["auxiliary_head"], boundary]
+    return model
+
+
+def ddrnet():
+    backbone = dict(type="DDRNet", channels=4, ppm_channels=6, norm_cfg=dict(type="BN"))
+    model = on(backbone, (16, -1), (8, 0))
+    del model["auxiliary_head"]
+    ohem = dict(type="OhemCrossEntropy", thres=0.6, min_kept=200, loss_weight=1.0)
+    weights = [0.8, 0.9, 1.0, 1.1, 1.2, 0.7, 0.6]
+    model["decode_head"] = dict(
+        type="DDRHead",
+        in_channels=16,
+        channels=8,
+        dropout_ratio=0.0,
+        num_classes=CLASSES,
+        norm_cfg=dict(type="BN"),
+        loss_decode=[ohem, dict(ohem, loss_weight=0.4, class_weight=weights)],
+    )
+    # mmseg's DDRNet takes multiples of eight alone.
+    model["data_preprocessor"].update(size=[56, 72], test_cfg=dict(size_divisor=8))
+    model["test_cfg"].update(crop_size=[40, 48], stride=[24, 32])
+    return model
+
+
+def icnet():
+    backbone = dict(
+        type="ICNet",
+        backbone_cfg=tiny_resnet(
+            dilations=(1, 1, 2, 4), strides=(1, 2, 1, 1), contract_dilation=True
+        ),
+        layer_channels=(8, 32),
+        light_branch_middle_channels=6,
+        psp_out_channels=8,
+        out_channels=(6, 8, 10),
+        pool_scales=(1, 2),
+        norm_cfg=dict(type="BN"),
+        align_corners=False,
+    )
+    model = on(backbone, (8, 2), (8, 0))
+    model["neck"] = dict(type="ICNeck", in_channels=(6, 8, 10), out_channels=8)
+    return model
+
+
+def cgnet(**changes):
+    backbone = dict(
+        type="CGNet",
+        num_channels=(6, 8, 12),
+        num_blocks=(2, 3),
+        dilations=(2, 3),
+        reductions=(2, 4),
+        norm_cfg=dict(type="BN", eps=0.001),
+        **changes,
+    )
+    model = on(backbone, (24, 2), (19, 1))
+    model["decode_head"].update(num_convs=0, channels=24, concat_input=False)
+    return model
+
+
+def erfnet():
+    backbone = dict(
+        type="ERFNet",
+        enc_downsample_channels=(6, 10, 14),
+        enc_stage_non_bottlenecks=(1, 4),
+        enc_non_bottleneck_dilations=(2, 4),
+        enc_non_bottleneck_channels=(10, 14),
+        dec_upsample_channels=(10, 6),
+        dec_stages_non_bottleneck=(1, 1),
+        dec_non_bottleneck_channels=(10, 6),
+        dropout_ratio=0.0,
+    )
+    return on(backbone, (6, 0), (6, -1))
+
+
+def fast_scnn():
+    backbone = dict(
+        type="FastSCNN",
+        downsample_dw_channels=(4, 6),
+        global_in_channels=8,
+        global_block_channels=(8, 12, 16),
+        global_block_strides=(2, 2, 1),
+        global_out_channels=16,
+        higher_in_channels=8,
+        lower_in_channels=16,
+        fusion_out_channels=8,
+        norm_cfg=dict(type="BN", momentum=0.01),
+    )
+    model = on(backbone, (8, -1), (16, -2))
+    model["decode_head"].update(
+        type="DepthwiseSeparableFCNHead",
+        concat_input=True,
+        loss_decode=dict(type="CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0),
+    )
+    return model
+
+
+def mobilenet_v2(**changes):
+    backbone = dict(
+        type="MobileNetV2",
+        widen_factor=0.25,
+        strides=(1, 2, 2, 1, 1, 1, 1),
+        dilations=(1, 1, 1, 2, 2, 4, 4),
+        out_indices=(1, 2, 4, 6),
+        norm_cfg=dict(type="BN"),
+        **changes,
+    )
+    return on(backbone, (80, 3), (24, 2))
+
+
+def mobilenet_v3(arch, channels, last, **changes):
+    backbone = dict(type="MobileNetV3", arch=arch, norm_cfg=dict(type="BN", eps=0.001), **changes)
+    return on(backbone, (channels, 2), (last, 0))
+
+
+def resnext(kind, **changes):
+    model = small("fcn", "ResNetV1c", 50)
+    model["backbone"].update(type=kind, depth=50, **changes)
+    return model
+
+
 def layers(norm, act):
     """Heads with another norm and another activation."""
     model = small("fcn", "ResNetV1c", 18)
@@ -360,6 +553,22 @@ def models():
         "convnext": convnext,
         "convnext_conv": lambda: convnext(linear_pw_conv=False, layer_scale_init_value=0.0, frozen_stages=1),
         "poolformer": poolformer,
+        "bisenetv1": bisenetv1,
+        "bisenetv2": bisenetv2,
+        "stdc": stdc,
+        "ddrnet": ddrnet,
+        "icnet": icnet,
+        "cgnet": cgnet,
+        "cgnet_frozen": lambda: cgnet(norm_eval=True, with_cp=True),
+        "erfnet": erfnet,
+        "fast_scnn": fast_scnn,
+        "mobilenet_v2": mobilenet_v2,
+        "mobilenet_v2_frozen": lambda: mobilenet_v2(frozen_stages=2),
+        "mobilenet_v3_small": lambda: mobilenet_v3("small", 576, 16),
+        "mobilenet_v3_large": lambda: mobilenet_v3("large", 80, 24, out_indices=(3, 13, 15), reduction_factor=2),
+        "resnext_50": lambda: resnext("ResNeXt", groups=4, base_width=4, norm_eval=True),
+        "resnest_50": lambda: resnext("ResNeSt", groups=1, radix=2, norm_eval=True),
+        "resnest_50_groups": lambda: resnext("ResNeSt", groups=2, base_width=4, radix=2, avg_down_stride=False, norm_eval=True),
         "fcn_r18_gn_gelu": lambda: layers(dict(type="GN", num_groups=3), dict(type="GELU")),
         "fcn_r18_in_leaky": lambda: layers(
             dict(type="IN"), dict(type="LeakyReLU", negative_slope=0.2)

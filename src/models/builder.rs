@@ -46,6 +46,7 @@ impl Registry {
 pub struct Builder {
     device: Device,
     made: RefCell<HashMap<ParamId, Made>>,
+    sync_bn: bool,
     /// Of what is made now: whether batch norms use their running statistics in training too, and
     /// whether nothing is trained.
     norm_eval: Cell<bool>,
@@ -53,10 +54,12 @@ pub struct Builder {
 }
 
 impl Builder {
-    pub fn new(device: &Device) -> Self {
+    /// `sync_bn` makes every batch norm one over all ranks.
+    pub fn new(device: &Device, sync_bn: bool) -> Self {
         Self {
             device: device.clone(),
             made: RefCell::default(),
+            sync_bn,
             norm_eval: Cell::new(false),
             frozen: Cell::new(false),
         }
@@ -75,13 +78,23 @@ impl Builder {
         made
     }
 
+    /// What `build` makes is not trained, where `on` says so; batch norms take part as ever.
+    pub fn untrained<T>(&self, on: bool, build: impl FnOnce() -> T) -> T {
+        let outside = self.frozen.replace(self.frozen.get() || on);
+        let made = build();
+        self.frozen.set(outside);
+        made
+    }
+
     /// What `build` makes is neither trained nor changed by training, where `on` says so:
     /// `frozen_stages`.
     pub fn frozen<T>(&self, on: bool, build: impl FnOnce() -> T) -> T {
-        let outside = self.frozen.replace(self.frozen.get() || on);
-        let made = self.norm_eval(on, build);
-        self.frozen.set(outside);
-        made
+        self.untrained(on, || self.norm_eval(on, build))
+    }
+
+    /// Whether every batch norm is one over all ranks.
+    pub(super) fn is_sync_bn(&self) -> bool {
+        self.sync_bn
     }
 
     /// Whether batch norms that are made now use their running statistics in training too.
@@ -126,6 +139,14 @@ impl Builder {
             .copied()
             .expect("the weight was made by this builder");
         self.note(param.id, Made { fill: Some(fill), ..of });
+        param
+    }
+
+    /// A parameter with values of its own that is never trained.
+    pub fn fixed<const D: usize>(&self, values: Tensor<D>, layer: Layer) -> Param<Tensor<D>> {
+        let param = Param::from_tensor(values).set_require_grad(false);
+        let made = Made { role: Role::Parameter, layer, depthwise: false, fill: None };
+        self.note(param.id, made);
         param
     }
 

@@ -5,7 +5,6 @@
 //! in its own file and in one line of its slot.
 
 use std::fmt::Debug;
-use std::sync::Arc;
 
 use burn::tensor::{Int, Tensor};
 
@@ -15,7 +14,6 @@ use super::builder::Builder;
 use super::forward::{Forward, Scalars};
 use super::head::{Decode, DecodeConfig, Head, InputTransform};
 use super::init::InitConfig;
-use super::layer::NormConfig;
 use super::neck::Neck;
 use crate::config::Both;
 use crate::ops;
@@ -48,7 +46,7 @@ pub struct Initial {
 }
 
 /// The config of a backbone. Errors name keys below it.
-pub trait BackboneSpec: Debug + Send + Sync + DuplicateBackbone {
+pub trait BackboneSpec: Debug + Send + Sync {
     /// The feature maps that it makes of an image, without making anything.
     fn check(&self, image: Feature) -> Result<Vec<Feature>, ModelError>;
 
@@ -70,19 +68,20 @@ pub trait BackboneSpec: Debug + Send + Sync + DuplicateBackbone {
 
     fn init_cfg(&self) -> Option<&[InitConfig]>;
 
-    /// The settings of its norms, for `sync_bn`.
-    fn norms(&mut self) -> Vec<&mut NormConfig>;
-}
-
-/// A config that can be had twice, whatever its type is; every `Clone` one can.
-pub trait DuplicateBackbone {
-    fn duplicate(&self) -> Arc<dyn BackboneSpec>;
-}
-
-impl<T: BackboneSpec + Clone + 'static> DuplicateBackbone for T {
-    fn duplicate(&self) -> Arc<dyn BackboneSpec> {
-        Arc::new(self.clone())
+    /// The backbone within it, if it has one.
+    fn nested(&self) -> Option<Nested<'_>> {
+        None
     }
+}
+
+/// A backbone within another one.
+#[derive(Debug, Clone, Copy)]
+pub struct Nested<'a> {
+    /// The key of its config.
+    pub key: &'static str,
+    /// Where its parameters are, such as `context_path.backbone`.
+    pub place: &'static str,
+    pub spec: &'a dyn BackboneSpec,
 }
 
 /// A backbone at work.
@@ -92,7 +91,7 @@ pub trait RunBackbone {
 }
 
 /// The config of a neck: from feature maps to feature maps.
-pub trait NeckSpec: Debug + Send + Sync + DuplicateNeck {
+pub trait NeckSpec: Debug + Send + Sync {
     fn check(&self, inputs: &[Feature]) -> Result<Vec<Feature>, ModelError>;
 
     fn build(&self, inputs: &[Feature], builder: &Builder) -> Result<Neck, ModelError>;
@@ -102,19 +101,6 @@ pub trait NeckSpec: Debug + Send + Sync + DuplicateNeck {
     }
 
     fn init_cfg(&self) -> Option<&[InitConfig]>;
-
-    fn norms(&mut self) -> Vec<&mut NormConfig>;
-}
-
-/// As [`DuplicateBackbone`].
-pub trait DuplicateNeck {
-    fn duplicate(&self) -> Arc<dyn NeckSpec>;
-}
-
-impl<T: NeckSpec + Clone + 'static> DuplicateNeck for T {
-    fn duplicate(&self) -> Arc<dyn NeckSpec> {
-        Arc::new(self.clone())
-    }
 }
 
 /// A neck at work.
@@ -123,19 +109,13 @@ pub trait RunNeck {
 }
 
 /// The config of a head, the keys that every head has among its own ([`Both`]).
-pub trait HeadSpec:
-    Debug + Send + Sync + AsRef<DecodeConfig> + AsMut<DecodeConfig> + DuplicateHead
-{
+pub trait HeadSpec: Debug + Send + Sync + AsRef<DecodeConfig> {
     /// The keys that every head has.
     fn shared(&self) -> &DecodeConfig {
         self.as_ref()
     }
 
     /// The settings of its norms, for `sync_bn`.
-    fn norms(&mut self) -> Vec<&mut NormConfig> {
-        self.as_mut().norm_cfg.iter_mut().collect()
-    }
-
     /// What becomes of several feature maps: heads that take them as they are say so themselves.
     fn transform(&self) -> Option<InputTransform> {
         self.shared().input_transform
@@ -154,17 +134,6 @@ pub trait HeadSpec:
 
     fn initial(&self) -> Initial {
         Initial { rules: vec![InitConfig::classifier("conv_seg")], zeros: None }
-    }
-}
-
-/// As [`DuplicateBackbone`].
-pub trait DuplicateHead {
-    fn duplicate(&self) -> Arc<dyn HeadSpec>;
-}
-
-impl<T: HeadSpec + Clone + 'static> DuplicateHead for T {
-    fn duplicate(&self) -> Arc<dyn HeadSpec> {
-        Arc::new(self.clone())
     }
 }
 
@@ -237,6 +206,12 @@ pub trait RunHead {
 
     fn decode(&self) -> &Decode;
 
+    /// How many labels its losses know, and the one that they leave out; none for a head that makes
+    /// labels of its own.
+    fn labels(&self) -> Option<(usize, i64)> {
+        Some((self.decode().num_classes(), self.decode().ignore_index()))
+    }
+
     /// Losses and accuracy against `labels` `[n, h, w]`.
     fn loss(&self, seen: Seen, labels: &Tensor<3, Int>, ctx: &Forward) -> Scalars {
         self.decode().losses(self.forward(seen, ctx), labels)
@@ -264,35 +239,10 @@ macro_rules! slot {
         $($(#[$variant_meta:meta])* $variant:ident($variant_config:ty => $variant_module:ident),)*
     }) => {
         $crate::models::contract::slot! {
-            $(#[$meta])* $config: $spec, own mut { $($(#[$variant_meta])* $variant($variant_config),)* }
-        }
-
-        $crate::models::contract::modules! { $module: $run { $($variant_module,)* } }
-    };
-    ($(#[$meta:meta])* $config:ident: $spec:ident, own mut {
-        $($(#[$variant_meta:meta])* $variant:ident($variant_config:ty),)*
-    }) => {
-        $crate::models::contract::slot! {
             $(#[$meta])* $config: $spec, own { $($(#[$variant_meta])* $variant($variant_config),)* }
         }
 
-        impl std::ops::DerefMut for $config {
-            fn deref_mut(&mut self) -> &mut Self::Target {
-                match self {
-                    $(Self::$variant(it) => it,)*
-                    Self::Own(it) => {
-                        if std::sync::Arc::get_mut(&mut it.0).is_none() {
-                            it.0 = it.0.duplicate();
-                        }
-                        std::sync::Arc::get_mut(&mut it.0).expect("a duplicate has one owner")
-                    }
-                }
-            }
-        }
-
-        impl $crate::config::Slot for dyn $spec {
-            const NAME: &'static str = concat!("segslurm::config::Own ", stringify!($config));
-        }
+        $crate::models::contract::modules! { $module: $run { $($variant_module,)* } }
     };
     ($(#[$meta:meta])* $config:ident: $spec:ident, own {
         $($(#[$variant_meta:meta])* $variant:ident($variant_config:ty),)*
@@ -312,6 +262,10 @@ macro_rules! slot {
             fn deref(&self) -> &Self::Target {
                 match self { $(Self::$variant(it) => it,)* Self::Own(it) => &**it }
             }
+        }
+
+        impl $crate::config::Slot for dyn $spec {
+            const NAME: &'static str = concat!("segslurm::config::Own ", stringify!($config));
         }
     };
     ($(#[$meta:meta])* $config:ident: $spec:ident {

@@ -29,6 +29,7 @@ mod batch;
 mod batch_norm;
 mod binary_cross_entropy;
 mod border;
+mod boundaries;
 mod constant;
 mod convolution;
 mod count;
@@ -71,6 +72,7 @@ pub use binary_cross_entropy::{
     binary_cross_entropy_weighted,
 };
 pub use border::{Handle, counter, from_tch, gradient, indices, read_npy, to_tch};
+pub use boundaries::boundaries;
 pub use constant::Constant;
 pub use convolution::{Conv, conv_transpose2d, conv2d};
 pub use count::multiply_adds;

@@ -4,9 +4,54 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 
 use super::Style;
+use super::split_attention::{SplitAttention, SplitConfig};
 use crate::models::layer::{AvgPool, Conv2d, Norm, NormConfig, square};
-use crate::models::{Builder, Forward};
+use crate::models::{Builder, Forward, ModelError};
 use crate::ops::{self, Activation};
+
+/// What a bottleneck has between its first and its last convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Inner {
+    /// A convolution.
+    Plain,
+    /// A convolution in groups (Xie et al. 2016).
+    Grouped { groups: usize, base_width: usize },
+    /// One whose splits are weighed (Zhang et al. 2020).
+    Split(SplitConfig),
+}
+
+impl Inner {
+    /// Groups, and channels of one for so many base channels.
+    fn groups(self) -> Option<(usize, usize)> {
+        match self {
+            Self::Plain => None,
+            Self::Grouped { groups, base_width }
+            | Self::Split(SplitConfig { groups, base_width, .. }) => {
+                (groups > 1).then_some((groups, base_width))
+            }
+        }
+    }
+
+    /// Channels inside a block of `planes`.
+    fn width(self, planes: usize, base_channels: usize) -> usize {
+        match self.groups() {
+            None => planes,
+            // As mmseg rounds it.
+            Some((groups, width)) => {
+                (planes as f64 * (width as f64 / base_channels as f64)) as usize * groups
+            }
+        }
+    }
+
+    /// An error where a group would have no channel; it names `base_width`.
+    pub(super) fn check(self, base_channels: usize) -> Result<(), ModelError> {
+        if self.width(base_channels, base_channels) == 0 {
+            let problem = "leaves groups without channels";
+            return Err(ModelError::config("base_width", problem));
+        }
+        Ok(())
+    }
+}
 
 /// What a block is built from.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +64,9 @@ pub(super) struct BlockConfig<'a> {
     pub(super) style: Style,
     pub(super) avg_down: bool,
     pub(super) norm_cfg: &'a NormConfig,
+    pub(super) inner: Inner,
+    /// Channels of the first stage's inner convolutions.
+    pub(super) base_channels: usize,
 }
 
 impl BlockConfig<'_> {
@@ -61,10 +109,22 @@ impl BlockConfig<'_> {
             Style::Caffe => (stride, 1),
         };
         let output = planes * BOTTLENECK_EXPANSION;
-        let (conv1, bn1) = self.conv_bn([input, planes], 1, square(first, 0, 1), builder);
-        let (conv2, bn2) =
-            self.conv_bn([planes, planes], 3, square(second, dilation, dilation), builder);
-        let (conv3, bn3) = self.conv_bn([planes, output], 1, square(1, 0, 1), builder);
+        let width = self.inner.width(planes, self.base_channels);
+        let (conv1, bn1) = self.conv_bn([input, width], 1, square(first, 0, 1), builder);
+        let (conv2, bn2) = match self.inner {
+            Inner::Plain | Inner::Grouped { .. } => {
+                let groups = self.inner.groups().map_or(1, |(groups, _)| groups);
+                let conv = ops::Conv { groups, ..square(second, dilation, dilation) };
+                let (conv, bn) = self.conv_bn([width; 2], 3, conv, builder);
+                (Middle::Plain(conv), Some(bn))
+            }
+            Inner::Split(split) => {
+                let places = [second, dilation];
+                let conv = SplitAttention::new(split, width, places, self.norm_cfg, builder);
+                (Middle::Split(conv), None)
+            }
+        };
+        let (conv3, bn3) = self.conv_bn([width, output], 1, square(1, 0, 1), builder);
         let downsample = downsample.then(|| self.projection(output, builder));
         Block::Bottleneck(Bottleneck { conv1, bn1, conv2, bn2, conv3, bn3, downsample })
     }
@@ -112,17 +172,27 @@ impl BasicBlock {
 pub(super) struct Bottleneck {
     conv1: Conv2d,
     bn1: Norm,
-    conv2: Conv2d,
-    bn2: Norm,
+    conv2: Middle,
+    bn2: Option<Norm>,
     conv3: Conv2d,
     bn3: Norm,
     downsample: Option<Downsample>,
 }
 
+#[derive(Module, Debug)]
+enum Middle {
+    Plain(Conv2d),
+    Split(SplitAttention),
+}
+
 impl Bottleneck {
     fn forward(&self, x: Tensor<4>, ctx: &Forward) -> Tensor<4> {
         let y = self.bn1.forward(self.conv1.forward(x.clone()), Activation::ReLU, ctx);
-        let y = self.bn2.forward(self.conv2.forward(y), Activation::ReLU, ctx);
+        let y = match (&self.conv2, &self.bn2) {
+            (Middle::Plain(conv), Some(bn)) => bn.forward(conv.forward(y), Activation::ReLU, ctx),
+            (Middle::Plain(conv), None) => conv.forward(y),
+            (Middle::Split(conv), _) => conv.forward(y, ctx),
+        };
         let y = self.bn3.forward(self.conv3.forward(y), Activation::None, ctx);
         ops::add_relu(y, shortcut(self.downsample.as_ref(), x, ctx))
     }

@@ -10,7 +10,7 @@ use super::arch::{Arch, ArchTable};
 use crate::config::{OneOrMany, default};
 use crate::models::contract::{BackboneSpec, Feature, Initial, RunBackbone};
 use crate::models::layer::{
-    Act, ActConfig, Conv2d, DropPath, LayerNorm, LayerNormConfig, Linear, NormConfig,
+    Act, ActConfig, Conv2d, DropPath, LayerNorm, LayerNormConfig, Linear,
     add_scaled, drop_path_rates, layer_scale, square, to_map, to_tokens,
 };
 use crate::models::{Builder, Forward, InitConfig, ModelError};
@@ -185,10 +185,6 @@ impl BackboneSpec for ConvNeXtConfig {
 
     fn init_cfg(&self) -> Option<&[InitConfig]> {
         self.init_cfg.as_deref()
-    }
-
-    fn norms(&mut self) -> Vec<&mut NormConfig> {
-        Vec::new()
     }
 }
 

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use serde::Deserialize;
 
 use super::Backbone;
-use super::block::{BOTTLENECK_EXPANSION, Block, BlockConfig};
+use super::block::{BOTTLENECK_EXPANSION, Block, BlockConfig, Inner};
 use super::resnet::Style;
 use crate::config::{OneOrMany, default};
 use crate::models::contract::{BackboneSpec, Feature, Initial, RunBackbone};
@@ -124,10 +124,6 @@ impl BackboneSpec for HRNetConfig {
     fn init_cfg(&self) -> Option<&[InitConfig]> {
         self.init_cfg.as_deref()
     }
-
-    fn norms(&mut self) -> Vec<&mut NormConfig> {
-        vec![&mut self.norm_cfg]
-    }
 }
 
 impl HRNetConfig {
@@ -240,6 +236,8 @@ impl HRNetConfig {
                 style: Style::Pytorch,
                 avg_down: false,
                 norm_cfg: &self.norm_cfg,
+                inner: Inner::Plain,
+                base_channels: stage.num_channels[branch],
             };
             match stage.block {
                 HRNetBlock::Basic => config.basic(input != output, builder),

@@ -9,7 +9,7 @@ use super::Backbone;
 use crate::config::{OneOrMany, default};
 use crate::models::contract::{BackboneSpec, Feature, Initial, RunBackbone};
 use crate::models::layer::{
-    Act, ActConfig, Conv2d, DropPath, Dropout, LayerNorm, NormConfig, Padding, PatchConfig,
+    Act, ActConfig, Conv2d, DropPath, Dropout, LayerNorm, Padding, PatchConfig,
     PatchEmbed, ReducedAttention, ReducedConfig, TokenNormConfig, drop_path_rates, square, to_map, to_tokens,
 };
 use crate::models::{Builder, Forward, InitConfig, ModelError};
@@ -155,10 +155,6 @@ impl BackboneSpec for MixVisionTransformerConfig {
 
     fn init_cfg(&self) -> Option<&[InitConfig]> {
         self.init_cfg.as_deref()
-    }
-
-    fn norms(&mut self) -> Vec<&mut NormConfig> {
-        Vec::new()
     }
 }
 

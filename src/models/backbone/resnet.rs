@@ -5,8 +5,9 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::Deserialize;
 
-use super::block::{BOTTLENECK_EXPANSION, Block, BlockConfig};
-use crate::config::{NotOffered, OneOrMany, default};
+use super::block::{BOTTLENECK_EXPANSION, Block, BlockConfig, Inner};
+use super::split_attention::SplitConfig;
+use crate::config::{Both, NotOffered, OneOrMany, default};
 use crate::models::contract::{BackboneSpec, Feature, Initial, RunBackbone};
 use crate::models::layer::{Conv2d, ConvConfig, Norm, NormConfig, ReLU, square};
 use crate::models::{Builder, Forward, InitConfig, ModelError};
@@ -27,7 +28,7 @@ pub enum Style {
 #[derive(Debug, Clone, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct ResNetConfig {
-    /// 18, 34, 50, 101 or 152.
+    /// 18, 34, 50, 101, 152 or 200.
     pub depth: usize,
     #[serde(default = "default::n::<3>")]
     #[serde(deserialize_with = "crate::config::positive")]
@@ -106,6 +107,51 @@ fn default_out_indices() -> Vec<usize> {
     vec![0, 1, 2, 3]
 }
 
+/// The keys of `type: ResNeXt`.
+pub type ResNeXtConfig = Both<ResNetConfig, ResNeXtKeys>;
+
+/// The keys of `type: ResNeSt`.
+pub type ResNeStConfig = Both<ResNetConfig, ResNeStKeys>;
+
+/// ResNeXt's own keys.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct ResNeXtKeys {
+    /// Groups of a block's 3×3 convolution.
+    #[serde(default = "default::n::<1>")]
+    #[serde(deserialize_with = "crate::config::positive")]
+    pub groups: usize,
+    /// Channels of a group, for 64 base channels.
+    #[serde(default = "default::n::<4>")]
+    #[serde(deserialize_with = "crate::config::positive")]
+    pub base_width: usize,
+}
+
+/// ResNeSt's own keys.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct ResNeStKeys {
+    /// Groups of a block's 3×3 convolution.
+    #[serde(default = "default::n::<1>")]
+    #[serde(deserialize_with = "crate::config::positive")]
+    pub groups: usize,
+    /// Channels of a group, for 64 base channels.
+    #[serde(default = "default::n::<4>")]
+    #[serde(deserialize_with = "crate::config::positive")]
+    pub base_width: usize,
+    /// Splits that the attention weighs against each other.
+    #[serde(default = "default::n::<2>")]
+    #[serde(deserialize_with = "crate::config::positive")]
+    pub radix: usize,
+    /// How many times narrower the attention is inside.
+    #[serde(default = "default::n::<4>")]
+    #[serde(deserialize_with = "crate::config::positive")]
+    pub reduction_factor: usize,
+    /// Whether a block halves the size by a mean after its 3×3 convolution.
+    #[serde(default = "default::yes")]
+    pub avg_down_stride: bool,
+}
+
 /// The keys of `type: ResNetV1c`.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
 #[serde(transparent)]
@@ -120,18 +166,17 @@ pub struct ResNetV1dConfig(pub ResNetConfig);
 trait Variant: std::fmt::Debug + Clone + Send + Sync + 'static {
     fn keys(&self) -> &ResNetConfig;
 
-    fn keys_mut(&mut self) -> &mut ResNetConfig;
-
     /// The settings that the network has in fact.
     fn network(&self) -> ResNetConfig;
+
+    /// What its blocks have between their first and their last convolution.
+    fn inner(&self) -> Inner {
+        Inner::Plain
+    }
 }
 
 impl Variant for ResNetConfig {
     fn keys(&self) -> &ResNetConfig {
-        self
-    }
-
-    fn keys_mut(&mut self) -> &mut ResNetConfig {
         self
     }
 
@@ -145,10 +190,6 @@ impl Variant for ResNetV1cConfig {
         &self.0
     }
 
-    fn keys_mut(&mut self) -> &mut ResNetConfig {
-        &mut self.0
-    }
-
     fn network(&self) -> ResNetConfig {
         ResNetConfig { deep_stem: true, avg_down: false, ..self.0.clone() }
     }
@@ -159,23 +200,53 @@ impl Variant for ResNetV1dConfig {
         &self.0
     }
 
-    fn keys_mut(&mut self) -> &mut ResNetConfig {
-        &mut self.0
-    }
-
     fn network(&self) -> ResNetConfig {
         ResNetConfig { deep_stem: true, avg_down: true, ..self.0.clone() }
     }
 }
 
+impl Variant for ResNeXtConfig {
+    fn keys(&self) -> &ResNetConfig {
+        &self.shared
+    }
+
+    fn network(&self) -> ResNetConfig {
+        self.shared.clone()
+    }
+
+    fn inner(&self) -> Inner {
+        Inner::Grouped { groups: self.groups, base_width: self.base_width }
+    }
+}
+
+impl Variant for ResNeStConfig {
+    fn keys(&self) -> &ResNetConfig {
+        &self.shared
+    }
+
+    /// It is a V1d.
+    fn network(&self) -> ResNetConfig {
+        ResNetConfig { deep_stem: true, avg_down: true, ..self.shared.clone() }
+    }
+
+    fn inner(&self) -> Inner {
+        Inner::Split(SplitConfig {
+            groups: self.groups,
+            base_width: self.base_width,
+            radix: self.radix,
+            reduction_factor: self.reduction_factor,
+            avg_down_stride: self.avg_down_stride,
+        })
+    }
+}
+
 impl<V: Variant> BackboneSpec for V {
     fn check(&self, image: Feature) -> Result<Vec<Feature>, ModelError> {
-        self.network().outputs(image)
+        self.network().outputs(image, self.inner())
     }
 
     fn build(&self, _: Feature, builder: &Builder) -> Result<super::Backbone, ModelError> {
-        let network = self.network();
-        Ok(builder.norm_eval(network.norm_eval, || network.init(builder))?.into())
+        Ok(self.network().built(self.inner(), builder)?.into())
     }
 
     fn initial(&self) -> Initial {
@@ -188,10 +259,6 @@ impl<V: Variant> BackboneSpec for V {
 
     fn init_cfg(&self) -> Option<&[InitConfig]> {
         self.keys().init_cfg.as_deref()
-    }
-
-    fn norms(&mut self) -> Vec<&mut NormConfig> {
-        vec![&mut self.keys_mut().norm_cfg]
     }
 }
 
@@ -206,10 +273,25 @@ impl ResNetConfig {
         }
     }
 
+    fn built(&self, inner: Inner, builder: &Builder) -> Result<ResNet, ModelError> {
+        builder.norm_eval(self.norm_eval, || self.init(inner, builder))
+    }
+
     /// The maps of the stages in `out_indices`.
-    fn outputs(&self, image: Feature) -> Result<Vec<Feature>, ModelError> {
+    fn outputs(&self, image: Feature, inner: Inner) -> Result<Vec<Feature>, ModelError> {
+        let stages = self.stages(image, inner)?;
+        Ok(super::chosen(stages, &self.out_indices))
+    }
+
+    /// The maps of all stages.
+    fn stages(&self, image: Feature, inner: Inner) -> Result<Vec<Feature>, ModelError> {
         let (blocks, bottleneck) = self.architecture()?;
         self.verify(blocks)?;
+        if !bottleneck && inner != Inner::Plain {
+            let problem = format!("expected 50, 101 or 152, got {}", self.depth);
+            return Err(ModelError::config("depth", problem));
+        }
+        inner.check(self.base_channels)?;
         image.matches(self.in_channels)?;
         let expansion = if bottleneck { BOTTLENECK_EXPANSION } else { 1 };
         let mut stride = 4;
@@ -217,11 +299,7 @@ impl ResNetConfig {
             stride *= self.strides[stage];
             Feature { channels: (self.base_channels << stage) * expansion, stride }
         });
-        Ok(stages
-            .enumerate()
-            .filter(|(stage, _)| self.out_indices.contains(stage))
-            .map(|(_, it)| it)
-            .collect())
+        Ok(stages.collect())
     }
 
     /// Blocks per stage, and whether they are bottlenecks.
@@ -232,9 +310,10 @@ impl ResNetConfig {
             50 => ([3, 4, 6, 3], true),
             101 => ([3, 4, 23, 3], true),
             152 => ([3, 8, 36, 3], true),
+            200 => ([3, 24, 36, 3], true),
             depth => {
                 let problem =
-                    format!("no ResNet has depth {depth}; expected 18, 34, 50, 101 or 152");
+                    format!("no ResNet has depth {depth}; expected 18, 34, 50, 101, 152 or 200");
                 return Err(ModelError::config("depth", problem));
             }
         })
@@ -291,7 +370,7 @@ impl ResNetConfig {
     }
 
     /// Builds the network with zeros as weights; errors name keys below `backbone`.
-    fn init(&self, builder: &Builder) -> Result<ResNet, ModelError> {
+    fn init(&self, inner: Inner, builder: &Builder) -> Result<ResNet, ModelError> {
         let (blocks, bottleneck) = self.architecture()?;
         self.verify(blocks)?;
         let (conv1, bn1, stem) = builder.frozen(self.frozen_stages >= 0, || {
@@ -310,7 +389,7 @@ impl ResNetConfig {
             }
             let input = if stage == 0 { self.stem_channels } else { width(stage - 1) };
             builder.frozen(self.frozen_stages > stage as i64, || {
-                self.stage(stage, blocks[stage], input, bottleneck, builder)
+                self.stage(stage, blocks[stage], input, (bottleneck, inner), builder)
             })
         });
         let mut next = || layers.next().unwrap_or_default();
@@ -335,7 +414,7 @@ impl ResNetConfig {
         stage: usize,
         blocks: usize,
         input: usize,
-        bottleneck: bool,
+        (bottleneck, inner): (bool, Inner),
         builder: &Builder,
     ) -> Vec<Block> {
         let (stride, dilation) = (self.strides[stage], self.dilations[stage]);
@@ -357,6 +436,8 @@ impl ResNetConfig {
                 style: self.style,
                 avg_down: self.avg_down,
                 norm_cfg: &self.norm_cfg,
+                inner,
+                base_channels: self.base_channels,
             };
             let downsample = first && (stride != 1 || input != output);
             if bottleneck {
@@ -390,7 +471,22 @@ pub struct ResNet {
 impl RunBackbone for ResNet {
     /// `[n, 3, h, w]` to the outputs of the stages in `out_indices`, first stage first.
     fn forward(&self, x: Tensor<4>, ctx: &Forward) -> Vec<Tensor<4>> {
-        let x = match (&self.stem, &self.conv1, &self.bn1) {
+        let mut x = ops::max_pool2d(self.stem(x, ctx), [3, 3], [2, 2], [1, 1]);
+        let mut features = Vec::with_capacity(self.out_indices.len());
+        for stage in 0..4 {
+            x = self.stage(stage, x, ctx);
+            if self.out_indices.contains(&stage) {
+                features.push(x.clone());
+            }
+        }
+        features
+    }
+}
+
+impl ResNet {
+    /// `[n, 3, h, w]` to a map of half the size.
+    pub(super) fn stem(&self, x: Tensor<4>, ctx: &Forward) -> Tensor<4> {
+        match (&self.stem, &self.conv1, &self.bn1) {
             (Some((conv0, bn1, _, conv3, bn4, _, conv6, bn7, _)), ..) => {
                 let x = bn1.forward(conv0.forward(x), Activation::ReLU, ctx);
                 let x = bn4.forward(conv3.forward(x), Activation::ReLU, ctx);
@@ -398,23 +494,53 @@ impl RunBackbone for ResNet {
             }
             (None, Some(conv), Some(bn)) => bn.forward(conv.forward(x), Activation::ReLU, ctx),
             (None, ..) => unreachable!("a ResNet has one of the two stems"),
-        };
-        let mut x = ops::max_pool2d(x, [3, 3], [2, 2], [1, 1]);
-        let mut features = Vec::with_capacity(self.out_indices.len());
-        for (stage, blocks) in
-            [&self.layer1, &self.layer2, &self.layer3, &self.layer4].into_iter().enumerate()
-        {
-            for block in blocks {
-                x = if self.with_cp {
-                    ctx.recomputed(block, [x], |block, [x], ctx| block.forward(x, ctx))
-                } else {
-                    block.forward(x, ctx)
-                };
-            }
-            if self.out_indices.contains(&stage) {
-                features.push(x.clone());
-            }
         }
-        features
+    }
+
+    /// One stage; none changes nothing.
+    pub(super) fn stage(&self, stage: usize, x: Tensor<4>, ctx: &Forward) -> Tensor<4> {
+        let blocks = [&self.layer1, &self.layer2, &self.layer3, &self.layer4][stage];
+        blocks.iter().fold(x, |x, block| {
+            if self.with_cp {
+                ctx.recomputed(block, [x], |block, [x], ctx| block.forward(x, ctx))
+            } else {
+                block.forward(x, ctx)
+            }
+        })
+    }
+}
+
+/// A ResNet of any of mmseg's three kinds, within another backbone.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+pub enum AnyResNetConfig {
+    ResNet(ResNetConfig),
+    ResNetV1c(ResNetV1cConfig),
+    ResNetV1d(ResNetV1dConfig),
+}
+
+impl AnyResNetConfig {
+    pub(super) fn spec(&self) -> &dyn BackboneSpec {
+        match self {
+            Self::ResNet(it) => it,
+            Self::ResNetV1c(it) => it,
+            Self::ResNetV1d(it) => it,
+        }
+    }
+
+    fn settings(&self) -> ResNetConfig {
+        match self {
+            Self::ResNet(it) => it.network(),
+            Self::ResNetV1c(it) => it.network(),
+            Self::ResNetV1d(it) => it.network(),
+        }
+    }
+
+    /// The maps of all stages.
+    pub(super) fn stages(&self, image: Feature) -> Result<Vec<Feature>, ModelError> {
+        self.settings().stages(image, Inner::Plain)
+    }
+
+    pub(super) fn network(&self, builder: &Builder) -> Result<ResNet, ModelError> {
+        self.settings().built(Inner::Plain, builder)
     }
 }

@@ -10,7 +10,7 @@ use crate::config::{OneOrMany, default};
 use crate::models::contract::{BackboneSpec, Feature, Initial, RunBackbone};
 use crate::models::init::Fill;
 use crate::models::layer::{
-    ActConfig, DropPath, Dropout, FeedForward, LayerNorm, Linear, NormConfig, Padding, PatchConfig,
+    ActConfig, DropPath, Dropout, FeedForward, LayerNorm, Linear, Padding, PatchConfig,
     PatchEmbed, PatchMerging, TokenNormConfig, WindowMasks, Windows, attend, drop_path_rates,
     to_map,
 };
@@ -214,10 +214,6 @@ impl BackboneSpec for SwinTransformerConfig {
 
     fn init_cfg(&self) -> Option<&[InitConfig]> {
         self.init_cfg.as_deref()
-    }
-
-    fn norms(&mut self) -> Vec<&mut NormConfig> {
-        Vec::new()
     }
 }
 

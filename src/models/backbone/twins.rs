@@ -9,7 +9,7 @@ use super::Backbone;
 use crate::config::{Both, OneOrMany, default};
 use crate::models::contract::{BackboneSpec, Feature, Initial, RunBackbone};
 use crate::models::layer::{
-    ActConfig, Conv2d, DropPath, Dropout, FeedForward, LayerNorm, Linear, NormConfig, Padding,
+    ActConfig, Conv2d, DropPath, Dropout, FeedForward, LayerNorm, Linear, Padding,
     PatchConfig, PatchEmbed, ReducedAttention, ReducedConfig, TokenNormConfig, WindowMasks,
     Windows, attend, drop_path_rates, square, to_map, to_tokens,
 };
@@ -212,10 +212,6 @@ impl<K: TwinsKeys> BackboneSpec for Both<TwinsConfig, K> {
 
     fn init_cfg(&self) -> Option<&[InitConfig]> {
         self.shared.init_cfg.as_deref()
-    }
-
-    fn norms(&mut self) -> Vec<&mut NormConfig> {
-        Vec::new()
     }
 }
 

@@ -110,10 +110,6 @@ impl BackboneSpec for UNetConfig {
     fn init_cfg(&self) -> Option<&[InitConfig]> {
         self.init_cfg.as_deref()
     }
-
-    fn norms(&mut self) -> Vec<&mut NormConfig> {
-        vec![&mut self.norm_cfg]
-    }
 }
 
 impl UNetConfig {

@@ -337,9 +337,26 @@ impl Decode {
         scalars
     }
 
+    /// Logits at the size of `labels` `[n, h, w]`.
+    pub fn at_labels(&self, logits: Tensor<4>, labels: &Tensor<3, Int>) -> Tensor<4> {
+        let [_, height, width] = labels.dims();
+        self.resize(logits, [height, width])
+    }
+
+    /// The loss at `place` in `loss_decode`, of logits at the labels' size.
+    pub fn loss_at(
+        &self,
+        place: usize,
+        logits: &Tensor<4>,
+        labels: &Tensor<3, Int>,
+    ) -> Tensor<1> {
+        let ignore_index = self.config.ignore_index;
+        self.config.loss_decode[place].forward(Compared { logits, labels, ignore_index }, None)
+    }
+
     /// In percent of the pixels that count. With one output channel a pixel is right where the
     /// threshold puts it on the side of its label (mmseg compares with 0 alone).
-    fn accuracy(&self, logits: &Tensor<4>, labels: &Tensor<3, Int>) -> Tensor<1> {
+    pub fn accuracy(&self, logits: &Tensor<4>, labels: &Tensor<3, Int>) -> Tensor<1> {
         let ignore_index = Some(self.config.ignore_index);
         if self.out_channels() > 1 {
             return ops::accuracy(logits, labels, ignore_index);

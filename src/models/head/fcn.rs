@@ -1,4 +1,5 @@
-//! The fully convolutional head (Long et al. 2015), which is also the usual auxiliary head.
+//! The fully convolutional head (Long et al. 2015), which is also the usual auxiliary head; and that
+//! of Fast-SCNN, whose convolutions are separable.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -6,13 +7,18 @@ use serde::Deserialize;
 
 use super::{Decode, DecodeConfig, Head};
 use crate::config::{Both, default};
-use crate::models::contract::{Feature, HeadSpec, RunHead, Seen};
-use crate::models::layer::{Conv2d, ConvModule, square};
+use crate::models::contract::{Feature, HeadKeys, RunHead, Seen};
+use crate::models::layer::{
+    ActConfig, Conv2d, ConvModule, ConvModuleConfig, SeparableConvModule, square,
+};
 use crate::models::{Builder, Forward, ModelError};
 use crate::ops;
 
 /// The keys of `type: FCNHead`.
 pub type FCNHeadConfig = Both<DecodeConfig, FCNKeys>;
+
+/// The keys of `type: DepthwiseSeparableFCNHead`.
+pub type DepthwiseSeparableFCNHeadConfig = Both<DecodeConfig, Both<FCNKeys, SeparableFCNKeys>>;
 
 /// Its own keys.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
@@ -31,15 +37,23 @@ pub struct FCNKeys {
     pub dilation: usize,
 }
 
-impl HeadSpec for FCNHeadConfig {
-    fn check(&self, _: &[Feature]) -> Result<(), ModelError> {
-        self.shared.one_map()?;
+/// The keys that the head of separable convolutions has besides.
+#[derive(Debug, Clone, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct SeparableFCNKeys {
+    /// After the depthwise convolutions.
+    pub dw_act_cfg: Option<ActConfig>,
+}
+
+impl HeadKeys for FCNKeys {
+    fn check(&self, shared: &DecodeConfig, _: &[Feature]) -> Result<(), ModelError> {
+        shared.one_map()?;
         if self.kernel_size.is_multiple_of(2) {
             let problem =
                 format!("expected an odd number, so that sizes stay, got {}", self.kernel_size);
             return Err(ModelError::config("kernel_size", problem));
         }
-        let (input, channels) = (self.shared.input_channels(), self.shared.channels);
+        let (input, channels) = (shared.input_channels(), shared.channels);
         if self.num_convs == 0 && input != channels {
             let problem = format!(
                 "is {channels}, but without convolutions (num_convs: 0) it must be in_channels, \
@@ -50,22 +64,76 @@ impl HeadSpec for FCNHeadConfig {
         Ok(())
     }
 
-    fn build(&self, inputs: &[Feature], builder: &Builder) -> Result<Head, ModelError> {
-        let (conv_seg, decode) = self.shared.build(inputs, builder)?;
-        let (input, channels) = (self.shared.input_channels(), self.shared.channels);
-        let module = self.shared.conv_module();
-        let padding = self.kernel_size / 2;
-        let dilated = square(1, padding * self.dilation, self.dilation);
-        let conv = |position| {
-            let input = if position == 0 { input } else { channels };
-            module.init([input, channels], self.kernel_size, dilated, builder)
+    fn build(
+        &self,
+        shared: &DecodeConfig,
+        inputs: &[Feature],
+        builder: &Builder,
+    ) -> Result<Head, ModelError> {
+        Ok(self.plain_head(shared, inputs, builder)?.into())
+    }
+}
+
+impl FCNKeys {
+    /// The head of plain convolutions.
+    pub(super) fn plain_head(
+        &self,
+        shared: &DecodeConfig,
+        inputs: &[Feature],
+        builder: &Builder,
+    ) -> Result<FCNHead, ModelError> {
+        let module = shared.conv_module();
+        let conv = |channels, dilation| {
+            let conv = square(1, self.kernel_size / 2 * dilation, dilation);
+            Conv::Plain(module.init(channels, self.kernel_size, conv, builder))
         };
-        let convs: Vec<_> = (0..self.num_convs).map(conv).collect();
-        let joined = [input + channels, channels];
-        let conv_cat = self
-            .concat_input
-            .then(|| module.init(joined, self.kernel_size, square(1, padding, 1), builder));
-        Ok(FCNHead { conv_seg, convs, conv_cat, decode }.into())
+        self.head(shared, inputs, &conv, builder)
+    }
+
+    /// The head whose convolutions `conv` makes, of so many channels and a dilation.
+    fn head(
+        &self,
+        shared: &DecodeConfig,
+        inputs: &[Feature],
+        conv: &dyn Fn([usize; 2], usize) -> Conv,
+        builder: &Builder,
+    ) -> Result<FCNHead, ModelError> {
+        let (conv_seg, decode) = shared.build(inputs, builder)?;
+        let (input, channels) = (shared.input_channels(), shared.channels);
+        let one = |position| {
+            conv([if position == 0 { input } else { channels }, channels], self.dilation)
+        };
+        let convs = (0..self.num_convs).map(one).collect();
+        let conv_cat = self.concat_input.then(|| conv([input + channels, channels], 1));
+        Ok(FCNHead { conv_seg, convs, conv_cat, decode })
+    }
+}
+
+impl HeadKeys for Both<FCNKeys, SeparableFCNKeys> {
+    fn check(&self, shared: &DecodeConfig, inputs: &[Feature]) -> Result<(), ModelError> {
+        self.shared.check(shared, inputs)?;
+        if self.shared.num_convs == 0 {
+            return Err(ModelError::config("num_convs", "expected at least 1, got 0"));
+        }
+        Ok(())
+    }
+
+    /// As in mmseg, the pointwise convolutions have a ReLU, and none is dilated.
+    fn build(
+        &self,
+        shared: &DecodeConfig,
+        inputs: &[Feature],
+        builder: &Builder,
+    ) -> Result<Head, ModelError> {
+        let with = |act_cfg| ConvModuleConfig { norm_cfg: shared.norm_cfg.clone(), act_cfg };
+        let (pointwise, depthwise) =
+            (with(Some(ActConfig::default())), with(self.dw_act_cfg.clone()));
+        let kernel = self.shared.kernel_size;
+        let conv = |channels, _| {
+            let conv = square(1, kernel / 2, 1);
+            Conv::Separable(pointwise.separable_with(&depthwise, channels, kernel, conv, builder))
+        };
+        Ok(self.shared.head(shared, inputs, &conv, builder)?.into())
     }
 }
 
@@ -73,10 +141,25 @@ impl HeadSpec for FCNHeadConfig {
 #[derive(Module, Debug)]
 pub struct FCNHead {
     conv_seg: Conv2d,
-    convs: Vec<ConvModule>,
-    conv_cat: Option<ConvModule>,
+    convs: Vec<Conv>,
+    conv_cat: Option<Conv>,
     #[module(skip)]
     decode: Decode,
+}
+
+#[derive(Module, Debug)]
+enum Conv {
+    Plain(ConvModule),
+    Separable(SeparableConvModule),
+}
+
+impl Conv {
+    fn forward(&self, x: Tensor<4>, ctx: &Forward) -> Tensor<4> {
+        match self {
+            Self::Plain(conv) => conv.forward(x, ctx),
+            Self::Separable(conv) => conv.forward(x, ctx),
+        }
+    }
 }
 
 impl RunHead for FCNHead {

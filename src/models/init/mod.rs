@@ -246,6 +246,17 @@ impl InitConfig {
         Self::kaiming_of(false)
     }
 
+    /// He et al. 2015 for every convolution and linear layer; PReLUs begin as ReLUs.
+    pub fn kaiming_and_no_slopes() -> Vec<Self> {
+        let mut kaiming = Self::kaiming();
+        if let Self::Kaiming(it) = &mut kaiming {
+            it.shared.layer.0.push(LayerName::Linear);
+        }
+        let layer = OneOrMany(vec![LayerName::PReLU]);
+        let shared = TargetConfig { layer, ..TargetConfig::default() };
+        vec![kaiming, Self::Constant(Both { shared, own: ConstantConfig { val: 0.0 } })]
+    }
+
     fn kaiming_of(by_group: bool) -> Self {
         let shared =
             TargetConfig { layer: OneOrMany(vec![LayerName::Conv2d]), ..TargetConfig::default() };

@@ -28,6 +28,12 @@ pub enum ActConfig {
     HSigmoid(HSigmoidConfig),
 }
 
+impl Default for HSigmoidConfig {
+    fn default() -> Self {
+        Self { bias: 3.0, divisor: 6.0, min_value: 0.0, max_value: 1.0 }
+    }
+}
+
 impl ActConfig {
     /// The default of transformers.
     pub fn gelu() -> Self {

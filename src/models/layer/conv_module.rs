@@ -15,6 +15,27 @@ pub struct ConvModuleConfig {
 }
 
 impl ConvModuleConfig {
+    /// mmcv's usual kind: a plain batch norm and a ReLU.
+    pub(crate) fn batch_relu() -> Self {
+        Self { norm_cfg: Some(NormConfig::batch()), act_cfg: Some(ActConfig::default()) }
+    }
+
+    /// [`init`](Self::init) without a bias where no norm follows either.
+    pub(crate) fn init_without_bias(
+        &self,
+        channels: [usize; 2],
+        kernel: impl Into<Kernel>,
+        conv: ops::Conv,
+        builder: &Builder,
+    ) -> ConvModule {
+        let slope = self.act_cfg.as_ref().map_or(0.0, ActConfig::slope);
+        ConvModule {
+            conv: Conv2d::kaiming(channels, kernel.into(), conv, slope, builder),
+            bn: self.norm_cfg.as_ref().map(|it| it.init(channels[1], builder)),
+            activate: self.act_cfg.as_ref().map(|it| it.init(builder)),
+        }
+    }
+
     /// Convolution from `input` to `output` channels; it has a bias if no norm follows.
     pub fn init(
         &self,

@@ -46,3 +46,18 @@ impl AdaptiveAvgPool {
         ops::adaptive_avg_pool2d(x, [self.size; 2])
     }
 }
+
+/// The mean over windows of any shape (height, width), all of them whole.
+#[derive(Module, Debug)]
+pub struct Window {
+    #[module(skip)]
+    pub kernel: [usize; 2],
+    #[module(skip)]
+    pub stride: [usize; 2],
+}
+
+impl Window {
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        ops::avg_pool2d(x, self.kernel, self.stride, [0, 0], false, true)
+    }
+}

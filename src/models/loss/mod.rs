@@ -3,6 +3,7 @@
 mod class_weight;
 mod cross_entropy;
 mod dice;
+mod ohem;
 
 use std::fmt::Debug;
 
@@ -11,21 +12,18 @@ use serde::Deserialize;
 
 pub use cross_entropy::CrossEntropyLossConfig;
 pub use dice::DiceLossConfig;
+pub use ohem::OhemCrossEntropyConfig;
 
 use super::ModelError;
 use super::contract::slot;
-use crate::config::Slot;
 
 slot! {
     /// `loss_decode`, or one of its list.
     LossConfig: Loss, own {
         CrossEntropyLoss(CrossEntropyLossConfig),
         DiceLoss(DiceLossConfig),
+        OhemCrossEntropy(OhemCrossEntropyConfig),
     }
-}
-
-impl Slot for dyn Loss {
-    const NAME: &'static str = "segslurm::config::Own LossConfig";
 }
 
 /// How the losses of elements become one number.

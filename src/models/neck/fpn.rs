@@ -156,10 +156,6 @@ impl NeckSpec for FPNConfig {
     fn init_cfg(&self) -> Option<&[InitConfig]> {
         self.init_cfg.as_deref()
     }
-
-    fn norms(&mut self) -> Vec<&mut NormConfig> {
-        self.norm_cfg.iter_mut().collect()
-    }
 }
 
 /// Each level is the backbone's map and the enlarged level above it, convolved.

@@ -119,10 +119,6 @@ impl NeckSpec for JPUConfig {
     fn init_cfg(&self) -> Option<&[InitConfig]> {
         self.init_cfg.as_deref()
     }
-
-    fn norms(&mut self) -> Vec<&mut NormConfig> {
-        vec![&mut self.norm_cfg]
-    }
 }
 
 /// The joined maps, in place of the last.

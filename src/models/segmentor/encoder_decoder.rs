@@ -13,11 +13,10 @@ use crate::config::{Both, NotOffered, OneOrMany, Only, Pair};
 use crate::dist::Group;
 use crate::models::backbone::{Backbone, BackboneConfig};
 use crate::models::builder::{Builder, Registry};
-use crate::models::contract::{Feature, Initial, Seen};
+use crate::models::contract::{BackboneSpec, Feature, Initial, Seen};
 use crate::models::forward::{Scalars, Starved};
 use crate::models::head::{DecodeConfig, Head, HeadConfig};
 use crate::models::init::InitPlan;
-use crate::models::layer::NormConfig;
 use crate::models::neck::{Neck, NeckConfig};
 use crate::models::{
     Forward, InitConfig, Losses, ModelError, PretrainedSource, SegDataPreProcessorConfig,
@@ -49,6 +48,10 @@ pub struct EncoderDecoderConfig {
     pub test_cfg: Option<InferenceConfig>,
     #[serde(default)]
     pub init_cfg: Option<OneOrMany<InitConfig>>,
+    /// Every batch norm takes the statistics of all ranks' batches: mmengine's `sync_bn`, which is
+    /// no key of the model.
+    #[serde(skip)]
+    pub(crate) sync_bn: bool,
 }
 
 /// The keys of `type: CascadeEncoderDecoder`, whose `decode_head` is a list: each head sees the
@@ -96,13 +99,7 @@ impl SegmentorSpec for EncoderDecoderConfig {
     }
 
     fn synchronize_norms(&mut self) {
-        self.backbone.norms().into_iter().for_each(NormConfig::synchronize);
-        self.neck.iter_mut().flat_map(|it| it.norms()).for_each(NormConfig::synchronize);
-        let heads = self.decode_head.list_mut().iter_mut();
-        let auxiliary = self.auxiliary_head.iter_mut().flat_map(|it| it.list_mut());
-        for head in heads.chain(auxiliary) {
-            head.norms().into_iter().for_each(NormConfig::synchronize);
-        }
+        self.sync_bn = true;
     }
 
     fn decode_head(&self) -> &DecodeConfig {
@@ -214,7 +211,7 @@ impl EncoderDecoderConfig {
     }
 
     fn build(&self, device: &Device, seed: u64) -> Result<Segmentor, ModelError> {
-        let builder = Builder::new(device);
+        let builder = Builder::new(device, self.sync_bn);
         let maps = self.backbone.check(IMAGE).map_err(|it| it.within("backbone"))?;
         let features = self.features()?;
         let backbone = self.backbone.build(IMAGE, &builder).map_err(|it| it.within("backbone"))?;
@@ -245,6 +242,14 @@ impl EncoderDecoderConfig {
             })
         };
         let path = |checkpoint: &str, target: &str| PretrainedSource::new(checkpoint, None, target);
+        let nested = self.backbone.nested().map(|it| {
+            let (key, target) =
+                (format!("backbone.{}", it.key), format!("backbone.{}.", it.place));
+            let old = it.spec.pretrained().map(|it| path(it, &target));
+            let new = named(it.spec.init_cfg())
+                .map(|it| PretrainedSource::new(&it.checkpoint, it.prefix, &target));
+            [(format!("{key}.pretrained"), old), (format!("{key}.init_cfg"), new)]
+        });
         let candidates = [
             ("pretrained", self.pretrained.as_deref().map(|it| path(it, "backbone."))),
             ("backbone.pretrained", self.backbone.pretrained().map(|it| path(it, "backbone."))),
@@ -259,7 +264,9 @@ impl EncoderDecoderConfig {
                     .map(|it| PretrainedSource::new(&it.checkpoint, it.prefix, "")),
             ),
         ];
-        let mut found = candidates.into_iter().filter_map(|(key, source)| Some((key, source?)));
+        let candidates = candidates.map(|(key, source)| (key.to_owned(), source));
+        let candidates = candidates.into_iter().chain(nested.into_iter().flatten());
+        let mut found = candidates.filter_map(|(key, source)| Some((key, source?)));
         match (found.next(), found.next()) {
             (Some((first, _)), Some((second, _))) => Err(ModelError::config(
                 second,
@@ -283,10 +290,19 @@ impl EncoderDecoderConfig {
         for (key, head) in self.all_heads() {
             plan.begin(&key, head.shared().init_cfg.as_deref(), head.initial())?;
         }
-        let read =
-            segmentor.settings.pretrained.as_ref().is_some_and(|it| it.target == "backbone.");
-        let initial = if read { Initial::default() } else { self.backbone.initial() };
-        plan.begin("backbone", self.backbone.init_cfg(), initial)?;
+        let read = |target: &str| {
+            segmentor.settings.pretrained.as_ref().is_some_and(|it| it.target == target)
+        };
+        let initial = |spec: &dyn BackboneSpec, target: &str| {
+            if read(target) { Initial::default() } else { spec.initial() }
+        };
+        let whole = initial(&*self.backbone, "backbone.");
+        plan.begin("backbone", self.backbone.init_cfg(), whole)?;
+        if let Some(nested) = self.backbone.nested() {
+            let place = format!("backbone.{}", nested.place);
+            let inner = initial(nested.spec, &format!("{place}."));
+            plan.begin(&place, nested.spec.init_cfg(), inner)?;
+        }
         plan.execute(seed);
         Ok(())
     }
@@ -381,9 +397,10 @@ impl Segmentor {
         self.last_head().decode().threshold()
     }
 
-    /// For every head, how many labels its losses know, and the one that they leave out.
+    /// For every head that takes a dataset's labels, how many its losses know, and the one that they
+    /// leave out.
     pub fn labels(&self) -> impl Iterator<Item = (usize, i64)> {
-        self.heads().map(|head| (head.decode().num_classes(), head.decode().ignore_index()))
+        self.heads().filter_map(|head| head.labels())
     }
 
     /// The norms that would see a single value per channel in training on a batch `[n, 3, h, w]` of

@@ -59,13 +59,6 @@ impl HeadsConfig {
         }
     }
 
-    pub(super) fn list_mut(&mut self) -> &mut [HeadConfig] {
-        match self {
-            Self::One(head) => std::slice::from_mut(&mut **head),
-            Self::Many(heads) => heads,
-        }
-    }
-
     /// Each head with its place: the key `name` itself for one, with a number for a list.
     pub(super) fn named<'a>(
         &'a self,

@@ -40,13 +40,6 @@ impl NormConfig {
         Self::BN(BatchNormConfig::default())
     }
 
-    /// Takes the statistics of all ranks' batches from now on.
-    pub(crate) fn synchronize(&mut self) {
-        if let Self::BN(config) = self {
-            *self = Self::SyncBN(config.clone());
-        }
-    }
-
     /// Whether a norm of feature maps with so many channels can be made of it. Errors name keys
     /// below `norm_cfg`.
     pub fn check(&self, channels: usize) -> Result<(), ModelError> {
@@ -67,7 +60,7 @@ impl NormConfig {
     /// A norm of feature maps with `channels` channels.
     pub fn init(&self, channels: usize, builder: &Builder) -> Norm {
         match self {
-            Self::BN(it) => Norm::Batch(it.init(channels, false, builder)),
+            Self::BN(it) => Norm::Batch(it.init(channels, builder.is_sync_bn(), builder)),
             Self::SyncBN(it) => Norm::Batch(it.init(channels, true, builder)),
             Self::LN(it) | Self::LN2d(it) => Norm::Layer(it.init(channels, builder)),
             Self::GN(it) => Norm::Group(it.init(channels, builder)),
