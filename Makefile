@@ -6,7 +6,7 @@ SHELL := /bin/bash
 export CUDA
 with_libtorch = export LIBTORCH="$$(scripts/libtorch.sh)" && [ -n "$$LIBTORCH" ]
 
-.PHONY: help libtorch build demo test fuzz crash-test check deny check-cuda gpu-kit gpu-check parity bench cluster cluster-down docs
+.PHONY: help libtorch build demo test fuzz crash-test check deny check-cuda gpu-kit gpu-check parity zoo bench cluster cluster-down docs
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -51,6 +51,9 @@ gpu-check: ## on a machine with a GPU: correctness against the CPU, NCCL, speed 
 
 parity: ## our numbers beside mmsegmentation's, on the same weights and pixels (5 GB and 10 minutes the first time)
 	@$(with_libtorch) && scripts/parity.sh
+
+zoo: ## every different model of mmsegmentation's configs beside mmsegmentation (an hour or so; FAMILY=segformer for some)
+	@$(with_libtorch) && scripts/zoo.sh $(FAMILY)
 
 bench: ## speed and memory beside mmsegmentation's on this machine, medians and ratios (about 20 minutes)
 	@$(with_libtorch) && scripts/bench.sh

@@ -373,7 +373,10 @@ impl Experiment {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
+    use crate::models::SegmentorConfig;
     /// What becomes of a config whose bases are the shipped ones.
     fn read(file: &str, text: &str, overrides: &[&str]) -> Result<Experiment, String> {
         let folder = tempfile::tempdir().expect("a folder");
@@ -520,11 +523,15 @@ mod tests {
     #[test]
     fn sync_bn_makes_batch_norms_synchronised() {
         let experiment = demo("sync_bn = 'torch'").expect("is read");
-        let model = format!("{:?}", experiment.model);
-        assert!(
-            model.contains("SyncBN(") && !model.replace("SyncBN(", "").contains("BN("),
-            "{model}"
-        );
+        let plain = demo("").expect("is read").model;
+        let norms = |model: &SegmentorConfig, kind: &str| {
+            let built = model.init(&Device::libtorch(), 0).expect("builds");
+            format!("{built:?}").matches(kind).count()
+        };
+        let (sync, other) = ("sync: true", "sync: false");
+        assert!(norms(&plain, other) > 20 && norms(&plain, sync) == 0);
+        assert_eq!(norms(&experiment.model, other), 0);
+        assert_eq!(norms(&experiment.model, sync), norms(&plain, other));
     }
 
     #[test]

@@ -104,7 +104,7 @@ mod tests {
     use crate::data::DatasetConfig;
     use crate::models::backbone::Backbone;
     use crate::models::contract::{Feature, RunBackbone, RunNeck};
-    use crate::models::layer::{Conv2d, NormConfig};
+    use crate::models::layer::Conv2d;
     use crate::models::neck::Neck;
     use crate::models::{Builder, Compared, Forward, InitConfig, ModelError, SegmentorConfig};
     use crate::ops::{self, Conv};
@@ -114,7 +114,6 @@ mod tests {
     #[serde(deny_unknown_fields)]
     struct Patches {
         channels: usize,
-        norm_cfg: NormConfig,
     }
 
     impl BackboneSpec for Patches {
@@ -131,10 +130,6 @@ mod tests {
 
         fn init_cfg(&self) -> Option<&[InitConfig]> {
             None
-        }
-
-        fn norms(&mut self) -> Vec<&mut NormConfig> {
-            vec![&mut self.norm_cfg]
         }
     }
 
@@ -165,10 +160,6 @@ mod tests {
 
         fn init_cfg(&self) -> Option<&[InitConfig]> {
             None
-        }
-
-        fn norms(&mut self) -> Vec<&mut NormConfig> {
-            Vec::new()
         }
     }
 
@@ -204,7 +195,7 @@ mod tests {
 
     const MODEL: &str = "
 type: EncoderDecoder
-backbone: {type: Patches, channels: 8, norm_cfg: {type: BN}}
+backbone: {type: Patches, channels: 8}
 neck: {type: Twice}
 decode_head:
   type: FCNHead

@@ -108,10 +108,11 @@ fn compared(ours: &[(String, f64)], theirs: &Value) -> Vec<(String, f64)> {
 
 /// The largest distance of a gradient to the peer's, over the peer's norm, and whose it is.
 pub(crate) fn worst_gradient(ours: &StateDict, theirs: &StateDict) -> (f64, String) {
+    let norm = |it: &tch::Tensor| it.norm().double_value(&[]);
+    // What a norm after it takes away again has a gradient of rounding alone.
+    let rounding = 1e-6 * theirs.values().map(norm).fold(0.0, f64::max);
     let apart = |(name, theirs): (&String, &tch::Tensor)| {
-        let apart = (&ours[name] - theirs).norm().double_value(&[])
-            / theirs.norm().double_value(&[]).max(1e-12);
-        (apart, name.clone())
+        (norm(&(&ours[name] - theirs)) / norm(theirs).max(rounding), name.clone())
     };
     theirs.iter().map(apart).max_by(|left, right| left.0.total_cmp(&right.0)).expect("gradients")
 }

@@ -126,21 +126,47 @@ def label_map(height, width, classes, rng, ignored=True):
     return labels
 
 
+def with_tuples(config):
+    """A copy with tuples where mmseg insists on them."""
+    if isinstance(config, dict):
+        insists = config.get("type") in ["CGNet", "JPU", "LRASPPHead", "MobileNetV3"]
+        found = {key: with_tuples(value) for key, value in config.items()}
+        return {
+            key: tuple(value) if insists and isinstance(value, list) else value
+            for key, value in found.items()
+        }
+    if isinstance(config, (list, tuple)):
+        return type(config)(with_tuples(value) for value in config)
+    return config
+
+
 def build(config):
     if "mmpretrain." in str(config):
         import mmpretrain.models  # noqa: F401 (its models register themselves)
-    model = MODELS.build(copy.deepcopy(config))
+    model = MODELS.build(with_tuples(config))
     model.cfg = config
     return model
 
 
 def randomise(model, number):
-    """mmseg's own initial weights, then batch norms far from their defaults: scales, shifts, and statistics near the true ones."""
+    """mmseg's own initial weights, then norms and what begins at zero far from that: scales, shifts, and statistics near the true ones."""
     seed(number)
     model.init_weights()
     norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     rng = np.random.default_rng(number)
+    size = getattr(model.data_preprocessor, "size", None) or (97, 113)
+    extent = (min(97, size[0]), min(113, size[1]))
+    head = model.decode_head[-1] if hasattr(model, "num_stages") else model.decode_head
     with torch.no_grad():
+        for norm in model.modules():
+            if isinstance(norm, (torch.nn.LayerNorm, torch.nn.GroupNorm)):
+                norm.weight.uniform_(0.6, 1.4)
+                norm.bias.normal_(0, 0.2)
+        for name, parameter in model.named_parameters():
+            if name.endswith((".gamma", "layer_scale_1", "layer_scale_2")):
+                parameter.uniform_(0.1, 0.5)
+            elif name.endswith("relative_position_bias_table"):
+                parameter.normal_(0, 0.5)
         for norm in norms:
             norm.weight.uniform_(0.6, 1.4)
             norm.bias.normal_(0, 0.2)
@@ -149,12 +175,9 @@ def randomise(model, number):
             norm.kept_momentum = kept
         model.train()
         for _ in range(2):
-            pictures = [image(97, 113, rng) for _ in range(2)]
-            inputs = model.data_preprocessor(packed(pictures), False)["inputs"]
-            features = model.extract_feat(inputs)
-            for head in [model.decode_head, getattr(model, "auxiliary_head", None)]:
-                if head is not None:
-                    head(features)
+            pictures = [image(*extent, rng) for _ in range(2)]
+            labels = [label_map(*extent, head.num_classes, rng) for _ in range(2)]
+            model(**model.data_preprocessor(packed(pictures, labels), True), mode="loss")
         for norm in norms:
             norm.momentum = norm.kept_momentum
             norm.running_mean += 0.1 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean)

@@ -1,9 +1,12 @@
-"""mmsegmentation's own configs, one for each kind of model: label maps, and the first step's losses, gradients and statistics.
+"""mmsegmentation's own configs: label maps, and the first step's losses, gradients and statistics.
 
-Adding a model is a line of CONFIGS: the test finds what is here by itself.
+Without arguments, one for each kind of model; `zoo.py FAMILY ...` writes every different model of a folder of configs: schedules, datasets and numbers of classes make no other model.
 """
 
+import glob
+import json
 import os
+import sys
 
 import mmseg
 import numpy as np
@@ -13,7 +16,7 @@ from mmengine.config import Config
 
 import peer
 
-CONFIGS = {
+KINDS = {
     "fcn": "fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py",
     "pspnet": "pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py",
     "pspnet_769": "pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-769x769.py",
@@ -25,10 +28,13 @@ CONFIGS = {
     "upernet_r18": "upernet/upernet_r18_4xb2-40k_cityscapes-512x1024.py",
 }
 SIZE = (97, 129)
+# Sizes that a family's models need.
+SIZES = {"unet": (96, 128), "ddrnet": (96, 128), "mobilenet_v3": (401, 417)}
+ROOT = os.path.join(os.path.dirname(mmseg.__file__), ".mim", "configs")
 
 
 def without_luck(config):
-    """Plain batch norms and no dropout, here and below: what one rank without random numbers computes."""
+    """Plain batch norms and no random numbers, here and below: what one rank computes."""
     if isinstance(config, dict):
         config = {key: without_luck(value) for key, value in config.items()}
         if config.get("type") == "SyncBN":
@@ -36,6 +42,16 @@ def without_luck(config):
         for key in ["dropout_ratio", "drop_path_rate", "drop_rate", "attn_drop_rate"]:
             if key in config:
                 config[key] = 0.0
+        if config.get("type", "").endswith("Head"):
+            config["dropout_ratio"] = 0.0
+        if config.get("type") in ["SwinTransformer", "SVT"]:
+            config["drop_path_rate"] = 0.0
+        if config.get("type") == "LightHamHead":
+            config["ham_kwargs"] = dict(config.get("ham_kwargs", {}), rand_init=False)
+        # Weights come from the checkpoint that is written.
+        for key in ["pretrained", "init_cfg"]:
+            if key in config and (key == "pretrained" or "checkpoint" in str(config[key])):
+                config[key] = None
         return config
     return (
         [without_luck(value) for value in config] if isinstance(config, (list, tuple)) else config
@@ -43,28 +59,49 @@ def without_luck(config):
 
 
 def section(path):
-    root = os.path.join(os.path.dirname(mmseg.__file__), ".mim", "configs")
-    model = without_luck(peer.plain(Config.fromfile(os.path.join(root, path)).model.to_dict()))
+    family = path.split("/")[0]
+    size = SIZES.get(family, SIZE)
+    model = without_luck(peer.plain(Config.fromfile(os.path.join(ROOT, path)).model.to_dict()))
     model["pretrained"] = None
-    model["data_preprocessor"] = dict(model["data_preprocessor"], size=list(SIZE))
+    model["data_preprocessor"] = dict(model["data_preprocessor"], size=list(size))
     model["test_cfg"] = dict(mode="whole")
     return model
 
 
-def complexity(config):
+def different(family):
+    """A config for each model of a folder that no other one has, by names as short as they tell it."""
+    found = {}
+    for path in sorted(glob.glob(os.path.join(ROOT, family, "*.py"))):
+        path = os.path.relpath(path, ROOT)
+        model = section(path)
+        heads = model["decode_head"]
+        for head in heads if isinstance(heads, list) else [heads]:
+            head["num_classes"] = 19
+        auxiliary = model.get("auxiliary_head") or []
+        for head in auxiliary if isinstance(auxiliary, list) else [auxiliary]:
+            if head["type"] != "STDCHead":
+                head["num_classes"] = 19
+        model["data_preprocessor"] = None
+        key = json.dumps(model, sort_keys=True)
+        found.setdefault(key, []).append(path)
+    return {paths[0].split("/")[1].split("_4xb")[0].split("_8xb")[0].split("_2xb")[0].replace(".py", ""): paths for paths in found.values()}
+
+
+def complexity(config, size):
     """What mmseg's tools/analysis_tools/get_flops.py finds, for an image of this size."""
     model = peer.build(config).eval()
     if hasattr(model, "auxiliary_head"):
         model.auxiliary_head = None
     found = get_model_complexity_info(
-        model, input_shape=(3, *SIZE), show_table=False, show_arch=False
+        model, input_shape=(3, *size), show_table=False, show_arch=False
     )
-    return dict(size=list(SIZE), multiply_adds=int(found["flops"]), parameters=int(found["params"]))
+    return dict(size=list(size), multiply_adds=int(found["flops"]), parameters=int(found["params"]))
 
 
-def run(number, name, path):
+def run(number, name, path, counted):
     os.makedirs(name)
     config = section(path)
+    size = tuple(config["data_preprocessor"]["size"])
     heads = (
         config["decode_head"]
         if isinstance(config["decode_head"], list)
@@ -75,8 +112,8 @@ def run(number, name, path):
     peer.write_config(f"{name}/config.yaml", dict(model=config))
     peer.write_checkpoint(f"{name}/checkpoint.pth", model, classes)
     rng = np.random.default_rng(500 + number)
-    pictures = [peer.image(*SIZE, rng) for _ in range(2)]
-    labels = [peer.label_map(*SIZE, classes, rng) for _ in range(2)]
+    pictures = [peer.image(*size, rng) for _ in range(2)]
+    labels = [peer.label_map(*size, classes, rng) for _ in range(2)]
     model.test_cfg = Config(config["test_cfg"])
     data = model.data_preprocessor(peer.packed(pictures), False)
     with torch.no_grad():
@@ -101,13 +138,20 @@ def run(number, name, path):
         f"{name}/gradients.safetensors",
         {n: p.grad for n, p in model.named_parameters() if p.grad is not None},
     )
-    peer.write_json(f"{name}/complexity.json", complexity(config))
+    if counted:
+        peer.write_json(f"{name}/complexity.json", complexity(config, size))
     print(name, {key: round(float(value), 4) for key, value in log.items()}, flush=True)
 
 
 def main():
-    for number, (name, path) in enumerate(CONFIGS.items()):
-        run(number, name, path)
+    if not sys.argv[1:]:
+        for number, (name, path) in enumerate(KINDS.items()):
+            run(number, name, path, True)
+    for family in sys.argv[1:]:
+        models = different(family)
+        for number, (name, paths) in enumerate(models.items()):
+            run(number, name, paths[0], False)
+        peer.write_json("../configs.json", {name: paths for name, paths in models.items()})
 
 
 if __name__ == "__main__":

@@ -22,7 +22,25 @@ const OPEN_MMLAB: &[(&str, &str)] = &[
     ("detectron2/resnet101_caffe", "resnet101_msra-6cc46731.pth"),
     ("resnet50_caffe", "resnet50_caffe-788b5fa3.pth"),
     ("resnet101_caffe", "resnet101_caffe-3ad79236.pth"),
+    ("resnest50", "resnest50_d2-7497a55b.pth"),
+    ("resnest101", "resnest101_d2-f3b931b2.pth"),
+    ("resnext50_32x4d", "resnext50-32x4d-0ab1a123.pth"),
+    ("resnext101_32x4d", "resnext101_32x4d-a5af3160.pth"),
+    ("resnext101_64x4d", "resnext101_64x4d-ee2c6f71.pth"),
+    ("msra/hrnetv2_w18_small", "hrnetv2_w18_small-b5a04e21.pth"),
+    ("msra/hrnetv2_w18", "hrnetv2_w18-00eb2006.pth"),
+    ("msra/hrnetv2_w32", "hrnetv2_w32-dc9eeb4f.pth"),
+    ("msra/hrnetv2_w40", "hrnetv2_w40-ed0b031c.pth"),
+    ("msra/hrnetv2_w48", "hrnetv2_w48-d2186c55.pth"),
+    ("contrib/mobilenet_v3_large", "mobilenet_v3_large-bc2c3fd3.pth"),
+    ("contrib/mobilenet_v3_small", "mobilenet_v3_small-47085aa1.pth"),
 ];
+
+/// Names of mmpretrain's backbones, as mmengine's `mmcls.json` has them, and their places.
+const MMCLS: &[(&str, &str)] = &[(
+    "mobilenet_v2",
+    "mobilenet_v2/mobilenet_v2_batch256_imagenet_20200708-3b2dc3af.pth",
+)];
 
 /// torchvision's ImageNet weights.
 const TORCHVISION: &[(&str, &str)] = &[
@@ -34,6 +52,7 @@ const TORCHVISION: &[(&str, &str)] = &[
 ];
 
 const OPEN_MMLAB_ADDRESS: &str = "https://download.openmmlab.com/pretrain/third_party/";
+const MMCLS_ADDRESS: &str = "https://download.openmmlab.com/mmclassification/v0/";
 const TORCHVISION_ADDRESS: &str = "https://download.pytorch.org/models/";
 
 /// Folders that names of checkpoints refer to.
@@ -110,8 +129,9 @@ impl Source {
             .iter()
             .find(|it| it.0 == name)
         {
-            Some((_, file)) => {
-                Ok(Some(Remote { address: format!("{address}{file}"), file: (*file).to_owned() }))
+            Some((_, path)) => {
+                let file = path.rsplit('/').next().unwrap_or(path);
+                Ok(Some(Remote { address: format!("{address}{path}"), file: file.to_owned() }))
             }
             None => {
                 let names: Vec<_> = list.iter().map(|it| it.0).collect();
@@ -129,6 +149,9 @@ impl Source {
         if let Some(name) = text.strip_prefix("torchvision://") {
             return listed("torchvision://", TORCHVISION, TORCHVISION_ADDRESS, name);
         }
+        if let Some(name) = text.strip_prefix("mmcls://") {
+            return listed("mmcls://", MMCLS, MMCLS_ADDRESS, name);
+        }
         if text.starts_with("https://") {
             let file = text
                 .split(['?', '#'])
@@ -142,8 +165,8 @@ impl Source {
         }
         match text.split_once("://") {
             Some((scheme, _)) => Err(self.error(format!(
-                "`{scheme}://` is not known; expected a path, open-mmlab://, torchvision:// or \
-                 https://"
+                "`{scheme}://` is not known; expected a path, open-mmlab://, torchvision://, \
+                 mmcls:// or https://"
             ))),
             None => Ok(None),
         }

@@ -171,6 +171,12 @@ fn learning(experiment: &Experiment) -> Vec<String> {
     let mut problems = Vec::new();
     if let Some(wrapper) = &experiment.optim_wrapper {
         problems.extend(wrapper.validate().err().map(|it| it.to_string()));
+        if wrapper.decays_by_layer() && !experiment.model.backbone().has_ordered_layers() {
+            let problem = "optim_wrapper.constructor: rates decay from layer to layer, and \
+                           model.backbone has no layers that mmseg counts; expected \
+                           mmpretrain.ConvNeXt";
+            problems.push(problem.to_owned());
+        }
     }
     if let Some(loops) = &experiment.train_cfg {
         // How long an epoch is, only the data know: what is wrong whatever that is, is told here.

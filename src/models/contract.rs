@@ -68,6 +68,11 @@ pub trait BackboneSpec: Debug + Send + Sync {
 
     fn init_cfg(&self) -> Option<&[InitConfig]>;
 
+    /// Whether its layers have an order by which rates may decay.
+    fn has_ordered_layers(&self) -> bool {
+        false
+    }
+
     /// The backbone within it, if it has one.
     fn nested(&self) -> Option<Nested<'_>> {
         None
@@ -126,6 +131,11 @@ pub trait HeadSpec: Debug + Send + Sync + AsRef<DecodeConfig> {
         false
     }
 
+    /// Whether its labels are the dataset's; else it makes its own of them.
+    fn takes_labels(&self) -> bool {
+        true
+    }
+
     /// Whether the head's own settings go together and fit the feature maps; those of every head
     /// are checked besides.
     fn check(&self, inputs: &[Feature]) -> Result<(), ModelError>;
@@ -142,6 +152,9 @@ pub trait HeadSpec: Debug + Send + Sync + AsRef<DecodeConfig> {
 pub trait HeadKeys: Debug + Clone + Send + Sync + 'static {
     /// Whether the head needs the logits of a head before it, in a cascade.
     const SEES_PREVIOUS: bool = false;
+
+    /// Whether its labels are the dataset's; else it makes its own of them.
+    const TAKES_LABELS: bool = true;
 
     /// Whether the settings go together and fit the feature maps; those of every head are checked
     /// besides.
@@ -170,6 +183,10 @@ pub trait HeadKeys: Debug + Clone + Send + Sync + 'static {
 impl<K: HeadKeys> HeadSpec for Both<DecodeConfig, K> {
     fn sees_previous(&self) -> bool {
         K::SEES_PREVIOUS
+    }
+
+    fn takes_labels(&self) -> bool {
+        K::TAKES_LABELS
     }
 
     fn check(&self, inputs: &[Feature]) -> Result<(), ModelError> {

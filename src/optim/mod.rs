@@ -10,6 +10,7 @@ mod adamw;
 mod amp;
 mod average;
 mod clip;
+mod layer_decay;
 mod param_groups;
 mod schedule;
 mod sgd;
@@ -61,13 +62,14 @@ impl Optimizer {
     pub fn new(config: &OptimWrapperConfig, weights: &Weights) -> Result<Self, OptimError> {
         config.validate()?;
         let optimizer = config.optimizer();
-        let groups = param_groups::group(
-            weights,
-            config.paramwise_cfg(),
-            optimizer.lr(),
-            optimizer.weight_decay(),
-            optimizer.default_weight_decay(),
-        );
+        let (lr, decay) = (optimizer.lr(), optimizer.weight_decay());
+        let default_decay = optimizer.default_weight_decay();
+        let groups = match config.layer_decay()? {
+            Some(layers) => layers.group(weights, lr, decay.unwrap_or(default_decay)),
+            None => {
+                param_groups::group(weights, config.paramwise_cfg(), lr, decay, default_decay)
+            }
+        };
         let rule = match optimizer {
             OptimizerConfig::SGD(it) => Rule::Sgd(Sgd::new(it, weights)),
             OptimizerConfig::Adam(it) => Rule::Adam(Adam::new(it, false, weights)),

@@ -7,6 +7,7 @@
 use indexmap::IndexMap;
 use serde::Deserialize;
 
+use super::layer_decay::DecayType;
 use crate::weights::{Weight, WeightId, Weights};
 
 /// `paramwise_cfg`: factors on the base rate and the base weight decay.
@@ -36,6 +37,14 @@ pub struct ParamwiseConfig {
     pub flat_decay_mult: Option<f64>,
     /// Accepted for mmengine's configs. No model here has a parameter twice.
     pub bypass_duplicate: bool,
+    /// Layers of the backbone, where rates decay from layer to layer.
+    #[serde(deserialize_with = "crate::config::positive")]
+    pub num_layers: Option<usize>,
+    /// What a layer's rate is of the next one's.
+    #[serde(deserialize_with = "crate::config::above_zero")]
+    pub decay_rate: Option<f64>,
+    /// How layers are counted.
+    pub decay_type: Option<DecayType>,
 }
 
 /// What `custom_keys` says of the parameters whose names contain the key.

@@ -7,6 +7,7 @@ use crate::exit::{Exit, Exits};
 use super::adamw::AdamConfig;
 use super::amp::{Amp, AmpDtype, LossScale};
 use super::clip::ClipGradConfig;
+use super::layer_decay::LayerDecay;
 use super::param_groups::{ParamwiseConfig, multiplies_decay};
 use super::sgd::SgdConfig;
 
@@ -64,10 +65,14 @@ pub struct AmpWrapperConfig {
     dtype: Option<AmpDtype>,
 }
 
-/// `constructor`: the one way to make parameter groups.
-#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+/// `constructor`: how parameter groups are made.
+#[derive(Debug, Clone, Copy, Default, Deserialize, PartialEq, Eq)]
 enum Constructor {
+    /// By the rules of `paramwise_cfg`.
+    #[default]
     DefaultOptimWrapperConstructor,
+    /// Rates decay with the distance from the head.
+    LearningRateDecayOptimizerConstructor,
 }
 
 /// `optimizer`.
@@ -97,6 +102,59 @@ impl OptimWrapperConfig {
             Self::OptimWrapper(it) => &it.paramwise_cfg,
             Self::AmpOptimWrapper(it) => &it.paramwise_cfg,
         }
+    }
+
+    fn constructor(&self) -> Constructor {
+        match self {
+            Self::OptimWrapper(it) => it.constructor.unwrap_or_default(),
+            Self::AmpOptimWrapper(it) => it.constructor.unwrap_or_default(),
+        }
+    }
+
+    /// How rates decay from layer to layer, if they do.
+    pub(super) fn layer_decay(&self) -> Result<Option<LayerDecay>, OptimError> {
+        let fail = |text: &str| Err(OptimError(text.to_owned()));
+        let rules = self.paramwise_cfg();
+        let ParamwiseConfig { num_layers, decay_rate, decay_type, .. } = rules.clone();
+        if self.constructor() == Constructor::DefaultOptimWrapperConstructor {
+            let given = [
+                ("num_layers", num_layers.is_some()),
+                ("decay_rate", decay_rate.is_some()),
+                ("decay_type", decay_type.is_some()),
+            ];
+            return match given.into_iter().find(|it| it.1) {
+                None => Ok(None),
+                Some((key, _)) => fail(&format!(
+                    "paramwise_cfg.{key} is for rates that decay from layer to layer; write \
+                     constructor: LearningRateDecayOptimizerConstructor"
+                )),
+            };
+        }
+        let (Some(num_layers), Some(decay_rate)) = (num_layers, decay_rate) else {
+            return fail(
+                "constructor: rates that decay from layer to layer need num_layers and decay_rate \
+                 in paramwise_cfg",
+            );
+        };
+        let others = ParamwiseConfig {
+            num_layers: None,
+            decay_rate: None,
+            decay_type: None,
+            ..rules.clone()
+        };
+        if others != ParamwiseConfig::default() {
+            return fail(
+                "paramwise_cfg has rules beside num_layers, decay_rate and decay_type, which this \
+                 constructor does not look at",
+            );
+        }
+        let decay_type = decay_type.unwrap_or_default();
+        Ok(Some(LayerDecay { num_layers, decay_rate, decay_type }))
+    }
+
+    /// Whether rates decay from layer to layer: a backbone has to have layers in an order.
+    pub fn decays_by_layer(&self) -> bool {
+        self.constructor() != Constructor::DefaultOptimWrapperConstructor
     }
 
     pub fn clip_grad(&self) -> Option<&ClipGradConfig> {
@@ -164,6 +222,7 @@ impl OptimWrapperConfig {
     pub fn validate(&self) -> Result<(), OptimError> {
         let fail = |text: String| Err(OptimError(text));
         let optimizer = self.optimizer();
+        self.layer_decay()?;
         if self.accumulative_counts() == 0 {
             return fail("accumulative_counts is 0, expected 1 or more".to_owned());
         }

@@ -186,6 +186,10 @@ impl BackboneSpec for ConvNeXtConfig {
     fn init_cfg(&self) -> Option<&[InitConfig]> {
         self.init_cfg.as_deref()
     }
+
+    fn has_ordered_layers(&self) -> bool {
+        true
+    }
 }
 
 impl ConvNeXtConfig {

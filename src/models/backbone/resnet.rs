@@ -28,7 +28,7 @@ pub enum Style {
 #[derive(Debug, Clone, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct ResNetConfig {
-    /// 18, 34, 50, 101, 152 or 200.
+    /// 18, 34, 50, 101 or 152; 200 of a ResNeSt.
     pub depth: usize,
     #[serde(default = "default::n::<3>")]
     #[serde(deserialize_with = "crate::config::positive")]
@@ -285,7 +285,7 @@ impl ResNetConfig {
 
     /// The maps of all stages.
     fn stages(&self, image: Feature, inner: Inner) -> Result<Vec<Feature>, ModelError> {
-        let (blocks, bottleneck) = self.architecture()?;
+        let (blocks, bottleneck) = self.architecture(inner)?;
         self.verify(blocks)?;
         if !bottleneck && inner != Inner::Plain {
             let problem = format!("expected 50, 101 or 152, got {}", self.depth);
@@ -303,17 +303,17 @@ impl ResNetConfig {
     }
 
     /// Blocks per stage, and whether they are bottlenecks.
-    fn architecture(&self) -> Result<([usize; 4], bool), ModelError> {
+    fn architecture(&self, inner: Inner) -> Result<([usize; 4], bool), ModelError> {
         Ok(match self.depth {
             18 => ([2, 2, 2, 2], false),
             34 => ([3, 4, 6, 3], false),
             50 => ([3, 4, 6, 3], true),
             101 => ([3, 4, 23, 3], true),
             152 => ([3, 8, 36, 3], true),
-            200 => ([3, 24, 36, 3], true),
+            200 if matches!(inner, Inner::Split(_)) => ([3, 24, 36, 3], true),
             depth => {
                 let problem =
-                    format!("no ResNet has depth {depth}; expected 18, 34, 50, 101, 152 or 200");
+                    format!("no ResNet has depth {depth}; expected 18, 34, 50, 101 or 152");
                 return Err(ModelError::config("depth", problem));
             }
         })
@@ -371,7 +371,7 @@ impl ResNetConfig {
 
     /// Builds the network with zeros as weights; errors name keys below `backbone`.
     fn init(&self, inner: Inner, builder: &Builder) -> Result<ResNet, ModelError> {
-        let (blocks, bottleneck) = self.architecture()?;
+        let (blocks, bottleneck) = self.architecture(inner)?;
         self.verify(blocks)?;
         let (conv1, bn1, stem) = builder.frozen(self.frozen_stages >= 0, || {
             if self.deep_stem {

@@ -34,6 +34,8 @@ const LAPLACIAN: [f32; 9] = [-1.0, -1.0, -1.0, -1.0, 8.0, -1.0, -1.0, -1.0, -1.0
 const FUSION: [f32; 3] = [0.6, 0.3, 0.1];
 
 impl HeadKeys for Both<FCNKeys, STDCKeys> {
+    const TAKES_LABELS: bool = false;
+
     fn check(&self, shared: &DecodeConfig, inputs: &[Feature]) -> Result<(), ModelError> {
         if shared.num_classes != 2 {
             let problem =

@@ -95,11 +95,16 @@ impl SegmentorSpec for EncoderDecoderConfig {
     }
 
     fn heads(&self) -> Vec<(String, &DecodeConfig)> {
-        self.all_heads().map(|(key, head)| (key, head.shared())).collect()
+        let heads = self.all_heads().filter(|(_, head)| head.takes_labels());
+        heads.map(|(key, head)| (key, head.shared())).collect()
     }
 
     fn synchronize_norms(&mut self) {
         self.sync_bn = true;
+    }
+
+    fn backbone(&self) -> &dyn BackboneSpec {
+        &*self.backbone
     }
 
     fn decode_head(&self) -> &DecodeConfig {
@@ -140,6 +145,10 @@ impl SegmentorSpec for CascadeConfig {
 
     fn synchronize_norms(&mut self) {
         self.shared.synchronize_norms();
+    }
+
+    fn backbone(&self) -> &dyn BackboneSpec {
+        &*self.shared.backbone
     }
 
     fn decode_head(&self) -> &DecodeConfig {

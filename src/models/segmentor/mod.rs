@@ -13,7 +13,7 @@ pub use inference::{Geometry, InferenceConfig, Segmentation};
 pub use outline::Part;
 
 use super::ModelError;
-use super::contract::slot;
+use super::contract::{BackboneSpec, slot};
 use super::head::DecodeConfig;
 use super::preprocess::{SegDataPreProcessor, SegDataPreProcessorConfig};
 
@@ -42,11 +42,14 @@ pub trait SegmentorSpec: std::fmt::Debug {
 
     fn data_preprocessor(&self) -> Option<&SegDataPreProcessorConfig>;
 
-    /// Every head with the key at which it stands, the one that decodes first.
+    /// Every head that takes the dataset's labels, with the key at which it stands, the one that
+    /// decodes first.
     fn heads(&self) -> Vec<(String, &DecodeConfig)>;
 
     /// Makes every batch norm a synchronised one, as mmengine's `sync_bn` does.
     fn synchronize_norms(&mut self);
+
+    fn backbone(&self) -> &dyn BackboneSpec;
 
     /// The head whose logits are the model's.
     fn decode_head(&self) -> &DecodeConfig;
