@@ -149,7 +149,10 @@ def hrnet(*heads, **changes):
         type="HRNet",
         norm_cfg=dict(type="BN"),
         extra=dict(
-            stage1=stage(1, block="BOTTLENECK"), stage2=stage(2), stage3=stage(3, 2), stage4=stage(4)
+            stage1=stage(1, block="BOTTLENECK"),
+            stage2=stage(2),
+            stage3=stage(3, 2),
+            stage4=stage(4),
         ),
         **changes,
     )
@@ -160,7 +163,9 @@ def hrnet(*heads, **changes):
     model["auxiliary_head"].update(in_channels=8, in_index=1)
     if heads:
         first = dict(model["decode_head"], concat_input=False, num_convs=1)
-        second = {k: v for k, v in first.items() if k not in ["kernel_size", "num_convs", "concat_input"]}
+        second = {
+            k: v for k, v in first.items() if k not in ["kernel_size", "num_convs", "concat_input"]
+        }
         second.update(type="OCRHead", channels=12, ocr_channels=8)
         model.update(type="CascadeEncoderDecoder", num_stages=2, decode_head=[first, second])
         del model["auxiliary_head"]
@@ -542,7 +547,9 @@ def models():
         "semantic_fpn_r18": semantic_fpn,
         "fastfcn_r18": fastfcn,
         "segformer": segformer,
-        "segformer_no_bias": lambda: segformer(qkv_bias=False, out_indices=[0, 1, 2, 3], mlp_ratio=2, with_cp=True),
+        "segformer_no_bias": lambda: segformer(
+            qkv_bias=False, out_indices=[0, 1, 2, 3], mlp_ratio=2, with_cp=True
+        ),
         "swin": swin,
         "swin_frozen": lambda: swin(
             frozen_stages=1, qkv_bias=False, patch_norm=False, qk_scale=0.3, with_cp=True
@@ -551,7 +558,9 @@ def models():
         "svt": lambda: twins("SVT", [8, 12, 16, 24], windiow_sizes=[3, 3, 2, 2]),
         "segnext": segnext,
         "convnext": convnext,
-        "convnext_conv": lambda: convnext(linear_pw_conv=False, layer_scale_init_value=0.0, frozen_stages=1),
+        "convnext_conv": lambda: convnext(
+            linear_pw_conv=False, layer_scale_init_value=0.0, frozen_stages=1
+        ),
         "poolformer": poolformer,
         "bisenetv1": bisenetv1,
         "bisenetv2": bisenetv2,
@@ -565,10 +574,14 @@ def models():
         "mobilenet_v2": mobilenet_v2,
         "mobilenet_v2_frozen": lambda: mobilenet_v2(frozen_stages=2),
         "mobilenet_v3_small": lambda: mobilenet_v3("small", 576, 16),
-        "mobilenet_v3_large": lambda: mobilenet_v3("large", 80, 24, out_indices=(3, 13, 15), reduction_factor=2),
+        "mobilenet_v3_large": lambda: mobilenet_v3(
+            "large", 80, 24, out_indices=(3, 13, 15), reduction_factor=2
+        ),
         "resnext_50": lambda: resnext("ResNeXt", groups=4, base_width=4, norm_eval=True),
         "resnest_50": lambda: resnext("ResNeSt", groups=1, radix=2, norm_eval=True),
-        "resnest_50_groups": lambda: resnext("ResNeSt", groups=2, base_width=4, radix=2, avg_down_stride=False, norm_eval=True),
+        "resnest_50_groups": lambda: resnext(
+            "ResNeSt", groups=2, base_width=4, radix=2, avg_down_stride=False, norm_eval=True
+        ),
         "fcn_r18_gn_gelu": lambda: layers(dict(type="GN", num_groups=3), dict(type="GELU")),
         "fcn_r18_in_leaky": lambda: layers(
             dict(type="IN"), dict(type="LeakyReLU", negative_slope=0.2)

@@ -134,7 +134,7 @@ fn training_is(golden: &Value) {
             kind,
             tch::Tensor::cat(&all, 0).norm().double_value(&[]),
             number(&golden[kind]),
-            1e-3,
+            2e-3,
         );
     }
 }

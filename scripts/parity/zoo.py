@@ -84,7 +84,15 @@ def different(family):
         model["data_preprocessor"] = None
         key = json.dumps(model, sort_keys=True)
         found.setdefault(key, []).append(path)
-    return {paths[0].split("/")[1].split("_4xb")[0].split("_8xb")[0].split("_2xb")[0].replace(".py", ""): paths for paths in found.values()}
+    return {
+        paths[0]
+        .split("/")[1]
+        .split("_4xb")[0]
+        .split("_8xb")[0]
+        .split("_2xb")[0]
+        .replace(".py", ""): paths
+        for paths in found.values()
+    }
 
 
 def complexity(config, size):
@@ -113,7 +121,8 @@ def run(number, name, path, counted):
     peer.write_checkpoint(f"{name}/checkpoint.pth", model, classes)
     rng = np.random.default_rng(500 + number)
     pictures = [peer.image(*size, rng) for _ in range(2)]
-    labels = [peer.label_map(*size, classes, rng) for _ in range(2)]
+    ignored = peer.takes_ignored(model)
+    labels = [peer.label_map(*size, classes, rng, ignored) for _ in range(2)]
     model.test_cfg = Config(config["test_cfg"])
     data = model.data_preprocessor(peer.packed(pictures), False)
     with torch.no_grad():

@@ -6,7 +6,12 @@ import re
 import sys
 
 root, page = sys.argv[1:]
-FIGURES = ["equal labels in percent", "the first losses", "the first gradients", "running statistics"]
+FIGURES = [
+    "equal labels in percent",
+    "the first losses",
+    "the first gradients",
+    "running statistics",
+]
 HEAD = "| family | configs | different models | equal labels, % | losses | gradients | statistics |\n|---|---|---|---|---|---|---|\n"
 
 

@@ -37,10 +37,8 @@ const OPEN_MMLAB: &[(&str, &str)] = &[
 ];
 
 /// Names of mmpretrain's backbones, as mmengine's `mmcls.json` has them, and their places.
-const MMCLS: &[(&str, &str)] = &[(
-    "mobilenet_v2",
-    "mobilenet_v2/mobilenet_v2_batch256_imagenet_20200708-3b2dc3af.pth",
-)];
+const MMCLS: &[(&str, &str)] =
+    &[("mobilenet_v2", "mobilenet_v2/mobilenet_v2_batch256_imagenet_20200708-3b2dc3af.pth")];
 
 /// torchvision's ImageNet weights.
 const TORCHVISION: &[(&str, &str)] = &[

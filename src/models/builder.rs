@@ -160,8 +160,7 @@ impl Builder {
     /// Whole numbers that are saved with the model, such as the places of a table.
     pub fn index<const D: usize>(&self, values: Tensor<D, Int>) -> Param<Tensor<D, Int>> {
         let param = Param::initialized(ParamId::new(), values);
-        let made =
-            Made { role: Role::Buffer, layer: Layer::Own, depthwise: false, fill: None };
+        let made = Made { role: Role::Buffer, layer: Layer::Own, depthwise: false, fill: None };
         self.note(param.id, made);
         param
     }

@@ -21,11 +21,18 @@ pub fn boundaries(
         let (height, width) = (labels.size()[2], labels.size()[3]);
         let cut = |x: tch::Tensor| x.f_gt(threshold)?.f_to_kind(Kind::Float);
         let at = |stride: i64| {
-            let edges = labels.f_conv2d(&*laplacian, None::<&tch::Tensor>, [stride; 2], [1, 1], [1, 1], 1)?;
+            let edges = labels.f_conv2d(
+                &laplacian,
+                None::<&tch::Tensor>,
+                [stride; 2],
+                [1, 1],
+                [1, 1],
+                1,
+            )?;
             cut(edges.f_clamp_min(0.0)?.f_upsample_nearest2d([height, width], None, None)?)
         };
         let levels = tch::Tensor::f_cat(&[at(1)?, at(2)?, at(4)?], 1)?;
-        let sum = levels.f_conv2d(&*fusion, None::<&tch::Tensor>, [1, 1], [0, 0], [1, 1], 1)?;
+        let sum = levels.f_conv2d(&fusion, None::<&tch::Tensor>, [1, 1], [0, 0], [1, 1], 1)?;
         cut(sum)?.f_squeeze_dim(1)?.f_to_kind(Kind::Int64)
     };
     from_tch(computed("boundaries", [&given], found()), &labels.device())
@@ -41,7 +48,10 @@ mod tests {
     fn a_boundary_passes_where_labels_change_upwards() {
         let device = Device::libtorch();
         let labels: Tensor<3, Int> = Tensor::from_data(
-            TensorData::new((0..64).map(|it| i64::from(it % 8 >= 4)).collect::<Vec<_>>(), [1, 8, 8]),
+            TensorData::new(
+                (0..64).map(|it| i64::from(it % 8 >= 4)).collect::<Vec<_>>(),
+                [1, 8, 8],
+            ),
             &device,
         );
         let kernel = |values: &[f32], shape: [usize; 4]| {

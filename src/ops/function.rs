@@ -144,6 +144,7 @@ fn record<C: CheckpointStrategy, F: Function<N>, const N: usize>(
     let values = inputs.map(|it| Handle::from_primitive(it.into_primitive()));
     let (values, kinds) = cast(&function, values);
     let (output, saved) = counted(&function, values, tracked);
+    let kinds = Kinds { inputs: kinds, output: output.kind() };
     let output = output.into_primitive();
     match Recorded::<F>(PhantomData).prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(preparation) => preparation.finish((function, saved, kinds), output),
@@ -182,15 +183,25 @@ fn cast<F: Function<N>, const N: usize>(
     }
 }
 
+/// The types of an operation's tensors.
+#[derive(Debug, Clone)]
+struct Kinds<const N: usize> {
+    /// In which the inputs came, where the operation computed in another.
+    inputs: Option<[tch::Kind; N]>,
+    output: tch::Kind,
+}
+
 #[derive(Debug)]
 struct Recorded<F>(PhantomData<F>);
 
 impl<F: Function<N>, const N: usize> Backward<LibTorch, N> for Recorded<F> {
-    type State = (F, F::Saved, Option<[tch::Kind; N]>);
+    type State = (F, F::Saved, Kinds<N>);
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = Handle::from_primitive(grads.consume::<LibTorch>(&ops.node));
-        let (function, saved, kinds) = ops.state;
+        let (function, saved, Kinds { inputs: kinds, output }) = ops.state;
+        // A sum of two types hands the wider one to both.
+        let grad = if grad.kind() == output { grad } else { Handle::new(grad.to_kind(output)) };
         let tracked = ops.parents.each_ref().map(Option::is_some);
         let mut deliver = |node: NodeId, grad: Handle| {
             if !grad_tap::offer(node, &grad) {

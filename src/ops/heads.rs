@@ -81,8 +81,7 @@ fn whole<const P: usize>(grads: [Option<Handle>; P], like: &[i64]) -> Handle {
     let grads = grads.map(|it| it.expect("asked for"));
     let first = &grads[0];
     let mut size = first.size();
-    let (heads, length, width) =
-        (size[size.len() - 3], size[size.len() - 2], size[size.len() - 1]);
+    let (heads, length, width) = (size[size.len() - 3], size[size.len() - 2], size[size.len() - 1]);
     size.truncate(size.len() - 3);
     size.extend([length, P as i64, heads, width]);
     let assembled = || -> Result<tch::Tensor, tch::TchError> {
@@ -120,7 +119,8 @@ impl SelfAttention {
 
     fn grads(&self, kept: &Kept, grad: &Handle, [qkv, bias]: [bool; 2]) -> [Option<Handle>; 2] {
         let [grad] = parts::<1>(grad, self.heads, self.windows);
-        let found = Attention { scale: self.scale }.grads(&kept.saved, &grad, [qkv, qkv, qkv, bias]);
+        let found =
+            Attention { scale: self.scale }.grads(&kept.saved, &grad, [qkv, qkv, qkv, bias]);
         let [query, key, value, bias] = found;
         [qkv.then(|| whole([query, key, value], &kept.size)), bias]
     }
@@ -222,7 +222,12 @@ mod tests {
         x.reshape([n, length, heads, channels / heads]).swap_dims(1, 2)
     }
 
-    fn formula(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>, bias: Option<Tensor<4>>) -> Tensor<3> {
+    fn formula(
+        query: Tensor<3>,
+        key: Tensor<3>,
+        value: Tensor<3>,
+        bias: Option<Tensor<4>>,
+    ) -> Tensor<3> {
         let ([n, length, channels], heads) = (query.dims(), 2);
         let scale = 1.0 / ((channels / heads) as f64).sqrt();
         let scores = split(query, heads).matmul(split(key, heads).transpose()) * scale;
@@ -240,7 +245,8 @@ mod tests {
     fn thirds(x: &Tensor<1>, shape: [usize; 3]) -> [Tensor<3>; 3] {
         let x: Tensor<3> = x.clone().reshape(shape);
         let width = shape[2] / 3;
-        [0, 1, 2].map(|it| x.clone().slice([0..shape[0], 0..shape[1], it * width..(it + 1) * width]))
+        [0, 1, 2]
+            .map(|it| x.clone().slice([0..shape[0], 0..shape[1], it * width..(it + 1) * width]))
     }
 
     #[test]

@@ -40,7 +40,10 @@ impl LayerDecay {
 
     /// Which layer a parameter of a ConvNeXt, or of its heads, belongs to.
     fn layer(self, name: &str) -> usize {
-        if ["cls_token", "mask_token", "pos_embed"].iter().any(|it| name == format!("backbone.{it}")) {
+        if ["cls_token", "mask_token", "pos_embed"]
+            .iter()
+            .any(|it| name == format!("backbone.{it}"))
+        {
             return 0;
         }
         let last = self.num_layers;

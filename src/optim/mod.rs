@@ -66,9 +66,7 @@ impl Optimizer {
         let default_decay = optimizer.default_weight_decay();
         let groups = match config.layer_decay()? {
             Some(layers) => layers.group(weights, lr, decay.unwrap_or(default_decay)),
-            None => {
-                param_groups::group(weights, config.paramwise_cfg(), lr, decay, default_decay)
-            }
+            None => param_groups::group(weights, config.paramwise_cfg(), lr, decay, default_decay),
         };
         let rule = match optimizer {
             OptimizerConfig::SGD(it) => Rule::Sgd(Sgd::new(it, weights)),

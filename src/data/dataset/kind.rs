@@ -106,15 +106,17 @@ pub(super) use dataset_types;
 
 /// What a `type` that has a file implies.
 pub(super) fn of(name: &str) -> &'static DatasetKind {
-    static READ: LazyLock<HashMap<&str, DatasetKind>> =
-        LazyLock::new(|| super::KINDS.iter().map(|(name, text)| (*name, read(name, text))).collect());
+    static READ: LazyLock<HashMap<&str, DatasetKind>> = LazyLock::new(|| {
+        super::KINDS.iter().map(|(name, text)| (*name, read(name, text))).collect()
+    });
     &READ[name]
 }
 
 /// # Panics
 /// Where a file of `kinds/` is wrong: a test reads them all.
 fn read(name: &'static str, text: &str) -> DatasetKind {
-    let parsed = |text| serde_yaml::from_str::<File>(text).unwrap_or_else(|it| panic!("{name}: {it}"));
+    let parsed =
+        |text| serde_yaml::from_str::<File>(text).unwrap_or_else(|it| panic!("{name}: {it}"));
     let file = parsed(text);
     let classes = match &file.classes {
         ClassesOf::Own(classes) => classes.clone(),

@@ -3,9 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::{
-    BaseSegDataset, ConcatDataset, DatasetConfig, DatasetKind, RepeatDataset, folder,
-};
+use super::{BaseSegDataset, ConcatDataset, DatasetConfig, DatasetKind, RepeatDataset, folder};
 use crate::data::{Transform, transform};
 
 /// A folder dataset as its config describes it.

@@ -95,7 +95,7 @@ impl BackboneSpec for BiSeNetV2Config {
         let mut input = self.in_channels;
         let detail_branch = self.detail_channels.iter().enumerate().map(|(stage, &output)| {
             let mut convs = vec![parts.conv([input, output], 3, 2)];
-            convs.extend((0..1 + stage.min(1)).map(|_| parts.conv([output; 2], 3, 1)));
+            convs.extend((0..=stage.min(1)).map(|_| parts.conv([output; 2], 3, 1)));
             input = output;
             convs
         });
@@ -147,8 +147,12 @@ impl Parts<'_> {
         groups: usize,
     ) -> ConvModule {
         let conv = ops::Conv { groups, ..square(stride, kernel / 2, 1) };
-        ConvModuleConfig { act_cfg: None, ..ConvModuleConfig::batch_relu() }
-            .init(channels, kernel, conv, self.builder)
+        ConvModuleConfig { act_cfg: None, ..ConvModuleConfig::batch_relu() }.init(
+            channels,
+            kernel,
+            conv,
+            self.builder,
+        )
     }
 
     /// A depthwise convolution with a norm, and a pointwise one with `norm_cfg`.

@@ -92,7 +92,8 @@ impl BackboneSpec for CGNetConfig {
         }
         for (level, &reduction) in self.reductions.iter().enumerate() {
             if reduction > self.num_channels[level + 1] {
-                let problem = format!("expected at most the channels of the level, got {reduction}");
+                let problem =
+                    format!("expected at most the channels of the level, got {reduction}");
                 return Err(ModelError::config("reductions", problem));
             }
         }
@@ -145,8 +146,7 @@ impl CGNetConfig {
             self.module(first).init([input, first], 3, square(stride, 1, 1), builder)
         });
         let [width0, width1, width2] = self.widths();
-        let norm_prelu =
-            |width| (self.norm_cfg.init(width, builder), slopes(width).init(builder));
+        let norm_prelu = |width| (self.norm_cfg.init(width, builder), slopes(width).init(builder));
         let level = |level: usize, input: usize| -> Vec<GuidedBlock> {
             let output = self.num_channels[level + 1];
             let block = |index| {
@@ -185,14 +185,11 @@ impl CGNetConfig {
             let conv = ops::Conv { groups: channels, ..square(1, dilation, dilation) };
             Conv2d::new([channels; 2], 3, conv, builder)
         };
-        let bottleneck = downsample
-            .then(|| Conv2d::new([2 * channels, output], 1, square(1, 0, 1), builder));
+        let bottleneck =
+            downsample.then(|| Conv2d::new([2 * channels, output], 1, square(1, 0, 1), builder));
         let inner = output / self.reductions[level];
-        let fc = (
-            Linear::new([output, inner], builder),
-            ReLU {},
-            Linear::new([inner, output], builder),
-        );
+        let fc =
+            (Linear::new([output, inner], builder), ReLU {}, Linear::new([inner, output], builder));
         GuidedBlock {
             conv1x1,
             f_loc: depthwise(1),
@@ -242,9 +239,8 @@ impl RunBackbone for CGNet {
         let halved = |x| ops::avg_pool2d(x, [3, 3], [2, 2], [1, 1], false, true);
         let image2 = halved(x.clone());
         let image4 = halved(image2.clone());
-        let finish = |maps, (norm, act): &(Norm, Act)| {
-            normed(ops::concat(maps), Some(norm), Some(act), ctx)
-        };
+        let finish =
+            |maps, (norm, act): &(Norm, Act)| normed(ops::concat(maps), Some(norm), Some(act), ctx);
         let x = self.stem.iter().fold(x, |x, conv| conv.forward(x, ctx));
         let first = finish(vec![x, image2], &self.norm_prelu_0);
         let (down, x) = self.level(&self.level1, first.clone(), ctx);
@@ -257,12 +253,7 @@ impl RunBackbone for CGNet {
 
 impl CGNet {
     /// What a level's first block gives, and its last.
-    fn level(
-        &self,
-        blocks: &[GuidedBlock],
-        x: Tensor<4>,
-        ctx: &Forward,
-    ) -> (Tensor<4>, Tensor<4>) {
+    fn level(&self, blocks: &[GuidedBlock], x: Tensor<4>, ctx: &Forward) -> (Tensor<4>, Tensor<4>) {
         let run = |block: &GuidedBlock, x| {
             if self.with_cp {
                 ctx.recomputed(block, [x], |block, [x], ctx| block.forward(x, ctx))

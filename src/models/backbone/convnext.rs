@@ -10,8 +10,8 @@ use super::arch::{Arch, ArchTable};
 use crate::config::{OneOrMany, default};
 use crate::models::contract::{BackboneSpec, Feature, Initial, RunBackbone};
 use crate::models::layer::{
-    Act, ActConfig, Conv2d, DropPath, LayerNorm, LayerNormConfig, Linear,
-    add_scaled, drop_path_rates, layer_scale, square, to_map, to_tokens,
+    Act, ActConfig, Conv2d, DropPath, LayerNorm, LayerNormConfig, Linear, add_scaled,
+    drop_path_rates, layer_scale, square, to_map, to_tokens,
 };
 use crate::models::{Builder, Forward, InitConfig, ModelError};
 use crate::ops::{self, Activation};
@@ -82,9 +82,8 @@ pub struct ConvNeXtArch {
 }
 
 impl ArchTable for ConvNeXtArch {
-    const NAMES: &'static [&'static str] = &[
-        "atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge", "huge",
-    ];
+    const NAMES: &'static [&'static str] =
+        &["atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge", "huge"];
 
     fn named(name: &str) -> Option<Self> {
         let (depths, first) = match name {

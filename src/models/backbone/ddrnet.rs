@@ -108,13 +108,7 @@ impl Parts<'_> {
         ConvModuleConfig { norm_cfg: Some(norm_cfg), act_cfg }
     }
 
-    fn conv(
-        &self,
-        channels: [usize; 2],
-        kernel: usize,
-        stride: usize,
-        active: bool,
-    ) -> ConvModule {
+    fn conv(&self, channels: [usize; 2], kernel: usize, stride: usize, active: bool) -> ConvModule {
         let module = self.module(self.config.norm_cfg.clone(), active);
         module.init(channels, kernel, square(stride, kernel / 2, 1), self.builder)
     }
@@ -131,8 +125,7 @@ impl Parts<'_> {
     fn basics(&self, [input, output]: [usize; 2], count: usize, stride: usize) -> Vec<DDRBlock> {
         let block = |index: usize| {
             let first = index == 0;
-            let norm_cfg =
-                if first { NormConfig::batch() } else { self.config.norm_cfg.clone() };
+            let norm_cfg = if first { NormConfig::batch() } else { self.config.norm_cfg.clone() };
             let act_cfg = Some(ActConfig::default());
             let active = ConvModuleConfig { norm_cfg: Some(norm_cfg), act_cfg };
             let linear = ConvModuleConfig { act_cfg: None, ..active.clone() };

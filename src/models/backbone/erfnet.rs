@@ -104,7 +104,8 @@ impl BackboneSpec for ERFNetConfig {
         let (last, dilations) =
             (self.enc_stage_non_bottlenecks[stages - 2], self.enc_non_bottleneck_dilations.len());
         if dilations == 0 || !last.is_multiple_of(dilations) {
-            let problem = format!("the last, {last}, has to be a multiple of the {dilations} dilations");
+            let problem =
+                format!("the last, {last}, has to be a multiple of the {dilations} dilations");
             return Err(ModelError::config("enc_stage_non_bottlenecks", problem));
         }
         let mut before = self.in_channels;
@@ -121,7 +122,8 @@ impl BackboneSpec for ERFNetConfig {
 
     fn build(&self, _: Feature, builder: &Builder) -> Result<Backbone, ModelError> {
         let down = &self.enc_downsample_channels;
-        let mut encoder = vec![Encoder::Half(Downsampler::new([self.in_channels, down[0]], builder))];
+        let mut encoder =
+            vec![Encoder::Half(Downsampler::new([self.in_channels, down[0]], builder))];
         for (stage, pair) in down.windows(2).enumerate() {
             encoder.push(Encoder::Half(Downsampler::new([pair[0], pair[1]], builder)));
             let count = self.enc_stage_non_bottlenecks[stage];
@@ -192,8 +194,7 @@ struct Upsampler {
 /// mmseg's `NonBottleneck1d`.
 #[derive(Module, Debug)]
 struct NonBottleneck {
-    convs_layers:
-        (Conv2d, ReLU, Conv2d, Norm, ReLU, Conv2d, ReLU, Conv2d, Norm, Dropout),
+    convs_layers: (Conv2d, ReLU, Conv2d, Norm, ReLU, Conv2d, ReLU, Conv2d, Norm, Dropout),
 }
 
 impl RunBackbone for ERFNet {

@@ -137,14 +137,12 @@ impl BackboneSpec for FastSCNNConfig {
 
     fn build(&self, _: Feature, builder: &Builder) -> Result<Backbone, ModelError> {
         let norm_cfg = Some(self.norm_cfg.clone());
-        let with =
-            |act_cfg| ConvModuleConfig { norm_cfg: norm_cfg.clone(), act_cfg };
+        let with = |act_cfg| ConvModuleConfig { norm_cfg: norm_cfg.clone(), act_cfg };
         let (module, linear) = (with(Some(self.act_cfg.clone())), with(None));
         let [first, second] = [0, 1].map(|it: usize| self.downsample_dw_channels[it]);
         let (plain, depthwise) = (with(Some(ActConfig::default())), with(self.dw_act_cfg.clone()));
-        let separable = |channels| {
-            plain.separable_with(&depthwise, channels, 3, square(2, 1, 1), builder)
-        };
+        let separable =
+            |channels| plain.separable_with(&depthwise, channels, 3, square(2, 1, 1), builder);
         let learning_to_downsample = LearningToDownsample {
             conv: module.init([self.in_channels, first], 3, square(2, 1, 1), builder),
             dsconv1: separable([first, second]),
@@ -152,8 +150,11 @@ impl BackboneSpec for FastSCNNConfig {
         };
         let stage = |index: usize| -> Vec<InvertedResidual> {
             let output = self.global_block_channels[index];
-            let input =
-                if index == 0 { self.global_in_channels } else { self.global_block_channels[index - 1] };
+            let input = if index == 0 {
+                self.global_in_channels
+            } else {
+                self.global_block_channels[index - 1]
+            };
             let block = |place| {
                 let first = place == 0;
                 let config = InvertedConfig {

@@ -157,7 +157,8 @@ impl HRNetConfig {
             }
             // One stage's largest map has another width in the next one.
             let kept = if name == "stage2" { &[][..] } else { &before[..] };
-            if let Some(branch) = (0..kept.len().min(widths.len())).find(|&it| kept[it] != widths[it])
+            if let Some(branch) =
+                (0..kept.len().min(widths.len())).find(|&it| kept[it] != widths[it])
             {
                 let problem = format!(
                     "branch {branch} has {} channels, and {} in the stage before; mmseg cannot \
@@ -264,7 +265,8 @@ impl HRNetConfig {
             Some(&input) => Some(Transition::Alike(step(input, output, 1))),
             None => {
                 let steps = branch + 1 - before.len();
-                let down = (1..=steps).map(|it| step(last, if it == steps { output } else { last }, 2));
+                let down =
+                    (1..=steps).map(|it| step(last, if it == steps { output } else { last }, 2));
                 Some(Transition::Smaller(down.collect()))
             }
         };
@@ -419,14 +421,16 @@ impl HRModule {
                     let x = norm.forward(conv.forward(map.clone()), Activation::None, ctx);
                     ops::resize_bilinear(larger.forward(x), [height, width], false)
                 }
-                Some(Fuse::Smaller(steps)) => steps.iter().fold(map.clone(), |x, step| match step {
-                    Step::Inner((conv, norm, _)) => {
-                        norm.forward(conv.forward(x), Activation::ReLU, ctx)
-                    }
-                    Step::Last((conv, norm)) => {
-                        norm.forward(conv.forward(x), Activation::None, ctx)
-                    }
-                }),
+                Some(Fuse::Smaller(steps)) => {
+                    steps.iter().fold(map.clone(), |x, step| match step {
+                        Step::Inner((conv, norm, _)) => {
+                            norm.forward(conv.forward(x), Activation::ReLU, ctx)
+                        }
+                        Step::Last((conv, norm)) => {
+                            norm.forward(conv.forward(x), Activation::None, ctx)
+                        }
+                    })
+                }
             });
             let mut given: Vec<Tensor<4>> = given.collect();
             let last = given.pop().expect("a module has branches");

@@ -94,8 +94,7 @@ impl BackboneSpec for ICNetConfig {
         let plain = ConvModuleConfig { norm_cfg, act_cfg: Some(ActConfig::default()) };
         let ([middle, last], inner) =
             ([0, 1].map(|it: usize| self.layer_channels[it]), self.psp_out_channels);
-        let psp_modules =
-            PyramidPooling::new(&self.pool_scales, [last, inner], &pooled, builder);
+        let psp_modules = PyramidPooling::new(&self.pool_scales, [last, inner], &pooled, builder);
         let joined = last + self.pool_scales.len() * inner;
         let psp_bottleneck = pooled.init([joined, inner], 3, square(1, 1, 1), builder);
         let half = |channels| plain.init(channels, 3, square(2, 1, 1), builder);

@@ -9,8 +9,8 @@ use super::Backbone;
 use crate::config::{OneOrMany, default};
 use crate::models::contract::{BackboneSpec, Feature, Initial, RunBackbone};
 use crate::models::layer::{
-    Act, ActConfig, Conv2d, DropPath, Dropout, LayerNorm, Padding, PatchConfig,
-    PatchEmbed, ReducedAttention, ReducedConfig, TokenNormConfig, drop_path_rates, square, to_map, to_tokens,
+    Act, ActConfig, Conv2d, DropPath, Dropout, LayerNorm, Padding, PatchConfig, PatchEmbed,
+    ReducedAttention, ReducedConfig, TokenNormConfig, drop_path_rates, square, to_map, to_tokens,
 };
 use crate::models::{Builder, Forward, InitConfig, ModelError};
 use crate::ops;

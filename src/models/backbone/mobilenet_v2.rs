@@ -139,8 +139,7 @@ impl MobileNetV2Config {
                 };
                 InvertedResidual::new(config, builder)
             };
-            builder
-                .frozen(self.frozen_stages > layer as i64, || (0..blocks).map(block).collect())
+            builder.frozen(self.frozen_stages > layer as i64, || (0..blocks).map(block).collect())
         };
         MobileNetV2 {
             conv1,

@@ -143,8 +143,14 @@ impl MobileNetV3Config {
                 _ => 1,
             };
             let stride = if [twice, four].contains(&place) { 1 } else { stride };
-            let layer =
-                Layer { row, input, inner: inner / factor, output: output / factor, stride, dilation };
+            let layer = Layer {
+                row,
+                input,
+                inner: inner / factor,
+                output: output / factor,
+                stride,
+                dilation,
+            };
             input = layer.output;
             layer
         };
@@ -186,7 +192,12 @@ impl MobileNetV3Config {
         let input = layers[places - 1].output;
         let last = || {
             builder.frozen(frozen(places + 1), || {
-                hswish().init([input, self.last()], 1, ops::Conv { dilation: [4; 2], ..square(1, 0, 1) }, builder)
+                hswish().init(
+                    [input, self.last()],
+                    1,
+                    ops::Conv { dilation: [4; 2], ..square(1, 0, 1) },
+                    builder,
+                )
             })
         };
         let mut next = || blocks.next().map(Stage::Block);

@@ -27,24 +27,24 @@ pub use arch::{Arch, ArchTable};
 pub use bisenetv1::{BiSeNetV1, BiSeNetV1Config};
 pub use bisenetv2::{BiSeNetV2, BiSeNetV2Config};
 pub use cgnet::{CGNet, CGNetConfig};
+pub use convnext::{ConvNeXt, ConvNeXtArch, ConvNeXtConfig, MapNormConfig};
 pub use ddrnet::{DDRNet, DDRNetConfig};
 pub use erfnet::{ERFNet, ERFNetConfig};
 pub use fast_scnn::{FastSCNN, FastSCNNConfig};
+pub use hrnet::{HRNet, HRNetBlock, HRNetConfig, HRNetStage, HRNetStages};
 pub use icnet::{ICNet, ICNetConfig};
+pub use mit::{MixVisionTransformer, MixVisionTransformerConfig};
 pub use mobilenet_v2::{MobileNetV2, MobileNetV2Config};
 pub use mobilenet_v3::{MobileNetV3, MobileNetV3Arch, MobileNetV3Config};
-pub use stdc::{
-    BottleneckType, FeatureFusionConfig, STDCContextPathNet, STDCContextPathNetConfig, STDCNet,
-    STDCNetConfig, STDCType,
-};
-pub use convnext::{ConvNeXt, ConvNeXtArch, ConvNeXtConfig, MapNormConfig};
-pub use hrnet::{HRNet, HRNetBlock, HRNetConfig, HRNetStage, HRNetStages};
-pub use mit::{MixVisionTransformer, MixVisionTransformerConfig};
 pub use mscan::{MSCAN, MSCANConfig};
 pub use poolformer::{PoolFormer, PoolFormerArch, PoolFormerConfig};
 pub use resnet::{
     AnyResNetConfig, ResNeStConfig, ResNeStKeys, ResNeXtConfig, ResNeXtKeys, ResNet, ResNetConfig,
     ResNetV1cConfig, ResNetV1dConfig, Style,
+};
+pub use stdc::{
+    BottleneckType, FeatureFusionConfig, STDCContextPathNet, STDCContextPathNetConfig, STDCNet,
+    STDCNetConfig, STDCType,
 };
 pub use swin::{SwinTransformer, SwinTransformerConfig};
 pub use twins::{PCPVTConfig, SVTConfig, TwinsConfig, TwinsTransformer};
@@ -121,7 +121,8 @@ fn one_for_each_stage<T>(key: &str, found: &[T], stages: usize) -> Result<(), Mo
     if found.len() == stages {
         return Ok(());
     }
-    let problem = format!("expected one value for each of the {stages} stages, got {}", found.len());
+    let problem =
+        format!("expected one value for each of the {stages} stages, got {}", found.len());
     Err(ModelError::config(key, problem))
 }
 

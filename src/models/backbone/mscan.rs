@@ -75,6 +75,9 @@ fn default_norm() -> NormConfig {
     NormConfig::SyncBN(BatchNormConfig::default())
 }
 
+/// Kernel and padding of the square one and of the three strips, as (height, width).
+type Strips = [([usize; 2], [usize; 2]); 4];
+
 /// What the factors of residual branches begin as.
 const SCALE: f64 = 1e-2;
 
@@ -142,7 +145,7 @@ impl BackboneSpec for MSCANConfig {
 
 impl MSCANConfig {
     /// Kernels and paddings of the square one and of the three strips.
-    fn strips(&self) -> Result<[([usize; 2], [usize; 2]); 4], ModelError> {
+    fn strips(&self) -> Result<Strips, ModelError> {
         let pair = |values: &OneOrMany<usize>| match values[..] {
             [side] => Some([side; 2]),
             [height, width] => Some([height, width]),
@@ -157,9 +160,10 @@ impl MSCANConfig {
         let kernels = four("attention_kernel_sizes", &self.attention_kernel_sizes)?;
         let paddings = four("attention_kernel_paddings", &self.attention_kernel_paddings)?;
         let strips = [0, 1, 2, 3].map(|it| (kernels[it], paddings[it]));
-        if strips.iter().any(|(kernel, padding)| {
-            (0..2).any(|axis| kernel[axis] != 2 * padding[axis] + 1)
-        }) {
+        if strips
+            .iter()
+            .any(|(kernel, padding)| (0..2).any(|axis| kernel[axis] != 2 * padding[axis] + 1))
+        {
             let problem = "half of each kernel, so that sizes stay";
             return Err(ModelError::config("attention_kernel_paddings", problem));
         }
@@ -168,9 +172,7 @@ impl MSCANConfig {
 
     fn stem(&self, builder: &Builder) -> StemConv {
         let (full, half) = (self.embed_dims[0], self.embed_dims[0] / 2);
-        let conv = |channels| {
-            Conv2d::new(channels, 3, square(2, 1, 1), builder).with_bias(builder)
-        };
+        let conv = |channels| Conv2d::new(channels, 3, square(2, 1, 1), builder).with_bias(builder);
         let norm = |channels| self.norm_cfg.init(channels, builder);
         StemConv {
             proj: (
@@ -183,17 +185,10 @@ impl MSCANConfig {
         }
     }
 
-    fn block(
-        &self,
-        stage: usize,
-        strips: &[([usize; 2], [usize; 2]); 4],
-        drop_path: f64,
-        builder: &Builder,
-    ) -> MSCABlock {
+    fn block(&self, stage: usize, strips: &Strips, drop_path: f64, builder: &Builder) -> MSCABlock {
         let channels = self.embed_dims[stage];
-        let pointwise = |channels| {
-            Conv2d::new(channels, 1, square(1, 0, 1), builder).with_bias(builder)
-        };
+        let pointwise =
+            |channels| Conv2d::new(channels, 1, square(1, 0, 1), builder).with_bias(builder);
         let depthwise = |channels: usize, kernel: [usize; 2], padding: [usize; 2]| {
             let conv = ops::Conv { padding, groups: channels, ..ops::Conv::default() };
             Conv2d::new([channels; 2], Kernel(kernel), conv, builder).with_bias(builder)
@@ -213,16 +208,8 @@ impl MSCANConfig {
         let ([conv0_1, conv0_2], [conv1_1, conv1_2], [conv2_1, conv2_2]) =
             (strip(1), strip(2), strip(3));
         let conv3 = pointwise([channels; 2]);
-        let spatial_gating_unit = MSCAAttention {
-            conv0,
-            conv0_1,
-            conv0_2,
-            conv1_1,
-            conv1_2,
-            conv2_1,
-            conv2_2,
-            conv3,
-        };
+        let spatial_gating_unit =
+            MSCAAttention { conv0, conv0_1, conv0_2, conv1_1, conv1_2, conv2_1, conv2_2, conv3 };
         let attn = SpatialAttention {
             proj_1,
             activation,
@@ -367,8 +354,7 @@ impl SpatialAttention {
 impl MSCAAttention {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let square = self.conv0.forward(x.clone());
-        let strip =
-            |first: &Conv2d, second: &Conv2d| second.forward(first.forward(square.clone()));
+        let strip = |first: &Conv2d, second: &Conv2d| second.forward(first.forward(square.clone()));
         let sum = square.clone()
             + strip(&self.conv0_1, &self.conv0_2)
             + strip(&self.conv1_1, &self.conv1_2)

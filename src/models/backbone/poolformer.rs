@@ -171,8 +171,7 @@ impl BackboneSpec for PoolFormerConfig {
                         self.down_pad,
                     ));
                 }
-                let block =
-                    |_| self.block(&arch, stage, rates.next().unwrap_or_default(), builder);
+                let block = |_| self.block(&arch, stage, rates.next().unwrap_or_default(), builder);
                 Part::Stage((0..arch.layers[stage]).map(block).collect())
             })
         };

@@ -94,9 +94,9 @@ impl STDCNetConfig {
             };
             stages.push(STDCStage::Modules((0..depth).map(module).collect()));
         }
-        let final_conv = self.with_final_conv.then(|| {
-            self.module().init([widths[4], self.last()], 1, square(1, 0, 1), builder)
-        });
+        let final_conv = self
+            .with_final_conv
+            .then(|| self.module().init([widths[4], self.last()], 1, square(1, 0, 1), builder));
         STDCNet { stages, final_conv }
     }
 

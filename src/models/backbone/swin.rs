@@ -10,9 +10,8 @@ use crate::config::{OneOrMany, default};
 use crate::models::contract::{BackboneSpec, Feature, Initial, RunBackbone};
 use crate::models::init::Fill;
 use crate::models::layer::{
-    ActConfig, DropPath, Dropout, FeedForward, LayerNorm, Linear, Padding, PatchConfig,
-    PatchEmbed, PatchMerging, TokenNormConfig, WindowMasks, Windows, attend, drop_path_rates,
-    to_map,
+    ActConfig, DropPath, Dropout, FeedForward, LayerNorm, Linear, Padding, PatchConfig, PatchEmbed,
+    PatchMerging, TokenNormConfig, WindowMasks, Windows, attend, drop_path_rates, to_map,
 };
 use crate::models::{Builder, Forward, InitConfig, ModelError};
 use crate::ops;
@@ -135,7 +134,8 @@ impl BackboneSpec for SwinTransformerConfig {
         for (stage, &heads) in self.num_heads.iter().enumerate() {
             let width = self.width(stage);
             if !width.is_multiple_of(heads) {
-                let problem = format!("{heads} heads do not divide the {width} channels of stage {stage}");
+                let problem =
+                    format!("{heads} heads do not divide the {width} channels of stage {stage}");
                 return Err(ModelError::config("num_heads", problem));
             }
         }
@@ -171,8 +171,7 @@ impl BackboneSpec for SwinTransformerConfig {
             let embed = self.use_abs_pos_embed.then(|| self.positions(builder));
             (embed, PatchEmbed::new(patches, patch_norm, builder))
         });
-        let mut rates =
-            drop_path_rates(self.drop_path_rate, self.depths.iter().sum()).into_iter();
+        let mut rates = drop_path_rates(self.drop_path_rate, self.depths.iter().sum()).into_iter();
         let stages = (0..self.depths.len()).map(|stage| {
             builder.frozen(self.freezes(stage), || {
                 let blocks = (0..self.depths[stage])
@@ -260,8 +259,7 @@ impl SwinTransformerConfig {
             attn_drop: self.attn_drop_rate,
             proj_drop: Dropout::new(self.drop_rate),
         };
-        let attn =
-            ShiftedWindows { w_msa, side, shift: if shifted { side / 2 } else { 0 } };
+        let attn = ShiftedWindows { w_msa, side, shift: if shifted { side / 2 } else { 0 } };
         let norm2 = self.norm_cfg.init(width, builder);
         let inner = (self.mlp_ratio * width as f64) as usize;
         let ffn = FeedForward::new([width, inner], &self.act_cfg, self.drop_rate, builder);

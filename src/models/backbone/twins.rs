@@ -9,9 +9,9 @@ use super::Backbone;
 use crate::config::{Both, OneOrMany, default};
 use crate::models::contract::{BackboneSpec, Feature, Initial, RunBackbone};
 use crate::models::layer::{
-    ActConfig, Conv2d, DropPath, Dropout, FeedForward, LayerNorm, Linear, Padding,
-    PatchConfig, PatchEmbed, ReducedAttention, ReducedConfig, TokenNormConfig, WindowMasks,
-    Windows, attend, drop_path_rates, square, to_map, to_tokens,
+    ActConfig, Conv2d, DropPath, Dropout, FeedForward, LayerNorm, Linear, Padding, PatchConfig,
+    PatchEmbed, ReducedAttention, ReducedConfig, TokenNormConfig, WindowMasks, Windows, attend,
+    drop_path_rates, square, to_map, to_tokens,
 };
 use crate::models::{Builder, Forward, InitConfig, ModelError};
 use crate::ops;
@@ -280,18 +280,16 @@ impl Twins<'_> {
         };
         let position = |&width: &usize| {
             let conv = ops::Conv { groups: width, ..square(1, 1, 1) };
-            PositionEncoding {
-                proj: Conv2d::new([width; 2], 3, conv, builder).with_bias(builder),
-            }
+            PositionEncoding { proj: Conv2d::new([width; 2], 3, conv, builder).with_bias(builder) }
         };
         TwinsTransformer {
             patch_embeds: (0..stages).map(patch_embed).collect(),
             drop: Dropout::new(config.drop_rate),
             layers: (0..stages).map(&mut layers).collect(),
             position_encodings: self.widths.iter().map(position).collect(),
-            norm_list: self.norm_after_stage.then(|| {
-                self.widths.iter().map(|&it| config.norm_cfg.init(it, builder)).collect()
-            }),
+            norm_list: self
+                .norm_after_stage
+                .then(|| self.widths.iter().map(|&it| config.norm_cfg.init(it, builder)).collect()),
             masks: WindowMasks::default(),
             out_indices: config.out_indices.clone(),
         }

@@ -1,5 +1,5 @@
-//! The head of DDRNet (Hong et al. 2021): one classifier on the last map, and one that only helps to
-//! train on the map that its branches first share.
+//! The head of DDRNet (Hong et al. 2021): one classifier on the last map, and one that only helps
+//! to train on the map that its branches first share.
 
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
@@ -52,8 +52,7 @@ impl HeadKeys for DDRKeys {
     ) -> Result<Head, ModelError> {
         let (conv_seg, decode) = shared.build(inputs, builder)?;
         let (input, channels) = (shared.input_channels(), shared.channels);
-        let classifier =
-            || Conv2d::new([channels, shared.outputs()], 1, square(1, 0, 1), builder);
+        let classifier = || Conv2d::new([channels, shared.outputs()], 1, square(1, 0, 1), builder);
         Ok(DDRHead {
             conv_seg,
             head: PreActHead::new([input, channels], shared, builder),
@@ -79,8 +78,7 @@ impl PreActHead {
     fn new([input, output]: [usize; 2], shared: &DecodeConfig, builder: &Builder) -> Self {
         let norm_cfg = shared.norm_cfg.clone().unwrap_or_else(NormConfig::batch);
         let act_cfg = shared.act_cfg.clone().unwrap_or_default();
-        let module =
-            PreActConfig { norm_cfg: norm_cfg.clone(), act_cfg: Some(act_cfg.clone()) };
+        let module = PreActConfig { norm_cfg: norm_cfg.clone(), act_cfg: Some(act_cfg.clone()) };
         let conv = module.init([input, output], 3, square(1, 1, 1), builder);
         Self::Layers((conv, norm_cfg.init(output, builder), ActConfig::init(&act_cfg, builder)))
     }

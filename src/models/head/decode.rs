@@ -344,12 +344,7 @@ impl Decode {
     }
 
     /// The loss at `place` in `loss_decode`, of logits at the labels' size.
-    pub fn loss_at(
-        &self,
-        place: usize,
-        logits: &Tensor<4>,
-        labels: &Tensor<3, Int>,
-    ) -> Tensor<1> {
+    pub fn loss_at(&self, place: usize, logits: &Tensor<4>, labels: &Tensor<3, Int>) -> Tensor<1> {
         let ignore_index = self.config.ignore_index;
         self.config.loss_decode[place].forward(Compared { logits, labels, ignore_index }, None)
     }

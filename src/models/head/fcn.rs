@@ -1,5 +1,5 @@
-//! The fully convolutional head (Long et al. 2015), which is also the usual auxiliary head; and that
-//! of Fast-SCNN, whose convolutions are separable.
+//! The fully convolutional head (Long et al. 2015), which is also the usual auxiliary head; and
+//! that of Fast-SCNN, whose convolutions are separable.
 
 use burn::module::Module;
 use burn::tensor::Tensor;

@@ -73,8 +73,7 @@ impl HeadKeys for FPNHeadKeys {
             };
             (0..self.steps(stride)).flat_map(step).collect()
         };
-        let scale_heads =
-            shared.in_channels.iter().zip(&self.feature_strides).map(level).collect();
+        let scale_heads = shared.in_channels.iter().zip(&self.feature_strides).map(level).collect();
         Ok(FPNHead { conv_seg, scale_heads, decode }.into())
     }
 }

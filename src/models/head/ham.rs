@@ -53,14 +53,7 @@ pub struct HamConfig {
 
 impl Default for HamConfig {
     fn default() -> Self {
-        Self {
-            md_s: 1,
-            md_r: 64,
-            train_steps: 6,
-            eval_steps: 7,
-            inv_t: 100.0,
-            rand_init: true,
-        }
+        Self { md_s: 1, md_r: 64, train_steps: 6, eval_steps: 7, inv_t: 100.0, rand_init: true }
     }
 }
 
@@ -110,12 +103,7 @@ impl HeadKeys for LightHamKeys {
 }
 
 /// Bases `[count · parts, depth, bases]`, each of length 1: uniform numbers of a seed.
-fn draw(
-    count: usize,
-    [parts, depth, bases]: [usize; 3],
-    seed: u64,
-    device: &Device,
-) -> Tensor<3> {
+fn draw(count: usize, [parts, depth, bases]: [usize; 3], seed: u64, device: &Device) -> Tensor<3> {
     let mut random = Pcg64::seed_from_u64(seed);
     let mut values: Vec<f32> =
         (0..count * parts * depth * bases).map(|_| random.random::<f32>()).collect();

@@ -41,9 +41,8 @@ impl HeadKeys for LRASPPKeys {
         }
         let (maps, branches) = (shared.in_channels.len(), self.branch_channels.len());
         if maps != 3 || branches != 2 {
-            let problem = format!(
-                "expected two numbers and three feature maps, got {branches} and {maps}"
-            );
+            let problem =
+                format!("expected two numbers and three feature maps, got {branches} and {maps}");
             return Err(ModelError::config("branch_channels", problem));
         }
         Ok(())

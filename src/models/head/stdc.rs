@@ -54,8 +54,7 @@ impl HeadKeys for Both<FCNKeys, STDCKeys> {
         let buffer = |values: &[f32], shape: [usize; 4]| {
             Tensor::from_data(TensorData::new(values.to_vec(), shape), builder.device())
         };
-        let laplacian_kernel =
-            builder.buffer(buffer(&LAPLACIAN, [1, 1, 3, 3]), Layer::Own);
+        let laplacian_kernel = builder.buffer(buffer(&LAPLACIAN, [1, 1, 3, 3]), Layer::Own);
         let fusion_kernel = builder.fixed(buffer(&FUSION, [1, 3, 1, 1]), Layer::Own);
         let fcn = Inline::Here(self.shared.plain_head(shared, inputs, builder)?);
         let threshold = self.boundary_threshold;

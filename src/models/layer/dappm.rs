@@ -33,15 +33,16 @@ struct Window {
 
 impl DAPPM {
     /// Windows of 5, 9 and 17 pixels, at strides of 2, 4 and 8.
-    const WINDOWS: [Window; 3] =
-        [Window { kernel: 5, stride: 2 }, Window { kernel: 9, stride: 4 }, Window { kernel: 17, stride: 8 }];
+    const WINDOWS: [Window; 3] = [
+        Window { kernel: 5, stride: 2 },
+        Window { kernel: 9, stride: 4 },
+        Window { kernel: 17, stride: 8 },
+    ];
 
     /// From `input` to `output` channels, with `branch` in between; plain batch norms, as mmseg's.
     pub fn new([input, branch, output]: [usize; 3], builder: &Builder) -> Self {
-        let module = PreActConfig {
-            norm_cfg: NormConfig::batch(),
-            act_cfg: Some(ActConfig::default()),
-        };
+        let module =
+            PreActConfig { norm_cfg: NormConfig::batch(), act_cfg: Some(ActConfig::default()) };
         let one = |channels| module.init(channels, 1, square(1, 0, 1), builder);
         let mut scales = vec![Scale::Whole(one([input, branch]))];
         scales.extend(Self::WINDOWS.map(|it| Scale::Windows((it, one([input, branch])))));
@@ -77,8 +78,7 @@ impl Scale {
             Self::Whole(conv) => conv.forward(x, ctx),
             Self::Windows((Window { kernel, stride }, conv)) => {
                 let around = [kernel / 2; 2];
-                let mean =
-                    ops::avg_pool2d(x, [*kernel; 2], [*stride; 2], around, false, true);
+                let mean = ops::avg_pool2d(x, [*kernel; 2], [*stride; 2], around, false, true);
                 conv.forward(mean, ctx)
             }
             Self::Image((pool, conv)) => conv.forward(pool.forward(x), ctx),

@@ -150,8 +150,7 @@ impl AdaptiveConvModule {
         adaptive: bool,
         builder: &Builder,
     ) -> Self {
-        let window =
-            Window { kernel, stride: conv.stride[0], dilation: conv.dilation[0] };
+        let window = Window { kernel, stride: conv.stride[0], dilation: conv.dilation[0] };
         Self {
             conv: Conv2d::kaiming(channels, kernel.into(), conv, 0.0, builder),
             bn: module.norm_cfg.as_ref().map(|it| it.init(channels[1], builder)),

@@ -31,9 +31,10 @@ impl MultiheadAttention {
         let in_proj_weight = builder.parameter([3 * channels, channels], Layer::Own, fill);
         let zeros = || builder.parameter([3 * channels], Layer::Own, Fill::Constant(0.0));
         let in_proj_bias = bias.then(zeros);
-        let out_proj = match bias {
-            true => Linear::with_zero_bias([channels; 2], builder),
-            false => Linear::without_bias([channels; 2], builder),
+        let out_proj = if bias {
+            Linear::with_zero_bias([channels; 2], builder)
+        } else {
+            Linear::without_bias([channels; 2], builder)
         };
         Self { in_proj_weight, in_proj_bias, out_proj, heads, dropout }
     }
@@ -52,8 +53,8 @@ impl MultiheadAttention {
         let weight = self.in_proj_weight.val();
         let bias = self.in_proj_bias.as_ref().map(Param::val);
         let rows = |from: usize, to: usize| {
-            let weight = weight.clone().slice([from * channels..to * channels, 0..channels]);
-            let bias = bias.clone().map(|it| it.slice([from * channels..to * channels]));
+            let weight = weight.clone().narrow(0, from * channels, (to - from) * channels);
+            let bias = bias.clone().map(|it| it.narrow(0, from * channels, (to - from) * channels));
             (weight, bias)
         };
         let ((of_query, query_bias), (of_others, others_bias)) = (rows(0, 1), rows(1, 3));

@@ -36,9 +36,8 @@ impl ReducedAttention {
     pub fn new(config: ReducedConfig, builder: &Builder) -> Self {
         let ReducedConfig { channels, heads, bias, ratio, dropout: [attention, output], .. } =
             config;
-        let smaller = || {
-            Conv2d::new([channels; 2], ratio, square(ratio, 0, 1), builder).with_bias(builder)
-        };
+        let smaller =
+            || Conv2d::new([channels; 2], ratio, square(ratio, 0, 1), builder).with_bias(builder);
         Self {
             attn: MultiheadAttention::new(channels, heads, bias, attention, builder),
             proj_drop: Dropout::new(output),

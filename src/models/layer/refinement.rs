@@ -19,8 +19,7 @@ impl AttentionRefinement {
     /// From `input` to `output` channels; mmseg's has plain batch norms whatever the backbone has.
     pub fn new([input, output]: [usize; 2], builder: &Builder) -> Self {
         let plain = ConvModuleConfig::batch_relu();
-        let linear =
-            ConvModuleConfig { norm_cfg: Some(NormConfig::batch()), act_cfg: None };
+        let linear = ConvModuleConfig { norm_cfg: Some(NormConfig::batch()), act_cfg: None };
         Self {
             conv_layer: plain.init([input, output], 3, square(1, 1, 1), builder),
             atten_conv_layer: (

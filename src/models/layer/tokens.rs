@@ -80,9 +80,8 @@ impl PatchEmbed {
             Padding::Corner => 0,
         };
         let conv = super::square(config.stride, padding, 1);
-        let projection =
-            Conv2d::new(config.channels, Kernel::from(config.kernel), conv, builder)
-                .with_bias(builder);
+        let projection = Conv2d::new(config.channels, Kernel::from(config.kernel), conv, builder)
+            .with_bias(builder);
         let norm = norm.map(|it| it.init(config.channels[1], builder));
         Self { projection, norm, config }
     }
@@ -104,9 +103,8 @@ impl PatchEmbed {
 /// Zeros on the right and at the bottom, so that windows of `kernel` at `stride` cover all of `x`.
 pub(super) fn corner(x: Tensor<4>, kernel: usize, stride: usize) -> Tensor<4> {
     let [.., height, width] = x.dims();
-    let lacking = |size: usize| {
-        (((size.div_ceil(stride) - 1) * stride + kernel).saturating_sub(size)) as i64
-    };
+    let lacking =
+        |size: usize| (((size.div_ceil(stride) - 1) * stride + kernel).saturating_sub(size)) as i64;
     ops::pad2d(x, [0, lacking(width), 0, lacking(height)], 0.0)
 }
 

@@ -44,9 +44,11 @@ impl Windows {
         if self.shift > 0 {
             x = ops::roll(x, [-(self.shift as i64); 2], [1, 2]);
         }
-        x.reshape([n, rows, side, columns, side, channels])
-            .permute([0, 1, 3, 2, 4, 5])
-            .reshape([n * rows * columns, side * side, channels])
+        x.reshape([n, rows, side, columns, side, channels]).permute([0, 1, 3, 2, 4, 5]).reshape([
+            n * rows * columns,
+            side * side,
+            channels,
+        ])
     }
 
     /// The way back: `[n · windows, tokens, c]` to `[n, h · w, c]`.

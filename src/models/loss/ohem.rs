@@ -1,5 +1,5 @@
-//! Cross entropy of the pixels that a model gets most wrong: mmseg's `OhemCrossEntropy`, the loss of
-//! DDRNet and PIDNet.
+//! Cross entropy of the pixels that a model gets most wrong: mmseg's `OhemCrossEntropy`, the loss
+//! of DDRNet and PIDNet.
 
 use burn::tensor::Tensor;
 use serde::Deserialize;
@@ -77,8 +77,7 @@ impl Loss for OhemCrossEntropyConfig {
             ignore_index: self.ignore_label,
             reduction: ops::Reduction::Sum,
         };
-        let sum =
-            ops::cross_entropy_weighted(logits.clone(), labels.clone(), &options, chosen);
+        let sum = ops::cross_entropy_weighted(logits.clone(), labels.clone(), &options, chosen);
         sum / count * self.loss_weight
     }
 }

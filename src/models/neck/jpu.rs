@@ -99,9 +99,8 @@ impl NeckSpec for JPUConfig {
         let used = self.used()?;
         let with = |act_cfg| ConvModuleConfig { norm_cfg: Some(self.norm_cfg.clone()), act_cfg };
         let (plain, depthwise) = (with(Some(self.act_cfg.clone())), with(None));
-        let conv = |&input: &usize| {
-            [plain.init([input, self.mid_channels], 3, square(1, 1, 1), builder)]
-        };
+        let conv =
+            |&input: &usize| [plain.init([input, self.mid_channels], 3, square(1, 1, 1), builder)];
         let channels = [used.len() * self.mid_channels, self.mid_channels];
         let dilated = |&dilation: &usize| {
             let conv = square(1, dilation, dilation);

@@ -252,8 +252,7 @@ impl EncoderDecoderConfig {
         };
         let path = |checkpoint: &str, target: &str| PretrainedSource::new(checkpoint, None, target);
         let nested = self.backbone.nested().map(|it| {
-            let (key, target) =
-                (format!("backbone.{}", it.key), format!("backbone.{}.", it.place));
+            let (key, target) = (format!("backbone.{}", it.key), format!("backbone.{}.", it.place));
             let old = it.spec.pretrained().map(|it| path(it, &target));
             let new = named(it.spec.init_cfg())
                 .map(|it| PretrainedSource::new(&it.checkpoint, it.prefix, &target));
@@ -406,8 +405,8 @@ impl Segmentor {
         self.last_head().decode().threshold()
     }
 
-    /// For every head that takes a dataset's labels, how many its losses know, and the one that they
-    /// leave out.
+    /// For every head that takes a dataset's labels, how many its losses know, and the one that
+    /// they leave out.
     pub fn labels(&self) -> impl Iterator<Item = (usize, i64)> {
         self.heads().filter_map(|head| head.labels())
     }

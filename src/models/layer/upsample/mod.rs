@@ -8,7 +8,9 @@ use burn::tensor::Tensor;
 use serde::Deserialize;
 
 pub use deconv_module::{DeconvModule, DeconvModuleConfig};
-pub use interp_conv::{InterpConv, InterpConvConfig, InterpolationConfig, InterpolationMode, Larger};
+pub use interp_conv::{
+    InterpConv, InterpConvConfig, InterpolationConfig, InterpolationMode, Larger,
+};
 
 use super::ConvModuleConfig;
 use crate::models::{Builder, Forward, ModelError};
