@@ -104,8 +104,8 @@ fn a_resume_goes_on_with_the_loss_scale() {
     }
 }
 
-/// Losses of the first step in full and in half precision.
-fn first_losses(name: &str, model: &serde_json::Value) -> [f64; 2] {
+/// Losses of the first step in full precision, in half, and with channels innermost in memory.
+fn first_losses(name: &str, model: &serde_json::Value) -> [f64; 3] {
     let size = (49, 65);
     let images =
         [0, 1].map(|it| Image { height: size.0, width: size.1, data: pixels(size, 3, it) });
@@ -115,21 +115,18 @@ fn first_losses(name: &str, model: &serde_json::Value) -> [f64; 2] {
         data: (0..size.0 * size.1).map(|it| u8::from(it % 5 == 0)).collect(),
     });
     let batch = learning::batch(images.into(), labels.into());
-    ["OptimWrapper", "AmpOptimWrapper"].map(|wrapper| {
+    let ways = [
+        ("OptimWrapper", MemoryFormat::Contiguous),
+        ("AmpOptimWrapper", MemoryFormat::Contiguous),
+        ("OptimWrapper", MemoryFormat::ChannelsLast),
+    ];
+    ways.map(|(wrapper, format)| {
         let text = format!("{{type: {wrapper}, optimizer: {{type: SGD, lr: 0.01}}}}");
         let model =
             config::parse_str(&model.to_string()).unwrap_or_else(|error| panic!("{name}: {error}"));
         let wrapper = config::parse_str(&text).expect("an optimizer");
         let device = learning::cpu().autodiff();
-        let learner = Learner::new(
-            &model,
-            &wrapper,
-            &device,
-            &Group::alone(),
-            3,
-            1,
-            MemoryFormat::Contiguous,
-        );
+        let learner = Learner::new(&model, &wrapper, &device, &Group::alone(), 3, 1, format);
         let mut learner = learner.unwrap_or_else(|error| panic!("{name}: {error:?}"));
         let losses =
             learner.step(&batch, 0, &[0.01; 2]).unwrap_or_else(|error| panic!("{name}: {error:?}"));
@@ -148,7 +145,7 @@ fn pixels((height, width): (usize, usize), channels: usize, seed: usize) -> Vec<
 /// Every kind of model once: the golden ones, and those of `configs/` but for the number of their
 /// classes.
 #[test]
-fn every_model_takes_a_step_in_half_precision() {
+fn every_model_takes_a_step_in_half_precision_and_with_channels_last() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let files = |folder: &str| -> Vec<_> {
         let mut files: Vec<_> = std::fs::read_dir(root.join(folder))
@@ -181,10 +178,11 @@ fn every_model_takes_a_step_in_half_precision() {
     }
     assert!(models.len() > 22, "{} models", models.len());
     for (name, model) in &models {
-        let [full, half] = first_losses(name, model);
+        let [full, half, last] = first_losses(name, model);
         assert!(
             half.is_finite() && (half - full).abs() < 0.05 * full,
             "{name}: {half} in half precision, {full} in full"
         );
+        assert!((last - full).abs() < 1e-4 * full, "{name}: {last} in channels-last, {full} else");
     }
 }

@@ -106,16 +106,22 @@ fn compared(ours: &[(String, f64)], theirs: &Value) -> Vec<(String, f64)> {
     ours.to_vec()
 }
 
-/// The largest distance of a gradient to the peer's, over the peer's norm, and whose it is.
-pub(crate) fn worst_gradient(ours: &StateDict, theirs: &StateDict) -> (f64, String) {
+/// The distance of each gradient to the peer's, over the peer's norm.
+pub(crate) fn apart_gradients(ours: &StateDict, theirs: &StateDict) -> Vec<(String, f64)> {
     let norm = |it: &tch::Tensor| it.norm().double_value(&[]);
     // What a norm after it takes away again has a gradient of rounding alone: errors of what `f32`
     // tells apart in the largest one pass a limit of 1e-3.
     let rounding = 2e-4 * theirs.values().map(norm).fold(0.0, f64::max);
     let apart = |(name, theirs): (&String, &tch::Tensor)| {
-        (norm(&(&ours[name] - theirs)) / norm(theirs).max(rounding), name.clone())
+        (name.clone(), norm(&(&ours[name] - theirs)) / norm(theirs).max(rounding))
     };
-    theirs.iter().map(apart).max_by(|left, right| left.0.total_cmp(&right.0)).expect("gradients")
+    theirs.iter().map(apart).collect()
+}
+
+/// The largest of them, and whose it is.
+pub(crate) fn worst_gradient(ours: &StateDict, theirs: &StateDict) -> (f64, String) {
+    let all = apart_gradients(ours, theirs).into_iter().map(|(name, apart)| (apart, name));
+    all.max_by(|left, right| left.0.total_cmp(&right.0)).expect("gradients")
 }
 
 const EXACT: Limits = Limits { loss: 1e-3, gradient: Some(1e-3), statistics: 1e-3 };

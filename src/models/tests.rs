@@ -326,6 +326,113 @@ fn contradictions_are_refused_with_their_place() {
     }
 }
 
+/// A model of one backbone and one head on it.
+fn model_of(backbone: &str, head: &str) -> SegmentorConfig {
+    let kind = if head.starts_with('[') {
+        "CascadeEncoderDecoder, num_stages: 1"
+    } else {
+        "EncoderDecoder"
+    };
+    let text = format!("{{type: {kind}, backbone: {backbone}, decode_head: {head}}}");
+    parse_str(&text).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+#[test]
+fn what_components_of_the_zoo_cannot_be_is_refused_with_its_place() {
+    let fcn = "{type: FCNHead, in_channels: 8, channels: 8, num_classes: 4}";
+    let stage = |branches: usize, block: &str, width: usize| {
+        let list = |of: usize| format!("{:?}", vec![of; branches]);
+        format!(
+            "{{num_modules: 1, num_branches: {branches}, block: {block}, num_blocks: {}, \
+             num_channels: {}}}",
+            list(1),
+            list(width)
+        )
+    };
+    let hrnet = |third: usize| {
+        format!(
+            "{{type: HRNet, extra: {{stage1: {}, stage2: {}, stage3: {}, stage4: {}}}}}",
+            stage(1, "BOTTLENECK", 4),
+            stage(2, "BASIC", 4),
+            stage(3, "BASIC", third),
+            stage(4, "BASIC", third)
+        )
+    };
+    let cases = [
+        (
+            hrnet(6),
+            fcn.to_owned(),
+            "model.backbone.extra.stage3.num_channels: branch 0 has 6 channels, and 4 in the stage \
+             before; mmseg cannot change those either",
+        ),
+        (
+            hrnet(4),
+            "{type: OCRHead, in_channels: 4, channels: 8, ocr_channels: 4, num_classes: 4}".into(),
+            "model.decode_head: this head sees the logits of one before it; write `type: \
+             CascadeEncoderDecoder` and a list of heads in decode_head",
+        ),
+        (
+            hrnet(4),
+            "[{type: OCRHead, in_channels: 4, channels: 8, ocr_channels: 4, num_classes: 4}]"
+                .into(),
+            "model.decode_head.0: this head sees the logits of one before it; write `type: \
+             CascadeEncoderDecoder` and a list of heads in decode_head",
+        ),
+        (
+            "{type: SwinTransformer, embed_dims: 8, num_heads: [3, 2, 2, 2]}".into(),
+            fcn.to_owned(),
+            "model.backbone.num_heads: 3 heads do not divide the 8 channels of stage 0",
+        ),
+        (
+            "{type: MixVisionTransformer, num_layers: [1, 1]}".into(),
+            fcn.to_owned(),
+            "model.backbone.num_layers: expected one value for each of the 4 stages, got 2",
+        ),
+        (
+            "{type: mmpretrain.ConvNeXt, arch: giant, gap_before_final_norm: false}".into(),
+            fcn.to_owned(),
+            "model.backbone.arch: there is no giant; expected atto, femto, pico, nano, tiny, \
+             small, base, large, xlarge, huge",
+        ),
+        (
+            "{type: MobileNetV2, out_indices: [7]}".into(),
+            fcn.to_owned(),
+            "model.backbone.out_indices: there is no stage 7: there are 7, and the first is 0",
+        ),
+        (
+            "{type: BiSeNetV1, backbone_cfg: {type: ResNet, depth: 19}}".into(),
+            fcn.to_owned(),
+            "model.backbone.backbone_cfg.depth: no ResNet has depth 19; expected 18, 34, 50, 101 \
+             or 152",
+        ),
+        (
+            "{type: ResNeXt, depth: 18, groups: 4}".into(),
+            fcn.to_owned(),
+            "model.backbone.depth: expected 50, 101 or 152, got 18",
+        ),
+        (
+            "{type: DDRNet, channels: 4}".into(),
+            "{type: DDRHead, in_channels: 16, channels: 8, num_classes: 4}".into(),
+            "model.decode_head.loss_decode: expected a list of two losses, of the last map and of \
+             the shared one, got 1",
+        ),
+        (
+            "{type: DDRNet, channels: 8}".into(),
+            "{type: STDCHead, in_channels: 32, channels: 8, num_classes: 4}".into(),
+            "model.decode_head.num_classes: a pixel is a boundary or none: expected 2, got 4",
+        ),
+        (
+            "{type: ERFNet, enc_stage_non_bottlenecks: [5, 6]}".into(),
+            fcn.to_owned(),
+            "model.backbone.enc_stage_non_bottlenecks: the last, 6, has to be a multiple of the 4 \
+             dilations",
+        ),
+    ];
+    for (backbone, head, message) in cases {
+        assert_eq!(error(&model_of(&backbone, &head)), message);
+    }
+}
+
 #[test]
 fn weights_may_come_from_one_place_only() {
     let pretrained = "type: EncoderDecoder\npretrained: open-mmlab://resnet18_v1c\n";
