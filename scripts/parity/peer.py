@@ -155,7 +155,8 @@ def randomise(model, number):
     norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     rng = np.random.default_rng(number)
     size = getattr(model.data_preprocessor, "size", None) or (97, 113)
-    extent = (min(97, size[0]), min(113, size[1]))
+    # Smaller pictures are padded with labels to ignore.
+    extent = (min(97, size[0]), min(113, size[1])) if takes_ignored(model) else tuple(size)
     head = model.decode_head[-1] if hasattr(model, "num_stages") else model.decode_head
     with torch.no_grad():
         for norm in model.modules():
