@@ -68,8 +68,19 @@ def section(path):
     return model
 
 
+def without_weights(config):
+    """Without keys that name weights, which are none here."""
+    if isinstance(config, dict):
+        return {
+            key: without_weights(value)
+            for key, value in config.items()
+            if key not in ["pretrained", "init_cfg"] or value is not None
+        }
+    return [without_weights(it) for it in config] if isinstance(config, list) else config
+
+
 def different(family):
-    """A config for each model of a folder that no other one has, by names as short as they tell it."""
+    """The configs of each different model of a folder, by the name of the first."""
     found = {}
     for path in sorted(glob.glob(os.path.join(ROOT, family, "*.py"))):
         path = os.path.relpath(path, ROOT)
@@ -84,17 +95,9 @@ def different(family):
             if head["type"] != "STDCHead":
                 head["num_classes"] = 19
         model["data_preprocessor"] = None
-        key = json.dumps(model, sort_keys=True)
+        key = json.dumps(without_weights(model), sort_keys=True)
         found.setdefault(key, []).append(path)
-    return {
-        paths[0]
-        .split("/")[1]
-        .split("_4xb")[0]
-        .split("_8xb")[0]
-        .split("_2xb")[0]
-        .replace(".py", ""): paths
-        for paths in found.values()
-    }
+    return {os.path.basename(paths[0])[:-3]: paths for paths in found.values()}
 
 
 def complexity(config, size):
