@@ -40,12 +40,6 @@ impl<S, O> AsRef<S> for Both<S, O> {
     }
 }
 
-impl<S, O> AsMut<S> for Both<S, O> {
-    fn as_mut(&mut self) -> &mut S {
-        &mut self.shared
-    }
-}
-
 impl<'de, S: Deserialize<'de>, O: Deserialize<'de>> Deserialize<'de> for Both<S, O> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Halves<S, O>(PhantomData<(S, O)>);
